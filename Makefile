@@ -1,0 +1,39 @@
+# wsolkit: every command installs what it needs when it is missing.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 1
+DATASET ?= synthetic
+STAMP := $(VENV)/.installed
+
+.PHONY: help install reports test lint lab clean
+
+help: ## show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS)"
+
+install: $(STAMP) ## make .venv with the tested versions and the package
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than Python 3.10; run make PYTHON=python3.12 (or another)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+reports: $(STAMP) ## train on synthetic birds, localise with five methods, write reports/index.html
+	$(BIN)/wsolkit sweep --preset quick --out reports --jobs $(JOBS)
+
+test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a browser
+	$(BIN)/python -m pytest -q
+
+lint: $(STAMP) ## check style, notebooks included
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab notebooks
+
+clean: ## remove .venv; reports stay
+	rm -rf $(VENV)

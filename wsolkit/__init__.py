@@ -1,0 +1,53 @@
+"""wsolkit: a notebook-first study kit for weakly supervised object localisation.
+
+The public names are loaded when they are first used, so that planning a sweep does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_NAMES = {
+    "load_dataset": "data", "WSOLDataset": "data", "Geometry": "data", "denormalise": "data", "normalise": "data",
+    "build_model": "models", "WSOLModel": "models",
+    "thresholded_average_pool": "pooling", "ThresholdedAveragePool": "pooling", "GlobalAveragePool": "pooling",
+    "fit": "training", "Recipe": "training", "load_checkpoint": "training",
+    "score_maps": "cams", "feature_map": "cams", "register": "cams", "method_names": "cams", "is_defined": "cams",
+    "MethodNotDefined": "cams",
+    "iou": "boxes", "iou_curve": "boxes", "extract_box": "boxes", "normalise_map": "boxes", "resize_map": "boxes",
+    "score": "scoring", "EvalResult": "results", "localise": "evaluation", "evaluate": "evaluation",
+    "ScoreMaps": "evaluation", "Run": "runs", "RunConfig": "config", "show": "figures",
+}  # fmt: skip
+_MODULES = ("boxes", "cams", "data", "figures", "metrics", "models", "pooling", "report", "training")
+
+__all__ = sorted([*_NAMES, *_MODULES])  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from .boxes import extract_box, iou, iou_curve, normalise_map, resize_map
+    from .cams import MethodNotDefined, feature_map, is_defined, method_names, register, score_maps
+    from .config import RunConfig
+    from .data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
+    from .evaluation import ScoreMaps, evaluate, localise
+    from .figures import show
+    from .models import WSOLModel, build_model
+    from .pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
+    from .results import EvalResult
+    from .runs import Run
+    from .scoring import score
+    from .training import Recipe, fit, load_checkpoint
+
+
+def __getattr__(name: str) -> Any:
+    if name in _NAMES:
+        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f".{name}", __name__)
+    else:
+        raise AttributeError(f"module 'wsolkit' has no attribute '{name}'")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,314 @@
+"""From a score map to boxes: resize and min-max, contours at a threshold, IoU, and the IoU-against-threshold curve.
+
+A box is `x0, y0, x1, y1` in pixels with *inclusive* corners: its width is `x1 - x0 + 1` everywhere in this package.
+The two reference implementations turn a contour (cv2.boundingRect x, y, w, h: its inclusive corner is x + w - 1) into
+corners that are one pixel larger than that, and differ from each other at the frame's edge:
+
+- wsolevaluation (Choe et al., CVPR 2020) uses `min(x + w, W - 1)`; so do `iou_curve` and all metrics of this package;
+- RethinkingCAM (Bae, Noh, Kim, ECCV 2020) uses `x + w` unclamped, so that a box may end at W; so does `extract_box`.
+
+Their answers to an empty mask differ too: the point [0, 0, 0, 0] there (a miss), the full frame [0, 0, W, H] here.
+Neither is "mended", so that numbers stay comparable with published ones. The module needs numpy and OpenCV, no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+CONTOURS = ("all", "largest")
+
+
+def as_numpy(array) -> np.ndarray:
+    """A numpy view or copy of an array, list or torch tensor (any device; bfloat16 becomes float32)."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":
+            array = array.float()
+        return array.numpy()
+    return np.asarray(array)
+
+
+def frame(size: int | Sequence[int]) -> tuple[int, int]:
+    """`size` as (H, W): an int is a square. ValueError when it is neither an int nor two positive ints."""
+    height, width = (size, size) if np.ndim(size) == 0 else size
+    if int(height) != height or int(width) != width or height < 1 or width < 1:
+        raise ValueError(f"size is a positive int or a pair (H, W) of them, got {size}")
+    return int(height), int(width)
+
+
+@lru_cache(maxsize=16)
+def thresholds(interval: float = 0.001) -> np.ndarray:
+    """The T thresholds tau = arange(0, 1, interval), (T,) float64, read-only; interval in (0, 1]."""
+    if not 0 < interval <= 1:
+        raise ValueError(f"interval must be in (0, 1], got {interval}")
+    taus = np.arange(0, 1, interval)
+    taus.setflags(write=False)
+    return taus
+
+
+# ------------------------------------------------------------------------------------------------ score maps
+
+
+def normalise_map(score_map) -> np.ndarray:
+    """Min-max a score map (any shape, any real dtype) to [0, 1] float64; constant or not finite: all zeros."""
+    scores = as_numpy(score_map).astype(np.float64)
+    if scores.size == 0:
+        raise ValueError(f"a score map needs at least one pixel, got shape {scores.shape}")
+    low, high = scores.min(), scores.max()  # NaN anywhere makes both NaN
+    if not (np.isfinite(low) and np.isfinite(high)) or low == high:
+        return np.zeros_like(scores)
+    return np.clip((scores - low) / (high - low), 0.0, 1.0)
+
+
+def resize_map(score_map, size: int | Sequence[int]) -> np.ndarray:
+    """Cubic resize of a score map (h, w) to `size` (int or (H, W)), float32 (float64 when the map is).
+
+    Cubic interpolation overshoots: the result may leave the map's range, so min-max comes after it.
+    """
+    scores = _two_dimensional(score_map)
+    height, width = frame(size)
+    if scores.dtype != np.float64:
+        scores = scores.astype(np.float32)
+    return cv2.resize(np.ascontiguousarray(scores), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def resize_maps(score_maps, size: int | Sequence[int]) -> np.ndarray:
+    """`resize_map` for a batch: (B, h, w) -> (B, H, W)."""
+    maps = as_numpy(score_maps)
+    if maps.ndim != 3:
+        raise ValueError(f"resize_maps expects shape (B, h, w), got {maps.shape}; one map goes to resize_map")
+    dtype = np.float64 if maps.dtype == np.float64 else np.float32
+    resized = np.empty((len(maps), *frame(size)), dtype)
+    for index, score_map in enumerate(maps):
+        resized[index] = resize_map(score_map, size)
+    return resized
+
+
+def prepare_map(score_map, size: int | Sequence[int]) -> np.ndarray:
+    """Score map (h, w) -> cubic resize to `size` -> min-max: (H, W) float64 in [0, 1], what `iou_curve` takes.
+
+    A constant map gives zeros even where the resize's rounding (1e-8) would make it look structured.
+    """
+    scores = _two_dimensional(score_map)
+    if not np.isfinite(scores).all() or scores.min() == scores.max():
+        return np.zeros(frame(size))
+    return normalise_map(resize_map(scores, size))
+
+
+def _two_dimensional(score_map) -> np.ndarray:
+    scores = as_numpy(score_map)
+    if scores.ndim != 2 or scores.size == 0:
+        raise ValueError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")
+    return scores
+
+
+# ------------------------------------------------------------------------------------------------ boxes
+
+
+def ground_truth(gt_boxes) -> np.ndarray:
+    """Check ground-truth boxes: (n, 4) or (4,) inclusive corners -> (m, 4) without padding rows (all -1), m >= 1."""
+    boxes = as_numpy(gt_boxes)
+    boxes = boxes.reshape(1, -1) if boxes.ndim == 1 and boxes.size else boxes
+    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
+        raise ValueError(f"ground-truth boxes have shape (n, 4) as x0, y0, x1, y1, got {boxes.shape}")
+    boxes = boxes.reshape(-1, 4)
+    boxes = boxes[~(boxes == -1).all(axis=1)]
+    if len(boxes) == 0:
+        raise ValueError("no ground-truth box: an image without one cannot be scored, leave it out")
+    if not (np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()):
+        raise ValueError(f"ground-truth boxes need finite x0 <= x1 and y0 <= y1, got {boxes.tolist()}")
+    return boxes
+
+
+def iou(boxes_a, boxes_b) -> np.ndarray:
+    """Intersection over union of every pair: (n, 4) and (m, 4) inclusive corners -> (n, m) float64 in [0, 1].
+
+    The intersection's width and height are clamped at 0 separately: the product of two negative ones would give boxes
+    that are disjoint in both axes a positive score.
+    """
+    a, b = (_box_rows(boxes)[..., None] for boxes in (boxes_a, boxes_b))
+    a, b = a.transpose(1, 0, 2), b.transpose(1, 2, 0)  # (4, n, 1) and (4, 1, m)
+    width = np.maximum(np.minimum(a[2], b[2]) - np.maximum(a[0], b[0]) + 1, 0)
+    height = np.maximum(np.minimum(a[3], b[3]) - np.maximum(a[1], b[1]) + 1, 0)
+    intersection = width * height
+    areas_a, areas_b = ((box[2] - box[0] + 1) * (box[3] - box[1] + 1) for box in (a, b))
+    return intersection / (areas_a + areas_b - intersection)
+
+
+def _box_rows(boxes) -> np.ndarray:
+    rows = as_numpy(boxes)
+    rows = rows.reshape(1, 4) if rows.shape == (4,) else rows
+    if rows.ndim != 2 or rows.shape[1] != 4:
+        raise ValueError(f"boxes have shape (n, 4) as x0, y0, x1, y1, got {rows.shape}")
+    return rows.astype(np.int64 if rows.dtype.kind in "iub" else np.float64)
+
+
+def _contours(mask: np.ndarray) -> Sequence[np.ndarray]:
+    """Outer and hole boundaries of a uint8 mask; [-2] is the list of contours in every OpenCV version (3, 4 and 5)."""
+    return cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+
+
+def _largest(contours: Sequence[np.ndarray]) -> int:
+    """Index of the contour with the largest area, the first of equals (one-pixel-wide shapes all have area 0)."""
+    areas = [cv2.contourArea(contour) for contour in contours]
+    return areas.index(max(areas))
+
+
+def to_uint8(score_map) -> np.ndarray:
+    """trunc(255 s) of a map in [0, 1] as uint8, computed in float64. ValueError for NaN or values outside [0, 1]."""
+    scores = _two_dimensional(score_map).astype(np.float64)
+    low, high = scores.min(), scores.max()
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        raise ValueError(f"score map values must be in [0, 1] and not NaN, got {low} to {high}: normalise_map first")
+    return (scores * 255).astype(np.uint8)
+
+
+def threshold_value(u8: np.ndarray, threshold: float, percentile: float = 100.0) -> int:
+    """The level t = int(threshold * percentile(u8)) of the mask `u8 > t`; linear interpolation, 100 = maximum."""
+    return int(threshold * _reference_value(u8, percentile))
+
+
+def _reference_value(u8: np.ndarray, percentile: float) -> float:
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile must be in [0, 100], got {percentile}")
+    return float(u8.max()) if percentile == 100 else float(np.percentile(u8, percentile))
+
+
+def mask_to_box(mask) -> np.ndarray | None:
+    """Box [x, y, x + w, y + h] (RethinkingCAM's corners, not clamped) of a mask's largest contour, (4,) int64; the mask
+    (H, W) is boolean or 0 / nonzero. None when it is empty."""
+    contours = _contours(np.ascontiguousarray(_two_dimensional(mask) != 0).view(np.uint8))
+    if not contours:
+        return None
+    x, y, w, h = cv2.boundingRect(contours[_largest(contours)])
+    return np.array([x, y, x + w, y + h], np.int64)
+
+
+def extract_box(
+    score_map, threshold: float = 0.2, percentile: float = 100.0, size=224, return_empty: bool = False
+) -> np.ndarray | tuple[np.ndarray, bool]:
+    """The one box of a score map, as RethinkingCAM draws it (PaS: percentile=90, threshold=0.35; plain: 100 and 0.2).
+
+    Cubic resize of the map (h, w) to `size` (int, (H, W) or None = keep) -> min-max -> trunc to uint8 -> mask =
+    u8 > int(threshold * percentile(u8)) -> largest contour. Returns (4,) int64 [x, y, x + w, y + h]: the far corner is
+    not clamped and may be W or H. A flat or NaN map has an empty mask and returns the full frame [0, 0, W, H]; with
+    `return_empty=True` the answer is (box, was the mask empty), so that such images can be counted.
+    On a sparse map the percentile is 0 and every nonzero pixel is kept. Source: Bae, Noh, Kim, ECCV 2020, section 3.3.
+    """
+    u8 = to_uint8(prepare_map(score_map, _two_dimensional(score_map).shape if size is None else size))
+    box = mask_to_box(u8 > threshold_value(u8, threshold, percentile))
+    empty = box is None
+    if empty:
+        box = np.array([0, 0, u8.shape[1], u8.shape[0]], np.int64)
+    return (box, empty) if return_empty else box
+
+
+def extract_boxes(
+    score_maps, threshold: float = 0.2, percentile: float = 100.0, size=224, return_empty: bool = False
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+    """`extract_box` for (B, h, w) maps (or a list of maps) -> (B, 4) int64, with `return_empty` also (B,) bool."""
+    answers = [extract_box(score_map, threshold, percentile, size, True) for score_map in score_maps]
+    boxes = np.array([box for box, _ in answers], np.int64).reshape(-1, 4)
+    return (boxes, np.array([empty for _, empty in answers], bool)) if return_empty else boxes
+
+
+# ------------------------------------------------------------------------------------------------ threshold curves
+
+
+class ContourBoxes:
+    """The contour boxes of one score map at any threshold, corners as wsolevaluation's.
+
+    Each distinct mask is traced once: a uint8 map has at most 256 of them, whatever the number of thresholds and rules.
+    score_map: (H, W) in [0, 1] without NaN, taken as is (`prepare_map` makes one). Not for use by two threads at once.
+    """
+
+    def __init__(self, score_map):
+        self.u8 = np.ascontiguousarray(to_uint8(score_map))
+        self.shape = self.u8.shape
+        # Two levels make the same mask exactly when the same number of pixels lies at or below them.
+        self._below = np.cumsum(np.bincount(self.u8.ravel(), minlength=256))
+        self._traced: dict[int, tuple[np.ndarray, int]] = {}
+
+    def at_level(self, level: int) -> tuple[np.ndarray, int]:
+        """Boxes (n, 4) int64 of all contours of `u8 > level` and the index of the largest; n = 0, -1: empty mask."""
+        key = int(self._below[level])
+        if key not in self._traced:
+            _, mask = cv2.threshold(self.u8, float(level), 255, cv2.THRESH_BINARY)
+            contours = _contours(mask)
+            boxes = np.array([cv2.boundingRect(contour) for contour in contours], np.int64).reshape(-1, 4)
+            boxes[:, 2:] += boxes[:, :2]
+            np.minimum(boxes[:, 2:], [self.shape[1] - 1, self.shape[0] - 1], out=boxes[:, 2:])
+            self._traced[key] = boxes, (_largest(contours) if contours else -1)
+        return self._traced[key]
+
+    def box(self, threshold: float, percentile: float = 100.0) -> np.ndarray | None:
+        """The largest contour's box (4,) int64 at one threshold, or None when the mask is empty."""
+        boxes, largest = self.at_level(threshold_value(self.u8, threshold, percentile))
+        return None if largest < 0 else boxes[largest]
+
+    def curve(self, gt_boxes, interval=0.001, contours: str = "all", percentile: float = 100.0) -> np.ndarray:
+        """See `iou_curve`."""
+        if contours not in CONTOURS:
+            raise ValueError(f"contours is one of {', '.join(CONTOURS)}, got {contours!r}")
+        truths = ground_truth(gt_boxes)
+        levels = (thresholds(interval) * _reference_value(self.u8, percentile)).astype(np.int64)
+        _, first, inverse = np.unique(self._below[levels], return_index=True, return_inverse=True)
+        groups = []
+        for level in levels[first]:
+            boxes, largest = self.at_level(int(level))
+            if largest < 0:
+                boxes = np.zeros((1, 4), np.int64)
+            elif contours == "largest":
+                boxes = boxes[largest : largest + 1]
+            groups.append(boxes)
+        starts = np.cumsum([0] + [len(boxes) for boxes in groups[:-1]])
+        stacked = np.concatenate(groups)
+        best = np.zeros(len(stacked))
+        for truth in truths:  # one at a time: a noisy map has a million boxes, and memory stays that of one column
+            np.maximum(best, iou(stacked, truth)[:, 0], out=best)
+        return np.maximum.reduceat(best, starts)[inverse]
+
+
+def iou_curve(
+    score_map, gt_boxes, interval: float = 0.001, contours: str = "all", percentile: float = 100.0
+) -> np.ndarray:
+    """Best IoU with any ground-truth box at each threshold: (T,) float64 for tau in `thresholds(interval)`.
+
+    score_map: (H, W) in [0, 1] at the ground truth's resolution, taken as is (`prepare_map` resizes and normalises).
+    gt_boxes: (n, 4) inclusive x0, y0, x1, y1; rows of -1 are padding.
+    contours: "all" (MaxBoxAccV2: outer and hole boundaries) or "largest" (MaxBoxAcc: largest contour area).
+    percentile: 100 is the protocol (tau times the maximum); below 100 tau multiplies that percentile of the map (PaS).
+    u8 = trunc(255 s), mask = u8 > int(tau * max(u8)), box = [x, y, min(x+w, W-1), min(y+h, H-1)]; an empty mask gives
+    [0, 0, 0, 0]. A hole's box is the hole grown by one pixel on each side.
+    ValueError: map outside [0, 1] or NaN, no ground-truth box, wrong shapes. Source: Choe et al., CVPR 2020 and its
+    code (wsolevaluation, wsol_evaluator).
+    """
+    return ContourBoxes(score_map).curve(gt_boxes, interval, contours, percentile)
+
+
+# ------------------------------------------------------------------------------------------------ centre box
+
+
+def centre_box(size: int | Sequence[int], side: int) -> np.ndarray:
+    """The centred box of width `side` pixels and the frame's own aspect (a square in a square frame), (4,) int64."""
+    height, width = frame(size)
+    if not 1 <= side <= width:
+        raise ValueError(f"side must be from 1 to the frame's width {width}, got {side}")
+    rows = max(1, round(side * height / width))
+    x0, y0 = (width - int(side)) // 2, (height - rows) // 2
+    return np.array([x0, y0, x0 + int(side) - 1, y0 + rows - 1], np.int64)
+
+
+def centre_box_curve(gt_boxes_list: Sequence, size: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """IoU of centred boxes of growing size: `sides` (S,) int64 in pixels (1 to 100 % of the width) and IoUs (N, S) with
+    the best ground-truth box of each of N images. The baseline that knows nothing: choose the side on validation data,
+    score it on test data."""
+    _, width = frame(size)
+    sides = np.unique(np.maximum(np.rint(np.arange(1, 101) * width / 100), 1).astype(np.int64))
+    boxes = np.stack([centre_box(size, int(side)) for side in sides])
+    ious = [iou(boxes, ground_truth(gt_boxes)).max(axis=1) for gt_boxes in gt_boxes_list]
+    return sides, np.array(ious).reshape(-1, len(sides))

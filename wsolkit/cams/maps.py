@@ -1,0 +1,190 @@
+"""From images and labels to score maps: what all methods have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from wsolkit.cams.registry import Context, Method, MethodNotDefined, is_defined, resolve
+from wsolkit.cams.smoothing import augmentations, eigen_projection, parse_smooth, unit_range
+
+
+def score_maps(
+    model: nn.Module,
+    images: Tensor | None,
+    labels: Tensor,
+    method: str = "cam",
+    smooth: tuple[str, ...] = (),
+    chunk: int = 32,
+    channels: int | None = None,
+    features: Tensor | None = None,
+    **options,
+) -> Tensor:
+    """Score maps of the given classes, at the resolution of the feature map.
+
+    The body runs once, in evaluation mode and without a graph; gradients, where a method wants them, run through pool
+    and head only. The model is left as it was found (modes, hooks, parameters and their gradients), also after an
+    exception. Works inside `torch.no_grad()` and `torch.inference_mode()`, and with frozen parameters.
+
+    Args:
+        model: body, pool and head (`wsolkit.build_model`).
+        images: (B, 3, H, W) normalised float images on the model's device. May be None when `features` are given and
+            nothing has to run the body again.
+        labels: (B,) class indices in 0..K-1, the *ground-truth* classes for GT-known numbers. Required: a map of the
+            predicted class is asked for as `model(images).argmax(1)`.
+        method: a name of `method_names()`, or a class name of the grad-cam package.
+        smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
+            mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back).
+        chunk: images in one forward pass of score_cam and ablation_cam; bounds memory, does not change the result.
+        channels: score_cam and ablation_cam only: look at this many channels per image (approximate), None for all.
+        features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among methods.
+        options: keyword options of the method, such as `nwc=False` for rethinking_cam.
+
+    Returns:
+        (B, h, w) float32, finite for finite features, on the device of the features. Unscaled, so only the order of
+        values within a map means something, but with "aug" in [0, 1]. Non-negative where the method ends in a ReLU
+        (all but cam and rethinking_cam).
+
+    Raises:
+        MethodNotDefined: the method has no meaning on this model; a ValueError, as are all others: unknown method,
+            smoothing or option, labels missing or of the wrong shape, type or range, no gradient.
+
+    Source: SPEC of each method in its own docstring; smoothing as in the grad-cam package, but the average is taken
+    over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
+    """
+    entry = resolve(method)
+    smoothings = parse_smooth(smooth)
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise ValueError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
+    if channels is not None:
+        options["channels"] = channels
+    _check_options(entry, options, smoothings)
+    defined, reason = is_defined(method, model)
+    if not defined:
+        raise MethodNotDefined(reason)
+
+    with _as_found(model), torch.inference_mode(False), torch.no_grad():
+        images = _check_images(model, images, features)
+        labels = _check_labels(model, labels, len(images if images is not None else features))
+        features = None if features is None else _plain(features)
+        if "aug" not in smoothings:
+            features = _features(model, images) if features is None else features
+            context = Context(model, images, labels, features, chunk, "eigen" in smoothings)
+            return _one_map(entry, context, options)
+        if images is None:
+            raise ValueError('smooth "aug" runs the body on changed copies of the images: give images')
+        total = 0.0
+        for changed, mirrored, unchanged in augmentations(images):
+            own = features if unchanged and features is not None else _features(model, changed)
+            context = Context(model, changed, labels, own, chunk, "eigen" in smoothings)
+            maps = unit_range(_one_map(entry, context, options))
+            total = total + (maps.flip(-1) if mirrored else maps)
+        return total / 6
+
+
+def feature_map(model: nn.Module, images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (B, C, h, w): one pass of the body in evaluation mode, detached; the model is left as found."""
+    with _as_found(model), torch.inference_mode(False), torch.no_grad():
+        return _features(model, _check_images(model, images, None))
+
+
+def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
+    """The only place where weights become a map: (B, h, w) float32."""
+    features = context.features
+    weights = entry.function(context, **options).detach()
+    if weights.shape == features.shape[:1] + features.shape[2:]:
+        maps = weights.float()
+    elif weights.shape in (features.shape[:2], features.shape):
+        project = entry.project or context.eigen
+        maps = _combine(weights.float(), features.float(), project)
+    else:
+        raise ValueError(
+            f"method {entry.name!r} returned shape {tuple(weights.shape)}, expected (B, C), (B, C, h, w) or (B, h, w) "
+            f"for a feature map of shape {tuple(features.shape)}"
+        )
+    return maps.clamp(min=0) if entry.relu else maps
+
+
+def _combine(weights: Tensor, features: Tensor, project: bool) -> Tensor:
+    if not project and weights.ndim == 2:  # the sum alone needs no weighted copy of the feature map
+        return torch.einsum("bc,bchw->bhw", weights, features)
+    weighted = (weights[:, :, None, None] if weights.ndim == 2 else weights) * features
+    plain = weighted.sum(dim=1)
+    return eigen_projection(weighted, plain) if project else plain
+
+
+def _features(model: nn.Module, images: Tensor) -> Tensor:
+    features = model.body(images)
+    if features.ndim != 4:
+        raise ValueError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
+    return _plain(features)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Without a graph, and not an inference tensor, which autograd would refuse."""
+    tensor = tensor.detach()
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+@contextmanager
+def _as_found(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check_options(entry: Method, options: dict, smoothings: frozenset[str]) -> None:
+    unknown = [] if entry.takes_any_option else [name for name in options if name not in entry.options]
+    if unknown:
+        has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
+        raise ValueError(f"method {entry.name!r} has no option {unknown[0]!r}; {has}")
+    if "eigen" in smoothings and not entry.eigen:
+        raise ValueError(
+            f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
+        )
+
+
+def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:
+    for name, tensor in (("images", images), ("features", features)):
+        if tensor is None:
+            continue
+        if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
+            got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+            raise ValueError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
+        parameter = next(model.parameters(), None)
+        if parameter is not None and parameter.device != tensor.device:
+            raise ValueError(f"{name} are on {tensor.device}, the model on {parameter.device}: move one to the other")
+    if images is None and features is None:
+        raise ValueError("give images, or features from feature_map(model, images)")
+    if images is not None and features is not None and len(images) != len(features):
+        raise ValueError(f"{len(images)} images, but features of {len(features)}")
+    return None if images is None else _plain(images)
+
+
+def _check_labels(model: nn.Module, labels: Tensor, count: int) -> Tensor:
+    if labels is None:
+        raise ValueError(
+            "labels are required, one class per image: maps of the predicted class (labels=model(images).argmax(1)) "
+            "are not what GT-known numbers are made of, so nothing is assumed"
+        )
+    parameter = next(model.parameters(), None)
+    labels = torch.as_tensor(labels, device=parameter.device if parameter is not None else None)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
+    if labels.shape != (count,):
+        raise ValueError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
+    classes = getattr(model, "num_classes", None) or getattr(model.head, "out_features", None)
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (classes is not None and high >= classes):
+        bad = low if low < 0 else high
+        most = f"{classes - 1}" if classes is not None else "K-1"
+        raise ValueError(f"label {bad} is outside 0..{most}: labels are 0-based class indices of this model")
+    return _plain(labels.long())

@@ -1,0 +1,92 @@
+"""Smoothing a score map: the eigen projection of the weighted channels, and copies of the input to average over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+SMOOTHINGS = ("eigen", "aug")
+
+# the package's test-time augmentation: every flip with every factor
+_FLIPS = (False, True)
+_FACTORS = (0.9, 1.0, 1.1)
+
+
+def parse_smooth(smooth) -> frozenset[str]:
+    """The set of smoothings asked for: a name, or any iterable of names, in any order; None is none.
+
+    Raises:
+        ValueError: a name that is neither "eigen" nor "aug".
+    """
+    names = (smooth,) if isinstance(smooth, str) else tuple(smooth or ())
+    unknown = [name for name in names if name not in SMOOTHINGS]
+    if unknown:
+        raise ValueError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
+    return frozenset(names)
+
+
+def eigen_projection(weighted: Tensor, plain: Tensor) -> Tensor:
+    """The weighted maps, centred over positions, projected on their first right singular vector (eigen_smooth).
+
+    With X (hw, C) the centred maps of one image, X = U S V^T, the result is X v_1 = s_1 u_1. It comes from the Gram
+    matrix of the smaller side, in float64: a full SVD of a 2048-channel map costs a hundred times more. A singular
+    vector has no sign of its own, so the one with non-negative correlation to the plain map is taken.
+
+    Args:
+        weighted: (B, C, h, w) weighted maps; values that are not finite count as 0.
+        plain: (B, h, w) their weighted sum.
+
+    Returns:
+        (B, h, w), same dtype as `weighted`; zero where all channels are flat.
+
+    Source: `get_2d_projection` of the grad-cam package; the sign rule is ours.
+    """
+    batch, _, height, width = weighted.shape
+    x = weighted.flatten(2).transpose(1, 2).double()  # (B, hw, C)
+    x = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
+    x = x - x.mean(dim=1, keepdim=True)
+    # to unit scale, so that squaring neither overflows nor loses small maps
+    scale = x.abs().amax(dim=(1, 2), keepdim=True)
+    x = x / torch.where(scale > 0, scale, torch.ones_like(scale))
+    projections = []
+    for one in x:  # (hw, C), one at a time: the Gram matrices of a batch need not be held together
+        if one.shape[0] <= one.shape[1]:
+            values, vectors = torch.linalg.eigh(one @ one.T)
+            projections.append(vectors[:, -1] * values[-1].clamp(min=0).sqrt())
+        else:
+            _, vectors = torch.linalg.eigh(one.T @ one)
+            projections.append(one @ vectors[:, -1])
+    projection = (torch.stack(projections) * scale[:, 0]).reshape(batch, height, width)
+    return fix_sign(projection, plain).to(weighted.dtype)
+
+
+def fix_sign(maps: Tensor, plain: Tensor) -> Tensor:
+    """(B, h, w) -> (B, h, w): each map or its negative, whichever has non-negative correlation with the plain map.
+
+    Where the correlation is exactly 0 (a flat plain map, say), the value of largest magnitude becomes positive.
+    """
+    flat = maps.flatten(1).double()
+    reference = torch.nan_to_num(plain.flatten(1).double(), nan=0.0, posinf=0.0, neginf=0.0)
+    correlation = (flat * (reference - reference.mean(dim=1, keepdim=True))).sum(dim=1)
+    peak = flat.gather(1, flat.abs().argmax(dim=1, keepdim=True))[:, 0]
+    sign = torch.where(correlation != 0, correlation, peak)
+    return torch.where(sign[:, None, None] < 0, -maps, maps)
+
+
+def augmentations(images: Tensor) -> Iterator[tuple[Tensor, bool, bool]]:
+    """The six copies of aug_smooth: (images, whether mirrored, whether this is the unchanged input)."""
+    for flip in _FLIPS:
+        mirrored = images.flip(-1) if flip else images
+        for factor in _FACTORS:
+            unchanged = not flip and factor == 1.0
+            yield (mirrored if factor == 1.0 else mirrored * factor), flip, unchanged
+
+
+def unit_range(maps: Tensor) -> Tensor:
+    """(B, h, w) -> (B, h, w) in [0, 1] by each map's minimum and maximum; a flat map becomes 0."""
+    low = maps.amin(dim=(1, 2), keepdim=True)
+    span = maps.amax(dim=(1, 2), keepdim=True) - low
+    flat = ~(span > 0)  # NaN included
+    return torch.where(flat, torch.zeros_like(maps), (maps - low) / torch.where(flat, torch.ones_like(span), span))

@@ -1,0 +1,180 @@
+"""`wsolkit sweep | train | report | data`: every command ends with one clear line when something is wrong."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .config import BACKBONE_STRIDES, DATASETS, RunConfig
+from .methods import STUDY_METHODS, canonical
+
+_HELP = {
+    "root": "folder of the dataset in its native layout",
+    "classes": "first so many classes, or names or numbers separated by commas",
+    "size": "input side in pixels",
+    "geometry": "evaluation geometry: resize (default) or crop",
+    "val_share": "share of the training images held out to choose epoch and threshold (default 0.2)",
+    "per_class": "synthetic birds: images per class",
+    "stride": "stride of the feature map",
+    "width": "multiplies all channels (1 is the published network)",
+    "batch_norm": "yes, no or auto: batch normalisation in VGG",
+    "weights": "imagenet, none, or a .safetensors or .pth file",
+    "tau": "threshold of thresholded average pooling (default 0.1)",
+    "epochs": "length of a training",
+    "batch_size": "images per training step",
+    "lr": "learning rate",
+    "schedule": "step or cosine",
+    "lr_steps": "epochs after which the learning rate is divided by ten, separated by commas",
+    "warmup_epochs": "epochs over which the learning rate rises",
+    "weight_decay": "weight decay (default 0.0005)",
+    "backbone_grad_scale": "factor on the gradients of pretrained layers",
+    "seed": "of split, drawings, initialisation and training",
+    "device": "cpu or cuda (default: cuda where there is one)",
+    "out": "folder of the reports (default reports)",
+}
+
+
+def _run_options(function):
+    """Options for every parameter of a run; what is not given is left to the dataset's defaults."""
+    function = click.option("--dataset", type=click.Choice(list(DATASETS)), default="synthetic", show_default=True)(
+        function
+    )
+    kinds = {item.name: type(item.default) for item in fields(RunConfig)}
+    for name, text in reversed(_HELP.items()):
+        kind = str if name == "classes" else kinds.get(name, str)
+        function = click.option(f"--{name.replace('_', '-')}", type=kind if kind in (int, float) else str, help=text)(
+            function
+        )
+    return function
+
+
+def _config(options: dict[str, Any], **more: Any) -> RunConfig:
+    given = {name: value for name, value in {**options, **more}.items() if value is not None}
+    for name in ("root", "out"):  # the command line counts from where the caller stands
+        given[name] = str(Path(given.get(name, "") or ("reports" if name == "out" else "")).expanduser().resolve()) if (
+            given.get(name) or name == "out") else ""  # fmt: skip
+    if given.get("weights") not in (None, "none", "imagenet"):
+        given["weights"] = str(Path(given["weights"]).expanduser().resolve())
+    return RunConfig.make(**given)
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _check(config: RunConfig, methods: list[str]) -> None:
+    """Find wrong paths, classes and names now, in one line, rather than in every report."""
+    from .runs import Run
+
+    if unknown := [method for method in methods if method not in STUDY_METHODS]:
+        from .cams import resolve
+
+        for method in unknown:
+            resolve(method)
+    run = Run(config)
+    for split in ("train", "val", "test"):
+        run.dataset(split)
+    config.training_key("gap")  # reads the weights file
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wsolkit")
+def cli() -> None:
+    """Weakly supervised object localisation: train with image labels, localise, compare."""
+
+
+@cli.command()
+@_run_options
+@click.option("--backbones", default="vgg16,resnet18", show_default=True, help=f"of {', '.join(BACKBONE_STRIDES)}")
+@click.option(
+    "--methods", default=",".join(STUDY_METHODS), show_default=True, help="any method grad-cam offers works too"
+)
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=0),
+    default=1,
+    show_default=True,
+    help="runs at a time; 0 is one per core, at most 4",
+)
+@click.option(
+    "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images with this method; N alone is for all"
+)
+def sweep(backbones: str, methods: str, jobs: int, limit: tuple[str, ...], **options: Any) -> None:
+    """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
+    from .sweep import run_sweep
+
+    chosen = [canonical(name) for name in _names(methods)]
+    networks = _names(backbones)
+    if not chosen or not networks:
+        raise ValueError("give at least one method and one backbone")
+    config = _config(options, backbone=networks[0])
+    for network in networks:
+        config.for_backbone(network)
+    limits = _limits(limit)
+    if strangers := [name for name in limits if name and name not in chosen]:
+        raise ValueError(f"--limit names {', '.join(strangers)}, which is not among the methods {', '.join(chosen)}")
+    _check(config, chosen)
+    sys.exit(run_sweep(config, networks, chosen, limits, jobs, lambda line: click.echo(line)))
+
+
+def _limits(items: tuple[str, ...]) -> dict[str, int]:
+    limits: dict[str, int] = {}
+    for item in (part for text in items for part in _names(text)):
+        name, _, number = item.rpartition("=")
+        if not number.isdecimal() or int(number) < 1:
+            raise ValueError(f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
+        limits[canonical(name) if name else ""] = int(number)
+    return limits
+
+
+@cli.command()
+@_run_options
+@click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONE_STRIDES)}")
+@click.option("--pooling", help="gap (default), tap, or fc for vgg16_fc")
+def train(backbone: str, pooling: str | None, **options: Any) -> None:
+    """Train one network (or resume its training) and print the folder of its checkpoints."""
+    from .runs import Run
+
+    config = _config(options, backbone=backbone)
+    run = Run(config)
+    run.model(pooling)
+    click.echo(config.training_folder(pooling or run.pooling))
+
+
+@cli.command()
+@click.option("--out", default="reports", show_default=True, help="folder of the reports")
+def report(out: str) -> None:
+    """Write index.html and results.csv anew from the runs that are there."""
+    from .index import write_index
+
+    click.echo(write_index(Path(out).resolve()))
+
+
+@cli.command()
+@click.argument("name", type=click.Choice(["cub", "tiny_imagenet"]))
+@click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
+@click.option("--url", help="fetch the archive from this address instead (it must have the same checksum)")
+def data(name: str, root: str, url: str | None) -> None:
+    """Download a dataset, check it and unpack it; can be interrupted and run again."""
+    from .data.download import fetch_dataset
+
+    click.echo(f"ready: {fetch_dataset(name, root, url=url)}")
+
+
+def main() -> None:
+    try:
+        cli(standalone_mode=True)
+    except (
+        ValueError,
+        OSError,
+    ) as error:  # every message of the package names the value, what was expected, what to do
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,287 @@
+"""The flat parameters of a run, their defaults for each dataset, and what makes a finished run stale. No torch here."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from dataclasses import asdict, dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .files import digest
+
+PACKAGE = Path(__file__).resolve().parent
+TRAINING_SOURCES = ("data", "models.py", "weights.py", "pooling.py", "training.py")
+SCORING_SOURCES = (
+    *TRAINING_SOURCES,
+    "cams",
+    "boxes.py",
+    "metrics.py",
+    "results.py",
+    "evaluation.py",
+    "figures.py",
+    "runs.py",
+)
+
+# Where a parameter is left empty, the dataset and the start weights decide. Pretrained networks follow the recipe of Bae et
+# al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
+_PRETRAINED = {
+    "backbone_grad_scale": 0.1, "schedule": "step", "warmup_epochs": 0, "batch_size": 40, "lr": 3e-3, "width": 1.0,
+    "batch_norm": "no", "stride": 16,
+}  # fmt: skip
+_SCRATCH = {
+    "backbone_grad_scale": 1.0, "schedule": "cosine", "warmup_epochs": 2, "batch_size": 32, "lr": 0.02, "width": 1.0,
+    "batch_norm": "auto", "stride": 8,
+}  # fmt: skip
+DATASETS: dict[str, dict[str, Any]] = {
+    "synthetic": {"weights": "none", "size": 64, "epochs": 12, "width": 0.25},
+    "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
+    "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
+}
+
+
+BACKBONE_STRIDES = {  # strides a feature map can have; the first is the published one
+    "vgg16": (16, 8), "resnet50": (16, 8, 32), "resnet18": (16, 8, 32), "mobilenet_v2": (16, 32), "vgg16_fc": (16,),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that defines one training and its reports, flat, as notebooks take it. Empty values mean "as the dataset".
+
+    Attributes:
+        dataset, root, classes, size, geometry, val_share, per_class: see `load_dataset` (0, "" and [] are empty).
+        backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm is "yes", "no" or "auto"
+            (VGG gets it only where it trains from scratch).
+        epochs, batch_size, lr, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
+        limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
+        seed: of split, drawing, initialisation and training.
+        device: "cpu", "cuda" or "" for cuda where there is one.
+        out: the folder of reports; relative paths start at the project's folder; where
+            it is left at its default, the environment variable WSOLKIT_OUT replaces it.
+    """
+
+    dataset: str = "synthetic"
+    root: str = ""
+    classes: Any = 0
+    size: int = 0
+    geometry: str = "resize"
+    val_share: float = 0.2
+    per_class: int = 0
+    backbone: str = "resnet18"
+    stride: int = 0
+    width: float = 0.0
+    batch_norm: str = ""
+    weights: str = ""
+    tau: float = 0.1
+    epochs: int = 0
+    batch_size: int = 0
+    lr: float = 0.0
+    schedule: str = ""
+    lr_steps: tuple[int, ...] = (60, 120, 180)
+    warmup_epochs: int = -1
+    weight_decay: float = 5e-4
+    backbone_grad_scale: float = 0.0
+    limit: int = 0
+    seed: int = 0
+    device: str = ""
+    out: str = "reports"
+    given: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def make(cls, **given: Any) -> RunConfig:
+        """Build a complete configuration: what is not given, or given empty, is filled from the dataset's defaults.
+
+        Raises:
+            ValueError: for an unknown parameter (naming the nearest known one) or a value of the wrong kind.
+        """
+        known = {item.name: item for item in fields(cls) if item.name != "given"}
+        for name, value in given.items():
+            if name not in known:
+                import difflib
+
+                near = difflib.get_close_matches(name, known, 1)
+                raise ValueError(f"unknown parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            given[name] = _convert(name, value, known[name].default)
+        given = {name: value for name, value in given.items() if value != known[name].default}  # empty means not given
+        dataset = given.get("dataset", cls.dataset)
+        if dataset not in DATASETS:
+            raise ValueError(f"unknown dataset '{dataset}'; choose from {', '.join(DATASETS)}")
+        weights = given.get("weights", DATASETS[dataset]["weights"])
+        recipe = _SCRATCH if weights == "none" else _PRETRAINED
+        filled = {**recipe, **DATASETS[dataset]}
+        if weights != "none":  # pretrained filters fit the published width only
+            filled["width"] = 1.0
+        values = {**filled, **given, "weights": weights}
+        if values["batch_norm"] == "auto":
+            values["batch_norm"] = "yes" if weights == "none" and values.get("backbone", "").startswith("vgg") else "no"
+        backbone = values.get("backbone", cls.backbone)
+        if backbone not in BACKBONE_STRIDES:
+            raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONE_STRIDES)}")
+        strides = BACKBONE_STRIDES[backbone]
+        if "stride" not in given and values["stride"] not in strides:
+            values["stride"] = strides[0]
+        if values["stride"] not in strides:
+            raise ValueError(f"{backbone} has no stride {values['stride']}; choose from {', '.join(map(str, strides))}")
+        for name in ("root", "weights"):
+            if values.get(name, "") not in ("", "none", "imagenet"):
+                values[name] = str(project_path(values[name]))
+        return cls(**values, given=given)
+
+    def for_backbone(self, backbone: str) -> RunConfig:
+        """The same wishes for another backbone: what this configuration filled in is filled in anew."""
+        return RunConfig.make(**{**self.given, "backbone": backbone})
+
+    def to_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        del values["given"]
+        values["lr_steps"] = list(self.lr_steps)
+        return values
+
+    # -- what makes a result stale ------------------------------------------------------------------------------------
+
+    def training_key(self, pooling: str) -> str:
+        """Digest of all that a training depends on: data, network, start weights, recipe, and the code that does it."""
+        skip = {"limit", "device", "out", "root", "weights"}
+        if pooling != "tap":
+            skip.add("tau")
+        values = {key: value for key, value in self.to_dict().items() if key not in skip}
+        return digest({**values, "pooling": pooling, "data": data_state(self.root), "code": code_state(TRAINING_SOURCES),
+                       "start": weights_state(self.weights)})  # fmt: skip
+
+    def report_key(self, method: str, poolings: tuple[str, ...], notebook: Path) -> str:
+        """Digest of all that one report depends on."""
+        trainings = {pooling: self.training_key(pooling) for pooling in poolings}
+        return digest({"method": method, "trainings": trainings, "limit": self.limit, "tau": self.tau,
+                       "code": code_state(SCORING_SOURCES),
+                       "notebook": notebook_state(notebook)})  # fmt: skip
+
+    # -- where things lie ---------------------------------------------------------------------------------------------
+
+    @property
+    def out_folder(self) -> Path:
+        if self.out == RunConfig.out and os.environ.get("WSOLKIT_OUT"):
+            return Path(os.environ["WSOLKIT_OUT"])
+        return project_path(self.out)
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.out_folder / "runs" / self.dataset / self.backbone
+
+    def training_folder(self, pooling: str) -> Path:
+        return self.runs_folder / f"train-{pooling}-{self.training_key(pooling)[:8]}"
+
+
+def _convert(name: str, value: Any, default: Any) -> Any:
+    """Bring a value from a command line or a notebook to the kind of its default."""
+    if name == "classes":
+        if isinstance(value, str):
+            value = value.strip()
+            return int(value) if value.isdigit() else [item.strip() for item in value.split(",") if item.strip()] or 0
+        return 0 if value is None or value == [] else value
+    if value is None:
+        return default
+    if name == "lr_steps":
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(int(item) for item in items)
+    if name == "batch_norm" and isinstance(value, bool):
+        return "yes" if value else "no"
+    kind = type(default)
+    if isinstance(value, bool) and kind is not bool:
+        raise ValueError(f"parameter '{name}' must be {kind.__name__}, but is {value!r}")
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError):
+        raise ValueError(f"parameter '{name}' must be {kind.__name__}, but is {value!r}") from None
+    if kind is int and isinstance(value, float) and converted != value:
+        raise ValueError(f"parameter '{name}' must be int, but is {value!r}")
+    return converted
+
+
+def project_path(path: str | Path) -> Path:
+    """Absolute path of `path`; a relative one starts at the project's folder (the one that holds notebooks/ and
+    pyproject.toml), also when the caller works in a folder below it, else at the current folder."""
+    path = Path(path).expanduser()
+    if path.is_absolute():
+        return path
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
+            return folder / path
+    return here / path
+
+
+def notebooks_folder() -> Path:
+    """The folder of the notebooks: beside the package in a checkout."""
+    folder = PACKAGE.parent / "notebooks"
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} not found: the notebooks belong to the repository; install it with pip -e")
+    return folder
+
+
+@cache
+def code_state(sources: tuple[str, ...]) -> str:
+    """Digest of what the named modules do: comments, layout and docstrings do not count."""
+    total = hashlib.sha256()
+    for source in sources:
+        path = PACKAGE / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(
+                    node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef
+                ) and ast.get_docstring(node):
+                    node.body = node.body[1:] or [ast.Pass()]
+            total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:16]
+
+
+def notebook_state(path: Path) -> str:
+    """Digest of a notebook's cells (outputs and metadata do not count)."""
+    import json
+
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return digest([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
+
+
+@cache
+def data_state(root: str) -> str:
+    """Digest of names, sizes and modification times of all files below a dataset's root; "" where there is none."""
+    if not root:
+        return ""
+    base = Path(root).resolve()
+    if not base.is_dir():
+        raise FileNotFoundError(f"dataset root '{root}' not found; expected a folder in the dataset's native layout")
+    total = hashlib.sha256()
+    for folder, folders, files in os.walk(base):
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.join(folder, name)
+            info = os.stat(path)
+            total.update(f"{os.path.relpath(path, base)}|{info.st_size}|{info.st_mtime_ns}\n".encode())
+    return total.hexdigest()[:16]
+
+
+@cache
+def weights_state(weights: str) -> str:
+    """Digest of the start weights: a name, or the content of a file."""
+    if weights in ("none", "imagenet"):
+        return weights
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights '{weights}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
+        )
+    with open(path, "rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()[:16] if hasattr(hashlib, "file_digest") else _sha256(file)
+        )
+
+
+def _sha256(file: Any) -> str:
+    total = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        total.update(block)
+    return total.hexdigest()[:16]

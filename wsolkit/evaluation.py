@@ -1,0 +1,212 @@
+"""Two stages: `localise` turns a model and a dataset into score maps (a file), `evaluate` scores such maps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+
+from . import cams
+from .data.base import WSOLDataset
+from .files import atomic_save_npz
+from .models import WSOLModel
+from .results import EvalResult
+from .scoring import PAS_THRESHOLD, PLAIN_THRESHOLD, score
+
+PAS_PERCENTILE = 90.0  # RethinkingCAM thresholds at a share of this percentile instead of the maximum
+
+
+@dataclass(eq=False)
+class ScoreMaps:
+    """What localisation leaves behind: everything that metrics, reports and other thresholds need, without the model.
+
+    Attributes:
+        ids: N strings; labels: (N,) int64; logits: (N, K) float32.
+        maps: (N, h, w) float32, the unscaled map of each image's ground-truth class at feature-map resolution.
+        seconds_per_image: body, rest and map of one image, without decoding; peak_memory_mb: growth over the idle model.
+    """
+
+    ids: list[str]
+    labels: np.ndarray
+    logits: np.ndarray
+    maps: np.ndarray
+    seconds_per_image: float = 0.0
+    peak_memory_mb: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def save(self, path: str | Path) -> None:
+        cost = np.array([self.seconds_per_image, self.peak_memory_mb])
+        atomic_save_npz(path, ids=np.array(self.ids), labels=self.labels, logits=self.logits, maps=self.maps, cost=cost)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ScoreMaps:
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                cost = content["cost"].tolist()
+                return cls(content["ids"].tolist(), content["labels"], content["logits"], content["maps"], *cost)
+        except FileNotFoundError:
+            raise FileNotFoundError(f"score maps {path} not found; localise first") from None
+        except Exception as error:  # a truncated archive fails in many ways
+            raise ValueError(
+                f"score maps {path} cannot be read ({error}); delete the file and localise again"
+            ) from error
+
+
+def localise(
+    model: WSOLModel,
+    dataset: WSOLDataset,
+    method: str = "cam",
+    smooth: Sequence[str] = (),
+    indices: Sequence[int] | None = None,
+    batch_size: int = 16,
+    progress: Callable | None = None,
+    **options: Any,
+) -> ScoreMaps:
+    """Score maps of the ground-truth classes and logits, in the order of `indices` (None: all images).
+
+    Args:
+        batch_size: images in one pass; does not change the maps (each image is on its own).
+        progress: wraps the iterable of batches, for example tqdm.
+        options: passed to `score_maps` (chunk, channels, nwc, ...).
+    """
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if len(indices) == 0:
+        raise ValueError(f"no images to localise in {dataset}")
+    device = next(model.parameters()).device
+    model.eval()
+    maps, logits = [], []
+    starts = range(0, len(indices), batch_size)
+    seconds = 0.0
+    with PeakMemory(device) as memory:
+        for start in starts if progress is None else progress(starts):
+            chosen = indices[start : start + batch_size]
+            images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen]).to(device)
+            begin = _clock(device)
+            features = cams.feature_map(model, images)
+            with torch.inference_mode():
+                logits.append(model.head(model.pool(features)).float().cpu().numpy())
+            found = cams.score_maps(model, images, labels, method, tuple(smooth), features=features, **options)
+            seconds += _clock(device) - begin
+            maps.append(found.float().cpu().numpy())
+    return ScoreMaps(
+        [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits),
+        np.concatenate(maps), seconds / len(indices), memory.megabytes,
+    )  # fmt: skip
+
+
+def evaluate(
+    model: WSOLModel,
+    dataset: WSOLDataset,
+    method: str = "cam",
+    val: WSOLDataset | str | None = "auto",
+    smooth: Sequence[str] = (),
+    pas: bool | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+    keep: Callable[[str, ScoreMaps], None] | None = None,
+    **options: Any,
+) -> EvalResult:
+    """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
+
+    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
+
+    Args:
+        dataset: the split to report, usually "test".
+        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; None uses the fixed one.
+        pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it.
+        limit: at most so many images of each split, balanced over the classes; None or 0 is all.
+        keep: called with "test" and "val" and the score maps, for example to save them.
+        options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size and progress to `localise`.
+
+    Raises:
+        MethodNotDefined: the method has no meaning on this network.
+    """
+    if isinstance(val, str):
+        if val != "auto":
+            raise ValueError(f"val must be a dataset, None or 'auto', but is {val!r}")
+        val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
+    pas = method == "rethinking_cam" if pas is None else pas
+    indices = dataset.spread(limit or None, seed)
+    test_maps = localise(model, dataset, method, smooth, indices, **options)
+    targets = [dataset.target(int(i)) for i in indices]
+    val_maps, val_boxes = None, None
+    if val is not None:
+        val_indices = val.spread(limit or None, seed)
+        val_maps = localise(model, val, method, smooth, val_indices, **options)
+        val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
+    if keep is not None:
+        keep("test", test_maps)
+        if val_maps is not None:
+            keep("val", val_maps)
+    masks = [None if target.mask is None else target.mask.numpy() for target in targets]
+    return score(
+        test_maps.maps, [target.boxes.numpy() for target in targets], test_maps.logits, test_maps.labels, test_maps.ids,
+        size=dataset.geometry.size, masks=None if all(mask is None for mask in masks) else masks,
+        val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
+        percentile=PAS_PERCENTILE if pas else 100.0, fixed_threshold=PAS_THRESHOLD if pas else PLAIN_THRESHOLD, seed=seed,
+        dataset=dataset.name, backbone=model.backbone, method=method, pooling=model.pooling, split=dataset.split,
+        seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
+        protocol=protocol(dataset, model, limit),
+    )  # fmt: skip
+
+
+def protocol(dataset: WSOLDataset, model: WSOLModel, limit: int | None) -> dict[str, str]:
+    """What the numbers rest on, in words, for tables."""
+    size, geometry = dataset.geometry.size, dataset.geometry.kind
+    words = {
+        "input": f"{size} x {size}, "
+        + ("resized" if geometry == "resize" else f"resized to {dataset.geometry.side}, centre crop"),
+        "score map": f"ground-truth class, stride {model.stride}",
+    }
+    if limit and limit < len(dataset):
+        words["images"] = f"{limit} of {len(dataset)}, balanced over classes"
+    return words
+
+
+@dataclass
+class PeakMemory:
+    """Megabytes (2**20 bytes) by which memory grew above its level at the start: CUDA's own count, else the process's
+    resident memory, sampled every 5 ms in a thread."""
+
+    device: torch.device
+    megabytes: float = 0.0
+    _done: threading.Event = field(default_factory=threading.Event)
+
+    def __enter__(self) -> PeakMemory:
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+            self._start = torch.cuda.memory_allocated(self.device)
+            return self
+        self._process = psutil.Process()
+        self._start = self._peak = self._process.memory_info().rss
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.005):
+            self._peak = max(self._peak, self._process.memory_info().rss)
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.device)
+        else:
+            self._done.set()
+            self._thread.join()
+            peak = max(self._peak, self._process.memory_info().rss)
+        self.megabytes = (peak - self._start) / 2**20
+
+
+def _clock(device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()

@@ -1,0 +1,251 @@
+"""Pictures for notebooks and reports: overlays with boxes, galleries, curves, bars; and `show` to put one on a page.
+
+Figures are made with matplotlib's object interface, in one style, with colours that colour-blind readers can tell apart
+and a second sign (line style, marker, symbol) wherever a colour means something. No torch: tensors are taken as they are.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import io
+import sys
+from collections.abc import Mapping, Sequence
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, Stroke
+
+from wsolkit.boxes import as_numpy, iou, prepare_map
+
+# seaborn's "colorblind" palette without its palest colours
+PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
+LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3))]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+TRUTH, PREDICTION = "#e8450a", "#08306b"  # neither occurs in the colour map
+COLOUR_MAP = "viridis"
+PHOTO_BYTES = 72_000  # of one montage: ten of them, in base64, stay under 1 MB
+SETTINGS = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Liberation Sans", "sans-serif"],
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.labelsize": 12,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e2e5e8",
+    "lines.linewidth": 2.0,
+    "text.parse_math": False,  # a dollar sign in a name is no formula
+    "figure.facecolor": "white",
+    "savefig.facecolor": "white",
+    "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
+    "svg.hashsalt": "wsolkit",  # the same figure gives the same bytes
+}
+
+
+@contextlib.contextmanager
+def style():
+    """The one look of all figures, as a context around matplotlib code."""
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+# ------------------------------------------------------------------------------------------------ onto the page
+
+
+def svg_uri(fig: Figure) -> str:
+    """`fig` as a data URI of SVG (for curves and bars)."""
+    buffer = io.BytesIO()
+    with style():
+        fig.savefig(
+            buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.05
+        )
+    return _uri("image/svg+xml", buffer.getvalue())
+
+
+def photo_uri(fig: Figure, dpi: float = 100, limit: int = PHOTO_BYTES) -> str:
+    """`fig` as a data URI of JPEG (for photographs): quality 85, less and then smaller until it fits `limit` bytes."""
+    data = b""
+    for scale in (1.0, 0.85, 0.7, 0.6, 0.5):
+        for quality in (85, 80, 74, 68):
+            buffer = io.BytesIO()
+            options = {"quality": quality, "optimize": True, "progressive": True}
+            with style():
+                fig.savefig(buffer, format="jpeg", dpi=dpi * scale, pil_kwargs=options)
+            data = buffer.getvalue()
+            if len(data) <= limit:
+                return _uri("image/jpeg", data)
+    return _uri("image/jpeg", data)
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -> str:
+    """`fig` as `<figure><img><figcaption>`, self-contained and escaped. ValueError without an alternative text."""
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError("a figure needs a non-empty alt text: say in a sentence what it shows to who cannot see it")
+    uri = photo_uri(fig) if photo else svg_uri(fig)
+    words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure class="{"photo" if photo else "chart"}"><img src="{uri}" alt="{html.escape(alt, quote=True)}" '
+        f'style="max-width: 100%; height: auto">{words}</figure>'
+    )
+
+
+def show(fig: Figure, alt: str, caption: str = "", photo: bool = False):
+    """Display `fig` in a notebook with its alternative text and caption, and close it.
+
+    alt: required, non-empty. photo: JPEG for photographs; SVG otherwise. Returns None in a notebook (so that a last
+    line does not show twice), and the IPython HTML object elsewhere.
+    """
+    from IPython import get_ipython
+    from IPython.display import HTML, display
+
+    shown = HTML(figure_html(fig, alt, caption, photo))
+    pyplot = sys.modules.get("matplotlib.pyplot")
+    if pyplot is not None:  # a figure made with pyplot would be drawn once more at the end of the cell
+        pyplot.close(fig)
+    if get_ipython() is None:
+        return shown
+    display(shown)
+    return None
+
+
+# ------------------------------------------------------------------------------------------------ images
+
+
+def _pixels(pixels) -> np.ndarray:
+    pixels = as_numpy(pixels)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
+        raise ValueError(f"pixels are (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+    return pixels
+
+
+def overlay(pixels, score_map, alpha: float = 0.5) -> np.ndarray:
+    """The score map over its image: (H, W, 3) uint8.
+
+    pixels (H, W, 3) uint8; score_map (h, w), any size and range: grown to (H, W) by cubic interpolation, then min-max.
+    The map's weight at a pixel is alpha * (0.35 + 0.65 * score): what scores low stays visible as a photograph.
+    """
+    pixels = _pixels(pixels)
+    scores = prepare_map(score_map, pixels.shape[:2])
+    colours = matplotlib.colormaps[COLOUR_MAP](scores)[..., :3] * 255
+    weight = alpha * (0.35 + 0.65 * scores[..., None])
+    return np.clip(np.rint(pixels * (1 - weight) + colours * weight), 0, 255).astype(np.uint8)
+
+
+def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None, width: float = 2.0) -> None:
+    """Draw ground truth (solid) and prediction (dashed) on axes that show an image, over a white under-stroke.
+
+    gt_boxes (n, 4), box (4,) or None: x0, y0, x1, y1 with inclusive corners. size (H, W): boxes are cut at the frame.
+    """
+    outline = [Stroke(linewidth=width + 2, foreground="white"), Normal()]
+    truths = np.asarray(as_numpy(gt_boxes), float).reshape(-1, 4)
+    shown = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
+    if box is not None:
+        shown.append((np.asarray(as_numpy(box), float), PREDICTION, (0, (3, 2))))
+    for (x0, y0, x1, y1), colour, line in shown:
+        if size is not None:
+            (x0, x1), (y0, y1) = np.clip((x0, x1), 0, size[1] - 1), np.clip((y0, y1), 0, size[0] - 1)
+        place, extent = (x0 - 0.5, y0 - 0.5), (x1 - x0 + 1, y1 - y0 + 1)
+        # the solid under-stroke shows through the gaps of a dashed line
+        axes.add_patch(Rectangle(place, *extent, fill=False, edgecolor="white", linewidth=width + 2))
+        effects = outline if line == "-" else None
+        axes.add_patch(
+            Rectangle(
+                place, *extent, fill=False, edgecolor=colour, linewidth=width, linestyle=line, path_effects=effects
+            )
+        )
+
+
+def best_iou(gt_boxes, box) -> float | None:
+    """The highest IoU of `box` with the ground truth; None without one or the other."""
+    truths = as_numpy(gt_boxes)
+    return float(iou(as_numpy(box)[None], truths).max()) if box is not None and len(truths) else None
+
+
+def _image(axes, item: Mapping) -> None:
+    pixels = _pixels(item["pixels"])
+    score_map = item.get("score_map")
+    axes.imshow(pixels if score_map is None else overlay(pixels, score_map), interpolation="lanczos", aspect="auto")
+    draw_boxes(axes, item.get("gt_boxes", ()), item.get("box"), size=pixels.shape[:2])
+    axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
+    axes.set_axis_off()
+
+
+def _short(text: str, length: int) -> str:
+    text = " ".join(str(text).split())
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
+    """A montage of overlays with boxes. Show it with `photo=True`.
+
+    items: dicts with pixels (H, W, 3) uint8, and as wanted score_map (h, w), gt_boxes (n, 4), box (4,) or None, title,
+    caption. The IoU stands above each image with a tick (IoU >= 0.5) or a cross.
+    """
+    if not items:
+        raise ValueError("a gallery needs at least one item")
+    columns = min(columns, len(items))
+    rows = -(-len(items) // columns)
+    with style():
+        fig = Figure(figsize=(1.9 * columns, 2.38 * rows + 0.35))
+        grid = fig.subplots(rows, columns, squeeze=False)
+        foot = 0.35 / (2.38 * rows + 0.35)
+        fig.subplots_adjust(
+            left=0.01, right=0.99, bottom=foot + 0.01, top=1 - 0.46 / (2.38 * rows), hspace=0.29, wspace=0.05
+        )
+        for axes in grid.flat[len(items) :]:
+            axes.set_visible(False)
+        for axes, item in zip(grid.flat, items, strict=False):
+            _image(axes, item)
+            overlap = best_iou(item.get("gt_boxes", ()), item.get("box"))
+            mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {overlap:.2f}"
+            words = [_short(item.get(key) or "", 22) for key in ("title", "caption")]
+            axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=10.5, pad=3)
+        if any(len(as_numpy(item.get("gt_boxes", ()))) or item.get("box") is not None for item in items):
+            keys = [
+                Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"),
+                Line2D([], [], color=PREDICTION, linewidth=2, linestyle=(0, (3, 2)), label="prediction"),
+            ]
+            fig.legend(handles=keys, loc="lower center", ncols=min(2, columns), fontsize=10.5, borderaxespad=0.2)
+    return fig
+
+
+def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) -> bytes:
+    """One overlay with boxes as a small JPEG; its longer side has `side` pixels."""
+    pixels = _pixels(pixels)
+    height, width = pixels.shape[:2]
+    scale = side / max(height, width)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    small = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=method)
+    fig = Figure(figsize=(small.shape[1] / 100, small.shape[0] / 100))
+    axes = fig.add_axes((0, 0, 1, 1))
+    shown = small if score_map is None else overlay(small, score_map)
+    axes.imshow(shown, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto", interpolation="nearest")
+    draw_boxes(axes, gt_boxes, box, size=(height, width), width=1.6)
+    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+    axes.set_axis_off()
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="jpeg", dpi=100, pil_kwargs={"quality": 80, "optimize": True})
+    return buffer.getvalue()
+
+
+def __getattr__(name: str):
+    """The charts live in `wsolkit.charts` (which needs this module's style) and are offered here too."""
+    if name in ("accuracy_curves", "cost_scatter", "history_figure", "bars", "iou_histogram"):
+        from wsolkit import charts
+
+        return getattr(charts, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

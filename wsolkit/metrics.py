@@ -1,0 +1,346 @@
+"""Classification and localisation metrics: a function and a torchmetrics class for each, with the same semantics.
+
+All results are percent, 0 to 100, higher is better. Arrays may be numpy or torch. The classes keep sums only (counts
+and histograms), so that updates can be split in any way, over batches or over processes with unequal shares (DDP), and
+the result is that of the function on everything.
+Sources: Russakovsky et al., IJCV 2015 (Top-k Loc); Choe et al., CVPR 2020, and its code, wsolevaluation (the others).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torchmetrics import Metric
+
+from wsolkit.boxes import as_numpy, thresholds
+
+DELTAS = (0.3, 0.5, 0.7)
+IGNORE = 255
+BOOTSTRAP_CELLS = 2_000_000  # of resampling weights held at once: bounds the memory
+
+
+def _rows(name: str, array, dimensions: int) -> np.ndarray:
+    array = as_numpy(array)
+    if array.ndim != dimensions:
+        raise ValueError(f"{name} must have {dimensions} dimension(s) with images first, got shape {array.shape}")
+    return array
+
+
+def _same_length(**arrays: np.ndarray) -> None:
+    lengths = {name: len(array) for name, array in arrays.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"one row per image is expected everywhere, got lengths {lengths}")
+
+
+def _percent(hits: np.ndarray) -> float:
+    if len(hits) == 0:
+        raise ValueError("a metric over no images is not defined")
+    return float(hits.sum() * 100.0 / len(hits))
+
+
+# --------------------------------------------------------------------------- classification, one operating point
+
+
+def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
+    """Is the label among the k best logits? logits (N, K), labels (N,) int -> (N,) bool.
+
+    Ties go to the lower class index (so k = 1 is argmax). A row with NaN counts as wrong. k >= K is always right.
+    """
+    logits, labels = _rows("logits", logits, 2), _rows("labels", labels, 1)
+    _same_length(logits=logits, labels=labels)
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if labels.dtype.kind not in "iu" and len(labels):
+        raise ValueError(f"labels must be integers, got {labels.dtype}")
+    if len(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
+        raise ValueError(f"labels must be in 0..{logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")
+    own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
+    earlier = np.arange(logits.shape[1]) < labels[:, None]
+    ahead = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
+    return (ahead < k) & ~np.isnan(logits).any(axis=1)
+
+
+def loc_hits(ious, delta: float = 0.5) -> np.ndarray:
+    """ious >= delta, of any shape, bool; a NaN IoU (no box) is a miss."""
+    return as_numpy(ious) >= delta
+
+
+def top_k_cls(logits, labels, k: int = 1) -> float:
+    """Percent of images whose label is among the k best logits; see `top_k_hits`."""
+    return _percent(top_k_hits(logits, labels, k))
+
+
+def gt_known_loc(ious, delta: float = 0.5) -> float:
+    """Percent of images with IoU >= delta; ious (N,) between the box from the *ground-truth* class's map and the best
+    ground-truth box."""
+    return _percent(loc_hits(_rows("ious", ious, 1), delta))
+
+
+def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
+    """Percent of images with the label among the k best logits *and* IoU >= delta.
+
+    ious are of the ground-truth class's map: where the Top-1 prediction is right, it is the predicted class's too.
+    """
+    right, localised = top_k_hits(logits, labels, k), loc_hits(_rows("ious", ious, 1), delta)
+    _same_length(logits=right, ious=localised)
+    return _percent(right & localised)
+
+
+# --------------------------------------------------------------------------- over all thresholds
+
+
+def accuracy_curve(curves, delta: float = 0.5) -> np.ndarray:
+    """Percent of images with IoU >= delta at every threshold: curves (N, T) of IoUs -> (T,) float64."""
+    curves = _rows("curves", curves, 2)
+    if len(curves) == 0:
+        raise ValueError("a metric over no images is not defined")
+    return loc_hits(curves, delta).sum(axis=0) * 100.0 / len(curves)
+
+
+def max_box_acc(curves, delta: float = 0.5) -> float:
+    """MaxBoxAcc: the best accuracy over all thresholds, which on test data *is* a choice on test data (label it so).
+    curves (N, T) with contours="largest"."""
+    return float(accuracy_curve(curves, delta).max())
+
+
+def max_box_acc_v2(curves, deltas: Sequence[float] = DELTAS) -> float:
+    """MaxBoxAccV2: mean of `max_box_acc` over deltas, each with its own best tau. curves (N, T), contours="all"."""
+    return float(np.mean([max_box_acc(curves, delta) for delta in deltas]))
+
+
+def plateau_middle(accuracy: np.ndarray) -> int:
+    """Index of the middle of the longest run of maxima, the first of equal runs.
+
+    256 grey levels under 1000 thresholds make plateaus, and few images make wide ones. A threshold chosen on validation
+    data must hold on other images: the middle is as far as one can get from the edges where the accuracy drops.
+    """
+    best = np.flatnonzero(accuracy == accuracy.max())
+    runs = np.split(best, np.flatnonzero(np.diff(best) > 1) + 1)
+    longest = max(runs, key=len)
+    return int(longest[(len(longest) - 1) // 2])
+
+
+def best_threshold(curves, delta: float = 0.5, interval: float = 0.001) -> tuple[float, float]:
+    """(tau, accuracy in percent) at the middle of the best plateau of curves (N, T); for validation data."""
+    accuracy, taus = accuracy_curve(curves, delta), thresholds(interval)
+    if len(accuracy) != len(taus):
+        raise ValueError(f"curves have {len(accuracy)} thresholds, but interval {interval} makes {len(taus)}")
+    index = plateau_middle(accuracy)
+    return float(taus[index]), float(accuracy[index])
+
+
+# --------------------------------------------------------------------------- pixels
+
+
+def pixel_histograms(score_map, mask, interval: float = 0.001) -> np.ndarray:
+    """Histograms of the scores at foreground (row 0) and background pixels (row 1): (2, T + 2) int64.
+
+    score_map (H, W) in [0, 1], read as float64; mask (H, W) 0 background, 1 (or True) foreground, 255 ignore.
+    Bin edges: thresholds(interval) + [1, 2, 3], bins closed on the left. ValueError: shapes differ, NaN, other values.
+    """
+    scores, mask = as_numpy(score_map).astype(np.float64), as_numpy(mask)
+    if scores.shape != mask.shape or scores.ndim != 2:
+        raise ValueError(f"score map and mask must have one shape (H, W), got {scores.shape} and {mask.shape}")
+    if not (scores.min() >= 0 and scores.max() <= 1):
+        raise ValueError("score map values must be in [0, 1] and not NaN: normalise_map first")
+    foreground, background = mask == 1, mask == 0
+    if not (foreground | background | (mask == IGNORE)).all():
+        raise ValueError(f"mask values are 0, 1 and 255 (ignore), got {np.unique(mask)[:8].tolist()}")
+    edges = np.append(thresholds(interval), [1.0, 2.0, 3.0])
+    # Dividing finds the bin at once but for rounding; two comparisons with the true edges make it exact.
+    bins = np.minimum((scores / interval).astype(np.int64), len(edges) - 3)
+    bins -= scores < edges[bins]
+    bins += scores >= edges[bins + 1]
+    length = len(edges) - 1
+    return np.stack([np.bincount(bins[region], minlength=length) for region in (foreground, background)])
+
+
+def pxap_from_histograms(histograms) -> float:
+    """PxAP in percent from summed `pixel_histograms` (2, T + 2): AP = 100 sum_k P_k (R_k - R_{k-1}), highest bin first,
+    over bins with tp + fp > 0. ValueError without any foreground pixel."""
+    true, false = as_numpy(histograms).astype(np.float64)
+    if true.sum() <= 0:
+        raise ValueError("PxAP needs at least one foreground pixel in the masks")
+    tp, fp = true[::-1].cumsum(), false[::-1].cumsum()
+    used = (tp + fp) > 0
+    precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=used)
+    return float((precision * np.diff(tp / true.sum(), prepend=0.0))[used].sum() * 100)
+
+
+def pxap(score_maps: Iterable, masks: Iterable, interval: float = 0.001) -> float:
+    """PxAP over a set: equally long iterables (generators too) of score maps and masks, see `pixel_histograms`."""
+    pairs = zip(score_maps, masks, strict=True)
+    return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))
+
+
+# --------------------------------------------------------------------------- bootstrap
+
+
+def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
+    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def bootstrap_interval(values, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """Percentile bootstrap (lo, hi) in percent for the mean of hits (N,) of 0/1 or bool, images drawn with replacement.
+
+    Among N draws the number of hits is binomial, so that is what is drawn: the same distribution, no resampling.
+    """
+    values = _rows("values", values, 1)
+    if len(values) == 0 or not np.isin(values, (0, 1)).all():
+        raise ValueError("bootstrap_interval needs at least one value, all 0 or 1")
+    share = values.sum() / len(values)
+    counts = np.random.default_rng(seed).binomial(len(values), share, size=samples)
+    return _percentiles(counts * 100.0 / len(values), level)
+
+
+def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """(lo, hi) in percent for metrics that maximise over the threshold, which every resample does again.
+
+    A maximum over noise is biased upwards, more so in a resample: with few images the point value may lie near `lo`.
+
+    hits: (N, T) of 0/1 for MaxBoxAcc, (D, N, T) for MaxBoxAccV2 (mean over D of the maxima, one resample for all D).
+    Memory is bounded: about 50 MB beside one float32 copy of the distinct columns of hits[d].
+    """
+    hits = as_numpy(hits)
+    hits = hits[None] if hits.ndim == 2 else hits
+    if hits.ndim != 3 or 0 in hits.shape:
+        raise ValueError(f"hits must be (N, T) or (D, N, T) with N >= 1, got shape {hits.shape}")
+    n = hits.shape[1]
+    best = np.zeros(samples)
+    for level_hits in hits:
+        changed = np.append(True, (level_hits[:, 1:] != level_hits[:, :-1]).any(axis=0))
+        matrix = level_hits[:, changed].astype(np.float32)  # counts stay below 2^24, exact in float32
+        rng = np.random.default_rng(seed)  # the same resamples for every delta
+        chunk = max(1, BOOTSTRAP_CELLS // max(n, matrix.shape[1]))
+        for start in range(0, samples, chunk):
+            size = min(chunk, samples - start)
+            draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+            weights = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
+            best[start : start + size] += (weights @ matrix).max(axis=1)
+    return _percentiles(best * 100.0 / (n * len(hits)), level)
+
+
+# --------------------------------------------------------------------------- torchmetrics
+
+
+def _float64(value: float) -> torch.Tensor:
+    return torch.tensor(value, dtype=torch.float64)  # on the CPU: not every accelerator has float64
+
+
+class _SumMetric(Metric):
+    """A metric whose states are integer sums: merging batches and processes is addition, whatever their sizes."""
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 100.0
+
+    def _count(self, name: str, *shape: int) -> None:
+        self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
+
+    def _add(self, name: str, value) -> None:
+        state = getattr(self, name)
+        setattr(self, name, state + torch.as_tensor(np.asarray(value, np.int64), device=state.device))
+
+
+class _ShareMetric(_SumMetric):
+    """Percent of hits; NaN before the first image."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self._count("hits")
+        self._count("total")
+
+    def _add_hits(self, hits: np.ndarray) -> None:
+        self._add("hits", hits.sum())
+        self._add("total", len(hits))
+
+    def compute(self) -> torch.Tensor:
+        return _float64(int(self.hits) * 100.0 / int(self.total) if self.total else float("nan"))
+
+
+class TopKCls(_ShareMetric):
+    """`top_k_cls`; update(logits (B, K), labels (B,))."""
+
+    def __init__(self, k: int = 1, **kwargs):
+        super().__init__(**kwargs)
+        self.k = k
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        self._add_hits(top_k_hits(logits, labels, self.k))
+
+
+class GTKnownLoc(_ShareMetric):
+    """`gt_known_loc`; update(ious (B,))."""
+
+    def __init__(self, delta: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.delta = delta
+
+    def update(self, ious: torch.Tensor) -> None:
+        self._add_hits(loc_hits(_rows("ious", ious, 1), self.delta))
+
+
+class TopKLoc(_ShareMetric):
+    """`top_k_loc`; update(logits (B, K), labels (B,), ious (B,))."""
+
+    def __init__(self, k: int = 1, delta: float = 0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.k, self.delta = k, delta
+
+    def update(self, logits: torch.Tensor, labels: torch.Tensor, ious: torch.Tensor) -> None:
+        right, localised = top_k_hits(logits, labels, self.k), loc_hits(_rows("ious", ious, 1), self.delta)
+        _same_length(logits=right, ious=localised)
+        self._add_hits(right & localised)
+
+
+class MaxBoxAccV2(_SumMetric):
+    """`max_box_acc_v2`; update(curves (B, T)) with contours="all". NaN before the first image."""
+
+    def __init__(self, deltas: Sequence[float] = DELTAS, interval: float = 0.001, **kwargs):
+        super().__init__(**kwargs)
+        self.deltas, self.interval = tuple(deltas), interval
+        self._count("hits", len(self.deltas), len(thresholds(interval)))
+        self._count("total")
+
+    def update(self, curves: torch.Tensor) -> None:
+        curves = _rows("curves", curves, 2)
+        if curves.shape[1] != self.hits.shape[1]:
+            raise ValueError(
+                f"curves must be (B, {self.hits.shape[1]}) for interval {self.interval}, got {curves.shape}"
+            )
+        self._add("hits", np.stack([loc_hits(curves, delta).sum(axis=0) for delta in self.deltas]))
+        self._add("total", len(curves))
+
+    def compute(self) -> torch.Tensor:
+        if not self.total:
+            return _float64(float("nan"))
+        best = self.hits.max(dim=1).values.tolist()
+        return _float64(float(np.mean([count * 100.0 / int(self.total) for count in best])))
+
+
+class MaxBoxAcc(MaxBoxAccV2):
+    """`max_box_acc`; update(curves (B, T)) with contours="largest". NaN before the first image."""
+
+    def __init__(self, delta: float = 0.5, interval: float = 0.001, **kwargs):
+        super().__init__((delta,), interval, **kwargs)
+
+
+class PxAP(_SumMetric):
+    """`pxap`; update(score_maps (B, H, W) in [0, 1], masks (B, H, W)). NaN without any foreground pixel."""
+
+    def __init__(self, interval: float = 0.001, **kwargs):
+        super().__init__(**kwargs)
+        self.interval = interval
+        self._count("histograms", 2, len(thresholds(interval)) + 2)
+
+    def update(self, score_maps: torch.Tensor, masks: torch.Tensor) -> None:
+        for score_map, mask in zip(_rows("score_maps", score_maps, 3), _rows("masks", masks, 3), strict=True):
+            self._add("histograms", pixel_histograms(score_map, mask, self.interval))
+
+    def compute(self) -> torch.Tensor:
+        return _float64(pxap_from_histograms(self.histograms) if self.histograms[0].sum() else float("nan"))

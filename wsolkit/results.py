@@ -1,0 +1,241 @@
+"""EvalResult: everything one evaluation measured, in one object that prints, plots, saves and can be read again.
+
+`wsolkit.scoring.score` makes it from arrays. The numbers and the protocol go to JSON; the per-image arrays stay beside
+them in memory and go to a table (`per_image`, `save_per_image`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsolkit.boxes import thresholds
+from wsolkit.files import atomic_write_text, read_json, write_json
+from wsolkit.metrics import accuracy_curve
+
+FORMAT = "wsolkit-result-1"
+METRICS = {  # field -> what a reader calls it
+    "top1_cls": "Top-1 Cls",
+    "top5_cls": "Top-5 Cls",
+    "gt_known_loc": "GT-known Loc",
+    "top1_loc": "Top-1 Loc",
+    "top5_loc": "Top-5 Loc",
+    "max_box_acc": "MaxBoxAcc (best on test)",
+    "max_box_acc_v2": "MaxBoxAccV2 (best on test)",
+    "pxap": "PxAP",
+}
+OPERATING_POINTS = {
+    "fixed": "fixed threshold",
+    "validation": "chosen on validation",
+    "best_on_test": "best on test",
+}
+
+
+# A per-image array: kept out of JSON, printing and comparison.
+ASIDE = {"default": None, "repr": False, "compare": False, "metadata": {"aside": True}}
+
+
+@dataclass
+class EvalResult:
+    """Metrics are percent (0 to 100) or None where they do not apply (no masks; Top-5 with at most five classes).
+
+    gt_known_loc, top1_loc, top5_loc stand at `threshold`, chosen as `operating_point` says ("validation" or "fixed");
+    max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. `curve` is the accuracy
+    against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}.
+    """
+
+    dataset: str = ""
+    backbone: str = ""
+    method: str = ""
+    pooling: str = ""
+    split: str = "test"
+    protocol: dict[str, str] = field(default_factory=dict)
+    n_images: int = 0
+    n_val: int = 0
+    n_classes: int = 0
+    top1_cls: float | None = None
+    top5_cls: float | None = None
+    gt_known_loc: float | None = None
+    top1_loc: float | None = None
+    top5_loc: float | None = None
+    operating_point: str = "fixed"
+    threshold: float | None = None
+    percentile: float = 100.0
+    operating_points: dict[str, dict[str, float | None] | None] = field(default_factory=dict)
+    max_box_acc: float | None = None
+    max_box_acc_v2: float | None = None
+    max_box_acc_v2_parts: dict[float, float] = field(default_factory=dict)
+    pxap: float | None = None
+    centre_box: dict[str, Any] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    seconds_per_image: float | None = None
+    peak_memory_mb: float | None = None
+    empty_boxes: int = 0
+    interval: float = 0.001
+    curve: dict[str, list[float]] = field(default_factory=dict)
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    ids: list[str] | None = field(**ASIDE)
+    labels: np.ndarray | None = field(**ASIDE)  # (N,) int64
+    predictions: np.ndarray | None = field(**ASIDE)  # (N,) int64
+    ious: np.ndarray | None = field(**ASIDE)  # (N,) float64, at the operating point
+    boxes: np.ndarray | None = field(**ASIDE)  # (N, 4) int64, at the operating point, inclusive corners
+    gt_boxes: list[np.ndarray] | None = field(**ASIDE)  # N arrays (n, 4)
+    curves: np.ndarray | None = field(**ASIDE)  # (N, T) float64, the method's own box rule
+
+    # ----------------------------------------------------------------------------------------- words
+
+    def title(self) -> str:
+        network = f"{self.backbone} ({self.pooling})" if self.pooling else self.backbone
+        parts = [self.method, network, f"{self.dataset} {self.split}".strip(), f"{self.n_images} images"]
+        return " · ".join(part for part in parts if part)
+
+    def protocol_line(self) -> str:
+        words = {
+            "validation": f"chosen on {self.n_val} validation images",
+            "fixed": "fixed, no validation split" if self.n_val == 0 else "fixed",
+        }
+        where = "" if self.threshold is None else f"tau = {self.threshold:g} at percentile {self.percentile:g}, "
+        parts = [f"{key}: {value}" for key, value in self.protocol.items()]
+        return "; ".join([*parts, f"threshold: {where}{words.get(self.operating_point, self.operating_point)}"])
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """(name, value, 95 % interval) as text for every metric, then the other operating points and the centre box."""
+
+        def row(name, value, interval=None):
+            between = "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+            return name, "-" if value is None else f"{value:.2f}", between
+
+        rows = [row(label, getattr(self, key), self.intervals.get(key)) for key, label in METRICS.items()]
+        for key, label in OPERATING_POINTS.items():
+            point = self.operating_points.get(key)
+            if point and key != self.operating_point:
+                rows.append(row(f"GT-known Loc, {label} (tau = {point['threshold']:g})", point["gt_known_loc"]))
+        if self.centre_box:
+            label = f"GT-known Loc, centre box ({self.centre_box['side']} px)"
+            rows.append(row(label, self.centre_box["gt_known_loc"], self.intervals.get("centre_box")))
+        return rows
+
+    def __str__(self) -> str:
+        rows = [("percent", "", "95 % interval"), *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(3)]
+        lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
+        if self.empty_boxes:
+            lines.append(f"{self.empty_boxes} of {self.n_images} images had an empty mask")
+        return "\n".join([self.title(), self.protocol_line(), *lines])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            "<tr><td>{}</td><td style='text-align:right'>{}</td><td>{}</td></tr>".format(*map(html.escape, row))
+            for row in self.rows()
+        )
+        return (
+            f"<table class='wsolkit-result'><caption>{html.escape(self.title())}<br>"
+            f"<small>{html.escape(self.protocol_line())}</small></caption>"
+            f"<thead><tr><th>percent</th><th></th><th>95 % interval</th></tr></thead><tbody>{cells}</tbody></table>"
+        )
+
+    # ----------------------------------------------------------------------------------------- files
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields but the per-image arrays, ready for JSON (keys are strings, tuples are lists)."""
+        kept = [item.name for item in dataclasses.fields(self) if not item.metadata.get("aside")]
+        values = {"format": FORMAT} | {name: getattr(self, name) for name in kept}
+        values["max_box_acc_v2_parts"] = {str(delta): value for delta, value in self.max_box_acc_v2_parts.items()}
+        values["intervals"] = {name: list(interval) for name, interval in self.intervals.items()}
+        return values
+
+    def to_json(self, path: str | Path) -> None:
+        """Write `to_dict` as JSON, whole or not at all; NaN and infinity become null."""
+        write_json(path, self.to_dict())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], source: str | Path = "the dictionary") -> EvalResult:
+        """The inverse of `to_dict`; ValueError names unknown fields and other formats."""
+        if not isinstance(values, dict) or values.get("format") != FORMAT:
+            raise ValueError(f"{source} is not a result of this version (format {FORMAT!r}); evaluate again")
+        known = {item.name for item in dataclasses.fields(cls) if not item.metadata.get("aside")}
+        unknown = sorted(set(values) - known - {"format"})
+        if unknown:
+            raise ValueError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
+        result = cls(**{name: value for name, value in values.items() if name in known})
+        result.max_box_acc_v2_parts = {float(delta): value for delta, value in result.max_box_acc_v2_parts.items()}
+        result.intervals = {name: tuple(interval) for name, interval in result.intervals.items()}
+        return result
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> EvalResult:
+        """Read what `to_json` wrote (without per-image arrays). ValueError when it is something else."""
+        return cls.from_dict(read_json(path), path)
+
+    # ----------------------------------------------------------------------------------------- tables
+
+    def to_pandas(self):
+        """One row: who and what, every metric, times, and the intervals as `<metric>_low` and `<metric>_high`."""
+        import pandas as pd
+
+        names = ["dataset", "split", "backbone", "pooling", "method", "n_images", "n_val", *METRICS, "operating_point"]
+        names += ["threshold", "percentile", "empty_boxes", "seconds_per_image", "peak_memory_mb"]
+        row = {name: getattr(self, name) for name in names}
+        row["centre_box_loc"] = self.centre_box.get("gt_known_loc")
+        for name, (low, high) in self.intervals.items():
+            row[f"{name}_low"], row[f"{name}_high"] = low, high
+        return pd.DataFrame([row])
+
+    def per_image(self):
+        """A row per image: id, label, prediction, right, iou, localised (IoU >= 0.5), x0, y0, x1, y1, and gt_boxes as
+        text "x0 y0 x1 y1; ...". ValueError for a result read from JSON, which has no per-image arrays."""
+        import pandas as pd
+
+        if self.ids is None or self.boxes is None:
+            raise ValueError(
+                "this result has no per-image arrays (they are not in its JSON); evaluate again or read the csv"
+            )
+        table = {
+            "id": list(self.ids),
+            "label": self.labels,
+            "prediction": self.predictions,
+            "right": self.labels == self.predictions,
+            "iou": self.ious,
+            "localised": self.ious >= 0.5,
+        }
+        table |= {name: self.boxes[:, column] for column, name in enumerate(("x0", "y0", "x1", "y1"))}
+        table["gt_boxes"] = ["; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes]
+        return pd.DataFrame(table)
+
+    def save_per_image(self, path: str | Path) -> None:
+        """Write `per_image` as csv."""
+        atomic_write_text(path, self.per_image().to_csv(index=False, lineterminator="\n"))
+
+    # ----------------------------------------------------------------------------------------- picture
+
+    def plot(self, ax=None):
+        """GT-known Loc against the threshold with the operating points and the centre box; returns the axes."""
+        import matplotlib.pyplot as plt
+
+        if self.curves is not None:
+            taus, accuracy = thresholds(self.interval), accuracy_curve(self.curves)
+        elif self.curve:
+            taus, accuracy = self.curve["thresholds"], self.curve["gt_known_loc"]
+        else:
+            raise ValueError("this result has no accuracy curve to plot")
+        ax = plt.subplots(figsize=(6, 3.5), layout="constrained")[1] if ax is None else ax
+        ax.plot(taus, accuracy, color="C0", label=self.method or "method")
+        marks = {"fixed": "s", "validation": "o", "best_on_test": "x"}
+        for key, point in self.operating_points.items():
+            if point:
+                label = f"{OPERATING_POINTS[key]}: {point['gt_known_loc']:.1f} %"
+                ax.plot(point["threshold"], point["gt_known_loc"], marks[key], color="C3", linestyle="", label=label)
+        if self.threshold is not None:
+            ax.axvline(self.threshold, color="C3", linewidth=0.8, linestyle=":")
+        if self.centre_box:
+            level = self.centre_box["gt_known_loc"]
+            ax.axhline(level, color="0.5", linewidth=1, linestyle="--", label=f"centre box: {level:.1f} %")
+        ax.set(xlabel="threshold tau", ylabel="GT-known Loc (%)", xlim=(0, 1), ylim=(0, 100))
+        ax.legend(fontsize="small")
+        return ax

@@ -1,0 +1,186 @@
+"""The runs under OUT/runs as rows: what the index page and results.csv show. Reads files, imports nothing heavy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from wsolkit.files import atomic_write_text, read_json
+
+METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
+COLUMNS = [
+    "dataset",
+    "backbone",
+    "method",
+    "n_images",
+    *METRICS,
+    "seconds_per_image",
+    "peak_memory_mb",
+    "status",
+]
+ORDER = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]  # the study's; others follow by name
+POINTS = ("fixed", "validation", "best_on_test")
+
+
+def method_slug(name: str) -> str:
+    """A method's name in file names: grad_cam++ is grad_cam_plusplus."""
+    return name.replace("++", "_plusplus")
+
+
+def _number(value: Any, name: str, low: float, high: float) -> float | int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{name} should be a number or null, got {value!r}")
+    if not low <= value <= high:
+        raise ValueError(f"{name} should lie between {low:g} and {high:g}, got {value!r}")
+    return value
+
+
+def _mapping(value: Any, name: str) -> dict:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} should be an object, got {type(value).__name__}")
+    return value
+
+
+def _pair(value: Any, name: str) -> list[float]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise ValueError(f"{name} should be [low, high], got {value!r}")
+    return [_number(item, name, -math.inf, math.inf) for item in value]
+
+
+def _result(values: dict) -> dict[str, Any]:
+    """The checked fields of `result`; ValueError names the first one that is not what it should be."""
+    result = _mapping(values.get("result"), "result")
+    checked = dict(result)
+    for name in METRICS:
+        checked[name] = _number(result.get(name), name, 0, 100)
+    for name in ("n_images", "n_val", "seconds_per_image", "peak_memory_mb"):
+        checked[name] = _number(result.get(name), name, 0, math.inf)
+    intervals = _mapping(result.get("intervals"), "intervals")
+    checked["intervals"] = {key: _pair(pair, f"intervals.{key}") for key, pair in intervals.items() if pair is not None}
+    points = _mapping(result.get("operating_points"), "operating_points")
+    checked["operating_points"] = {}
+    for key in POINTS:
+        point = _mapping(points.get(key), f"operating_points.{key}")
+        fields = ("threshold", "gt_known_loc", "top1_loc", "top5_loc")
+        checked["operating_points"][key] = {
+            name: _number(point.get(name), f"operating_points.{key}.{name}", 0, 100) for name in fields
+        }
+    box = _mapping(result.get("centre_box"), "centre_box")
+    names = ("gt_known_loc", "top1_loc", "best_on_test")
+    checked["centre_box"] = box | {name: _number(box.get(name), f"centre_box.{name}", 0, 100) for name in names}
+    checked["protocol"] = _mapping(result.get("protocol"), "protocol")
+    return checked
+
+
+def _curve(values: dict) -> tuple[list[float], list[float]] | None:
+    curve = _mapping(values.get("curve"), "curve")
+    taus, accuracy = curve.get("thresholds"), curve.get("accuracy", curve.get("gt_known_loc"))
+    if not taus or not accuracy:
+        return None
+    if not isinstance(taus, list) or not isinstance(accuracy, list) or len(taus) != len(accuracy):
+        raise ValueError("curve.thresholds and curve.accuracy should be lists of equal lengths")
+    numbers = [[_number(item, "curve", 0, 100) for item in part] for part in (taus, accuracy)]
+    if any(item is None for part in numbers for item in part):
+        raise ValueError("curve holds null")
+    return numbers[0], numbers[1]
+
+
+def _gallery(values: dict, folder: Path) -> list[dict[str, Any]]:
+    """Gallery entries with `path` (inside the run's folder, or None)."""
+    entries = values.get("gallery") or []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise ValueError("gallery should be a list of objects")
+    found = []
+    for entry in entries:
+        path = (folder / str(entry.get("file", ""))).resolve()
+        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        words = {"id": str(entry.get("id", "")), "caption": str(entry.get("caption") or "")}
+        found.append(words | {"path": path if inside else None})
+    return found
+
+
+def _read(folder: Path, out: Path) -> dict[str, Any] | None:
+    """One run's row; None when the folder holds neither metrics.json nor failure.json."""
+    failure, metrics = folder / "failure.json", folder / "metrics.json"
+    source = failure if failure.is_file() else metrics
+    if not source.is_file():
+        return None
+    dataset, backbone, slug = folder.relative_to(out / "runs").parts
+    report = out / dataset / backbone / f"{slug}.html"
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"dataset": dataset, "backbone": backbone, "method": slug.replace("_plusplus", "++"), "status": "failed"}
+    row |= {"slug": slug, "config": {}, "result": {}, "curve": None, "gallery": [], "versions": {}, "error": ""}
+    row |= {"report": f"{dataset}/{backbone}/{slug}.html" if report.is_file() else None, "source": source}
+    row |= {"log": None, "wall_seconds": None, "finished": None}
+    try:
+        values = read_json(source)
+        if not isinstance(values, dict):
+            raise ValueError(f"it should hold an object, got {type(values).__name__}")
+        row["config"] = _mapping(values.get("config"), "config")
+        row["method"] = str(row["config"].get("method") or row["method"])
+        if source == failure:
+            row["status"] = "undefined" if values.get("status") == "undefined" else "failed"
+            row["error"] = str(values.get("error") or "no error message was written")
+            row["log"] = str(values["log"]) if values.get("log") else None
+            return row
+        if values.get("status") != "completed":
+            raise ValueError(f"status should be 'completed', got {values.get('status')!r}")
+        row |= {"result": _result(values), "curve": _curve(values), "gallery": _gallery(values, folder)}
+        row |= {"versions": _mapping(values.get("versions"), "versions"), "finished": values.get("finished")}
+        row["wall_seconds"] = _number(values.get("wall_seconds"), "wall_seconds", 0, math.inf)
+        row |= {name: row["result"][name] for name in ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]}
+        row["status"] = "completed"
+    except (ValueError, OSError) as error:  # a damaged file is one failed row, never the end of the page
+        place = source.relative_to(out)
+        row |= {
+            "error": f"{place} is damaged: {error}\nDelete it and run the sweep again.",
+            "result": {},
+            "curve": None,
+        }
+        row["gallery"] = []
+    return row
+
+
+def rank(method: str) -> tuple[int, str]:
+    """Sorting key of methods: the study's five first, in its order, then by name."""
+    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
+
+
+def read_rows(out: str | Path) -> list[dict[str, Any]]:
+    """A dict per run under OUT/runs/<dataset>/<backbone>/<method>/, sorted by dataset, backbone and method.
+
+    Keys: those of COLUMNS (metrics in percent, None where they do not apply or the run did not complete), and result,
+    config, curve ((thresholds, accuracy) or None), gallery (id, caption, path), report (address relative to OUT, or
+    None), error (text), log, versions, wall_seconds, finished, slug, source. failure.json wins over metrics.json;
+    a file that cannot be understood makes a failed row that names it.
+    """
+    out = Path(out)
+    folders = sorted(path for path in (out / "runs").glob("*/*/*") if path.is_dir())
+    rows = [row for row in (_read(folder, out) for folder in folders) if row is not None]
+    return sorted(rows, key=lambda row: (row["dataset"], row["backbone"], *rank(row["method"])))
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"'{text}" if text[:1] in "=+-@\t\r" else text  # a spreadsheet would run such a cell as a formula
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """results.csv: exactly COLUMNS, percent 0 to 100, empty where a number does not apply; written by rename."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
+    atomic_write_text(path, buffer.getvalue())

@@ -1,0 +1,208 @@
+"""A run, as notebooks use it: the flat parameters become datasets, trained models, results and files in their places."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from . import figures
+from .config import RunConfig
+from .data import WSOLDataset, load_dataset
+from .evaluation import ScoreMaps, evaluate
+from .files import atomic_write_bytes, atomic_write_text, write_json
+from .methods import method_slug, notebook_of, poolings_of
+from .models import WSOLModel, build_model
+from .results import EvalResult
+from .training import Recipe, fit, load_checkpoint
+
+GALLERY_IMAGES = 8
+PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
+
+
+class Run:
+    """One configuration at work.
+
+    >>> run = Run.start(dataset="synthetic", backbone="resnet18")    # doctest: +SKIP
+    >>> model = run.model("gap")                                     # trained now, or loaded when it was trained before
+    >>> result = run.evaluate("cam")
+    >>> run.finish("cam", result)                                    # score maps, table, pictures, metrics.json (last)
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.started = time.time()
+        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self._datasets: dict[str, WSOLDataset] = {}
+        self._models: dict[str, WSOLModel] = {}
+        self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps]]] = {}
+
+    @classmethod
+    def start(cls, **parameters: Any) -> Run:
+        """From the parameters of a notebook; an unknown or malformed one is an error."""
+        return cls(RunConfig.make(**parameters))
+
+    # -- data and networks ---------------------------------------------------------------------------------------------
+
+    def dataset(self, split: str) -> WSOLDataset:
+        if split not in self._datasets:
+            c = self.config
+            options = {"per_class": c.per_class} if c.per_class else {}
+            self._datasets[split] = load_dataset(
+                c.dataset, split, root=c.root or None, size=c.size, geometry=c.geometry, classes=c.classes or None,
+                val_share=c.val_share, seed=c.seed, **options,
+            )  # fmt: skip
+        return self._datasets[split]
+
+    @property
+    def pooling(self) -> str:
+        """The plain pooling of this backbone: "fc" for vgg16_fc, else "gap"."""
+        return "fc" if self.config.backbone == "vgg16_fc" else "gap"
+
+    @property
+    def recipe(self) -> Recipe:
+        c = self.config
+        return Recipe(
+            epochs=c.epochs, batch_size=c.batch_size, lr=c.lr, weight_decay=c.weight_decay, schedule=c.schedule,
+            lr_steps=c.lr_steps, warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, seed=c.seed,
+        )  # fmt: skip
+
+    def model(self, pooling: str | None = None) -> WSOLModel:
+        """The trained network with this pooling: loaded where its training is complete, else trained (or resumed) now."""
+        pooling = pooling or self.pooling
+        if pooling in self._models:
+            return self._models[pooling]
+        folder = self.config.training_folder(pooling)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(folder) + ".lock"):  # two notebooks that need the same network train it once
+            if not (folder / "run.json").exists():
+                self._train(pooling, folder)
+        model, _ = load_checkpoint(folder / "best.pt", self.device)
+        self._models[pooling] = model
+        return model
+
+    def _train(self, pooling: str, folder: Path) -> None:
+        c = self.config
+        begin = time.perf_counter()
+        train, val = self.dataset("train"), self.dataset("val")
+        model = build_model(
+            c.backbone, len(train.classes), pooling=pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
+            batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
+        )  # fmt: skip
+        history = fit(model, train, val, out=folder, recipe=self.recipe, device=self.device)
+        best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
+        write_json(folder / "run.json", {
+            "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(), "best_epoch": best + 1,
+            "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
+            "device": device_name(self.device), "commit": git_commit(),
+        })  # fmt: skip
+
+    def history(self, pooling: str | None = None) -> list[dict[str, float]]:
+        """Rows of the training's history.csv, as numbers."""
+        import pandas as pd
+
+        path = self.config.training_folder(pooling or self.pooling) / "history.csv"
+        return pd.read_csv(path).to_dict("records")
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def evaluate(self, method: str, pooling: str | None = None, **options: Any) -> EvalResult:
+        """Localise and score on the test split; the threshold is chosen on the validation split."""
+        kept: dict[str, ScoreMaps] = {}
+        result = evaluate(
+            self.model(pooling), self.dataset("test"), method, val=self.dataset("val"), seed=self.config.seed,
+            keep=kept.__setitem__, **{"limit": self.config.limit, **options},
+        )  # fmt: skip
+        self._maps[id(result)] = (result, kept)  # the result itself is kept too, so that its id stays its own
+        return result
+
+    def maps(self, result: EvalResult, split: str = "test") -> ScoreMaps:
+        """The score maps behind a result of this run."""
+        return self._maps[id(result)][1][split]
+
+    def gallery_items(self, result: EvalResult, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
+        """What `figures.gallery` draws, for positions in the result."""
+        test = self.dataset("test")
+        position = {sample.id: i for i, sample in enumerate(test.samples)}
+        maps = self.maps(result).maps
+        items = []
+        for index in indices:
+            index = int(index)
+            where = position[result.ids[index]]
+            pixels = test.geometry.crop(test.pixels([where], test.geometry.side))[0]
+            items.append({
+                "pixels": pixels, "score_map": maps[index], "gt_boxes": result.gt_boxes[index], "box": result.boxes[index],
+                "iou": float(result.ious[index]), "id": result.ids[index], "label": test.classes[result.labels[index]],
+            })  # fmt: skip
+        return items
+
+    def folder(self, method: str) -> Path:
+        return self.config.runs_folder / method_slug(method)
+
+    def finish(self, method: str, result: EvalResult, extra: dict[str, Any] | None = None) -> Path:
+        """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed"."""
+        folder = self.folder(method)
+        (folder / "metrics.json").unlink(missing_ok=True)
+        for split, maps in self._maps[id(result)][1].items():
+            maps.save(folder / f"score_maps_{split}.npz")
+        result.save_per_image(folder / "per_image.csv")
+        items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
+        for number, item in enumerate(items):
+            picture = figures.thumbnail(item["pixels"], item["score_map"], item["gt_boxes"], item["box"])
+            atomic_write_bytes(folder / "gallery" / f"{number}.jpg", picture)
+        gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {item['iou']:.2f}"}
+                   for n, item in enumerate(items)]  # fmt: skip
+        poolings = poolings_of(method, self.config.backbone)
+        fingerprint = self.config.report_key(method, poolings, notebook_of(method))
+        write_json(folder / "metrics.json", {
+            "status": "completed", "fingerprint": fingerprint, "method": method,
+            "config": {**self.config.to_dict(), "method": method, "pooling": result.pooling}, "result": result.to_dict(),
+            "curve": {"thresholds": result.curve["thresholds"], "accuracy": result.curve["gt_known_loc"]}, "gallery": gallery,
+            "extra": extra or {}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
+            "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        })  # fmt: skip
+        return folder / "metrics.json"
+
+    def with_changes(self, **changes: Any) -> Run:
+        """A second run that differs in some parameters, for experiments."""
+        return Run(replace(self.config, **changes))
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # e.g. another build of OpenCV
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
+
+
+def git_commit() -> str:
+    """Short commit of the package's checkout, with "+" where files differ from it; "" outside a checkout."""
+    where = Path(__file__).resolve().parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10
+        )
+        state = subprocess.run(
+            ["git", "status", "--porcelain", "--", "."], cwd=where, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return head.stdout.strip() + ("+" if state.stdout.strip() else "") if head.returncode == 0 else ""

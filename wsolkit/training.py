@@ -1,0 +1,258 @@
+"""Training with image labels only: one loop that reads from top to bottom, resumes exactly, and picks its best epoch on val.
+
+Everything random in an epoch (order, crops, flips, dropout) is drawn from (seed, epoch), and the epoch's end is on disk
+before the next begins. So an interrupted run that is started again repeats at most one epoch, with the same result as an
+uninterrupted run (bit for bit on the CPU with the same number of threads).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+from tqdm.auto import tqdm
+
+from .data.base import WSOLDataset
+from .files import atomic_path, atomic_write_text, digest
+from .models import WSOLModel
+
+HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every value of a training. The defaults are RethinkingCAM's for CUB (Bae et al., ECCV 2020), but for the epochs.
+
+    `backbone_grad_scale` multiplies the gradients of pretrained layers before weight decay is added, which is not the
+    same as a smaller learning rate. `lr_steps` are the epochs after which the learning rate is divided by ten;
+    `schedule="cosine"` falls smoothly to zero over all epochs instead.
+    """
+
+    epochs: int = 50
+    batch_size: int = 40
+    lr: float = 3e-3
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 5e-4
+    backbone_grad_scale: float = 0.1
+    schedule: str = "step"
+    lr_steps: tuple[int, ...] = (60, 120, 180)
+    warmup_epochs: int = 0
+    clip_norm: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "lr"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be greater than 0, but is {getattr(self, name)}")
+        if self.schedule not in ("step", "cosine"):
+            raise ValueError(f"schedule must be 'step' or 'cosine', but is '{self.schedule}'")
+        object.__setattr__(self, "lr_steps", tuple(int(step) for step in self.lr_steps))
+
+    def rate(self, epoch: int) -> float:
+        """Learning rate of an epoch, counted from 0."""
+        if epoch < self.warmup_epochs:
+            return self.lr * (epoch + 1) / (self.warmup_epochs + 1)
+        if self.schedule == "cosine":
+            done = (epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs)
+            return self.lr * 0.5 * (1.0 + float(np.cos(np.pi * done)))
+        return self.lr * 0.1 ** sum(epoch >= step for step in self.lr_steps)
+
+
+def fit(
+    model: WSOLModel,
+    train: WSOLDataset,
+    val: WSOLDataset | None = None,
+    out: str | Path | None = None,
+    resume: bool = True,
+    device: str | torch.device | None = None,
+    recipe: Recipe | None = None,
+    **changes,
+) -> list[dict]:
+    """Train `model` in place and leave it with the weights of its best epoch on `val` (the last one without `val`).
+
+    Args:
+        model: from `build_model`; trained and returned on `device` (None: where it is).
+        train, val: datasets; only images and labels are used. Pass no test split here: the best epoch is chosen on val.
+        out: folder for last.pt, best.pt and history.csv, each replaced by rename. None keeps everything in memory.
+        resume: continue from out/last.pt if it belongs to the same recipe, network and data; False starts anew.
+        recipe: all values; `changes` replace single ones, e.g. fit(..., epochs=12, lr=0.01).
+
+    Returns:
+        One dictionary per epoch, keys as in history.csv; losses in nats, top1 in percent, seconds per epoch.
+
+    Raises:
+        ValueError: if out/last.pt is damaged or from another run, or if the loss is no longer finite.
+    """
+    recipe = Recipe(**{**asdict(recipe or Recipe()), **changes})
+    device = torch.device(device) if device is not None else next(model.parameters()).device
+    model.to(device)
+    identity = digest({"recipe": asdict(recipe), "model": model.spec, "train": train.ids, "classes": train.classes,
+                       "geometry": asdict(train.geometry), "start": _fingerprint(model)})  # fmt: skip
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+    )  # fmt: skip
+    state = {"epoch": 0, "history": [], "best": None}
+    out = Path(out) if out is not None else None
+    if out is not None and resume and (out / "last.pt").exists():
+        state = _load(out / "last.pt", identity)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+    history: list[dict] = state["history"]
+    best = state["best"]  # {"score": [top1, -loss], "epoch": int, "model": state_dict}
+
+    for epoch in range(state["epoch"], recipe.epochs):
+        start = time.perf_counter()
+        for group in optimiser.param_groups:
+            group["lr"] = recipe.rate(epoch)
+        loss, top1 = _train_epoch(model, optimiser, train, recipe, epoch, device)
+        val_loss, val_top1 = classify(model, val) if val is not None else (None, None)
+        seconds = time.perf_counter() - start
+        row = (epoch + 1, recipe.rate(epoch), loss, top1, val_loss, val_top1, seconds)
+        history.append(dict(zip(HISTORY, row, strict=True)))
+        score = [epoch, 0.0] if val is None else [val_top1, -val_loss]
+        improved = best is None or score > best["score"]
+        if improved:
+            best = {"score": score, "epoch": epoch + 1, "model": _copy(model.state_dict())}
+        if out is not None:
+            if improved:
+                _save(out / "best.pt", {"format": 1, "spec": model.spec, "classes": train.classes, "epoch": epoch + 1,
+                                        "model": best["model"], "recipe": _plain(asdict(recipe))})  # fmt: skip
+            _save(out / "last.pt", {"format": 1, "identity": identity, "epoch": epoch + 1, "history": history, "best": best,
+                                    "model": model.state_dict(), "optimiser": optimiser.state_dict()})  # fmt: skip
+            _write_history(out / "history.csv", history)
+        print(_line(row, recipe.epochs), flush=True)
+    model.load_state_dict(best["model"])
+    model.eval()
+    return history
+
+
+def _train_epoch(model, optimiser, train, recipe, epoch, device) -> tuple[float, float]:
+    """One epoch; mean loss and Top-1 in percent over its images, in training mode."""
+    model.train()
+    total = right = seen = 0.0
+    pretrained = [p for name, p in model.named_parameters() if not model.is_new(name)]
+    batches = train.train_batches(recipe.batch_size, recipe.seed, epoch)
+    bar = tqdm(batches, total=-(-len(train) // recipe.batch_size), desc=f"epoch {epoch + 1}", leave=False,
+               disable=not _watched())  # fmt: skip
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(
+        devices=devices
+    ):  # dropout follows (seed, epoch) too, the caller's generator stays as it was
+        torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)
+        for images, labels in bar:
+            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
+            logits = model(images)
+            loss = functional.cross_entropy(logits, labels)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if recipe.backbone_grad_scale != 1.0:
+                for parameter in pretrained:
+                    if parameter.grad is not None:
+                        parameter.grad.mul_(recipe.backbone_grad_scale)
+            if recipe.clip_norm > 0:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+            optimiser.step()
+            total += float(loss.detach()) * len(labels)
+            right += int((logits.detach().argmax(1) == labels).sum())
+            seen += len(labels)
+            if not np.isfinite(total):
+                raise ValueError(
+                    f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {recipe.lr})"
+                )
+    return total / seen, 100.0 * right / seen
+
+
+@torch.inference_mode()
+def classify(model: WSOLModel, dataset: WSOLDataset, batch_size: int = 64) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and Top-1 Cls (percent) of `model` on the whole of `dataset`."""
+    model.eval()
+    device = next(model.parameters()).device
+    total = right = 0.0
+    for start in range(0, len(dataset), batch_size):
+        indices = range(start, min(start + batch_size, len(dataset)))
+        labels = torch.from_numpy(dataset.labels[list(indices)]).to(device)
+        logits = model(dataset.images(indices).to(device))
+        total += float(functional.cross_entropy(logits, labels, reduction="sum"))
+        right += int((logits.argmax(1) == labels).sum())
+    return total / len(dataset), 100.0 * right / len(dataset)
+
+
+def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
+    """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "epoch", "recipe", "spec"}."""
+    from .models import build_model
+
+    content = _read(Path(path))
+    if not {"spec", "classes", "model"} <= set(content):
+        raise ValueError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
+    model = build_model(**content["spec"], weights="none")
+    model.load_state_dict(content.pop("model"))
+    return model.to(device).eval(), content
+
+
+def _load(path: Path, identity: str) -> dict:
+    state = _read(path)
+    if state.get("identity") != identity:
+        raise ValueError(
+            f"{path} belongs to another recipe, network or data; pass resume=False to train anew, or another out"
+        )
+    return state
+
+
+def _read(path: Path) -> dict:
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path} not found; train first, e.g. with `wsolkit train`")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+        if not isinstance(content, dict) or content.get("format") != 1:
+            raise ValueError("not a checkpoint of this package")
+        return content
+    except Exception as error:  # a truncated or foreign file fails in many ways
+        raise ValueError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0][:150]}); "
+                         "delete it and train again") from error  # fmt: skip
+
+
+def _save(path: Path, content: dict) -> None:
+    with atomic_path(path) as part:
+        torch.save(content, part)
+
+
+def _copy(state: dict) -> dict:
+    return {key: value.detach().clone() for key, value in state.items()}
+
+
+def _plain(values: dict) -> dict:
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
+
+
+def _fingerprint(model: WSOLModel) -> float:
+    """Tells models that start from different weights apart."""
+    with torch.no_grad():
+        return float(sum(p.double().abs().sum() for p in model.parameters()))
+
+
+def _write_history(path: Path, history: list[dict]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    atomic_write_text(path, text.getvalue())
+
+
+def _watched() -> bool:
+    """A person is watching: a terminal, or a notebook that is not run in batch."""
+    return sys.stderr.isatty()
+
+
+def _line(row: tuple, epochs: int) -> str:
+    epoch, lr, loss, top1, val_loss, val_top1, seconds = row
+    val = "" if val_loss is None else f"  val loss {val_loss:.3f} top-1 {val_top1:5.1f} %"
+    return f"epoch {epoch}/{epochs}  lr {lr:.2g}  loss {loss:.3f} top-1 {top1:5.1f} %{val}  {seconds:.1f} s"

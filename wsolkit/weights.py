@@ -1,0 +1,96 @@
+"""Weights from files: safetensors or weights-only .pth, every key that does not fit is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+
+def load_pretrained(model: nn.Module, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
+    """Load "imagenet" or a file into `model`.
+
+    A file carries torchvision's key names (its classifier is left out: the new head has other classes) or this
+    package's own (`body.`, `pool.`, `head.`), then it must fit whole.
+    """
+    name = str(weights)
+    state = _imagenet_state(torchvision_name) if name == "imagenet" else read_state(name)
+    own = any(key.startswith("body.") for key in state)
+    if not own:
+        state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
+        prefix = {"classifier.": "pool."}  # vgg16_fc keeps torchvision's hidden layers behind the feature map
+        state = {
+            next((new for old, new in prefix.items() if key.startswith(old)), "body.") + key: value
+            for key, value in state.items()
+        }
+    wanted = model.state_dict()
+    if not own:
+        wanted = {key: value for key, value in wanted.items() if not model.is_new(key)}
+    check_keys(wanted, state, f"weights '{name}' do not fit {model.backbone}")
+    model.load_state_dict(state, strict=False)
+
+
+def check_keys(wanted: dict[str, torch.Tensor], given: dict[str, torch.Tensor], what: str) -> None:
+    """Raise ValueError that names missing, unexpected and mis-shaped keys (a missing batch counter is no fault)."""
+    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in given if key not in wanted]
+    shapes = [
+        f"{key} is {tuple(given[key].shape)}, expected {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    faults = [
+        f"{len(keys)} {kind}: {_first(keys)}"
+        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
+        if keys
+    ]
+    if faults:
+        raise ValueError(f"{what}; " + "; ".join(faults) + ". Choose the file of this backbone, or weights='none'")
+
+
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a flat dictionary of tensors; pickled code is never run."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights '{path}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged archives raise many kinds
+        raise ValueError(
+            f"weights '{path}' cannot be read ({_short(error)}); expected safetensors or a state_dict "
+            "saved with torch.save that holds tensors only"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise ValueError(f"weights '{path}' hold no state_dict (a dictionary of tensors)")
+    return state
+
+
+def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # URLError, HTTPError, timeouts, a wrong hash: all mean that the file is not here
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise OSError(
+            f"the ImageNet weights of {name} could not be downloaded ({_short(error)}). Fetch {weights.url} on a machine "
+            f"with a network and put it into {folder}, or pass the file's path as weights, or weights='none'"
+        ) from error
+
+
+def _first(items: list[str], count: int = 6) -> str:
+    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
