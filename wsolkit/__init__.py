@@ -21,7 +21,7 @@ _NAMES = {
 }  # fmt: skip
 _MODULES = ("boxes", "cams", "data", "figures", "metrics", "models", "pooling", "report", "training")
 
-__all__ = sorted([*_NAMES, *_MODULES])  # noqa: PLE0605
+__all__ = sorted([*_NAMES, *_MODULES])
 
 if TYPE_CHECKING:
     from .boxes import extract_box, iou, iou_curve, normalise_map, resize_map

@@ -35,8 +35,9 @@ def accuracy_curves(
     """Accuracy (percent) against the threshold tau, one line per name.
 
     curves: name -> (thresholds in [0, 1), accuracy in percent), of equal lengths.
-    marks: name of a curve -> the threshold to mark on it with a dot, or any other label -> a vertical line. centre_box: the baseline's
-        accuracy in percent.
+    marks: name of a curve -> the threshold to mark on it with a dot, or any other
+        label -> a vertical line.
+    centre_box: the baseline's accuracy in percent.
     """
     if not curves:
         raise ValueError("there is no curve to draw")
@@ -169,7 +170,7 @@ def bars(
     with style():
         fig = Figure(figsize=(6.4, 1.1 + 0.46 * len(names)))
         axes = fig.add_subplot()
-        axes.barh(range(len(names)), numbers, color=PALETTE[0], height=0.62)
+        axes.barh(range(len(names)), numbers, color=PALETTE[7], height=0.62)
         for index, (name, number) in enumerate(zip(names, numbers, strict=True)):
             low, high = (intervals or {}).get(name) or (number, number)
             if high > low:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .files import digest
 
+TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
 PACKAGE = Path(__file__).resolve().parent
 TRAINING_SOURCES = ("data", "models.py", "weights.py", "pooling.py", "training.py")
 SCORING_SOURCES = (
@@ -36,7 +37,7 @@ _SCRATCH = {
     "batch_norm": "auto", "stride": 8,
 }  # fmt: skip
 DATASETS: dict[str, dict[str, Any]] = {
-    "synthetic": {"weights": "none", "size": 64, "epochs": 12, "width": 0.25},
+    "synthetic": {"weights": "none", "size": 64, "epochs": 32, "width": 0.25, "batch_size": 16, "lr": 0.03},
     "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
     "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
 }
@@ -55,6 +56,8 @@ class RunConfig:
         dataset, root, classes, size, geometry, val_share, per_class: see `load_dataset` (0, "" and [] are empty).
         backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm is "yes", "no" or "auto"
             (VGG gets it only where it trains from scratch).
+        tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
+            starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
         epochs, batch_size, lr, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
         limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
         seed: of split, drawing, initialisation and training.
@@ -77,6 +80,7 @@ class RunConfig:
     weights: str = ""
     tau: float = 0.1
     epochs: int = 0
+    tap_epochs: int = 0
     batch_size: int = 0
     lr: float = 0.0
     schedule: str = ""
@@ -117,6 +121,8 @@ class RunConfig:
         values = {**filled, **given, "weights": weights}
         if values["batch_norm"] == "auto":
             values["batch_norm"] = "yes" if weights == "none" and values.get("backbone", "").startswith("vgg") else "no"
+        if weights == "none" and not values.get("tap_epochs"):
+            values["tap_epochs"] = max(1, values["epochs"] // 4)
         backbone = values.get("backbone", cls.backbone)
         if backbone not in BACKBONE_STRIDES:
             raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONE_STRIDES)}")
@@ -146,7 +152,7 @@ class RunConfig:
         """Digest of all that a training depends on: data, network, start weights, recipe, and the code that does it."""
         skip = {"limit", "device", "out", "root", "weights"}
         if pooling != "tap":
-            skip.add("tau")
+            skip |= {"tau", "tap_epochs"}
         values = {key: value for key, value in self.to_dict().items() if key not in skip}
         return digest({**values, "pooling": pooling, "data": data_state(self.root), "code": code_state(TRAINING_SOURCES),
                        "start": weights_state(self.weights)})  # fmt: skip
@@ -157,6 +163,10 @@ class RunConfig:
         return digest({"method": method, "trainings": trainings, "limit": self.limit, "tau": self.tau,
                        "code": code_state(SCORING_SOURCES),
                        "notebook": notebook_state(notebook)})  # fmt: skip
+
+    def starts_from(self, pooling: str) -> str:
+        """The pooling of the network that this training starts from, or "" for the start weights."""
+        return "gap" if pooling == "tap" and self.weights == "none" else ""
 
     # -- where things lie ---------------------------------------------------------------------------------------------
 
@@ -171,7 +181,7 @@ class RunConfig:
         return self.out_folder / "runs" / self.dataset / self.backbone
 
     def training_folder(self, pooling: str) -> Path:
-        return self.runs_folder / f"train-{pooling}-{self.training_key(pooling)[:8]}"
+        return self.runs_folder / f"{TRAINING_PREFIX}{pooling}-{self.training_key(pooling)[:8]}"
 
 
 def _convert(name: str, value: Any, default: Any) -> Any:

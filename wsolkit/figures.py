@@ -1,7 +1,7 @@
 """Pictures for notebooks and reports: overlays with boxes, galleries, curves, bars; and `show` to put one on a page.
 
 Figures are made with matplotlib's object interface, in one style, with colours that colour-blind readers can tell apart
-and a second sign (line style, marker, symbol) wherever a colour means something. No torch: tensors are taken as they are.
+and a second sign (line style, marker, symbol) wherever a colour means something. No torch: tensors are welcome.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def overlay(pixels, score_map, alpha: float = 0.5) -> np.ndarray:
     return np.clip(np.rint(pixels * (1 - weight) + colours * weight), 0, 255).astype(np.uint8)
 
 
-def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None, width: float = 2.0) -> None:
+def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None, width: float = 1.7) -> None:
     """Draw ground truth (solid) and prediction (dashed) on axes that show an image, over a white under-stroke.
 
     gt_boxes (n, 4), box (4,) or None: x0, y0, x1, y1 with inclusive corners. size (H, W): boxes are cut at the frame.
@@ -212,14 +212,14 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
             _image(axes, item)
             overlap = best_iou(item.get("gt_boxes", ()), item.get("box"))
             mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {overlap:.2f}"
-            words = [_short(item.get(key) or "", 22) for key in ("title", "caption")]
-            axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=10.5, pad=3)
+            words = [_short(item.get(key) or "", 20) for key in ("title", "caption")]
+            axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=11.5, pad=3)
         if any(len(as_numpy(item.get("gt_boxes", ()))) or item.get("box") is not None for item in items):
             keys = [
                 Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"),
                 Line2D([], [], color=PREDICTION, linewidth=2, linestyle=(0, (3, 2)), label="prediction"),
             ]
-            fig.legend(handles=keys, loc="lower center", ncols=min(2, columns), fontsize=10.5, borderaxespad=0.2)
+            fig.legend(handles=keys, loc="lower center", ncols=min(2, columns), fontsize=11.5, borderaxespad=0.2)
     return fig
 
 
@@ -234,11 +234,11 @@ def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) ->
     axes = fig.add_axes((0, 0, 1, 1))
     shown = small if score_map is None else overlay(small, score_map)
     axes.imshow(shown, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto", interpolation="nearest")
-    draw_boxes(axes, gt_boxes, box, size=(height, width), width=1.6)
+    draw_boxes(axes, gt_boxes, box, size=(height, width), width=1.3)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="jpeg", dpi=100, pil_kwargs={"quality": 80, "optimize": True})
+    fig.savefig(buffer, format="jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})
     return buffer.getvalue()
 
 

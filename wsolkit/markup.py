@@ -29,8 +29,8 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-MATHML = _words("""math mrow mi mn mo ms mtext mspace msub msup msubsup munder mover munderover mmultiscripts mprescripts
-    mfrac msqrt mroot mtable mtr mtd mstyle mpadded mphantom menclose""")
+MATHML = _words("""math mrow mi mn mo ms mtext mspace msub msup msubsup munder mover munderover mmultiscripts
+    mprescripts mfrac msqrt mroot mtable mtr mtd mstyle mpadded mphantom menclose""")
 TAGS = MATHML | _words("""a abbr article b blockquote br caption cite code col colgroup dd del details dfn div dl dt em
     figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark nav ol p pre q s samp section small span strong sub
     summary sup table tbody td tfoot th thead time tr u ul var""")
@@ -49,9 +49,10 @@ ATTRIBUTES = {
     "colgroup": ["span"],
     "time": ["datetime"],
 }
-MATH_ATTRIBUTES = _words("""display mathvariant displaystyle scriptlevel stretchy fence form separator accent accentunder
-    movablelimits symmetric largeop minsize maxsize lspace rspace width height depth linethickness columnalign rowalign
-    columnspacing rowspacing columnlines rowlines frame xmlns linebreak columnspan rowspan notation mathsize mathcolor""")
+MATH_ATTRIBUTES = _words("""display mathvariant displaystyle scriptlevel stretchy fence form separator accent
+    accentunder movablelimits symmetric largeop minsize maxsize lspace rspace width height depth linethickness
+    columnalign rowalign columnspacing rowspacing columnlines rowlines frame xmlns linebreak columnspan rowspan
+    notation mathsize mathcolor""")
 STYLES = _words("""text-align vertical-align width max-width min-width height max-height margin margin-left margin-right
     margin-top margin-bottom padding font-weight font-style font-size font-family white-space border border-collapse
     text-decoration color background-color display""")

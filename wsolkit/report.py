@@ -15,7 +15,8 @@ import nbformat
 from markupsafe import Markup
 
 from wsolkit.files import atomic_write_text
-from wsolkit.rows import COLUMNS, method_slug, read_rows
+from wsolkit.methods import method_slug
+from wsolkit.rows import COLUMNS, read_rows
 
 __all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index"]
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from wsolkit.config import TRAINING_PREFIX
 from wsolkit.files import atomic_write_text, read_json
+from wsolkit.methods import STUDY_METHODS
 
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
 COLUMNS = [
@@ -22,13 +24,8 @@ COLUMNS = [
     "peak_memory_mb",
     "status",
 ]
-ORDER = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]  # the study's; others follow by name
+ORDER = list(STUDY_METHODS)  # others follow by name
 POINTS = ("fixed", "validation", "best_on_test")
-
-
-def method_slug(name: str) -> str:
-    """A method's name in file names: grad_cam++ is grad_cam_plusplus."""
-    return name.replace("++", "_plusplus")
 
 
 def _number(value: Any, name: str, low: float, high: float) -> float | int | None:
@@ -163,7 +160,7 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
     a file that cannot be understood makes a failed row that names it.
     """
     out = Path(out)
-    folders = sorted(path for path in (out / "runs").glob("*/*/*") if path.is_dir())
+    folders = sorted(p for p in (out / "runs").glob("*/*/*") if p.is_dir() and not p.name.startswith(TRAINING_PREFIX))
     rows = [row for row in (_read(folder, out) for folder in folders) if row is not None]
     return sorted(rows, key=lambda row: (row["dataset"], row["backbone"], *rank(row["method"])))
 

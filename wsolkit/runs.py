@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ from . import figures
 from .config import RunConfig
 from .data import WSOLDataset, load_dataset
 from .evaluation import ScoreMaps, evaluate
-from .files import atomic_write_bytes, atomic_write_text, write_json
+from .files import atomic_write_bytes, write_json
 from .methods import method_slug, notebook_of, poolings_of
 from .models import WSOLModel, build_model
 from .results import EvalResult
@@ -51,6 +52,13 @@ class Run:
         """From the parameters of a notebook; an unknown or malformed one is an error."""
         return cls(RunConfig.make(**parameters))
 
+    @classmethod
+    def of(cls, namespace: dict[str, Any]) -> Run:
+        """From a notebook's globals(): every variable that has the name of a parameter is taken as one."""
+        names = {item.name for item in fields(RunConfig)} - {"given"}
+        torch.set_num_threads(int(os.environ.get("WSOLKIT_THREADS") or torch.get_num_threads()))
+        return cls.start(**{name: value for name, value in namespace.items() if name in names})
+
     # -- data and networks ---------------------------------------------------------------------------------------------
 
     def dataset(self, split: str) -> WSOLDataset:
@@ -68,13 +76,15 @@ class Run:
         """The plain pooling of this backbone: "fc" for vgg16_fc, else "gap"."""
         return "fc" if self.config.backbone == "vgg16_fc" else "gap"
 
-    @property
-    def recipe(self) -> Recipe:
+    def recipe(self, pooling: str) -> Recipe:
         c = self.config
-        return Recipe(
+        recipe = Recipe(
             epochs=c.epochs, batch_size=c.batch_size, lr=c.lr, weight_decay=c.weight_decay, schedule=c.schedule,
             lr_steps=c.lr_steps, warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, seed=c.seed,
         )  # fmt: skip
+        if c.starts_from(pooling):
+            recipe = replace(recipe, epochs=c.tap_epochs, lr=c.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
+        return recipe
 
     def model(self, pooling: str | None = None) -> WSOLModel:
         """The trained network with this pooling: loaded where its training is complete, else trained (or resumed) now."""
@@ -98,7 +108,9 @@ class Run:
             c.backbone, len(train.classes), pooling=pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
             batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
         )  # fmt: skip
-        history = fit(model, train, val, out=folder, recipe=self.recipe, device=self.device)
+        if start := c.starts_from(pooling):
+            model.load_state_dict(self.model(start).state_dict())
+        history = fit(model, train, val, out=folder, recipe=self.recipe(pooling), device=self.device)
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
             "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(), "best_epoch": best + 1,

@@ -74,8 +74,9 @@ def plan(
                 impossible.append(job)
                 continue
             for pooling in poolings:
-                training = _train_job(base, pooling)
-                jobs.setdefault(training.name, training)
+                for wanted in filter(None, (base.starts_from(pooling), pooling)):
+                    training = _train_job(base, wanted)
+                    jobs.setdefault(training.name, training)
             reports.append(job)
         jobs.update({job.name: job for job in reports})
     return list(jobs.values()), impossible
@@ -85,10 +86,12 @@ def _train_job(config: RunConfig, pooling: str) -> Job:
     folder = config.training_folder(pooling)
     name = f"{config.dataset}/{config.backbone}/train {pooling}"
     config = replace(config, limit=0)
+    start = config.starts_from(pooling)
     return Job(
         name, notebooks_folder() / TRAIN_NOTEBOOK, {**config.to_dict(), "pooling": pooling},
         {**config.to_dict(), "pooling": pooling}, folder, folder / "run.json", config.training_key(pooling),
         folder / "train.html", f"Training {config.backbone} with {pooling.upper()} on {config.dataset}",
+        (f"{config.dataset}/{config.backbone}/train {start}",) if start else (),
     )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
-"""Synthetic birds: a seeded data set, drawn by code, in which classes differ in one small part of the head only.
+"""Synthetic birds: a seeded data set, drawn by code, in which eight species differ in one small part of the head only.
 
-Body, wing, tail, legs, pose, size, position, background and clutter follow the same distribution in every class; the class
-is the colour and place of one small part (bill, crest or face mask). A classifier needs only that part, so plain CAM lights
-it and little else, while the ground-truth box is that of the whole bird: the problem that localisation methods are about.
+There are two families, barred finches and spotted thrushes, with the same eight species each. Within a family body, wing,
+tail, legs, pose, size, position, background and clutter follow the same distribution; the species is the colour and place
+of one small part (bill, crest or face mask), and blossoms in the same colours float about. So the family is written all
+over the bird, weakly, and the species in one bright spot. A plain CAM lights the spot, while the ground-truth box is that
+of the whole bird: the problem that localisation methods are about.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from PIL import Image
 from .base import Geometry, Sample, WSOLDataset, select_classes
 
 CANVAS = 128  # side of the drawn image in pixels
-PARTS = {  # class name -> (part, colour)
+PARTS = {  # species -> (part, colour)
     "scarlet-billed": ("bill", (225, 25, 30)),
-    "golden-billed": ("bill", (250, 200, 15)),
+    "amber-billed": ("bill", (255, 150, 0)),
     "azure-billed": ("bill", (30, 110, 250)),
     "teal-crested": ("crest", (0, 215, 190)),
     "magenta-crested": ("crest", (235, 30, 180)),
@@ -26,7 +28,10 @@ PARTS = {  # class name -> (part, colour)
     "white-masked": ("mask", (250, 250, 250)),
     "violet-masked": ("mask", (120, 30, 215)),
 }
-COUNTS = {"train": 120, "val": 20, "test": 40}  # images per class
+FAMILIES = ("finch", "thrush")  # plumage of body, wing and tail: barred, spotted
+KINDS = tuple(f"{species} {family}" for family in FAMILIES for species in PARTS)
+COLOURS = tuple(colour for _, colour in PARTS.values())
+COUNTS = {"train": 60, "val": 12, "test": 25}  # images per class
 FLOWERS = (1, 5)  # at least, below: blossoms in part colours, so that a colour alone says nothing
 PLAIN_BILL = (96, 88, 80)
 
@@ -37,7 +42,7 @@ class SyntheticBirds(WSOLDataset):
     seed: int = 0
 
     def load(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
-        kind = list(PARTS)[int(sample.id.rsplit("-", 1)[1])]
+        kind = KINDS[int(sample.id.rsplit("-", 1)[1])]
         drawing = draw_bird(kind, _random(self.seed, self.split, int(sample.id.split("-")[1])))
         return Image.fromarray(drawing.pixels), drawing.mask
 
@@ -48,7 +53,7 @@ def open_synthetic(
     """Build one split. `per_class` overrides the number of images per class (120 train, 20 val, 40 test)."""
     if options:
         raise ValueError(f"synthetic birds have no option {', '.join(options)}; there is per_class")
-    names = list(PARTS)
+    names = list(KINDS)
     kept = select_classes(names, classes)
     count = COUNTS[split] if per_class is None else per_class
     if isinstance(count, dict):
@@ -80,15 +85,16 @@ class Drawing:
 
 def draw_bird(kind: str, rng: np.random.Generator) -> Drawing:
     """Draw one bird of class `kind` on a random background. The random numbers used do not depend on the class."""
-    part, part_colour = PARTS[kind]
+    species, family = kind.split(" ")
+    part, part_colour = PARTS[species]
     scale = 2  # drawn at twice the size and averaged down: smooth edges
     side = CANVAS * scale
     image = _background(side, rng)
     body_colour = _plumage(rng)
-    shapes, reach = _bird_shapes(body_colour, part, part_colour, rng)
+    shapes, reach = _bird_shapes(body_colour, family, part, part_colour, rng)
 
     # pose: size, tilt, direction, then a place where the whole bird fits
-    length = side * rng.uniform(0.30, 0.58)
+    length = side * rng.uniform(0.26, 0.50)
     angle = np.deg2rad(rng.uniform(-28, 28))
     flip = -1.0 if rng.random() < 0.5 else 1.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -124,10 +130,10 @@ def _ellipse(x, y, a, b, angle=0.0):
     return np.stack([x + c * px - s * py, y + s * px + c * py], axis=1)
 
 
-def _bird_shapes(body, part, part_colour, rng):
+def _bird_shapes(body, family, part, part_colour, rng):
     """Polygons with colours, back to front, in body lengths (the bird looks to +x, y grows downwards), and the outline
     that crest and bill can reach."""
-    dark, pale = _shade(body, 0.66), _shade(body, 1.22)
+    dark, pale = _shade(body, 0.66), _shade(body, 1.75)
     plump = rng.uniform(0.23, 0.31)
     tail = rng.uniform(0.30, 0.48)
     head_x, head_y = rng.uniform(0.44, 0.52), rng.uniform(-0.30, -0.22)
@@ -145,26 +151,37 @@ def _bird_shapes(body, part, part_colour, rng):
         ),
         (_ellipse(0, 0, 0.48, plump), body),
         (_ellipse(0.34, -0.13, 0.20, 0.16, -40), body),
-        (_ellipse(0.12, 0.10, 0.28, plump * 0.55), pale),
         (_ellipse(-0.08, -0.02, 0.32, plump * 0.58, wing), dark),
+        *_plumage_marks(family, pale, plump, tail, rng),
     ]
-    crest = np.array([head_x, head_y]) + [
-        [-0.16, -0.08],
-        [-0.28, -0.30],
-        [-0.10, -0.23],
-        [-0.03, -0.38],
-        [0.06, -0.22],
-        [0.15, -0.06],
-    ]
+    head = np.array([head_x, head_y])
+    crest = head + np.array([[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]])
     if part == "crest":
         shapes.append((crest, part_colour))
     shapes.append((_ellipse(head_x, head_y, 0.185, 0.165), body))
-    bill = np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]]) + [head_x, head_y]
+    bill = head + np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]])
     shapes.append((bill, part_colour if part == "bill" else PLAIN_BILL))
     if part == "mask":
         shapes.append((_ellipse(head_x + 0.035, head_y, 0.145, 0.11), part_colour))
     shapes.append((_ellipse(head_x + 0.055, head_y - 0.02, 0.03, 0.03), (15, 15, 15)))
     return shapes, np.concatenate([crest, bill])
+
+
+def _plumage_marks(family, colour, plump, tail, rng):
+    """Marks all over body, wing and tail: upright bars on finches, round spots on thrushes. Both families draw the same
+    random numbers, so that pictures of two families differ in the marks only."""
+    start, wave = rng.uniform(-0.02, 0.02), rng.uniform(0.02, 0.06)
+    marks = []
+    for x in np.arange(-0.36 - tail, 0.40, 0.135) + start:
+        half = 0.08 if x < -0.44 else 0.86 * plump * np.sqrt(max(0.05, 1 - (x / 0.5) ** 2))
+        middle = 0.06 if x < -0.44 else 0.0
+        if family == "finch":
+            marks.append((np.array([[x, middle - half], [x + 0.055, middle - half], [x + 0.055 + wave, middle + half],
+                                    [x + wave, middle + half]]), colour))  # fmt: skip
+        else:
+            for y in np.arange(-half + 0.05, half, 0.15):
+                marks.append((_ellipse(x + 0.03, middle + y, 0.045, 0.045), colour))
+    return marks
 
 
 def _shade(colour, factor):
@@ -197,7 +214,7 @@ def _background(side, rng):
         _twig(image, rng, side)
     for _ in range(rng.integers(*FLOWERS)):
         x, y = rng.random(2) * side
-        colour = _shade(list(PARTS.values())[rng.integers(len(PARTS))][1], rng.uniform(0.9, 1.05))
+        colour = _shade(COLOURS[rng.integers(len(COLOURS))], rng.uniform(0.9, 1.05))
         polygon = np.round(_ellipse(x, y, side * rng.uniform(0.02, 0.035), side * rng.uniform(0.02, 0.035)) * 16)
         cv2.fillPoly(image, [polygon.astype(np.int32)], colour, cv2.LINE_AA, shift=4)
     return image

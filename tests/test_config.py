@@ -1,0 +1,138 @@
+"""Parameters: defaults by dataset, conversion, staleness, paths."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from wsolkit import config as module
+from wsolkit.config import RunConfig, code_state, data_state, notebook_state, project_path
+from wsolkit.methods import STUDY_METHODS, canonical, method_slug, notebook_of, poolings_of, undefined
+
+
+def test_defaults_follow_dataset_and_start_weights():
+    birds = RunConfig.make()
+    assert (birds.size, birds.weights, birds.backbone_grad_scale, birds.stride) == (64, "none", 1.0, 8)
+    cub = RunConfig.make(dataset="cub", backbone="vgg16")
+    assert (cub.size, cub.weights, cub.width, cub.batch_norm) == (224, "imagenet", 1.0, "no")
+    assert (cub.lr, cub.batch_size, cub.backbone_grad_scale, cub.stride, cub.epochs) == (3e-3, 40, 0.1, 16, 50)
+    scratch = RunConfig.make(dataset="cub", backbone="vgg16", weights="none")
+    assert (scratch.batch_norm, scratch.backbone_grad_scale, scratch.schedule) == ("yes", 1.0, "cosine")
+    assert RunConfig.make(backbone="mobilenet_v2").stride == 16, "it has no stride 8"
+    assert RunConfig.make(epochs=40).tap_epochs == 10
+
+
+def test_empty_values_are_not_given_and_given_ones_win():
+    config = RunConfig.make(epochs=3, lr=0.0, weights="", classes=[], batch_size=0)
+    assert config.epochs == 3 and config.lr > 0 and config.weights == "none" and config.classes == 0
+    assert config.for_backbone("vgg16").batch_norm == "yes" and config.for_backbone("vgg16").epochs == 3
+
+
+@pytest.mark.parametrize(
+    "wrong,message",
+    [
+        ({"epoch": 3}, "unknown parameter 'epoch'; did you mean 'epochs'"),
+        ({"epochs": "many"}, "parameter 'epochs' must be int, but is 'many'"),
+        ({"epochs": 2.5}, "parameter 'epochs' must be int"),
+        ({"epochs": True}, "parameter 'epochs' must be int"),
+        ({"dataset": "cats"}, "unknown dataset 'cats'; choose from synthetic, cub, tiny_imagenet"),
+        ({"backbone": "alexnet"}, "unknown backbone 'alexnet'"),
+        ({"backbone": "vgg16_fc", "stride": 8}, "vgg16_fc has no stride 8; choose from 16"),
+    ],
+)
+def test_wrong_parameters_are_named(wrong, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig.make(**wrong)
+
+
+def test_classes_from_a_command_line():
+    assert RunConfig.make(classes="10").classes == 10
+    assert RunConfig.make(classes="a b, c").classes == ["a b", "c"]
+
+
+def test_training_key_depends_on_what_a_training_depends_on():
+    base = RunConfig.make()
+    key = base.training_key("gap")
+    assert key == RunConfig.make(limit=5, device="cpu", out="elsewhere").training_key("gap")
+    for change in ({"epochs": 7}, {"seed": 1}, {"backbone": "vgg16"}, {"lr": 0.5}, {"size": 96}, {"classes": 4}):
+        assert RunConfig.make(**change).training_key("gap") != key, change
+    assert base.training_key("tap") != key
+    other = replace(base, tau=0.5)
+    assert other.training_key("gap") == key and other.training_key("tap") != base.training_key("tap")
+
+
+def test_report_key_depends_on_method_limit_and_notebook(tmp_path):
+    base = RunConfig.make()
+    notebook = tmp_path / "n.ipynb"
+    notebook.write_text('{"cells": [{"cell_type": "code", "source": "a = 1"}]}')
+    key = base.report_key("cam", ("gap",), notebook)
+    assert key != base.report_key("grad_cam", ("gap",), notebook)
+    assert key != replace(base, limit=3).report_key("cam", ("gap",), notebook)
+    notebook.write_text('{"cells": [{"cell_type": "code", "source": "a = 2"}], "metadata": {}}')
+    assert key != base.report_key("cam", ("gap",), notebook)
+
+
+def test_outputs_of_a_notebook_do_not_make_it_stale(tmp_path):
+    a, b = tmp_path / "a.ipynb", tmp_path / "b.ipynb"
+    a.write_text('{"cells": [{"cell_type": "code", "source": ["x = 1"], "outputs": []}]}')
+    b.write_text('{"cells": [{"cell_type": "code", "source": "x = 1", "outputs": [{"text": "1"}], "id": "z"}]}')
+    assert notebook_state(a) == notebook_state(b)
+
+
+def test_data_state_sees_every_file(tmp_path):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.jpg").write_bytes(b"1")
+
+    def state():
+        data_state.cache_clear()
+        return data_state(str(tmp_path))
+
+    first = state()
+    assert first == state()
+    (tmp_path / "images" / "b.jpg").write_bytes(b"1")
+    second = state()
+    assert second != first
+    (tmp_path / "images" / "b.jpg").write_bytes(b"22")
+    assert state() != second
+    with pytest.raises(FileNotFoundError, match="absent"):
+        data_state(str(tmp_path / "absent"))
+
+
+def test_comments_and_docstrings_do_not_make_a_training_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    source = tmp_path / "m.py"
+    states = []
+    for text in ('def f():\n    """Doc."""\n    return 1\n', "def f():  # why\n    '''Other.'''\n\n    return 1\n", "def f():\n    return 2\n"):
+        source.write_text(text)
+        code_state.cache_clear()
+        states.append(code_state(("m.py",)))
+    code_state.cache_clear()
+    assert states[0] == states[1] != states[2]
+
+
+def test_relative_paths_start_at_the_project_from_any_folder_in_it(monkeypatch, tmp_path):
+    root = Path(__file__).resolve().parents[1]
+    monkeypatch.chdir(root / "notebooks")
+    assert project_path("reports") == root / "reports"
+    monkeypatch.chdir(tmp_path)
+    assert project_path("reports") == tmp_path / "reports"
+    assert project_path("/a/b") == Path("/a/b")
+
+
+def test_the_environment_moves_only_the_default_folder(monkeypatch, tmp_path):
+    monkeypatch.setitem(os.environ, "WSOLKIT_OUT", str(tmp_path))
+    assert RunConfig.make().out_folder == tmp_path
+    assert RunConfig.make(out=str(tmp_path / "mine")).out_folder == tmp_path / "mine"
+
+
+def test_methods_have_one_spelling_one_notebook_and_one_file_name():
+    assert {canonical(n) for n in ("grad_cam++", "grad_cam_plusplus", "GradCAM++", "gradcamplusplus")} == {"grad_cam++"}
+    assert canonical("Score-CAM") == "score_cam" and canonical("layer_cam") == "layer_cam"
+    assert method_slug("grad_cam++") == "grad_cam_plusplus"
+    for method in (*STUDY_METHODS, "layer_cam"):
+        assert notebook_of(method).is_file(), method
+    assert poolings_of("rethinking_cam", "vgg16") == ("tap", "gap") and poolings_of("grad_cam", "vgg16_fc") == ("fc",)
+    assert undefined("cam", "vgg16_fc") and not undefined("grad_cam", "vgg16_fc")

@@ -1,0 +1,142 @@
+"""Localise, then score: files in between, the same numbers by every way, nothing chosen on test."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import wsolkit as wk
+from wsolkit.cams import MethodNotDefined
+from wsolkit.evaluation import PeakMemory, ScoreMaps, evaluate, localise
+
+
+@pytest.fixture(scope="module")
+def birds():
+    return {split: wk.load_dataset("synthetic", split, size=64, classes=4, per_class=4) for split in ("val", "test")}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return wk.build_model("resnet18", 4, weights="none", width=0.25, stride=8).eval()
+
+
+def test_localise_keeps_order_and_equals_single_calls(model, birds):
+    test = birds["test"]
+    maps = localise(model, test, "grad_cam", indices=[5, 2, 9], batch_size=2)
+    assert maps.ids == [test.samples[i].id for i in (5, 2, 9)] and maps.maps.shape == (3, 8, 8)
+    for row, index in enumerate((5, 2, 9)):
+        image, target = test[index]
+        alone = wk.score_maps(model, image[None], torch.tensor([target.label]), method="grad_cam")[0].numpy()
+        np.testing.assert_allclose(maps.maps[row], alone, atol=1e-4 * np.abs(alone).max() + 1e-12)
+        with torch.no_grad():
+            np.testing.assert_allclose(maps.logits[row], model(image[None])[0].numpy(), atol=1e-4)
+    assert maps.seconds_per_image > 0
+
+
+def test_score_maps_survive_their_file(model, birds, tmp_path):
+    maps = localise(model, birds["test"], "cam")
+    maps.save(tmp_path / "maps.npz")
+    again = ScoreMaps.load(tmp_path / "maps.npz")
+    assert again.ids == maps.ids and np.array_equal(again.maps, maps.maps) and np.array_equal(again.logits, maps.logits)
+    data = (tmp_path / "maps.npz").read_bytes()
+    (tmp_path / "maps.npz").write_bytes(data[:200])
+    with pytest.raises(ValueError, match=r"maps\.npz cannot be read"):
+        ScoreMaps.load(tmp_path / "maps.npz")
+    with pytest.raises(FileNotFoundError, match="localise first"):
+        ScoreMaps.load(tmp_path / "absent.npz")
+
+
+def test_evaluate_scores_what_localise_found(model, birds):
+    kept = {}
+    result = evaluate(model, birds["test"], "cam", val=birds["val"], keep=kept.__setitem__)
+    order = birds["test"].spread(None)
+    assert result.ids == [birds["test"].samples[i].id for i in order]
+    again = wk.score(
+        kept["test"].maps,
+        [birds["test"].target(int(i)).boxes.numpy() for i in order],
+        kept["test"].logits,
+        kept["test"].labels,
+        size=64,
+        val_maps=kept["val"].maps,
+        val_gt_boxes=[birds["val"].target(int(i)).boxes.numpy() for i in birds["val"].spread(None)],
+    )
+    for name in ("gt_known_loc", "top1_loc", "top1_cls", "max_box_acc", "max_box_acc_v2", "threshold"):
+        assert getattr(result, name) == getattr(again, name), name
+    assert result.operating_point == "validation" and result.pxap is not None, "synthetic birds have masks"
+
+
+def test_threshold_never_comes_from_test(model, birds):
+    """Turning the test split's boxes upside down must not move the threshold that validation chose."""
+    honest = evaluate(model, birds["test"], "cam", val=birds["val"])
+    moved = birds["test"].subset(range(len(birds["test"])))
+    moved.samples = [type(s)(s.id, s.label, ((0, 0, 5, 5),), s.path) for s in moved.samples]
+    other = evaluate(model, moved, "cam", val=birds["val"])
+    assert other.threshold == honest.threshold
+    assert other.operating_points["best_on_test"]["gt_known_loc"] != honest.operating_points["best_on_test"]["gt_known_loc"]
+
+
+def test_without_validation_the_fixed_threshold_is_used(model, birds):
+    result = evaluate(model, birds["test"], "rethinking_cam", val=None)
+    assert result.operating_point == "fixed" and result.threshold == 0.35 and result.percentile == 90
+    assert evaluate(model, birds["test"], "cam", val=None).threshold == 0.2
+    assert evaluate(model, birds["test"], "rethinking_cam", val=None, pas=False).percentile == 100
+
+
+def test_limit_is_balanced_and_said_so(model, birds):
+    result = evaluate(model, birds["test"], "cam", val=birds["val"], limit=8)
+    assert result.n_images == 8 and result.n_val == 8
+    assert np.bincount(result.labels).tolist() == [2, 2, 2, 2]
+    assert "8 of 16" in result.protocol["images"]
+
+
+def test_ground_truth_class_is_used_where_the_network_is_wrong(model, birds):
+    test = birds["test"]
+    maps = localise(model, test, "cam")
+    wrong = int(np.flatnonzero(maps.logits.argmax(1) != maps.labels)[0])
+    image, _ = test[wrong]
+    predicted = wk.score_maps(model, image[None], torch.tensor([int(maps.logits[wrong].argmax())]), method="cam")[0].numpy()
+    assert not np.allclose(maps.maps[wrong], predicted, atol=1e-3 * np.abs(predicted).max())
+
+
+def test_auto_validation_opens_the_sibling_split(model):
+    test = wk.load_dataset("synthetic", "test", classes=4, per_class={"test": 2, "val": 3})
+    assert evaluate(model, test, "cam").n_val == 12
+    with pytest.raises(ValueError, match="'auto'"):
+        evaluate(model, test, "cam", val="train")
+
+
+def test_undefined_method_says_why(birds):
+    model = wk.build_model("vgg16_fc", 4, weights="none", width=0.05)
+    with pytest.raises(MethodNotDefined):
+        evaluate(model, birds["test"], "cam", val=None)
+
+
+def test_centre_crop_geometry_is_an_option(model):
+    test = wk.load_dataset("synthetic", "test", classes=4, per_class=2, geometry="crop")
+    result = evaluate(model, test, "cam", val=None)
+    assert "centre crop" in result.protocol["input"] and result.n_images == 8
+
+
+def test_peak_memory_sees_a_large_array():
+    import time
+
+    with PeakMemory(torch.device("cpu")) as memory:
+        block = np.ones(40 * 2**20, dtype=np.uint8)
+        time.sleep(0.05)
+        del block
+    assert 30 < memory.megabytes < 200
+
+
+def test_score_cam_memory_follows_the_chunk_and_maps_do_not(birds):
+    model = wk.build_model("vgg16", 4, weights="none", width=0.25, stride=8).eval()
+    images = birds["test"].images(range(1))
+    labels = torch.tensor([0])
+    peaks, maps = {}, {}
+    for chunk in (4, 128):
+        wk.score_maps(model, images, labels, method="score_cam", chunk=chunk, channels=16)
+        with PeakMemory(torch.device("cpu")) as memory:
+            maps[chunk] = wk.score_maps(model, images, labels, method="score_cam", chunk=chunk)
+        peaks[chunk] = memory.megabytes
+    assert torch.allclose(maps[4], maps[128], atol=1e-4 * float(maps[4].max()))
+    assert peaks[4] < 0.5 * peaks[128], peaks

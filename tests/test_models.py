@@ -1,0 +1,174 @@
+"""Backbones: shapes and strides, parts, initialisation, weights from files."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+import wsolkit as wk
+from wsolkit.config import BACKBONE_STRIDES
+
+CHANNELS = {"vgg16": 1024, "resnet50": 2048, "resnet18": 512, "mobilenet_v2": 1280, "vgg16_fc": 512}
+
+
+@pytest.mark.parametrize("backbone,stride", [(name, s) for name, strides in BACKBONE_STRIDES.items() for s in strides])
+def test_feature_map_has_the_stride_asked_for(backbone, stride):
+    width = 0.125 if backbone == "vgg16_fc" else 1.0
+    model = wk.build_model(backbone, 5, weights="none", stride=stride, width=width).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        features = model.body(images)
+        logits = model(images)
+    assert features.shape == (1, int(CHANNELS[backbone] * width), 64 // stride, 64 // stride)
+    assert (features >= 0).all(), "the feature map is what the last ReLU leaves"
+    assert logits.shape == (1, 5)
+    with torch.no_grad():
+        assert torch.allclose(logits, model.head(model.pool(features)), atol=1e-5)
+        assert torch.equal(model.rest(features), model.head(model.pool(features)))
+
+
+def test_published_sizes_at_224():
+    model = wk.build_model("vgg16", 3, weights="none", width=0.125).eval()
+    with torch.no_grad():
+        assert model.body(torch.zeros(1, 3, 224, 224)).shape[-2:] == (14, 14)
+    convolutions = [m for m in model.body.modules() if isinstance(m, torch.nn.Conv2d)]
+    assert len(convolutions) == 14, "thirteen of VGG16 and one added"
+
+
+def test_head_and_added_convolution_are_initialised_as_published():
+    model = wk.build_model("vgg16", 200, weights="none")
+    assert 0.008 < float(model.head.weight.std()) < 0.012 and not model.head.bias.any()
+    added = model.body.added[0].weight
+    assert abs(float(added.std()) - (2 / (1024 * 9)) ** 0.5) < 2e-4, "He initialisation, fan out"
+
+
+def test_same_seed_same_network_and_the_global_generator_is_untouched():
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    a, b = (wk.build_model("resnet18", 4, weights="none", width=0.25, seed=3) for _ in range(2))
+    c = wk.build_model("resnet18", 4, weights="none", width=0.25, seed=4)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(a.head.weight, b.head.weight) and not torch.equal(a.head.weight, c.head.weight)
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        ({"backbone": "vgg19"}, "unknown backbone 'vgg19'; choose from vgg16"),
+        ({"backbone": "vgg16", "stride": 32}, "vgg16 has no stride 32; choose from 16, 8"),
+        ({"backbone": "vgg16_fc", "pooling": "tap"}, "vgg16_fc has no pooling 'tap'"),
+        ({"backbone": "resnet18", "width": 0.0}, "width"),
+        ({"backbone": "resnet18", "batch_norm": False}, "always has batch normalisation"),
+        ({"backbone": "resnet18", "num_classes": 1}, "num_classes"),
+    ],
+)
+def test_impossible_networks_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        wk.build_model(**{"num_classes": 3, "weights": "none", **arguments})
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pth"])
+@pytest.mark.parametrize(
+    "backbone,factory", [("resnet18", torchvision.models.resnet18), ("mobilenet_v2", torchvision.models.mobilenet_v2)]
+)
+def test_torchvision_files_load(tmp_path, kind, backbone, factory):
+    torch.manual_seed(0)
+    theirs = factory(weights=None).eval()
+    path = tmp_path / f"weights.{kind}"
+    state = theirs.state_dict()
+    save_file(state, path) if kind == "safetensors" else torch.save(state, path)
+    native = max(BACKBONE_STRIDES[backbone])
+    model = wk.build_model(backbone, 7, weights=str(path), stride=native).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        ours = model.body(images)
+        if backbone == "resnet18":
+            expected = theirs.layer4(theirs.layer3(theirs.layer2(theirs.layer1(
+                theirs.maxpool(theirs.relu(theirs.bn1(theirs.conv1(images))))))))  # fmt: skip
+        else:
+            expected = theirs.features(images)
+    assert torch.allclose(ours, expected, atol=1e-5), "the body is torchvision's own network"
+
+
+@pytest.mark.parametrize("batch_norm", [None, True])
+def test_vgg_files_load_with_and_without_batch_normalisation(tmp_path, batch_norm):
+    theirs = (torchvision.models.vgg16_bn if batch_norm else torchvision.models.vgg16)(weights=None).eval()
+    path = tmp_path / "vgg.pth"
+    torch.save(theirs.state_dict(), path)
+    model = wk.build_model("vgg16", 3, weights=str(path), batch_norm=batch_norm).eval()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = theirs.features[:-1](images)  # everything before pool5
+        assert torch.allclose(model.body.features(images), expected, atol=1e-4)
+
+
+def test_vgg16_fc_is_torchvisions_network_with_a_new_last_layer(tmp_path):
+    theirs = torchvision.models.vgg16(weights=None).eval()
+    path = tmp_path / "vgg.pth"
+    torch.save(theirs.state_dict(), path)
+    model = wk.build_model("vgg16_fc", 3, weights=str(path)).eval()
+    images = torch.randn(1, 3, 224, 224)
+    with torch.no_grad():
+        hidden = theirs.classifier[:-1](torch.flatten(theirs.avgpool(theirs.features(images)), 1))
+        assert torch.allclose(model.pool(model.body(images)), hidden, atol=1e-4)
+    assert not model.has_cam and model.pooling == "fc"
+
+
+def test_wrong_keys_are_named(tmp_path):
+    state = torchvision.models.resnet18(weights=None).state_dict()
+    del state["conv1.weight"]
+    state["stranger.weight"] = torch.zeros(1)
+    state["layer1.0.conv1.weight"] = torch.zeros(1, 2, 3, 3)
+    path = tmp_path / "broken.safetensors"
+    save_file(state, path)
+    with pytest.raises(ValueError) as caught:
+        wk.build_model("resnet18", 3, weights=str(path))
+    text = str(caught.value)
+    assert "1 missing: body.conv1.weight" in text
+    assert "1 unexpected: body.stranger.weight" in text
+    assert "1 mis-shaped: body.layer1.0.conv1.weight is (1, 2, 3, 3), expected (64, 64, 3, 3)" in text
+
+
+class _Evil:
+    def __reduce__(self):
+        return (print, ("code from a pickle was run",))
+
+
+def test_files_that_are_no_weights(tmp_path, capsys):
+    with pytest.raises(FileNotFoundError, match="absent.pth"):
+        wk.build_model("resnet18", 3, weights=str(tmp_path / "absent.pth"))
+    evil = tmp_path / "evil.pth"
+    torch.save({"x": _Evil()}, evil)
+    with pytest.raises(ValueError, match="evil.pth"):
+        wk.build_model("resnet18", 3, weights=str(evil))
+    assert "code from a pickle" not in capsys.readouterr().out
+    garbage = tmp_path / "garbage.safetensors"
+    garbage.write_bytes(b"not at all")
+    with pytest.raises(ValueError, match="garbage.safetensors"):
+        wk.build_model("resnet18", 3, weights=str(garbage))
+    numbers = tmp_path / "numbers.pth"
+    torch.save({"a": 1}, numbers)
+    with pytest.raises(ValueError, match="no state_dict"):
+        wk.build_model("resnet18", 3, weights=str(numbers))
+
+
+def test_imagenet_without_a_network_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: the download fails at once
+    with pytest.raises(OSError, match=r"download\.pytorch\.org.*weights='none'"):
+        wk.build_model("resnet18", 3, weights="imagenet")
+
+
+def test_real_imagenet_weights_recognise_photographs(shared):
+    """The shared weights are a real classifier: with their own head left out the features still tell birds apart."""
+    model = wk.build_model("mobilenet_v2", 6, weights=str(shared("weights/mobilenet_v2_imagenet.safetensors")), stride=32)
+    dataset = wk.load_dataset("cub", "test", root=shared("data/CUB_200_2011"), size=224)
+    chosen = dataset.spread(24)
+    with torch.no_grad():
+        vectors = torch.nn.functional.normalize(model.eval().pool(model.body(dataset.images(chosen))), dim=1)
+    labels = torch.tensor(dataset.labels[chosen])
+    nearest = (vectors @ vectors.T - 2 * torch.eye(len(chosen))).argmax(1)
+    assert float((labels[nearest] == labels).float().mean()) > 0.4, "chance is about one in six"

@@ -1,0 +1,170 @@
+"""Training: it learns, it resumes exactly, it picks its best epoch on val, and it refuses what it cannot use."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+import torch
+
+import wsolkit as wk
+from wsolkit.training import Recipe, classify
+
+SMALL = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "backbone_grad_scale": 1.0}
+
+
+def birds(split, per_class=6):
+    return wk.load_dataset("synthetic", split, size=32, classes=3, per_class=per_class)
+
+
+def network(**changes):
+    return wk.build_model("mobilenet_v2", 3, weights="none", **{"width": 0.25, "stride": 16, **changes})
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_network_learns_from_labels():
+    names = ["scarlet-billed finch", "azure-billed thrush"]
+    train, val = (wk.load_dataset("synthetic", s, size=48, classes=names, per_class=n) for s, n in (("train", 60), ("val", 20)))
+    model = wk.build_model("resnet18", 2, weights="none", width=0.25, stride=16)
+    history = wk.fit(model, train, val, **{**SMALL, "epochs": 8, "lr": 0.05})
+    assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
+    assert max(row["val_top1"] for row in history) > 85, "chance is 50 %"
+
+
+def test_best_epoch_is_chosen_on_val_and_its_weights_are_kept(tmp_path):
+    model = network()
+    val = birds("val")
+    history = wk.fit(model, birds("train"), val, out=tmp_path, **SMALL)
+    best = max(history, key=lambda row: (row["val_top1"], -row["val_loss"]))
+    loss, top1 = classify(model, val)
+    assert top1 == best["val_top1"] and loss == pytest.approx(best["val_loss"], rel=1e-5)
+    loaded, info = wk.load_checkpoint(tmp_path / "best.pt")
+    assert info["epoch"] == best["epoch"] and info["classes"] == birds("val").classes
+    for a, b in zip(loaded.state_dict().values(), model.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    with open(tmp_path / "history.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "vgg16_fc"])  # the second has dropout
+def test_resumed_run_equals_an_uninterrupted_one(tmp_path, backbone):
+    def run(out, stop_after=None):
+        model = wk.build_model(backbone, 3, weights="none", width=0.1)
+        if stop_after is not None:
+            calls = []
+            original = torch.save
+
+            def save(content, path):
+                original(content, path)
+                calls.append(path)
+                if "last" in str(path) and sum("last" in str(c) for c in calls) == stop_after:
+                    raise KeyboardInterrupt
+
+            torch.save = save
+            try:
+                with pytest.raises(KeyboardInterrupt):
+                    wk.fit(model, birds("train"), birds("val"), out=out, **SMALL)
+            finally:
+                torch.save = original
+            model = wk.build_model(backbone, 3, weights="none", width=0.1)
+        history = wk.fit(model, birds("train"), birds("val"), out=out, **SMALL)
+        return model.state_dict(), [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+    whole, whole_history = run(tmp_path / "whole")
+    # the interruption falls between writing last.pt and renaming it: the epoch is lost and repeated
+    resumed, resumed_history = run(tmp_path / "cut", stop_after=3)
+    assert whole_history == resumed_history
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert not list((tmp_path / "cut").glob("*.part")), "no half-written file stays"
+
+
+def test_killed_process_continues_to_the_same_weights(tmp_path):
+    script = (
+        "import sys, torch, wsolkit as wk; torch.set_num_threads(1)\n"
+        "d = lambda s: wk.load_dataset('synthetic', s, size=32, classes=3, per_class=6)\n"
+        "m = wk.build_model('mobilenet_v2', 3, weights='none', width=0.25, stride=16)\n"
+        "wk.fit(m, d('train'), d('val'), out=sys.argv[1], epochs=6, batch_size=8, lr=0.02)\n"
+    )
+    command = [sys.executable, "-c", script]
+    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(tmp_path / "cut")], stdout=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while not (tmp_path / "cut" / "last.pt").exists() and time.time() < deadline and process.poll() is None:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
+    whole, cut = (wk.load_checkpoint(tmp_path / name / "best.pt")[0].state_dict() for name in ("whole", "cut"))
+    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
+    wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="belongs to another recipe"):
+        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **{**SMALL, "lr": 0.5})
+    data = (tmp_path / "last.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(data[: len(data) // 2])
+    with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
+        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
+    wk.fit(network(), birds("train"), birds("val"), out=tmp_path, resume=False, **SMALL)
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"other\.pt cannot be read"):
+        wk.load_checkpoint(tmp_path / "other.pt")
+
+
+def test_backbone_gradients_are_scaled_before_weight_decay():
+    """One SGD step by hand: w - lr (0.1 g + wd w) for pretrained layers, w - lr (g + wd w) for new ones."""
+    train = birds("train", 2)
+    model = network()
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    twin = network().train()
+    images, labels = next(train.train_batches(6, seed=0, epoch=0))
+    torch.nn.functional.cross_entropy(twin(images), labels).backward()
+    gradients = {name: p.grad for name, p in twin.named_parameters()}
+    recipe = {"epochs": 1, "batch_size": 6, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.01, "backbone_grad_scale": 0.1}
+    wk.fit(model, train, None, **recipe)
+    assert len(train) == 6, "one step"
+    for name, parameter in model.named_parameters():
+        scale = 1.0 if name.startswith("head.") else 0.1
+        expected = before[name] - 0.1 * (scale * gradients[name] + 0.01 * before[name])
+        assert torch.allclose(parameter, expected, atol=1e-6), name
+
+
+def test_rates():
+    step = Recipe(lr=1.0, lr_steps=(2, 4), epochs=6)
+    assert [step.rate(e) for e in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+    cosine = Recipe(lr=1.0, schedule="cosine", warmup_epochs=1, epochs=5)
+    assert [cosine.rate(e) for e in range(5)] == pytest.approx([0.5, 1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
+    assert asdict(Recipe())["lr"] == 3e-3 and Recipe().batch_size == 40 and Recipe().lr_steps == (60, 120, 180)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": -1}, {"schedule": "magic"}, {"batch_size": 0}])
+def test_impossible_recipes_are_refused(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Recipe(**wrong)
+
+
+def test_a_loss_that_explodes_says_what_to_do():
+    with pytest.raises(ValueError, match="lower lr"):
+        wk.fit(network(), birds("train"), birds("val"), epochs=30, lr=1e12, batch_size=8, backbone_grad_scale=1.0)
+
+
+def test_the_callers_random_numbers_are_left_alone():
+    torch.manual_seed(1)
+    before = torch.random.get_rng_state()
+    wk.fit(network(), birds("train"), None, epochs=1, batch_size=8)
+    assert torch.equal(before, torch.random.get_rng_state())
