@@ -3,15 +3,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-JOBS ?= 1
-DATASET ?= synthetic
+JOBS ?= 0
 STAMP := $(VENV)/.installed
 
 .PHONY: help install reports test lint lab clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS)"
+	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS) (runs at a time, 0 is one per core)"
 
 install: $(STAMP) ## make .venv with the tested versions and the package
 
@@ -23,10 +22,12 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 reports: $(STAMP) ## train on synthetic birds, localise with five methods, write reports/index.html
-	$(BIN)/wsolkit sweep --preset quick --out reports --jobs $(JOBS)
+	$(BIN)/wsolkit sweep --dataset synthetic --backbones vgg16,resnet18 --limit score_cam=32 --jobs $(JOBS) --out reports
 
 test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a browser
-	$(BIN)/python -m pytest -q
+	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
+	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks/00_tour.ipynb
+	$(BIN)/python -m pytest -q tests
 
 lint: $(STAMP) ## check style, notebooks included
 	$(BIN)/ruff check .

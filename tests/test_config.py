@@ -18,7 +18,7 @@ def test_defaults_follow_dataset_and_start_weights():
     assert (birds.size, birds.weights, birds.backbone_grad_scale, birds.stride) == (64, "none", 1.0, 8)
     cub = RunConfig.make(dataset="cub", backbone="vgg16")
     assert (cub.size, cub.weights, cub.width, cub.batch_norm) == (224, "imagenet", 1.0, "no")
-    assert (cub.lr, cub.batch_size, cub.backbone_grad_scale, cub.stride, cub.epochs) == (3e-3, 40, 0.1, 16, 50)
+    assert (cub.lr, cub.batch_size, cub.backbone_grad_scale, cub.stride, cub.epochs) == (3e-3, 0, 0.1, 16, 50)
     scratch = RunConfig.make(dataset="cub", backbone="vgg16", weights="none")
     assert (scratch.batch_norm, scratch.backbone_grad_scale, scratch.schedule) == ("yes", 1.0, "cosine")
     assert RunConfig.make(backbone="mobilenet_v2").stride == 16, "it has no stride 8"
@@ -105,7 +105,11 @@ def test_comments_and_docstrings_do_not_make_a_training_stale(tmp_path, monkeypa
     monkeypatch.setattr(module, "PACKAGE", tmp_path)
     source = tmp_path / "m.py"
     states = []
-    for text in ('def f():\n    """Doc."""\n    return 1\n', "def f():  # why\n    '''Other.'''\n\n    return 1\n", "def f():\n    return 2\n"):
+    for text in (
+        'def f():\n    """Doc."""\n    return 1\n',
+        "def f():  # why\n    '''Other.'''\n\n    return 1\n",
+        "def f():\n    return 2\n",
+    ):
         source.write_text(text)
         code_state.cache_clear()
         states.append(code_state(("m.py",)))

@@ -73,7 +73,10 @@ def test_threshold_never_comes_from_test(model, birds):
     moved.samples = [type(s)(s.id, s.label, ((0, 0, 5, 5),), s.path) for s in moved.samples]
     other = evaluate(model, moved, "cam", val=birds["val"])
     assert other.threshold == honest.threshold
-    assert other.operating_points["best_on_test"]["gt_known_loc"] != honest.operating_points["best_on_test"]["gt_known_loc"]
+    assert (
+        other.operating_points["best_on_test"]["gt_known_loc"]
+        != honest.operating_points["best_on_test"]["gt_known_loc"]
+    )
 
 
 def test_without_validation_the_fixed_threshold_is_used(model, birds):
@@ -95,7 +98,9 @@ def test_ground_truth_class_is_used_where_the_network_is_wrong(model, birds):
     maps = localise(model, test, "cam")
     wrong = int(np.flatnonzero(maps.logits.argmax(1) != maps.labels)[0])
     image, _ = test[wrong]
-    predicted = wk.score_maps(model, image[None], torch.tensor([int(maps.logits[wrong].argmax())]), method="cam")[0].numpy()
+    predicted = wk.score_maps(model, image[None], torch.tensor([int(maps.logits[wrong].argmax())]), method="cam")[
+        0
+    ].numpy()
     assert not np.allclose(maps.maps[wrong], predicted, atol=1e-3 * np.abs(predicted).max())
 
 

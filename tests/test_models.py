@@ -116,6 +116,15 @@ def test_vgg16_fc_is_torchvisions_network_with_a_new_last_layer(tmp_path):
     assert not model.has_cam and model.pooling == "fc"
 
 
+def test_own_checkpoints_are_weights_too(tmp_path):
+    model = wk.build_model("resnet18", 3, weights="none", width=0.25, seed=5)
+    torch.save(model.state_dict(), tmp_path / "own.pth")
+    again = wk.build_model("resnet18", 3, pooling="tap", weights=str(tmp_path / "own.pth"), width=0.25)
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
+    with pytest.raises(ValueError, match=r"mis-shaped: head\.weight is \(3, 128\), expected \(4, 128\)"):
+        wk.build_model("resnet18", 4, weights=str(tmp_path / "own.pth"), width=0.25)
+
+
 def test_wrong_keys_are_named(tmp_path):
     state = torchvision.models.resnet18(weights=None).state_dict()
     del state["conv1.weight"]
@@ -126,9 +135,9 @@ def test_wrong_keys_are_named(tmp_path):
     with pytest.raises(ValueError) as caught:
         wk.build_model("resnet18", 3, weights=str(path))
     text = str(caught.value)
-    assert "1 missing: body.conv1.weight" in text
-    assert "1 unexpected: body.stranger.weight" in text
-    assert "1 mis-shaped: body.layer1.0.conv1.weight is (1, 2, 3, 3), expected (64, 64, 3, 3)" in text
+    assert "1 missing: conv1.weight" in text
+    assert "1 unexpected: stranger.weight" in text
+    assert "1 mis-shaped: layer1.0.conv1.weight is (1, 2, 3, 3), expected (64, 64, 3, 3)" in text
 
 
 class _Evil:
@@ -164,7 +173,9 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch, tmp_path):
 
 def test_real_imagenet_weights_recognise_photographs(shared):
     """The shared weights are a real classifier: with their own head left out the features still tell birds apart."""
-    model = wk.build_model("mobilenet_v2", 6, weights=str(shared("weights/mobilenet_v2_imagenet.safetensors")), stride=32)
+    model = wk.build_model(
+        "mobilenet_v2", 6, weights=str(shared("weights/mobilenet_v2_imagenet.safetensors")), stride=32
+    )
     dataset = wk.load_dataset("cub", "test", root=shared("data/CUB_200_2011"), size=224)
     chosen = dataset.spread(24)
     with torch.no_grad():

@@ -12,7 +12,12 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "nbconvert-core": "nbconvert", "py-opencv": "opencv-python-headless"}
+CONDA_NAMES = {
+    "pytorch": "torch",
+    "matplotlib-base": "matplotlib",
+    "nbconvert-core": "nbconvert",
+    "py-opencv": "opencv-python-headless",
+}
 
 
 def project_requirements() -> dict[str, str]:

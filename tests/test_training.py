@@ -37,7 +37,9 @@ def one_thread():
 
 def test_a_network_learns_from_labels():
     names = ["scarlet-billed finch", "azure-billed thrush"]
-    train, val = (wk.load_dataset("synthetic", s, size=48, classes=names, per_class=n) for s, n in (("train", 60), ("val", 20)))
+    train, val = (
+        wk.load_dataset("synthetic", s, size=48, classes=names, per_class=n) for s, n in (("train", 60), ("val", 20))
+    )
     model = wk.build_model("resnet18", 2, weights="none", width=0.25, stride=16)
     history = wk.fit(model, train, val, **{**SMALL, "epochs": 8, "lr": 0.05})
     assert history[-1]["train_loss"] < 0.5 * history[0]["train_loss"]
@@ -135,7 +137,14 @@ def test_backbone_gradients_are_scaled_before_weight_decay():
     images, labels = next(train.train_batches(6, seed=0, epoch=0))
     torch.nn.functional.cross_entropy(twin(images), labels).backward()
     gradients = {name: p.grad for name, p in twin.named_parameters()}
-    recipe = {"epochs": 1, "batch_size": 6, "lr": 0.1, "momentum": 0.0, "weight_decay": 0.01, "backbone_grad_scale": 0.1}
+    recipe = {
+        "epochs": 1,
+        "batch_size": 6,
+        "lr": 0.1,
+        "momentum": 0.0,
+        "weight_decay": 0.01,
+        "backbone_grad_scale": 0.1,
+    }
     wk.fit(model, train, None, **recipe)
     assert len(train) == 6, "one step"
     for name, parameter in model.named_parameters():

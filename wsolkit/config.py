@@ -29,7 +29,7 @@ SCORING_SOURCES = (
 # Where a parameter is left empty, the dataset and the start weights decide. Pretrained networks follow the recipe of Bae et
 # al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
 _PRETRAINED = {
-    "backbone_grad_scale": 0.1, "schedule": "step", "warmup_epochs": 0, "batch_size": 40, "lr": 3e-3, "width": 1.0,
+    "backbone_grad_scale": 0.1, "schedule": "step", "warmup_epochs": 0, "batch_size": 0, "lr": 3e-3, "width": 1.0,
     "batch_norm": "no", "stride": 16,
 }  # fmt: skip
 _SCRATCH = {
@@ -37,7 +37,7 @@ _SCRATCH = {
     "batch_norm": "auto", "stride": 8,
 }  # fmt: skip
 DATASETS: dict[str, dict[str, Any]] = {
-    "synthetic": {"weights": "none", "size": 64, "epochs": 32, "width": 0.25, "batch_size": 16, "lr": 0.03},
+    "synthetic": {"weights": "none", "size": 64, "epochs": 22, "width": 0.25, "batch_size": 16, "lr": 0.03},
     "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
     "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
 }
@@ -56,9 +56,10 @@ class RunConfig:
         dataset, root, classes, size, geometry, val_share, per_class: see `load_dataset` (0, "" and [] are empty).
         backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm is "yes", "no" or "auto"
             (VGG gets it only where it trains from scratch).
+        batch_size: 0 is the published 40, or fewer where the data is small, so that an epoch has at least 16 steps.
         tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
             starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
-        epochs, batch_size, lr, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
+        epochs, lr, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
         limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
         seed: of split, drawing, initialisation and training.
         device: "cpu", "cuda" or "" for cuda where there is one.
@@ -123,6 +124,8 @@ class RunConfig:
             values["batch_norm"] = "yes" if weights == "none" and values.get("backbone", "").startswith("vgg") else "no"
         if weights == "none" and not values.get("tap_epochs"):
             values["tap_epochs"] = max(1, values["epochs"] // 4)
+        if values["batch_norm"] not in ("yes", "no"):
+            raise ValueError(f"batch_norm must be yes, no or auto, but is '{values['batch_norm']}'")
         backbone = values.get("backbone", cls.backbone)
         if backbone not in BACKBONE_STRIDES:
             raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONE_STRIDES)}")

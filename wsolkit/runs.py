@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -27,6 +27,7 @@ from .results import EvalResult
 from .training import Recipe, fit, load_checkpoint
 
 GALLERY_IMAGES = 8
+PUBLISHED_BATCH = 40
 PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
 
 
@@ -78,8 +79,9 @@ class Run:
 
     def recipe(self, pooling: str) -> Recipe:
         c = self.config
+        batch_size = c.batch_size or min(PUBLISHED_BATCH, max(8, len(self.dataset("train")) // 16))
         recipe = Recipe(
-            epochs=c.epochs, batch_size=c.batch_size, lr=c.lr, weight_decay=c.weight_decay, schedule=c.schedule,
+            epochs=c.epochs, batch_size=batch_size, lr=c.lr, weight_decay=c.weight_decay, schedule=c.schedule,
             lr_steps=c.lr_steps, warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, seed=c.seed,
         )  # fmt: skip
         if c.starts_from(pooling):
@@ -92,6 +94,7 @@ class Run:
         if pooling in self._models:
             return self._models[pooling]
         folder = self.config.training_folder(pooling)
+        self.dataset("train")  # a wrong root or class is found before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder) + ".lock"):  # two notebooks that need the same network train it once
             if not (folder / "run.json").exists():
@@ -113,7 +116,8 @@ class Run:
         history = fit(model, train, val, out=folder, recipe=self.recipe(pooling), device=self.device)
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
-            "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(), "best_epoch": best + 1,
+            "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
+            "recipe": asdict(self.recipe(pooling)), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip

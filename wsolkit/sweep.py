@@ -177,6 +177,7 @@ class Sweep:
         environment = os.environ | {
             "OMP_NUM_THREADS": threads,
             "WSOLKIT_THREADS": threads,
+            "WSOLKIT_BATCH": "1",
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
         with open(log, "wb") as output:

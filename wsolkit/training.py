@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .data.base import WSOLDataset
 from .files import atomic_path, atomic_write_text, digest
@@ -249,7 +250,7 @@ def _write_history(path: Path, history: list[dict]) -> None:
 
 def _watched() -> bool:
     """A person is watching: a terminal, or a notebook that is not run in batch."""
-    return sys.stderr.isatty()
+    return sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get("WSOLKIT_BATCH"))
 
 
 def _line(row: tuple, epochs: int) -> str:

@@ -15,21 +15,18 @@ def load_pretrained(model: nn.Module, weights: str | Path, torchvision_name: str
     A file carries torchvision's key names (its classifier is left out: the new head has other classes) or this
     package's own (`body.`, `pool.`, `head.`), then it must fit whole.
     """
-    name = str(weights)
-    state = _imagenet_state(torchvision_name) if name == "imagenet" else read_state(name)
-    own = any(key.startswith("body.") for key in state)
-    if not own:
-        state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
-        prefix = {"classifier.": "pool."}  # vgg16_fc keeps torchvision's hidden layers behind the feature map
-        state = {
-            next((new for old, new in prefix.items() if key.startswith(old)), "body.") + key: value
-            for key, value in state.items()
-        }
+    source = str(weights)
+    state = _imagenet_state(torchvision_name) if source == "imagenet" else read_state(source)
     wanted = model.state_dict()
-    if not own:
-        wanted = {key: value for key, value in wanted.items() if not model.is_new(key)}
-    check_keys(wanted, state, f"weights '{name}' do not fit {model.backbone}")
-    model.load_state_dict(state, strict=False)
+    names = {key: key for key in wanted}
+    if not any(key.startswith("body.") for key in state):
+        # a file of torchvision: without our prefixes, and its classifier has other classes
+        state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
+        names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
+    check_keys(
+        {name: wanted[key] for key, name in names.items()}, state, f"weights '{source}' do not fit {model.backbone}"
+    )
+    model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
 
 
 def check_keys(wanted: dict[str, torch.Tensor], given: dict[str, torch.Tensor], what: str) -> None:

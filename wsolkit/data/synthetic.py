@@ -31,7 +31,7 @@ PARTS = {  # species -> (part, colour)
 FAMILIES = ("finch", "thrush")  # plumage of body, wing and tail: barred, spotted
 KINDS = tuple(f"{species} {family}" for family in FAMILIES for species in PARTS)
 COLOURS = tuple(colour for _, colour in PARTS.values())
-COUNTS = {"train": 60, "val": 12, "test": 25}  # images per class
+COUNTS = {"train": 120, "val": 12, "test": 25}  # images per class
 FLOWERS = (1, 5)  # at least, below: blossoms in part colours, so that a colour alone says nothing
 PLAIN_BILL = (96, 88, 80)
 
@@ -50,7 +50,7 @@ class SyntheticBirds(WSOLDataset):
 def open_synthetic(
     split, root=None, size=64, geometry="resize", classes=None, val_share=None, seed=0, per_class=None, **options
 ):
-    """Build one split. `per_class` overrides the number of images per class (120 train, 20 val, 40 test)."""
+    """Build one split. `per_class` overrides the number of images per class (120 train, 12 val, 25 test)."""
     if options:
         raise ValueError(f"synthetic birds have no option {', '.join(options)}; there is per_class")
     names = list(KINDS)
@@ -133,7 +133,7 @@ def _ellipse(x, y, a, b, angle=0.0):
 def _bird_shapes(body, family, part, part_colour, rng):
     """Polygons with colours, back to front, in body lengths (the bird looks to +x, y grows downwards), and the outline
     that crest and bill can reach."""
-    dark, pale = _shade(body, 0.66), _shade(body, 1.75)
+    dark = _shade(body, 0.72)
     plump = rng.uniform(0.23, 0.31)
     tail = rng.uniform(0.30, 0.48)
     head_x, head_y = rng.uniform(0.44, 0.52), rng.uniform(-0.30, -0.22)
@@ -152,10 +152,12 @@ def _bird_shapes(body, family, part, part_colour, rng):
         (_ellipse(0, 0, 0.48, plump), body),
         (_ellipse(0.34, -0.13, 0.20, 0.16, -40), body),
         (_ellipse(-0.08, -0.02, 0.32, plump * 0.58, wing), dark),
-        *_plumage_marks(family, pale, plump, tail, rng),
+        *_plumage_marks(family, _shade(body, 0.42), plump, tail, rng),
     ]
     head = np.array([head_x, head_y])
-    crest = head + np.array([[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]])
+    crest = head + np.array(
+        [[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]]
+    )
     if part == "crest":
         shapes.append((crest, part_colour))
     shapes.append((_ellipse(head_x, head_y, 0.185, 0.165), body))

@@ -1,0 +1,59 @@
+"""The notebooks as files: parameters that papermill understands, stored clean, assertions inside. nbval runs them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from wsolkit.config import RunConfig
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
+OWN = {"01_train": {"pooling"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
+
+
+def test_all_notebooks_are_there():
+    assert [p.stem for p in NOTEBOOKS] == [
+        *("00_tour", "01_train", "02_cam", "03_rethinking_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam"),
+        *("07_any_cam", "08_compare"),
+    ]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_parameters_are_those_of_a_run_with_help_and_the_same_defaults(path):
+    found = papermill.inspect_notebook(str(path))
+    expected = {item.name: item.default for item in fields(RunConfig) if item.name != "given"}
+    assert set(found) == set(expected) | OWN.get(path.stem, set()), "papermill drops lines that it does not understand"
+    for name, info in found.items():
+        assert info["help"], f"{name} has no help"
+        if name in expected and name != "limit":
+            value = eval(info["default"], {})  # a literal of our own notebook
+            assert (tuple(value) if isinstance(value, list) else value) == expected[name], name
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_stored_as_agreed(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+    assert notebook.metadata.kernelspec.name == "python3"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in code) == 1
+    assert any("assert" in cell.source for cell in code)
+    if path.stem == "00_tour":
+        assert any(cell.outputs for cell in code), "the tour keeps its outputs, and nbval compares them"
+    else:
+        assert not any(cell.outputs or cell.execution_count for cell in code)
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    assert text.count("\n# ") + text.startswith("# ") == 1 and "## Summary" in text and "## Exercises" in text
+
+
+def test_nothing_is_copied_from_the_package():
+    for path in NOTEBOOKS:
+        for cell in nbformat.read(path, as_version=4).cells:
+            assert cell.cell_type != "code" or "def fit(" not in cell.source and "class WSOL" not in cell.source

@@ -1,0 +1,303 @@
+"""One small sweep, end to end: real notebooks, real trainings, real pages, opened in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from wsolkit.config import RunConfig
+from wsolkit.execute import run_notebook
+from wsolkit.sweep import Job, Sweep, plan, run_sweep
+
+COLUMNS = (
+    "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,max_box_acc_v2,pxap,"
+    "seconds_per_image,peak_memory_mb,status"
+)
+COMMAND = [
+    *(
+        sys.executable,
+        "-m",
+        "wsolkit.cli",
+        "sweep",
+        "--per-class",
+        "2",
+        "--epochs",
+        "1",
+        "--size",
+        "48",
+        "--width",
+        "0.125",
+    ),
+    *("--jobs", "2", "--limit", "16", "--limit", "score_cam=4"),
+]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """The reports of a sweep over two backbones, one of which has no CAM."""
+    out = tmp_path_factory.mktemp("sweep") / "out"
+    command = [
+        *COMMAND,
+        "--backbones",
+        "mobilenet_v2,vgg16_fc",
+        "--methods",
+        "cam,rethinking_cam,score_cam",
+        "--out",
+        str(out),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out, done.stdout
+
+
+def rows(out):
+    text = (out / "results.csv").read_text()
+    assert text.splitlines()[0] == COLUMNS
+    return {(row["backbone"], row["method"]): row for row in csv.DictReader(text.splitlines())}
+
+
+def test_every_run_leaves_its_report_and_its_row(swept):
+    out, said = swept
+    found = rows(out)
+    assert len(found) == 6
+    for backbone, method in (("mobilenet_v2", "cam"), ("mobilenet_v2", "rethinking_cam"), ("vgg16_fc", "score_cam")):
+        row = found[backbone, method]
+        assert row["status"] == "completed" and (out / "synthetic" / backbone / f"{method}.html").is_file()
+        for name in ("top1_cls", "gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2", "pxap"):
+            assert 0 <= float(row[name]) <= 100
+        assert float(row["seconds_per_image"]) > 0
+    assert found["mobilenet_v2", "cam"]["n_images"] == "16" and found["mobilenet_v2", "score_cam"]["n_images"] == "4"
+    assert str(out / "index.html") in said
+    assert not list(out.rglob("*.part")), "nothing half-written stays"
+
+
+def test_undefined_is_no_failure_and_says_why(swept):
+    out, said = swept
+    row = rows(out)["vgg16_fc", "cam"]
+    assert row["status"] == "undefined" and row["gt_known_loc"] == ""
+    assert "not defined" in said
+    assert "fully connected" in (out / "index.html").read_text()
+
+
+def test_methods_share_one_training_per_pooling(swept):
+    out, _ = swept
+    folders = sorted(
+        p.name.rsplit("-", 1)[0] for p in (out / "runs/synthetic/mobilenet_v2").glob("train-*") if p.is_dir()
+    )
+    assert folders == ["train-gap", "train-tap"]
+    assert len(list((out / "runs/synthetic/vgg16_fc").glob("train-fc-*/run.json"))) == 1
+
+
+def test_results_lie_in_files_that_need_no_model(swept):
+    import numpy as np
+
+    out, _ = swept
+    folder = out / "runs/synthetic/mobilenet_v2/cam"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["status"] == "completed" and metrics["result"]["n_images"] == 16
+    with np.load(folder / "score_maps_test.npz", allow_pickle=False) as maps:
+        assert maps["maps"].shape[0] == 16 and maps["maps"].dtype == np.float32
+    assert len((folder / "per_image.csv").read_text().splitlines()) == 17
+
+
+def test_pages_load_nothing_and_name_every_picture(swept):
+    out, _ = swept
+    pages = [out / "index.html", *(out / "synthetic").rglob("*.html")]
+    assert len(pages) == 5
+    for page in pages:
+        text = page.read_text()
+        assert not re.search(r"<(?:script|link|iframe)\b", text), page
+        assert not re.search(r"""(?:src|srcset)\s*=\s*["'](?!data:)""", text), page
+        assert len(re.findall(r"<h1\b", text)) == 1
+        for image in re.findall(r"<img\b[^>]*>", text):
+            assert re.search(r'alt="[^"]{8,}"', image), image[:200]
+        assert page.stat().st_size < 3_000_000
+
+
+def test_pages_open_in_a_browser(swept, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("no chromium on this machine: install Debian's package to run the browser tests")
+    out, _ = swept
+    for page in (out / "index.html", out / "synthetic/mobilenet_v2/rethinking_cam.html"):
+        picture = tmp_path / "page.png"
+        command = [
+            *(browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+            *(
+                f"--user-data-dir={tmp_path / 'profile'}",
+                "--window-size=1200,1600",
+                f"--screenshot={picture}",
+                page.as_uri(),
+            ),
+        ]
+        subprocess.run(command, capture_output=True, timeout=120, check=True)
+        assert picture.stat().st_size > 20_000, "the page is not blank"
+
+
+def test_a_second_run_computes_nothing_and_a_change_only_what_is_stale(swept):
+    out, _ = swept
+    command = [*COMMAND, "--backbones", "mobilenet_v2", "--methods", "cam,score_cam", "--out", str(out)]
+    before = {p: p.stat().st_mtime_ns for p in out.rglob("metrics.json")}
+    begin = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "3 of 3 runs are up to date" in done.stdout and time.time() - begin < 30
+    assert before == {p: p.stat().st_mtime_ns for p in out.rglob("metrics.json")}
+    command[command.index("score_cam=4")] = "score_cam=5"
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 of 3 runs are up to date" in done.stdout
+    changed = [p for p in before if p.stat().st_mtime_ns != before[p]]
+    assert [p.parent.name for p in changed] == ["score_cam"]
+    assert rows(out)["mobilenet_v2", "score_cam"]["n_images"] == "5"
+
+
+# -- the machinery, with notebooks of one cell ------------------------------------------------------------------------
+
+
+def tiny_job(folder: Path, name: str, body: str, needs=()):
+    cells = [
+        nbformat.v4.new_code_cell("where = ''  # folder", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(body),
+    ]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
+    notebook = folder / f"{name}.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), notebook)
+    home = folder / "runs" / "d" / "b" / name
+    config = {"dataset": "d", "backbone": "b", "method": name}
+    return Job(
+        name,
+        notebook,
+        {"where": str(home)},
+        config,
+        home,
+        home / "metrics.json",
+        "key",
+        folder / "d/b" / f"{name}.html",
+        name,
+        needs,
+    )
+
+
+GOOD = (
+    "import json, pathlib\n"
+    "pathlib.Path(where, 'metrics.json').write_text(json.dumps({'status': 'completed', 'fingerprint': 'key', 'result': {}}))"
+)
+
+
+def test_one_failure_does_not_stop_the_others(tmp_path):
+    jobs = [
+        tiny_job(tmp_path, "good", GOOD),
+        tiny_job(tmp_path, "bad", "raise RuntimeError('the <b>roof</b> fell in')"),
+        tiny_job(tmp_path, "silent", "x = 1"),
+        tiny_job(tmp_path, "killed", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
+        tiny_job(tmp_path, "after", GOOD, needs=("bad",)),
+        tiny_job(tmp_path, "late", GOOD, needs=("good",)),
+    ]
+    said = []
+    errors = Sweep(jobs, workers=2, say=said.append).run()
+    assert set(errors) == {"bad", "silent", "killed", "after"}
+    assert errors["bad"] == "RuntimeError: the <b>roof</b> fell in"
+    assert "without a new metrics.json" in errors["silent"]
+    assert errors["after"].startswith("not run, because bad failed")
+    assert len([line for line in said if line.startswith("[")]) == 6
+    for name in ("bad", "silent", "killed"):
+        assert json.loads((tmp_path / f"runs/d/b/{name}/failure.json").read_text())["status"] == "failed"
+        assert (tmp_path / f"runs/d/b/{name}/log.txt").exists()
+    assert "&lt;b&gt;roof" in (tmp_path / "d/b/bad.html").read_text()
+    assert jobs[0].fresh() and not jobs[1].fresh()
+
+
+def test_interrupt_stops_scheduling_and_lets_the_running_job_end(tmp_path):
+    jobs = [tiny_job(tmp_path, "first", "import time; time.sleep(3)\n" + GOOD), tiny_job(tmp_path, "second", GOOD)]
+    sweep = Sweep(jobs, workers=1, say=lambda line: None)
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.setitimer(signal.ITIMER_REAL, 3.0)
+    errors = sweep.run()
+    assert not errors and sweep.stopping
+    assert jobs[0].fresh() and "second" not in sweep.outcome
+
+
+def test_second_interrupt_kills(tmp_path):
+    sweep = Sweep([tiny_job(tmp_path, "endless", "import time; time.sleep(600)")], workers=1, say=lambda line: None)
+    signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    signal.setitimer(signal.ITIMER_REAL, 3.0, 1.0)
+    begin = time.time()
+    try:
+        errors = sweep.run()
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    assert time.time() - begin < 30 and "ended with code -9" in errors["endless"]
+
+
+def test_unknown_notebook_parameters_are_an_error(tmp_path):
+    job = tiny_job(tmp_path, "one", GOOD)
+    with pytest.raises(ValueError, match="has no parameter nowhere; it has where"):
+        run_notebook(job.notebook, tmp_path / "o.ipynb", {"nowhere": 1})
+
+
+def test_plan_orders_trainings_before_reports(tmp_path):
+    config = RunConfig.make(out=str(tmp_path))
+    jobs, impossible = plan(config, ["vgg16", "vgg16_fc"], ["cam", "rethinking_cam", "grad_cam++"], {"grad_cam++": 7})
+    names = [job.name for job in jobs]
+    assert len(set(names)) == len(names) == 3 + 2 + 1 + 1
+    assert [job.config["method"] for job in impossible] == ["cam", "rethinking_cam"]
+    for job in jobs:
+        assert all(names.index(need) < names.index(job.name) for need in job.needs)
+    tap = next(job for job in jobs if job.name.endswith("train tap"))
+    assert tap.needs == ("synthetic/vgg16/train gap",), "from scratch, TAP starts from the GAP network"
+    assert all(job.parameters["limit"] == (7 if "++" in job.name else 0) for job in jobs)
+    pretrained = replace(config, weights="imagenet")
+    assert all(
+        not job.needs for job in plan(pretrained, ["resnet18"], ["rethinking_cam"], {})[0] if "train" in job.name
+    )
+
+
+def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
+    from filelock import FileLock
+
+    (tmp_path / "runs/synthetic").mkdir(parents=True)
+    with (
+        FileLock(str(tmp_path / "runs/synthetic/.lock")),
+        pytest.raises(ValueError, match="another sweep of synthetic"),
+    ):
+        run_sweep(RunConfig.make(out=str(tmp_path)), ["resnet18"], ["cam"])
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--dataset", "cub", "--root", "absent-folder", "--weights", "none"], "absent-folder"),
+        (["--methods", "magic_cam"], "magic_cam"),
+        (["--backbones", "vgg99"], "unknown backbone 'vgg99'"),
+        (["--limit", "cam=none"], "--limit cam=none"),
+        (["--limit", "layer_cam=3"], "not among the methods"),
+        (["--classes", "dodo,scarlet-billed finch"], "class 'dodo'"),
+        (["--weights", "absent.pth"], "absent.pth"),
+        (["--methods", ","], "at least one method"),
+    ],
+)
+def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, arguments, message):
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "wsolkit.cli", "sweep", "--out", str(out), *arguments]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not out.exists()
