@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from wsolkit.data import load_dataset
-from wsolkit.data.synthetic import CANVAS, PARTS, _random, draw_bird
+from wsolkit.data.synthetic import CANVAS, FAMILIES, KINDS, _random, draw_bird
 
-NAMES = list(PARTS)
+NAMES = list(KINDS)
+FAMILY = len(KINDS) // len(FAMILIES)  # species of one family: they share body, wings and marks
 
 
 def draw(kind, index, seed=0, split="train"):
@@ -20,7 +21,7 @@ def draw(kind, index, seed=0, split="train"):
 
 
 def test_at_least_eight_classes_and_three_splits():
-    assert len(NAMES) >= 8
+    assert FAMILY >= 8
     seen: set[bytes] = set()
     for split in ("train", "val", "test"):
         dataset = load_dataset("synthetic", split, per_class=2)
@@ -54,14 +55,14 @@ def test_drawings_are_seeded():
     for other in (draw(NAMES[0], 5), draw(NAMES[0], 4, seed=1), draw(NAMES[0], 4, split="test")):
         assert not np.array_equal(one.pixels, other.pixels)
     first, same = (load_dataset("synthetic", "val", per_class=1, seed=7) for _ in range(2))
-    assert torch.equal(first.images(range(8)), same.images(range(8)))
+    assert torch.equal(first.images(range(16)), same.images(range(16)))
     assert first.samples == same.samples
     assert first.samples != load_dataset("synthetic", "val", per_class=1, seed=8).samples
 
 
-@pytest.mark.parametrize("kind", NAMES[1:])
+@pytest.mark.parametrize("kind", NAMES[1:FAMILY])
 def test_classes_differ_in_the_small_part_alone(kind):
-    """From one state of the generator, birds of two classes have the same body in the same place."""
+    """From one state of the generator, birds of two species of a family have the same body in the same place."""
     for index in range(20):
         one, other = draw(NAMES[0], index), draw(kind, index)
         changed = np.abs(one.pixels.astype(int) - other.pixels).max(axis=2) > 0
@@ -72,6 +73,17 @@ def test_classes_differ_in_the_small_part_alone(kind):
         extent = max(x1 - x0, y1 - y0) + 1
         assert max(np.ptp(rows), np.ptp(columns)) + 1 < 0.55 * extent
         assert (one.mask != other.mask).mean() < 0.02
+
+
+def test_families_differ_in_their_marks_on_the_bird_alone():
+    for index in range(20):
+        one, other = draw(NAMES[0], index), draw(NAMES[FAMILY], index)
+        changed = np.abs(one.pixels.astype(int) - other.pixels).max(axis=2) > 24
+        assert changed.sum() > 20 and one.box == other.box
+        rows, columns = np.nonzero(changed)
+        x0, y0, x1, y1 = one.box
+        assert x0 <= columns.min() and columns.max() <= x1 and y0 <= rows.min() and rows.max() <= y1
+        assert np.array_equal(one.mask, other.mask), "marks are drawn on the bird, never beside it"
 
 
 def test_the_random_numbers_used_do_not_depend_on_the_class():
@@ -91,7 +103,7 @@ def test_neither_the_box_nor_the_mean_colour_tells_the_class():
         boxes = np.array([d.box for d in drawings], float)
         centres.append((boxes[:, :2] + boxes[:, 2:]).mean(axis=0) / 2)
         backgrounds.append(np.mean([d.pixels[:4].mean() for d in drawings]))
-    assert np.ptp(np.array(centres), axis=0).max() < 4.0  # of 128 pixels; a crest makes the box a little taller
+    assert np.ptp(np.array(centres), axis=0).max() < 5.0  # of 128 pixels; a crest makes the box a little taller
     assert np.ptp(backgrounds) < 1.0
 
 
@@ -119,7 +131,7 @@ def test_boxes_and_masks_follow_resize_and_crop(geometry, size):
         rows, columns = torch.nonzero(target.mask, as_tuple=True)
         seen = torch.stack([columns.min(), rows.min(), columns.max(), rows.max()])
         # nearest resizing and truncated corners may each move a side by a pixel
-        assert (target.boxes[0] - seen).abs().max() <= 2 + size // CANVAS
+        assert (target.boxes[0] - seen).abs().max() <= 3 + size // CANVAS
         if size == CANVAS and geometry == "resize":
             assert torch.equal(target.boxes[0], seen)
 

@@ -146,16 +146,16 @@ class _Evil:
 
 
 def test_files_that_are_no_weights(tmp_path, capsys):
-    with pytest.raises(FileNotFoundError, match="absent.pth"):
+    with pytest.raises(FileNotFoundError, match=r"absent\.pth"):
         wk.build_model("resnet18", 3, weights=str(tmp_path / "absent.pth"))
     evil = tmp_path / "evil.pth"
     torch.save({"x": _Evil()}, evil)
-    with pytest.raises(ValueError, match="evil.pth"):
+    with pytest.raises(ValueError, match=r"evil\.pth"):
         wk.build_model("resnet18", 3, weights=str(evil))
     assert "code from a pickle" not in capsys.readouterr().out
     garbage = tmp_path / "garbage.safetensors"
     garbage.write_bytes(b"not at all")
-    with pytest.raises(ValueError, match="garbage.safetensors"):
+    with pytest.raises(ValueError, match=r"garbage\.safetensors"):
         wk.build_model("resnet18", 3, weights=str(garbage))
     numbers = tmp_path / "numbers.pth"
     torch.save({"a": 1}, numbers)

@@ -56,4 +56,4 @@ def test_stored_as_agreed(path):
 def test_nothing_is_copied_from_the_package():
     for path in NOTEBOOKS:
         for cell in nbformat.read(path, as_version=4).cells:
-            assert cell.cell_type != "code" or "def fit(" not in cell.source and "class WSOL" not in cell.source
+            assert cell.cell_type != "code" or ("def fit(" not in cell.source and "class WSOL" not in cell.source)

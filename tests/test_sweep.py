@@ -209,7 +209,7 @@ def test_one_failure_does_not_stop_the_others(tmp_path):
     errors = Sweep(jobs, workers=2, say=said.append).run()
     assert set(errors) == {"bad", "silent", "killed", "after"}
     assert errors["bad"] == "RuntimeError: the <b>roof</b> fell in"
-    assert "without a new metrics.json" in errors["silent"]
+    assert "without writing metrics.json" in errors["silent"]
     assert errors["after"].startswith("not run, because bad failed")
     assert len([line for line in said if line.startswith("[")]) == 6
     for name in ("bad", "silent", "killed"):

@@ -26,8 +26,10 @@ def main(arguments: list[str] | None = None) -> int:
     error = ""
     try:
         run_notebook(job["notebook"], folder / "notebook.ipynb", job["parameters"])
-        if not done.exists() or read_json(done).get("fingerprint") != job["fingerprint"]:
-            error = f"the notebook ended without a new {done.name}; see {folder / 'notebook.ipynb'}"
+        if not done.exists():
+            error = f"the notebook ended without writing {done.name}; see {folder / 'notebook.ipynb'}"
+        elif read_json(done).get("fingerprint") != job["fingerprint"]:
+            error = "code, data or notebook changed while this was running; run the sweep again"
     except Exception as caught:
         error = _message(caught)
         traceback.print_exc()

@@ -44,7 +44,9 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
             mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=True)
             low, high = mask.amin(dim=(2, 3), keepdim=True), mask.amax(dim=(2, 3), keepdim=True)
             mask = (mask - low) / (high - low + 1e-8)
-            logits = context.rest(context.model.body(images[image] * mask))
+            # channels last is the layout in which convolutions run fastest on CPUs; the numbers are the same
+            masked = (images[image] * mask).contiguous(memory_format=torch.channels_last)
+            logits = context.rest(context.model.body(masked))
             scores[image, channel] = context.of_label(logits, image).float()
     return scores.softmax(dim=1)
 

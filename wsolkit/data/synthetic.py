@@ -10,6 +10,8 @@ of the whole bird: the problem that localisation methods are about.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -74,6 +76,14 @@ def _random(seed: int, split: str, index: int) -> np.random.Generator:
     return np.random.default_rng([seed, ("train", "val", "test").index(split), index])
 
 
+class Shape(NamedTuple):
+    """A filled polygon (n, 2) with its colour; a mark is drawn only where the bird already is."""
+
+    points: np.ndarray
+    colour: tuple[float, float, float]
+    mark: bool = False
+
+
 @dataclass
 class Drawing:
     """pixels (128, 128, 3) uint8 RGB; mask (128, 128) uint8, 1 on the bird; box: its inclusive x0, y0, x1, y1."""
@@ -98,21 +108,28 @@ def draw_bird(kind: str, rng: np.random.Generator) -> Drawing:
     angle = np.deg2rad(rng.uniform(-28, 28))
     flip = -1.0 if rng.random() < 0.5 else 1.0
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    placed = [((points * [flip, 1.0]) @ turn.T * length, colour) for points, colour in shapes]
+    placed = [shape._replace(points=(shape.points * [flip, 1.0]) @ turn.T * length) for shape in shapes]
     # room for a crest is kept whether there is one or not: size and place of a bird say nothing about its class
-    every = np.concatenate([*(points for points, _ in placed), (reach * [flip, 1.0]) @ turn.T * length])
+    outline = [shape.points for shape in placed if not shape.mark]
+    every = np.concatenate([*outline, (reach * [flip, 1.0]) @ turn.T * length])
     low, high = every.min(axis=0), every.max(axis=0)
     if (extent := float((high - low).max())) > 0.94 * side:
-        placed = [(points * (0.94 * side / extent), colour) for points, colour in placed]
-        low, high = low * (0.94 * side / extent), high * (0.94 * side / extent)
+        shrink = 0.94 * side / extent
+        placed = [shape._replace(points=shape.points * shrink) for shape in placed]
+        low, high = low * shrink, high * shrink
     margin = 0.02 * side
     shift = margin - low + rng.random(2) * (side - 2 * margin - (high - low))
 
     silhouette = np.zeros((side, side), np.uint8)
-    for points, colour in placed:
-        polygon = np.round((points + shift) * 16).astype(np.int32)
-        cv2.fillPoly(image, [polygon], colour, cv2.LINE_AA, shift=4)
-        cv2.fillPoly(silhouette, [polygon], 1, cv2.LINE_8, shift=4)
+    for mark, group in groupby(placed, key=lambda shape: shape.mark):
+        canvas = image.copy() if mark else image
+        for shape in group:
+            polygon = np.round((shape.points + shift) * 16).astype(np.int32)
+            cv2.fillPoly(canvas, [polygon], shape.colour, cv2.LINE_AA, shift=4)
+            if not mark:
+                cv2.fillPoly(silhouette, [polygon], 1, cv2.LINE_8, shift=4)
+        if mark:  # plumage marks end where the bird ends
+            image[silhouette > 0] = canvas[silhouette > 0]
     image = _foreground(image, rng)
     pixels = cv2.resize(image, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA)
     light = rng.uniform(0.8, 1.15)
@@ -131,58 +148,51 @@ def _ellipse(x, y, a, b, angle=0.0):
 
 
 def _bird_shapes(body, family, part, part_colour, rng):
-    """Polygons with colours, back to front, in body lengths (the bird looks to +x, y grows downwards), and the outline
-    that crest and bill can reach."""
+    """Shapes, back to front, in body lengths (the bird looks to +x, y grows downwards), and the outline that crest and
+    bill can reach."""
     dark = _shade(body, 0.72)
     plump = rng.uniform(0.23, 0.31)
     tail = rng.uniform(0.30, 0.48)
-    head_x, head_y = rng.uniform(0.44, 0.52), rng.uniform(-0.30, -0.22)
+    head = np.array([rng.uniform(0.44, 0.52), rng.uniform(-0.30, -0.22)])
     legs = rng.uniform(0.12, 0.22)
     wing = rng.uniform(-14, 22)
     shapes = [
-        (np.array([[-0.36, -0.08], [-0.48 - tail, 0.02], [-0.46 - tail, 0.14], [-0.30, 0.12]]), dark),
-        (
-            np.array([[0.02, plump - 0.06], [0.05, plump + legs], [0.09, plump + legs], [0.07, plump - 0.06]]),
-            PLAIN_BILL,
-        ),
-        (
-            np.array([[0.14, plump - 0.06], [0.19, plump + legs], [0.23, plump + legs], [0.19, plump - 0.06]]),
-            PLAIN_BILL,
-        ),
-        (_ellipse(0, 0, 0.48, plump), body),
-        (_ellipse(0.34, -0.13, 0.20, 0.16, -40), body),
-        (_ellipse(-0.08, -0.02, 0.32, plump * 0.58, wing), dark),
-        *_plumage_marks(family, _shade(body, 0.42), plump, tail, rng),
-    ]
-    head = np.array([head_x, head_y])
+        Shape(np.array([[-0.36, -0.08], [-0.48 - tail, 0.02], [-0.46 - tail, 0.14], [-0.30, 0.12]]), dark),
+        *(Shape(np.array([[x, plump - 0.06], [x + 0.03, plump + legs], [x + 0.07, plump + legs], [x + 0.05, plump - 0.06]]),
+                PLAIN_BILL) for x in (0.02, 0.14)),
+        Shape(_ellipse(0, 0, 0.48, plump), body),
+        Shape(_ellipse(0.34, -0.13, 0.20, 0.16, -40), body),
+        Shape(_ellipse(-0.08, -0.02, 0.32, plump * 0.58, wing), dark),
+        *_plumage_marks(family, _shade(body, 0.38), plump, tail, rng),
+    ]  # fmt: skip
     crest = head + np.array(
         [[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]]
     )
-    if part == "crest":
-        shapes.append((crest, part_colour))
-    shapes.append((_ellipse(head_x, head_y, 0.185, 0.165), body))
     bill = head + np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]])
-    shapes.append((bill, part_colour if part == "bill" else PLAIN_BILL))
+    if part == "crest":
+        shapes.append(Shape(crest, part_colour))
+    shapes.append(Shape(head + _ellipse(0, 0, 0.185, 0.165), body))
+    shapes.append(Shape(bill, part_colour if part == "bill" else PLAIN_BILL))
     if part == "mask":
-        shapes.append((_ellipse(head_x + 0.035, head_y, 0.145, 0.11), part_colour))
-    shapes.append((_ellipse(head_x + 0.055, head_y - 0.02, 0.03, 0.03), (15, 15, 15)))
+        shapes.append(Shape(head + _ellipse(0.035, 0, 0.145, 0.11), part_colour))
+    shapes.append(Shape(head + _ellipse(0.055, -0.02, 0.03, 0.03), (15, 15, 15)))
     return shapes, np.concatenate([crest, bill])
 
 
 def _plumage_marks(family, colour, plump, tail, rng):
     """Marks all over body, wing and tail: upright bars on finches, round spots on thrushes. Both families draw the same
     random numbers, so that pictures of two families differ in the marks only."""
-    start, wave = rng.uniform(-0.02, 0.02), rng.uniform(0.02, 0.06)
+    start, lean = rng.uniform(-0.02, 0.02), rng.uniform(0.02, 0.06)
     marks = []
-    for x in np.arange(-0.36 - tail, 0.40, 0.135) + start:
-        half = 0.08 if x < -0.44 else 0.86 * plump * np.sqrt(max(0.05, 1 - (x / 0.5) ** 2))
-        middle = 0.06 if x < -0.44 else 0.0
+    for x in np.arange(-0.36 - tail, 0.40, 0.18) + start:
+        half, middle = (0.08, 0.06) if x < -0.44 else (0.86 * plump * np.sqrt(max(0.05, 1 - (x / 0.5) ** 2)), 0.0)
+        top, bottom = middle - half, middle + half
         if family == "finch":
-            marks.append((np.array([[x, middle - half], [x + 0.055, middle - half], [x + 0.055 + wave, middle + half],
-                                    [x + wave, middle + half]]), colour))  # fmt: skip
+            bar = np.array([[x, top], [x + 0.085, top], [x + 0.085 + lean, bottom], [x + lean, bottom]])
+            marks.append(Shape(bar, colour, mark=True))
         else:
-            for y in np.arange(-half + 0.05, half, 0.15):
-                marks.append((_ellipse(x + 0.03, middle + y, 0.045, 0.045), colour))
+            for y in np.arange(top + 0.06, bottom, 0.18):
+                marks.append(Shape(_ellipse(x + 0.04, y, 0.06, 0.06), colour, mark=True))
     return marks
 
 
@@ -195,7 +205,7 @@ def _plumage(rng):
     base = np.array(
         [[122, 88, 58], [120, 120, 124], [104, 108, 64], [72, 88, 112], [150, 122, 92]][rng.integers(5)], float
     )
-    return tuple(float(c) for c in np.clip(base * rng.uniform(0.75, 1.25) + rng.normal(0, 8, 3), 20, 215))
+    return tuple(float(c) for c in np.clip(base * rng.uniform(0.95, 1.4) + rng.normal(0, 8, 3), 40, 215))
 
 
 def _background(side, rng):
