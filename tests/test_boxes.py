@@ -289,3 +289,11 @@ def test_centre_box_on_tiny_imagenet(shared):
     accuracy = (ious >= 0.5).mean(axis=0) * 100
     assert 54 < accuracy.max() < 60  # 57.1 on the official 10,000 images; here a subset of them
     assert 46 <= sides[accuracy.argmax()] <= 54
+
+
+def test_overlap_shares_tell_a_part_from_a_whole():
+    truth = [[0, 0, 9, 9], [50, 50, 59, 59]]
+    assert boxes.overlap_shares([0, 0, 4, 9], truth) == (0.5, 1.0)
+    assert boxes.overlap_shares([0, 0, 19, 9], truth) == (1.0, 0.5)
+    assert boxes.overlap_shares([50, 50, 59, 59], truth) == (1.0, 1.0)
+    assert boxes.overlap_shares([20, 20, 29, 29], truth) == (0.0, 0.0)

@@ -139,6 +139,17 @@ def iou(boxes_a, boxes_b) -> np.ndarray:
     return intersection / (areas_a + areas_b - intersection)
 
 
+def overlap_shares(box, gt_boxes) -> tuple[float, float]:
+    """How a box misses: the share of the ground-truth box it covers, and the share of it that lies on that box, both in
+    [0, 1], for the ground-truth box of largest IoU. A box around a part has a small first and a large second number."""
+    truths = ground_truth(gt_boxes)
+    truth = truths[int(np.argmax(iou(np.reshape(as_numpy(box), (1, 4)), truths)[0]))]
+    box = as_numpy(box)
+    width, height = np.maximum(0, np.minimum(box[2:], truth[2:]) - np.maximum(box[:2], truth[:2]) + 1)
+    shared = float(width * height)
+    return shared / float(np.prod(truth[2:] - truth[:2] + 1)), shared / float(np.prod(box[2:] - box[:2] + 1))
+
+
 def _box_rows(boxes) -> np.ndarray:
     rows = as_numpy(boxes)
     rows = rows.reshape(1, 4) if rows.shape == (4,) else rows

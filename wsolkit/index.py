@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -94,13 +95,33 @@ def _results(rows: list[dict], backbones: list[str], methods: list[str], full: i
 
 def _deltas(row: dict, members: list[dict]) -> list[tuple[str, str]]:
     deltas, value = [], row["gt_known_loc"]
-    plain = next((other["gt_known_loc"] for other in members if other["method"] == "cam"), None)
-    if value is not None and plain is not None and row["method"] != "cam":
-        deltas.append((signed(value - plain), "to cam"))
+    cam = next((other for other in members if other["method"] == "cam"), None)
+    if value is not None and cam is not None and cam["gt_known_loc"] is not None and row["method"] != "cam":
+        if row["n_images"] == cam["n_images"]:
+            deltas.append((signed(value - cam["gt_known_loc"]), "to cam"))
+        elif (plain := _on_the_same_images(row, cam)) is not None:
+            deltas.append((signed(value - plain), "to cam on these images"))
     box = row["result"]["centre_box"].get("gt_known_loc")
     if value is not None and box is not None:
         deltas.append((signed(value - box), "to centre box"))
     return deltas
+
+
+def _on_the_same_images(row: dict, cam: dict) -> float | None:
+    """Plain CAM's GT-known Loc on the images that `row` used, from the per-image files; None where they do not tell."""
+    try:
+        used, found = (
+            {line["id"]: line["localised"] == "True" for line in csv.DictReader(_per_image(Path(one["source"]).parent))}
+            for one in (row, cam)
+        )
+    except (OSError, KeyError):
+        return None
+    hits = [found[name] for name in used if name in found]
+    return 100 * sum(hits) / len(hits) if hits and len(hits) == len(used) else None
+
+
+def _per_image(folder: Path) -> list[str]:
+    return (folder / "per_image.csv").read_text(encoding="utf-8").splitlines()
 
 
 def _centre_boxes(rows: list[dict], backbones: list[str], full: int) -> list[dict | None]:
@@ -199,13 +220,16 @@ def _settings(rows: list[dict]) -> list[tuple[str, str]]:
     """What the runs of one dataset have in common or differ in, from their parameters, in a reader's words."""
     found = []
     for key, label in SETTING_NAMES.items():
-        values = [row["config"].get(key) for row in rows if row["config"].get(key) not in (None, "", [])]
+        values = [
+            row["config"].get(key) for row in rows if row["config"].get(key) not in (None, "", [], 0) or key == "seed"
+        ]
         lists = [str(len(value)) if isinstance(value, list) and len(value) > 6 else value for value in values]
         texts = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in lists]
         texts = [os.path.basename(text) if key == "weights" else text for text in dict.fromkeys(texts)]
         if texts:
             found.append((label, " / ".join(texts)))
     protocols = {name: text for row in rows for name, text in row["result"].get("protocol", {}).items()}
+    protocols.pop("images", None)  # how many images a row used stands in the row
     return found + [(name.replace("_", " "), str(text)) for name, text in protocols.items()]
 
 

@@ -25,7 +25,7 @@ class WSOLModel(nn.Module):
         pool: feature map -> (B, D).
         head: Linear(D, K); logits are (B, K).
         rest: feature map -> logits, the part through which gradients of localisation methods run.
-        pooling: "gap", "tap" or "fc". new_parts: module names that no pretrained file knows.
+        pooling: "gap", "tap" or "fc". new_parts: modules whose weights came from no pretrained file.
         spec: the arguments that rebuild this model with `build_model(**spec)`.
     """
 
@@ -63,7 +63,7 @@ class WSOLModel(nn.Module):
         return self.pooling in ("gap", "tap")
 
     def is_new(self, parameter_name: str) -> bool:
-        """Whether a parameter belongs to a layer that the pretrained network does not have."""
+        """Whether a parameter belongs to a layer that did not start from pretrained weights."""
         return parameter_name.startswith(tuple(part + "." for part in self.new_parts))
 
 
@@ -226,7 +226,9 @@ def build_model(
         head = nn.Linear(getattr(pool, "out_features", channels), num_classes)
         spec = {"backbone": backbone, "num_classes": num_classes, "pooling": pooling, "stride": stride}
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm}
-        model = WSOLModel(body, pool, head, spec, (*family.extra, "head"))
+        # a network that starts from scratch has no pretrained layer whose gradients a recipe could damp
+        new = ("body", "pool", "head") if weights == "none" else (*family.extra, "head")
+        model = WSOLModel(body, pool, head, spec, new)
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

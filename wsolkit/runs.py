@@ -94,7 +94,8 @@ class Run:
         if pooling in self._models:
             return self._models[pooling]
         folder = self.config.training_folder(pooling)
-        self.dataset("train")  # a wrong root or class is found before anything is written
+        if not (folder / "run.json").exists():
+            self.dataset("train")  # a wrong root or class is found before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(folder) + ".lock"):  # two notebooks that need the same network train it once
             if not (folder / "run.json").exists():
