@@ -18,7 +18,7 @@ def test_defaults_follow_dataset_and_start_weights():
     assert (birds.size, birds.weights, birds.backbone_grad_scale, birds.stride) == (64, "none", 1.0, 8)
     cub = RunConfig.make(dataset="cub", backbone="vgg16")
     assert (cub.size, cub.weights, cub.width, cub.batch_norm) == (224, "imagenet", 1.0, "no")
-    assert (cub.lr, cub.batch_size, cub.backbone_grad_scale, cub.stride, cub.epochs) == (3e-3, 0, 0.1, 16, 50)
+    assert (cub.lr, cub.batch_size, cub.backbone_grad_scale, cub.stride, cub.epochs) == (0, 0, 0.1, 16, 50)
     scratch = RunConfig.make(dataset="cub", backbone="vgg16", weights="none")
     assert (scratch.batch_norm, scratch.backbone_grad_scale, scratch.schedule) == ("yes", 1.0, "cosine")
     assert RunConfig.make(backbone="mobilenet_v2").stride == 16, "it has no stride 8"

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 
-from wsolkit import metrics
+from wsolkit import bootstrap, metrics
 from wsolkit.boxes import thresholds
 
 RNG = np.random.default_rng(3)
@@ -264,5 +264,5 @@ def test_bootstrap_max_of_one_threshold_is_the_plain_one():
 def test_bootstrap_max_does_not_depend_on_its_chunks(monkeypatch):
     hits = RNG.random((2, 700, 30)) < 0.4
     expected = metrics.bootstrap_max(hits, samples=50)
-    monkeypatch.setattr(metrics, "BOOTSTRAP_CELLS", 3000)
+    monkeypatch.setattr(bootstrap, "BOOTSTRAP_CELLS", 3000)
     assert metrics.bootstrap_max(hits, samples=50) == expected

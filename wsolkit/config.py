@@ -15,21 +15,25 @@ from .files import digest
 TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
 PACKAGE = Path(__file__).resolve().parent
 TRAINING_SOURCES = ("data", "models.py", "weights.py", "pooling.py", "training.py")
-SCORING_SOURCES = (
-    *TRAINING_SOURCES,
-    "cams",
-    "boxes.py",
-    "metrics.py",
-    "results.py",
-    "evaluation.py",
-    "figures.py",
-    "runs.py",
+PLANNING_SOURCES = (
+    "sweep.py",
+    "execute.py",
+    "cli.py",
+    "index.py",
+    "rows.py",
+    "published.py",
+    "methods.py",
+    "__init__.py",
 )
+SCORING_SOURCES = tuple(
+    sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
+)
+SCORING_SOURCES += ("cams", "data")  # a report is stale when anything but planning and the index changed
 
 # Where a parameter is left empty, the dataset and the start weights decide. Pretrained networks follow the recipe of Bae et
 # al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
 _PRETRAINED = {
-    "backbone_grad_scale": 0.1, "schedule": "step", "warmup_epochs": 0, "batch_size": 0, "lr": 3e-3, "width": 1.0,
+    "backbone_grad_scale": 0.1, "schedule": "step", "warmup_epochs": 0, "batch_size": 0, "lr": 0.0, "width": 1.0,
     "batch_norm": "no", "stride": 16,
 }  # fmt: skip
 _SCRATCH = {
@@ -37,12 +41,13 @@ _SCRATCH = {
     "batch_norm": "auto", "stride": 8,
 }  # fmt: skip
 DATASETS: dict[str, dict[str, Any]] = {
-    "synthetic": {"weights": "none", "size": 64, "epochs": 22, "width": 0.25, "batch_size": 16, "lr": 0.03},
+    "synthetic": {"weights": "none", "size": 64, "epochs": 22},
     "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
     "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
 }
 
 
+SCRATCH: dict[str, dict[str, Any]] = {"synthetic": {"width": 0.25, "batch_size": 16, "lr": 0.03}}
 BACKBONE_STRIDES = {  # strides a feature map can have; the first is the published one
     "vgg16": (16, 8), "resnet50": (16, 8, 32), "resnet18": (16, 8, 32), "mobilenet_v2": (16, 32), "vgg16_fc": (16,),
 }  # fmt: skip
@@ -57,9 +62,10 @@ class RunConfig:
         backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm is "yes", "no" or "auto"
             (VGG gets it only where it trains from scratch).
         batch_size: 0 is the published 40, or fewer where the data is small, so that an epoch has at least 16 steps.
+        lr: 0 is the published 3e-3 of a batch of 40, in proportion for a smaller batch.
         tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
             starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
-        epochs, lr, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
+        epochs, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
         limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
         seed: of split, drawing, initialisation and training.
         device: "cpu", "cuda" or "" for cuda where there is one.
@@ -116,9 +122,7 @@ class RunConfig:
             raise ValueError(f"unknown dataset '{dataset}'; choose from {', '.join(DATASETS)}")
         weights = given.get("weights", DATASETS[dataset]["weights"])
         recipe = _SCRATCH if weights == "none" else _PRETRAINED
-        filled = {**recipe, **DATASETS[dataset]}
-        if weights != "none":  # pretrained filters fit the published width only
-            filled["width"] = 1.0
+        filled = {**recipe, **DATASETS[dataset], **(SCRATCH.get(dataset, {}) if weights == "none" else {})}
         values = {**filled, **given, "weights": weights}
         if values["batch_norm"] == "auto":
             values["batch_norm"] = "yes" if weights == "none" and values.get("backbone", "").startswith("vgg") else "no"

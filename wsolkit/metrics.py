@@ -14,18 +14,11 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
+from wsolkit.bootstrap import bootstrap_interval, bootstrap_max, one_per_image  # noqa: F401  offered here too
 from wsolkit.boxes import as_numpy, thresholds
 
 DELTAS = (0.3, 0.5, 0.7)
 IGNORE = 255
-BOOTSTRAP_CELLS = 2_000_000  # of resampling weights held at once: bounds the memory
-
-
-def _rows(name: str, array, dimensions: int) -> np.ndarray:
-    array = as_numpy(array)
-    if array.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s) with images first, got shape {array.shape}")
-    return array
 
 
 def _same_length(**arrays: np.ndarray) -> None:
@@ -48,7 +41,7 @@ def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
 
     Ties go to the lower class index (so k = 1 is argmax). A row with NaN counts as wrong. k >= K is always right.
     """
-    logits, labels = _rows("logits", logits, 2), _rows("labels", labels, 1)
+    logits, labels = one_per_image("logits", logits, 2), one_per_image("labels", labels, 1)
     _same_length(logits=logits, labels=labels)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -75,7 +68,7 @@ def top_k_cls(logits, labels, k: int = 1) -> float:
 def gt_known_loc(ious, delta: float = 0.5) -> float:
     """Percent of images with IoU >= delta; ious (N,) between the box from the *ground-truth* class's map and the best
     ground-truth box."""
-    return _percent(loc_hits(_rows("ious", ious, 1), delta))
+    return _percent(loc_hits(one_per_image("ious", ious, 1), delta))
 
 
 def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
@@ -83,7 +76,7 @@ def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
 
     ious are of the ground-truth class's map: where the Top-1 prediction is right, it is the predicted class's too.
     """
-    right, localised = top_k_hits(logits, labels, k), loc_hits(_rows("ious", ious, 1), delta)
+    right, localised = top_k_hits(logits, labels, k), loc_hits(one_per_image("ious", ious, 1), delta)
     _same_length(logits=right, ious=localised)
     return _percent(right & localised)
 
@@ -93,7 +86,7 @@ def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
 
 def accuracy_curve(curves, delta: float = 0.5) -> np.ndarray:
     """Percent of images with IoU >= delta at every threshold: curves (N, T) of IoUs -> (T,) float64."""
-    curves = _rows("curves", curves, 2)
+    curves = one_per_image("curves", curves, 2)
     if len(curves) == 0:
         raise ValueError("a metric over no images is not defined")
     return loc_hits(curves, delta).sum(axis=0) * 100.0 / len(curves)
@@ -178,51 +171,6 @@ def pxap(score_maps: Iterable, masks: Iterable, interval: float = 0.001) -> floa
 # --------------------------------------------------------------------------- bootstrap
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
-
-
-def bootstrap_interval(values, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap (lo, hi) in percent for the mean of hits (N,) of 0/1 or bool, images drawn with replacement.
-
-    Among N draws the number of hits is binomial, so that is what is drawn: the same distribution, no resampling.
-    """
-    values = _rows("values", values, 1)
-    if len(values) == 0 or not np.isin(values, (0, 1)).all():
-        raise ValueError("bootstrap_interval needs at least one value, all 0 or 1")
-    share = values.sum() / len(values)
-    counts = np.random.default_rng(seed).binomial(len(values), share, size=samples)
-    return _percentiles(counts * 100.0 / len(values), level)
-
-
-def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """(lo, hi) in percent for metrics that maximise over the threshold, which every resample does again.
-
-    A maximum over noise is biased upwards, more so in a resample: with few images the point value may lie near `lo`.
-
-    hits: (N, T) of 0/1 for MaxBoxAcc, (D, N, T) for MaxBoxAccV2 (mean over D of the maxima, one resample for all D).
-    Memory is bounded: about 50 MB beside one float32 copy of the distinct columns of hits[d].
-    """
-    hits = as_numpy(hits)
-    hits = hits[None] if hits.ndim == 2 else hits
-    if hits.ndim != 3 or 0 in hits.shape:
-        raise ValueError(f"hits must be (N, T) or (D, N, T) with N >= 1, got shape {hits.shape}")
-    n = hits.shape[1]
-    best = np.zeros(samples)
-    for level_hits in hits:
-        changed = np.append(True, (level_hits[:, 1:] != level_hits[:, :-1]).any(axis=0))
-        matrix = level_hits[:, changed].astype(np.float32)  # counts stay below 2^24, exact in float32
-        rng = np.random.default_rng(seed)  # the same resamples for every delta
-        chunk = max(1, BOOTSTRAP_CELLS // max(n, matrix.shape[1]))
-        for start in range(0, samples, chunk):
-            size = min(chunk, samples - start)
-            draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
-            weights = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
-            best[start : start + size] += (weights @ matrix).max(axis=1)
-    return _percentiles(best * 100.0 / (n * len(hits)), level)
-
-
 # --------------------------------------------------------------------------- torchmetrics
 
 
@@ -282,7 +230,7 @@ class GTKnownLoc(_ShareMetric):
         self.delta = delta
 
     def update(self, ious: torch.Tensor) -> None:
-        self._add_hits(loc_hits(_rows("ious", ious, 1), self.delta))
+        self._add_hits(loc_hits(one_per_image("ious", ious, 1), self.delta))
 
 
 class TopKLoc(_ShareMetric):
@@ -293,7 +241,7 @@ class TopKLoc(_ShareMetric):
         self.k, self.delta = k, delta
 
     def update(self, logits: torch.Tensor, labels: torch.Tensor, ious: torch.Tensor) -> None:
-        right, localised = top_k_hits(logits, labels, self.k), loc_hits(_rows("ious", ious, 1), self.delta)
+        right, localised = top_k_hits(logits, labels, self.k), loc_hits(one_per_image("ious", ious, 1), self.delta)
         _same_length(logits=right, ious=localised)
         self._add_hits(right & localised)
 
@@ -308,7 +256,7 @@ class MaxBoxAccV2(_SumMetric):
         self._count("total")
 
     def update(self, curves: torch.Tensor) -> None:
-        curves = _rows("curves", curves, 2)
+        curves = one_per_image("curves", curves, 2)
         if curves.shape[1] != self.hits.shape[1]:
             raise ValueError(
                 f"curves must be (B, {self.hits.shape[1]}) for interval {self.interval}, got {curves.shape}"
@@ -339,7 +287,9 @@ class PxAP(_SumMetric):
         self._count("histograms", 2, len(thresholds(interval)) + 2)
 
     def update(self, score_maps: torch.Tensor, masks: torch.Tensor) -> None:
-        for score_map, mask in zip(_rows("score_maps", score_maps, 3), _rows("masks", masks, 3), strict=True):
+        for score_map, mask in zip(
+            one_per_image("score_maps", score_maps, 3), one_per_image("masks", masks, 3), strict=True
+        ):
             self._add("histograms", pixel_histograms(score_map, mask, self.interval))
 
     def compute(self) -> torch.Tensor:

@@ -27,7 +27,7 @@ from .results import EvalResult
 from .training import Recipe, fit, load_checkpoint
 
 GALLERY_IMAGES = 8
-PUBLISHED_BATCH = 40
+PUBLISHED_BATCH, PUBLISHED_LR = 40, 3e-3
 PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
 
 
@@ -80,12 +80,13 @@ class Run:
     def recipe(self, pooling: str) -> Recipe:
         c = self.config
         batch_size = c.batch_size or min(PUBLISHED_BATCH, max(8, len(self.dataset("train")) // 16))
+        lr = c.lr or PUBLISHED_LR * batch_size / PUBLISHED_BATCH  # fewer images in a step, a smaller step
         recipe = Recipe(
-            epochs=c.epochs, batch_size=batch_size, lr=c.lr, weight_decay=c.weight_decay, schedule=c.schedule,
+            epochs=c.epochs, batch_size=batch_size, lr=lr, weight_decay=c.weight_decay, schedule=c.schedule,
             lr_steps=c.lr_steps, warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, seed=c.seed,
         )  # fmt: skip
         if c.starts_from(pooling):
-            recipe = replace(recipe, epochs=c.tap_epochs, lr=c.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
+            recipe = replace(recipe, epochs=c.tap_epochs, lr=recipe.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
         return recipe
 
     def model(self, pooling: str | None = None) -> WSOLModel:

@@ -1,0 +1,67 @@
+"""A run as notebooks use it: recipes, shared trainings, results that are written whole."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from wsolkit.config import RunConfig
+from wsolkit.runs import Run
+
+QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return Run.start(**QUICK, out=str(tmp_path_factory.mktemp("run")))
+
+
+def test_recipe_of_pretrained_networks_is_the_published_one(tmp_path):
+    run = Run(RunConfig.make(weights="imagenet", per_class=200, out=str(tmp_path)))
+    recipe = run.recipe("gap")
+    assert (recipe.batch_size, recipe.lr, recipe.backbone_grad_scale, recipe.nesterov) == (40, 3e-3, 0.1, True)
+    small = Run(RunConfig.make(weights="imagenet", per_class=10, out=str(tmp_path))).recipe("tap")
+    assert small.batch_size == 10 and small.lr == pytest.approx(3e-3 / 4), "160 images: sixteen steps of ten"
+    given = Run(RunConfig.make(weights="imagenet", per_class=10, lr=0.5, batch_size=7, out=str(tmp_path))).recipe("tap")
+    assert (given.batch_size, given.lr) == (7, 0.5)
+
+
+def test_from_scratch_tap_starts_from_gap_and_is_shorter(run):
+    assert run.recipe("tap").epochs == run.config.tap_epochs and run.recipe("gap").epochs == run.config.epochs
+    gap, tap = run.model("gap"), run.model("tap")
+    assert gap.pooling == "gap" and tap.pooling == "tap"
+    assert (run.config.training_folder("gap") / "run.json").exists()
+
+
+def test_a_finished_training_is_loaded_not_repeated(run, capsys):
+    first = run.model("gap").state_dict()
+    capsys.readouterr()
+    again = Run(run.config).model("gap").state_dict()
+    assert "epoch" not in capsys.readouterr().out
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_finish_writes_metrics_last_and_whole(run):
+    result = run.evaluate("cam")
+    path = run.finish("cam", result)
+    content = json.loads(path.read_text())
+    assert content["status"] == "completed" and content["result"]["gt_known_loc"] == result.gt_known_loc
+    assert content["fingerprint"] and content["config"]["backbone"] == "mobilenet_v2"
+    written = {p.name for p in path.parent.iterdir()}
+    assert {"metrics.json", "per_image.csv", "score_maps_test.npz", "score_maps_val.npz", "gallery"} <= written
+    assert path.stat().st_mtime_ns >= max(p.stat().st_mtime_ns for p in path.parent.rglob("*") if p.is_file())
+
+
+def test_gallery_items_belong_to_their_images(run):
+    result = run.evaluate("cam")
+    items = run.gallery_items(result, [3, 0])
+    assert [item["id"] for item in items] == [result.ids[3], result.ids[0]]
+    assert items[0]["pixels"].shape == (48, 48, 3) and items[0]["score_map"].shape == run.maps(result).maps[3].shape
+
+
+def test_parameters_of_a_notebook(monkeypatch, tmp_path):
+    monkeypatch.setenv("WSOLKIT_THREADS", "1")
+    run = Run.of({"epochs": 3, "backbone": "vgg16", "np": object(), "out": str(tmp_path), "__name__": "x"})
+    assert run.config.epochs == 3 and run.config.backbone == "vgg16" and run.config.batch_norm == "yes"
