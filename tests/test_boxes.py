@@ -234,7 +234,7 @@ def test_resize_maps_is_resize_map_for_a_batch():
     assert np.array_equal(batch[1], boxes.resize_map(maps[1], (20, 31)))
 
 
-@pytest.mark.parametrize("bad", [np.full((4, 4), np.nan), np.full((4, 4), 1.5), -np.eye(4)])
+@pytest.mark.parametrize("bad", [np.full((4, 4), 1.5), -np.eye(4)])
 def test_values_outside_the_range_are_refused(bad):
     with pytest.raises(ValueError, match="normalise_map first"):
         iou_curve(bad, [[0, 0, 1, 1]])
@@ -297,3 +297,13 @@ def test_overlap_shares_tell_a_part_from_a_whole():
     assert boxes.overlap_shares([0, 0, 19, 9], truth) == (1.0, 0.5)
     assert boxes.overlap_shares([50, 50, 59, 59], truth) == (1.0, 1.0)
     assert boxes.overlap_shares([20, 20, 29, 29], truth) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_map_with_nan_or_infinity_scores_as_an_empty_one(bad):
+    score_map = np.eye(4)
+    score_map[1, 2] = bad
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        curve = iou_curve(score_map, [[1, 1, 2, 2]], interval=0.5)
+    assert curve.tolist() == iou_curve(np.zeros((4, 4)), [[1, 1, 2, 2]], interval=0.5).tolist() == [0.0, 0.0]

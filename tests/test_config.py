@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit import config as module
-from wsolkit.config import RunConfig, code_state, data_state, notebook_state, project_path
+from wsolkit import staleness as module
+from wsolkit.config import RunConfig, project_path
 from wsolkit.methods import STUDY_METHODS, canonical, method_slug, notebook_of, poolings_of, undefined
+from wsolkit.staleness import code_state, data_state, notebook_state
 
 
 def test_defaults_follow_dataset_and_start_weights():

@@ -86,6 +86,11 @@ def test_without_validation_the_fixed_threshold_is_used(model, birds):
     assert evaluate(model, birds["test"], "rethinking_cam", val=None, pas=False).percentile == 100
 
 
+def test_every_spelling_of_a_method_has_its_protocol(model, birds):
+    result = evaluate(model, birds["test"], "RethinkingCAM", val=None)
+    assert result.method == "rethinking_cam" and result.percentile == 90
+
+
 def test_limit_is_balanced_and_said_so(model, birds):
     result = evaluate(model, birds["test"], "cam", val=birds["val"], limit=8)
     assert result.n_images == 8 and result.n_val == 8

@@ -238,7 +238,31 @@ def test_second_interrupt_kills(tmp_path):
         errors = sweep.run()
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    assert time.time() - begin < 30 and "ended with code -9" in errors["endless"]
+    assert time.time() - begin < 30 and not errors and sweep.outcome["endless"] == "interrupted"
+    assert not list(tmp_path.rglob("failure.json")), "a run that was stopped is not a failed one"
+
+
+def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
+    """SIGKILL of the sweep itself: its runner and the kernel end by themselves."""
+    marker = tmp_path / "kernel.pid"
+    body = f"import os, time, pathlib; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(600)"
+    job = tiny_job(tmp_path, "orphan", body)
+    (job.folder).mkdir(parents=True)
+    (job.folder / "job.json").write_text(json.dumps({
+        "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
+        "done": str(job.done), "fingerprint": "key", "html": str(job.html), "title": "t",
+    }))  # fmt: skip
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'wsolkit.execute', {str(job.folder / 'job.json')!r}], start_new_session=True)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 60
+    while not (marker.exists() and marker.read_text()) and time.time() < deadline:
+        time.sleep(0.1)
+    kernel = int(marker.read_text())
+    parent.kill()
+    parent.wait()
+    while Path(f"/proc/{kernel}").exists() and time.time() < deadline:
+        time.sleep(0.2)
+    assert not Path(f"/proc/{kernel}").exists()
 
 
 def test_unknown_notebook_parameters_are_an_error(tmp_path):
@@ -286,6 +310,11 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         (["--classes", "dodo,scarlet-billed finch"], "class 'dodo'"),
         (["--weights", "absent.pth"], "absent.pth"),
         (["--methods", ","], "at least one method"),
+        (["--schedule", "magic"], "schedule must be"),
+        (["--epochs", "-1"], "epochs must be at least 1"),
+        (["--device", "nowhere"], "unknown device 'nowhere'"),
+        (["--val-share", "1.5"], "val_share must lie"),
+        (["--lr-steps", "a,b"], "lr_steps"),
     ],
 )
 def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, arguments, message):

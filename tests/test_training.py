@@ -122,7 +122,13 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
     (tmp_path / "last.pt").write_bytes(data[: len(data) // 2])
     with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
         wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
+    (tmp_path / "last.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
+        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
     wk.fit(network(), birds("train"), birds("val"), out=tmp_path, resume=False, **SMALL)
+    other = wk.load_dataset("synthetic", "train", size=32, classes=3, per_class=6, seed=5)
+    with pytest.raises(ValueError, match="belongs to another recipe"):
+        wk.fit(network(), other, birds("val"), out=tmp_path, **SMALL)
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other\.pt cannot be read"):
         wk.load_checkpoint(tmp_path / "other.pt")
@@ -155,6 +161,11 @@ def test_backbone_gradients_are_scaled_before_weight_decay(tmp_path, pretrained)
         scale = 0.1 if pretrained and not name.startswith("head.") else 1.0
         expected = before[name] - 0.1 * (scale * gradients[name] + 0.01 * before[name])
         assert torch.allclose(parameter, expected, atol=1e-6), name
+
+
+def test_classes_must_agree():
+    with pytest.raises(ValueError, match="the model has 5 classes"):
+        wk.fit(wk.build_model("mobilenet_v2", 5, weights="none", width=0.25), birds("train"), None, **SMALL)
 
 
 def test_rates():

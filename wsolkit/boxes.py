@@ -170,11 +170,14 @@ def _largest(contours: Sequence[np.ndarray]) -> int:
 
 
 def to_uint8(score_map) -> np.ndarray:
-    """trunc(255 s) of a map in [0, 1] as uint8, computed in float64. ValueError for NaN or values outside [0, 1]."""
+    """trunc(255 s) of a map in [0, 1] as uint8, computed in float64; a map with NaN or infinity is all zeros, as in the
+    published protocol. ValueError for values outside [0, 1]."""
     scores = _two_dimensional(score_map).astype(np.float64)
+    if not np.isfinite(scores).all():
+        return np.zeros(scores.shape, np.uint8)
     low, high = scores.min(), scores.max()
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise ValueError(f"score map values must be in [0, 1] and not NaN, got {low} to {high}: normalise_map first")
+    if low < 0 or high > 1:
+        raise ValueError(f"score map values must lie in [0, 1], but are {low:g} to {high:g}: normalise_map first")
     return (scores * 255).astype(np.uint8)
 
 
@@ -234,7 +237,7 @@ class ContourBoxes:
     """The contour boxes of one score map at any threshold, corners as wsolevaluation's.
 
     Each distinct mask is traced once: a uint8 map has at most 256 of them, whatever the number of thresholds and rules.
-    score_map: (H, W) in [0, 1] without NaN, taken as is (`prepare_map` makes one). Not for use by two threads at once.
+    score_map: (H, W) in [0, 1], taken as is (`prepare_map` makes one). Not for use by two threads at once.
     """
 
     def __init__(self, score_map):

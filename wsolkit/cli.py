@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -54,9 +55,10 @@ def _run_options(function):
 
 def _config(options: dict[str, Any], **more: Any) -> RunConfig:
     given = {name: value for name, value in {**options, **more}.items() if value is not None}
+    given.setdefault("out", os.environ.get("WSOLKIT_OUT") or "reports")
     for name in ("root", "out"):  # the command line counts from where the caller stands
-        given[name] = str(Path(given.get(name, "") or ("reports" if name == "out" else "")).expanduser().resolve()) if (
-            given.get(name) or name == "out") else ""  # fmt: skip
+        if given.get(name):
+            given[name] = str(Path(given[name]).expanduser().resolve())
     if given.get("weights") not in (None, "none", "imagenet"):
         given["weights"] = str(Path(given["weights"]).expanduser().resolve())
     return RunConfig.make(**given)
@@ -78,6 +80,8 @@ def _check(config: RunConfig, methods: list[str]) -> None:
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
+    for pooling in ("gap", "tap"):
+        run.recipe(pooling)
     config.training_key("gap")  # reads the weights file
 
 
@@ -146,12 +150,12 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
 
 @cli.command()
-@click.option("--out", default="reports", show_default=True, help="folder of the reports")
-def report(out: str) -> None:
+@click.option("--out", help="folder of the reports (default reports)")
+def report(out: str | None) -> None:
     """Write index.html and results.csv anew from the runs that are there."""
     from .index import write_index
 
-    click.echo(write_index(Path(out).resolve()))
+    click.echo(write_index(Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()))
 
 
 @cli.command()

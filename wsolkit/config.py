@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import os
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from .files import digest
+from .staleness import (
+    SCORING_SOURCES,
+    TRAINING_SOURCES,
+    code_state,
+    data_state,
+    notebook_state,
+    page_state,
+    weights_state,
+)
 
 TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
 PACKAGE = Path(__file__).resolve().parent
-TRAINING_SOURCES = ("data", "models.py", "weights.py", "pooling.py", "training.py")
-PLANNING_SOURCES = (
-    "sweep.py",
-    "execute.py",
-    "cli.py",
-    "index.py",
-    "rows.py",
-    "published.py",
-    "methods.py",
-    "__init__.py",
-)
-SCORING_SOURCES = tuple(
-    sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
-)
-SCORING_SOURCES += ("cams", "data")  # a report is stale when anything but planning and the index changed
 
 # Where a parameter is left empty, the dataset and the start weights decide. Pretrained networks follow the recipe of Bae et
 # al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
@@ -138,6 +129,18 @@ class RunConfig:
             values["stride"] = strides[0]
         if values["stride"] not in strides:
             raise ValueError(f"{backbone} has no stride {values['stride']}; choose from {', '.join(map(str, strides))}")
+        for name, low in (
+            ("limit", 0),
+            ("per_class", 0),
+            ("epochs", 1),
+            ("tap_epochs", 0),
+            ("batch_size", 0),
+            ("size", 8),
+        ):
+            if values.get(name, low) < low:
+                raise ValueError(f"{name} must be at least {low}, but is {values[name]}")
+        if not 0.0 < values.get("val_share", 0.5) < 1.0:
+            raise ValueError(f"val_share must lie strictly between 0 and 1, but is {values['val_share']}")
         for name in ("root", "weights"):
             if values.get(name, "") not in ("", "none", "imagenet"):
                 values[name] = str(project_path(values[name]))
@@ -168,7 +171,7 @@ class RunConfig:
         """Digest of all that one report depends on."""
         trainings = {pooling: self.training_key(pooling) for pooling in poolings}
         return digest({"method": method, "trainings": trainings, "limit": self.limit, "tau": self.tau,
-                       "code": code_state(SCORING_SOURCES),
+                       "code": code_state(SCORING_SOURCES), "page": page_state(),
                        "notebook": notebook_state(notebook)})  # fmt: skip
 
     def starts_from(self, pooling: str) -> str:
@@ -202,7 +205,12 @@ def _convert(name: str, value: Any, default: Any) -> Any:
         return default
     if name == "lr_steps":
         items = value.split(",") if isinstance(value, str) else value
-        return tuple(int(item) for item in items)
+        try:
+            return tuple(int(item) for item in items)
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"parameter 'lr_steps' must be whole numbers separated by commas, but is {value!r}"
+            ) from None
     if name == "batch_norm" and isinstance(value, bool):
         return "yes" if value else "no"
     kind = type(default)
@@ -236,69 +244,3 @@ def notebooks_folder() -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} not found: the notebooks belong to the repository; install it with pip -e")
     return folder
-
-
-@cache
-def code_state(sources: tuple[str, ...]) -> str:
-    """Digest of what the named modules do: comments, layout and docstrings do not count."""
-    total = hashlib.sha256()
-    for source in sources:
-        path = PACKAGE / source
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(
-                    node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef
-                ) and ast.get_docstring(node):
-                    node.body = node.body[1:] or [ast.Pass()]
-            total.update(ast.dump(tree).encode())
-    return total.hexdigest()[:16]
-
-
-def notebook_state(path: Path) -> str:
-    """Digest of a notebook's cells (outputs and metadata do not count)."""
-    import json
-
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return digest([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
-
-
-@cache
-def data_state(root: str) -> str:
-    """Digest of names, sizes and modification times of all files below a dataset's root; "" where there is none."""
-    if not root:
-        return ""
-    base = Path(root).resolve()
-    if not base.is_dir():
-        raise FileNotFoundError(f"dataset root '{root}' not found; expected a folder in the dataset's native layout")
-    total = hashlib.sha256()
-    for folder, folders, files in os.walk(base):
-        folders.sort()
-        for name in sorted(files):
-            path = os.path.join(folder, name)
-            info = os.stat(path)
-            total.update(f"{os.path.relpath(path, base)}|{info.st_size}|{info.st_mtime_ns}\n".encode())
-    return total.hexdigest()[:16]
-
-
-@cache
-def weights_state(weights: str) -> str:
-    """Digest of the start weights: a name, or the content of a file."""
-    if weights in ("none", "imagenet"):
-        return weights
-    path = Path(weights)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"weights '{weights}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
-        )
-    with open(path, "rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()[:16] if hasattr(hashlib, "file_digest") else _sha256(file)
-        )
-
-
-def _sha256(file: Any) -> str:
-    total = hashlib.sha256()
-    for block in iter(lambda: file.read(1 << 20), b""):
-        total.update(block)
-    return total.hexdigest()[:16]

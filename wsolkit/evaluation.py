@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -134,6 +137,7 @@ def evaluate(
         if val != "auto":
             raise ValueError(f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
+    method = cams.resolve(method).name  # one spelling: what follows depends on the name
     pas = method == "rethinking_cam" if pas is None else pas
     indices = dataset.spread(limit or None, seed)
     test_maps = localise(model, dataset, method, smooth, indices, **options)
@@ -186,6 +190,11 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._start = torch.cuda.memory_allocated(self.device)
             return self
+        gc.collect()
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # glibc: give freed memory back, or a warm allocator hides growth
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._process = psutil.Process()
         self._start = self._peak = self._process.memory_info().rss
         self._thread = threading.Thread(target=self._watch, daemon=True)

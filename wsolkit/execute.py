@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -20,6 +21,7 @@ from .files import read_json, write_json
 
 def main(arguments: list[str] | None = None) -> int:
     job = read_json((arguments or sys.argv[1:])[0])
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     folder = Path(job["folder"])
     done = Path(job["done"])
     begin = time.time()
@@ -48,6 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
                 error = f"the report could not be written: {_message(caught)}"
                 note_failure(folder, error, job["config"])
     return 1 if error else 0
+
+
+def _end_with(parent: int) -> None:
+    """End when the sweep was killed: nobody would read this result, and a new sweep may write into the same folder.
+    The kernel notices in turn that this process is gone."""
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
 
 
 def run_notebook(notebook: str | Path, output: str | Path, parameters: dict[str, Any]) -> None:

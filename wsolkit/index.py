@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from wsolkit import charts, figures, markup
 from wsolkit.files import atomic_write_text
 from wsolkit.methods import method_slug
 from wsolkit.published import published_table
-from wsolkit.rows import COLUMNS, POINTS, rank, read_rows, write_csv
+from wsolkit.rows import COLUMNS, POINTS, gt_known_on_images_of, rank, read_rows, write_csv
 
 __all__ = ["COLUMNS", "method_slug", "read_rows", "write_index"]
 
@@ -35,6 +34,20 @@ SETTING_NAMES = {
     "width": "width",
     "batch_norm": "batch norm",
 }
+
+
+SAME_TRAINING = (
+    "epochs",
+    "seed",
+    "classes",
+    "per_class",
+    "size",
+    "geometry",
+    "stride",
+    "width",
+    "weights",
+    "val_share",
+)
 
 
 def number(value: float | None, digits: int = 1) -> str:
@@ -97,31 +110,16 @@ def _deltas(row: dict, members: list[dict]) -> list[tuple[str, str]]:
     deltas, value = [], row["gt_known_loc"]
     cam = next((other for other in members if other["method"] == "cam"), None)
     if value is not None and cam is not None and cam["gt_known_loc"] is not None and row["method"] != "cam":
-        if row["n_images"] == cam["n_images"]:
+        if any(row["config"].get(name) != cam["config"].get(name) for name in SAME_TRAINING):
+            deltas.append(("other settings", "than cam: not compared"))
+        elif row["n_images"] == cam["n_images"]:
             deltas.append((signed(value - cam["gt_known_loc"]), "to cam"))
-        elif (plain := _on_the_same_images(row, cam)) is not None:
+        elif (plain := gt_known_on_images_of(row, cam)) is not None:
             deltas.append((signed(value - plain), "to cam on these images"))
     box = row["result"]["centre_box"].get("gt_known_loc")
     if value is not None and box is not None:
         deltas.append((signed(value - box), "to centre box"))
     return deltas
-
-
-def _on_the_same_images(row: dict, cam: dict) -> float | None:
-    """Plain CAM's GT-known Loc on the images that `row` used, from the per-image files; None where they do not tell."""
-    try:
-        used, found = (
-            {line["id"]: line["localised"] == "True" for line in csv.DictReader(_per_image(Path(one["source"]).parent))}
-            for one in (row, cam)
-        )
-    except (OSError, KeyError):
-        return None
-    hits = [found[name] for name in used if name in found]
-    return 100 * sum(hits) / len(hits) if hits and len(hits) == len(used) else None
-
-
-def _per_image(folder: Path) -> list[str]:
-    return (folder / "per_image.csv").read_text(encoding="utf-8").splitlines()
 
 
 def _centre_boxes(rows: list[dict], backbones: list[str], full: int) -> list[dict | None]:

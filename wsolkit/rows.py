@@ -181,3 +181,20 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     writer.writerow(COLUMNS)
     writer.writerows([_cell(row[name]) for name in COLUMNS] for row in rows)
     atomic_write_text(path, buffer.getvalue())
+
+
+def gt_known_on_images_of(row: dict, cam: dict) -> float | None:
+    """Plain CAM's GT-known Loc on the images that `row` used, from the per-image files; None where they do not tell."""
+    try:
+        used, found = (
+            {line["id"]: line["localised"] == "True" for line in csv.DictReader(_per_image(Path(one["source"]).parent))}
+            for one in (row, cam)
+        )
+    except (OSError, KeyError):
+        return None
+    hits = [found[name] for name in used if name in found]
+    return 100 * sum(hits) / len(hits) if hits and len(hits) == len(used) else None
+
+
+def _per_image(folder: Path) -> list[str]:
+    return (folder / "per_image.csv").read_text(encoding="utf-8").splitlines()

@@ -43,7 +43,7 @@ class Run:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.started = time.time()
-        self.device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.device = _device(config.device)
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
         self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps]]] = {}
@@ -193,6 +193,16 @@ class Run:
     def with_changes(self, **changes: Any) -> Run:
         """A second run that differs in some parameters, for experiments."""
         return Run(replace(self.config, **changes))
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"unknown device '{name}'; choose cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
+    return device
 
 
 def versions() -> dict[str, str]:

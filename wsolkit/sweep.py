@@ -120,6 +120,7 @@ class Sweep:
         self.processes: set[subprocess.Popen] = set()
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
         self.stopping = False
+        self.killed = False
 
     def run(self) -> dict[str, str]:
         """Run what is stale; returns the error of every job that did not end well."""
@@ -148,7 +149,7 @@ class Sweep:
                         self.say("stopping: no new run is started; press Ctrl-C again to kill the running ones")
                     self.stopping = True
                     waiting.clear()
-        return {name: error for name, error in self.outcome.items() if error}
+        return {name: error for name, error in self.outcome.items() if error and error != "interrupted"}
 
     def _submit(self, pool: ThreadPoolExecutor, waiting: list[Job], running: dict[Future, Job]) -> None:
         for job in list(waiting):
@@ -189,7 +190,10 @@ class Sweep:
             code = process.wait()
             self.processes.discard(process)
         error = ""
-        if code:
+        if code and self.killed:
+            (job.folder / "failure.json").unlink(missing_ok=True)  # nothing is wrong with this run: it was stopped
+            error = "interrupted"
+        elif code:
             failure = job.folder / "failure.json"
             if not failure.exists():
                 note_failure(job.folder, f"the process ended with code {code}; see {log}", job.config)
@@ -199,10 +203,11 @@ class Sweep:
     def _record(self, job: Job, outcome: tuple[str, float]) -> None:
         error, seconds = outcome
         self.outcome[job.name] = error
-        word = f"FAILED {error.splitlines()[-1][:200]}" if error else "done"
+        word = "done" if not error else error if error == "interrupted" else f"FAILED {error.splitlines()[-1][:200]}"
         self.say(f"[{len(self.outcome)}/{len(self.jobs)}] {job.name}  {seconds:.0f} s  {word}")
 
     def kill(self) -> None:
+        self.killed = True
         for process in list(self.processes):
             try:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -243,7 +248,10 @@ def run_sweep(
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
             index = write_index(config.out_folder)
-    say(f"{len(todo)} runs in {time.time() - begin:.0f} s" + (f", {len(errors)} failed" if errors else ""))
+    say(
+        f"{len(sweep.outcome)} of {len(todo)} runs in {time.time() - begin:.0f} s"
+        + (f", {len(errors)} failed" if errors else "")
+    )
     say(f"index: {index}")
     return 130 if sweep.stopping else int(bool(errors))
 

@@ -95,7 +95,13 @@ def fit(
     recipe = Recipe(**{**asdict(recipe or Recipe()), **changes})
     device = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(device)
-    identity = digest({"recipe": asdict(recipe), "model": model.spec, "train": train.ids, "classes": train.classes,
+    if model.num_classes != len(train.classes):
+        raise ValueError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
+    if len(train) < 2:
+        raise ValueError(f"{train} is too small to train on: two images at least")
+    # boxes stand in for the pictures (they are never trained on): drawings of another seed have other boxes
+    data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
+    identity = digest({"recipe": asdict(recipe), "model": model.spec, "data": data, "classes": train.classes,
                        "geometry": asdict(train.geometry), "start": _fingerprint(model)})  # fmt: skip
     optimiser = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
@@ -217,7 +223,7 @@ def _read(path: Path) -> dict:
             raise ValueError("not a checkpoint of this package")
         return content
     except Exception as error:  # a truncated or foreign file fails in many ways
-        raise ValueError(f"checkpoint {path} cannot be read ({str(error).splitlines()[0][:150]}); "
+        raise ValueError(f"checkpoint {path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0][:150]}); "
                          "delete it and train again") from error  # fmt: skip
 
 

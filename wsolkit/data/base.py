@@ -218,6 +218,8 @@ class WSOLDataset(Dataset):
 
     def spread(self, n: int | None, seed: int = 0) -> np.ndarray:
         """(min(n, N),) indices in a seeded order that takes the classes in turn, so any beginning of it is balanced."""
+        if n is not None and n < 1:
+            raise ValueError(f"the number of images must be at least 1, but is {n}")
         rng = np.random.default_rng([seed, 77])
         queues = [rng.permutation(np.flatnonzero(self.labels == label)).tolist() for label in np.unique(self.labels)]
         order: list[int] = []

@@ -1,0 +1,112 @@
+"""Digests of what a result was made from: code, notebooks, page templates, data files, start weights. No torch here."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from .files import digest
+
+PACKAGE = Path(__file__).resolve().parent
+TRAINING_SOURCES = (
+    *(f"data/{name}.py" for name in ("__init__", "annotations", "base", "cub", "synthetic", "tiny_imagenet")),
+    *("models.py", "weights.py", "pooling.py", "training.py"),
+)
+PLANNING_SOURCES = (
+    "sweep.py",
+    "execute.py",
+    "cli.py",
+    "index.py",
+    "rows.py",
+    "published.py",
+    "methods.py",
+    "__init__.py",
+)
+SCORING_SOURCES = tuple(
+    sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
+)
+SCORING_SOURCES += ("cams", *TRAINING_SOURCES[:6])  # a report is stale when anything but planning and the index changed
+NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
+
+
+@cache
+def code_state(sources: tuple[str, ...]) -> str:
+    """Digest of what the named modules do: comments, layout and docstrings do not count."""
+    total = hashlib.sha256()
+    for source in sources:
+        path = PACKAGE / source
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if isinstance(
+                    node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef
+                ) and ast.get_docstring(node):
+                    node.body = node.body[1:] or [ast.Pass()]
+            total.update(ast.dump(tree).encode())
+    return total.hexdigest()[:16]
+
+
+@cache
+def page_state() -> str:
+    """Digest of the style and the templates of report pages."""
+    total = hashlib.sha256()
+    for path in sorted([*PACKAGE.glob("*.css"), *PACKAGE.glob("*.j2")]):
+        if path.name != "index.html.j2":  # the index is written anew by every sweep
+            total.update(path.read_bytes())
+    return total.hexdigest()[:16]
+
+
+def notebook_state(path: Path) -> str:
+    """Digest of a notebook's cells (outputs and metadata do not count)."""
+    import json
+
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return digest([[cell["cell_type"], "".join(cell["source"])] for cell in cells])
+
+
+@cache
+def data_state(root: str) -> str:
+    """Digest of names, sizes and modification times of all files below a dataset's root; "" where there is none."""
+    if not root:
+        return ""
+    base = Path(root).resolve()
+    base = next(
+        (base / name for name in NATIVE_FOLDERS if (base / name).is_dir()), base
+    )  # a parent folder is a root too
+    if not base.is_dir():
+        raise FileNotFoundError(f"dataset root '{root}' not found; expected a folder in the dataset's native layout")
+    total = hashlib.sha256()
+    for folder, folders, files in os.walk(base):
+        folders.sort()
+        for name in sorted(files):
+            path = os.path.join(folder, name)
+            info = os.stat(path)
+            total.update(f"{os.path.relpath(path, base)}|{info.st_size}|{info.st_mtime_ns}\n".encode())
+    return total.hexdigest()[:16]
+
+
+@cache
+def weights_state(weights: str) -> str:
+    """Digest of the start weights: a name, or the content of a file."""
+    if weights in ("none", "imagenet"):
+        return weights
+    path = Path(weights)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights '{weights}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
+        )
+    with open(path, "rb") as file:
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()[:16] if hasattr(hashlib, "file_digest") else _sha256(file)
+        )
+
+
+def _sha256(file: Any) -> str:
+    total = hashlib.sha256()
+    for block in iter(lambda: file.read(1 << 20), b""):
+        total.update(block)
+    return total.hexdigest()[:16]
