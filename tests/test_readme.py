@@ -16,7 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
 
-@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", TEXT, re.S), ids=lambda text: text.split("\n")[2][:20])
+@pytest.mark.parametrize(
+    "block", re.findall(r"```python\n(.*?)```", TEXT, re.S), ids=lambda text: text.split("\n")[2][:20]
+)
 def test_python_blocks_run(block, tmp_path):
     done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -282,7 +281,7 @@ def test_plan_orders_trainings_before_reports(tmp_path):
     tap = next(job for job in jobs if job.name.endswith("train tap"))
     assert tap.needs == ("synthetic/vgg16/train gap",), "from scratch, TAP starts from the GAP network"
     assert all(job.parameters["limit"] == (7 if "++" in job.name else 0) for job in jobs)
-    pretrained = replace(config, weights="imagenet")
+    pretrained = RunConfig.make(weights="imagenet", out=str(tmp_path))
     assert all(
         not job.needs for job in plan(pretrained, ["resnet18"], ["rethinking_cam"], {})[0] if "train" in job.name
     )
