@@ -46,7 +46,6 @@ class Recipe:
     schedule: str = "step"
     lr_steps: tuple[int, ...] = (60, 120, 180)
     warmup_epochs: int = 0
-    clip_norm: float = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -165,8 +164,6 @@ def _train_epoch(model, optimiser, train, recipe, epoch, device) -> tuple[float,
                 for parameter in pretrained:
                     if parameter.grad is not None:
                         parameter.grad.mul_(recipe.backbone_grad_scale)
-            if recipe.clip_norm > 0:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
             optimiser.step()
             total += float(loss.detach()) * len(labels)
             right += int((logits.detach().argmax(1) == labels).sum())
