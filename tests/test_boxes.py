@@ -33,23 +33,6 @@ def naive_iou(a, b) -> float:
     return len(pixels[0] & pixels[1]) / len(pixels[0] | pixels[1])
 
 
-def naive_curve(score_map, gt_boxes, interval, contours, percentile=100):
-    u8 = (score_map.astype(np.float64) * 255).astype(np.uint8)
-    height, width = u8.shape
-    curve = []
-    for tau in np.arange(0, 1, interval):
-        mask = (u8 > int(tau * np.percentile(u8, percentile))).astype(np.uint8)
-        found = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
-        if contours == "largest" and len(found):
-            found = [max(found, key=cv2.contourArea)]
-        estimated = []
-        for contour in found:
-            x, y, w, h = cv2.boundingRect(contour)
-            estimated.append([x, y, min(x + w, width - 1), min(y + h, height - 1)])
-        curve.append(max(naive_iou(box, truth) for box in estimated or [[0, 0, 0, 0]] for truth in gt_boxes))
-    return np.array(curve)
-
-
 # ------------------------------------------------------------------------------------------- reference vectors
 
 
@@ -81,20 +64,6 @@ def test_boxes_by_percentile_equal_the_reference():
     assert np.array_equal(boxes.extract_boxes(data["pas_cams"], theta, percentile), data["pas_boxes_xyxy"][12:24])
 
 
-# ------------------------------------------------------------------------------------------- naive implementation
-
-
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("contours", ["all", "largest"])
-@pytest.mark.parametrize("percentile", [100, 90])
-def test_curve_equals_a_naive_one(seed, contours, percentile):
-    score_map = smooth_map(seed) if seed < 4 else np.random.default_rng(seed).random((9, 13))
-    gt_boxes = [[3, 4, 8, 6], [1, 0, 12, 8]] if seed >= 4 else [[5, 4, 20, 17], [0, 0, 3, 23]]
-    expected = naive_curve(score_map, gt_boxes, 0.02, contours, percentile)
-    assert np.array_equal(iou_curve(score_map, gt_boxes, 0.02, contours, percentile), expected)
-    assert expected.max() > 0.1  # the comparison would be empty otherwise
-
-
 def test_iou_by_counting_pixels():
     corners = np.random.default_rng(0).integers(0, 9, (40, 2, 2))
     random_boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
@@ -124,7 +93,7 @@ def test_ring_counts_the_holes_box():
     hole = [[6, 6, 14, 14]]  # its boundary runs on the ring: grown by one pixel, and the corner convention adds one
     assert iou_curve(ring, hole, contours="all").max() == 1.0
     assert iou_curve(ring, hole, contours="largest").max() == 81 / 17**2
-    found, largest = ContourBoxes(ring).at_level(100)
+    found, largest = boxes.contour_boxes(ring)
     assert sorted(found.tolist()) == [[2, 2, 18, 18], [6, 6, 14, 14]]
     assert found[largest].tolist() == [2, 2, 18, 18]
 
@@ -225,13 +194,6 @@ def test_torch_and_float32_maps_are_welcome():
     tensor = torch.tensor(score_map, requires_grad=True)
     assert np.array_equal(iou_curve(tensor, torch.tensor([[5, 4, 20, 17]])), expected)
     assert normalise_map(tensor.to(torch.bfloat16)).max() == 1.0
-
-
-def test_resize_maps_is_resize_map_for_a_batch():
-    maps = np.random.default_rng(0).random((3, 5, 6)).astype(np.float32)
-    batch = boxes.resize_maps(torch.from_numpy(maps), (20, 31))
-    assert batch.shape == (3, 20, 31) and batch.dtype == np.float32
-    assert np.array_equal(batch[1], boxes.resize_map(maps[1], (20, 31)))
 
 
 @pytest.mark.parametrize("bad", [np.full((4, 4), 1.5), -np.eye(4)])

@@ -8,36 +8,21 @@ corners that are one pixel larger than that, and differ from each other at the f
 - RethinkingCAM (Bae, Noh, Kim, ECCV 2020) uses `x + w` unclamped, so that a box may end at W; so does `extract_box`.
 
 Their answers to an empty mask differ too: the point [0, 0, 0, 0] there (a miss), the full frame [0, 0, W, H] here.
-Neither is "mended", so that numbers stay comparable with published ones. The module needs numpy and OpenCV, no torch.
+Neither is "mended", so that numbers stay comparable with published ones. The module needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import cv2
 import numpy as np
 
+from .component_tree import best_ious, largest_boxes
+from .preparation import one_map, as_numpy, frame, normalise_map, prepare_map, resize_map, to_uint8  # noqa: F401
+
 CONTOURS = ("all", "largest")
-
-
-def as_numpy(array) -> np.ndarray:
-    """A numpy view or copy of an array, list or torch tensor (any device; bfloat16 becomes float32)."""
-    if hasattr(array, "detach"):
-        array = array.detach().cpu()
-        if str(array.dtype) == "torch.bfloat16":
-            array = array.float()
-        return array.numpy()
-    return np.asarray(array)
-
-
-def frame(size: int | Sequence[int]) -> tuple[int, int]:
-    """`size` as (H, W): an int is a square. ValueError when it is neither an int nor two positive ints."""
-    height, width = (size, size) if np.ndim(size) == 0 else size
-    if int(height) != height or int(width) != width or height < 1 or width < 1:
-        raise ValueError(f"size is a positive int or a pair (H, W) of them, got {size}")
-    return int(height), int(width)
 
 
 @lru_cache(maxsize=16)
@@ -48,62 +33,6 @@ def thresholds(interval: float = 0.001) -> np.ndarray:
     taus = np.arange(0, 1, interval)
     taus.setflags(write=False)
     return taus
-
-
-# ------------------------------------------------------------------------------------------------ score maps
-
-
-def normalise_map(score_map) -> np.ndarray:
-    """Min-max a score map (any shape, any real dtype) to [0, 1] float64; constant or not finite: all zeros."""
-    scores = as_numpy(score_map).astype(np.float64)
-    if scores.size == 0:
-        raise ValueError(f"a score map needs at least one pixel, got shape {scores.shape}")
-    low, high = scores.min(), scores.max()  # NaN anywhere makes both NaN
-    if not (np.isfinite(low) and np.isfinite(high)) or low == high:
-        return np.zeros_like(scores)
-    return np.clip((scores - low) / (high - low), 0.0, 1.0)
-
-
-def resize_map(score_map, size: int | Sequence[int]) -> np.ndarray:
-    """Cubic resize of a score map (h, w) to `size` (int or (H, W)), float32 (float64 when the map is).
-
-    Cubic interpolation overshoots: the result may leave the map's range, so min-max comes after it.
-    """
-    scores = _two_dimensional(score_map)
-    height, width = frame(size)
-    if scores.dtype != np.float64:
-        scores = scores.astype(np.float32)
-    return cv2.resize(np.ascontiguousarray(scores), (width, height), interpolation=cv2.INTER_CUBIC)
-
-
-def resize_maps(score_maps, size: int | Sequence[int]) -> np.ndarray:
-    """`resize_map` for a batch: (B, h, w) -> (B, H, W)."""
-    maps = as_numpy(score_maps)
-    if maps.ndim != 3:
-        raise ValueError(f"resize_maps expects shape (B, h, w), got {maps.shape}; one map goes to resize_map")
-    dtype = np.float64 if maps.dtype == np.float64 else np.float32
-    resized = np.empty((len(maps), *frame(size)), dtype)
-    for index, score_map in enumerate(maps):
-        resized[index] = resize_map(score_map, size)
-    return resized
-
-
-def prepare_map(score_map, size: int | Sequence[int]) -> np.ndarray:
-    """Score map (h, w) -> cubic resize to `size` -> min-max: (H, W) float64 in [0, 1], what `iou_curve` takes.
-
-    A constant map gives zeros even where the resize's rounding (1e-8) would make it look structured.
-    """
-    scores = _two_dimensional(score_map)
-    if not np.isfinite(scores).all() or scores.min() == scores.max():
-        return np.zeros(frame(size))
-    return normalise_map(resize_map(scores, size))
-
-
-def _two_dimensional(score_map) -> np.ndarray:
-    scores = as_numpy(score_map)
-    if scores.ndim != 2 or scores.size == 0:
-        raise ValueError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")
-    return scores
 
 
 # ------------------------------------------------------------------------------------------------ boxes
@@ -158,27 +87,18 @@ def _box_rows(boxes) -> np.ndarray:
     return rows.astype(np.int64 if rows.dtype.kind in "iub" else np.float64)
 
 
-def _contours(mask: np.ndarray) -> Sequence[np.ndarray]:
-    """Outer and hole boundaries of a uint8 mask; [-2] is the list of contours in every OpenCV version (3, 4 and 5)."""
-    return cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]
+def contour_boxes(mask) -> tuple[np.ndarray, int]:
+    """All contours of one mask (H, W), boolean or 0 / nonzero, outer and hole boundaries, by OpenCV: boxes (n, 4) int64
+    [x, y, x + w, y + h] and the index of the one with the largest area, -1 when there is none.
 
-
-def _largest(contours: Sequence[np.ndarray]) -> int:
-    """Index of the contour with the largest area, the first of equals (one-pixel-wide shapes all have area 0)."""
+    Of equal areas (one-pixel-wide shapes all have area 0) it is the first in OpenCV's order.
+    """
+    mask = np.ascontiguousarray(one_map(mask) != 0).view(np.uint8)
+    contours = cv2.findContours(mask, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[-2]  # [-2] in every version (3, 4, 5)
+    boxes = np.array([cv2.boundingRect(contour) for contour in contours], np.int64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
     areas = [cv2.contourArea(contour) for contour in contours]
-    return areas.index(max(areas))
-
-
-def to_uint8(score_map) -> np.ndarray:
-    """trunc(255 s) of a map in [0, 1] as uint8, computed in float64; a map with NaN or infinity is all zeros, as in the
-    published protocol. ValueError for values outside [0, 1]."""
-    scores = _two_dimensional(score_map).astype(np.float64)
-    if not np.isfinite(scores).all():
-        return np.zeros(scores.shape, np.uint8)
-    low, high = scores.min(), scores.max()
-    if low < 0 or high > 1:
-        raise ValueError(f"score map values must lie in [0, 1], but are {low:g} to {high:g}: normalise_map first")
-    return (scores * 255).astype(np.uint8)
+    return boxes, areas.index(max(areas)) if areas else -1
 
 
 def threshold_value(u8: np.ndarray, threshold: float, percentile: float = 100.0) -> int:
@@ -195,11 +115,8 @@ def _reference_value(u8: np.ndarray, percentile: float) -> float:
 def mask_to_box(mask) -> np.ndarray | None:
     """Box [x, y, x + w, y + h] (RethinkingCAM's corners, not clamped) of a mask's largest contour, (4,) int64; the mask
     (H, W) is boolean or 0 / nonzero. None when it is empty."""
-    contours = _contours(np.ascontiguousarray(_two_dimensional(mask) != 0).view(np.uint8))
-    if not contours:
-        return None
-    x, y, w, h = cv2.boundingRect(contours[_largest(contours)])
-    return np.array([x, y, x + w, y + h], np.int64)
+    boxes, largest = contour_boxes(mask)
+    return None if largest < 0 else boxes[largest]
 
 
 def extract_box(
@@ -213,7 +130,7 @@ def extract_box(
     `return_empty=True` the answer is (box, was the mask empty), so that such images can be counted.
     On a sparse map the percentile is 0 and every nonzero pixel is kept. Source: Bae, Noh, Kim, ECCV 2020, section 3.3.
     """
-    u8 = to_uint8(prepare_map(score_map, _two_dimensional(score_map).shape if size is None else size))
+    u8 = to_uint8(prepare_map(score_map, one_map(score_map).shape if size is None else size))
     box = mask_to_box(u8 > threshold_value(u8, threshold, percentile))
     empty = box is None
     if empty:
@@ -234,35 +151,26 @@ def extract_boxes(
 
 
 class ContourBoxes:
-    """The contour boxes of one score map at any threshold, corners as wsolevaluation's.
+    """The contour boxes of one score map at every threshold, corners as wsolevaluation's.
 
-    Each distinct mask is traced once: a uint8 map has at most 256 of them, whatever the number of thresholds and rules.
-    score_map: (H, W) in [0, 1], taken as is (`prepare_map` makes one). Not for use by two threads at once.
+    A uint8 map has at most 256 masks, whatever the number of thresholds and rules; `component_tree` finds the boxes of
+    all of them in one pass. score_map: (H, W) in [0, 1], taken as is (`prepare_map` makes one).
     """
 
     def __init__(self, score_map):
         self.u8 = np.ascontiguousarray(to_uint8(score_map))
-        self.shape = self.u8.shape
-        # Two levels make the same mask exactly when the same number of pixels lies at or below them.
-        self._below = np.cumsum(np.bincount(self.u8.ravel(), minlength=256))
-        self._traced: dict[int, tuple[np.ndarray, int]] = {}
 
-    def at_level(self, level: int) -> tuple[np.ndarray, int]:
-        """Boxes (n, 4) int64 of all contours of `u8 > level` and the index of the largest; n = 0, -1: empty mask."""
-        key = int(self._below[level])
-        if key not in self._traced:
-            _, mask = cv2.threshold(self.u8, float(level), 255, cv2.THRESH_BINARY)
-            contours = _contours(mask)
-            boxes = np.array([cv2.boundingRect(contour) for contour in contours], np.int64).reshape(-1, 4)
-            boxes[:, 2:] += boxes[:, :2]
-            np.minimum(boxes[:, 2:], [self.shape[1] - 1, self.shape[0] - 1], out=boxes[:, 2:])
-            self._traced[key] = boxes, (_largest(contours) if contours else -1)
-        return self._traced[key]
+    @cached_property
+    def largest(self) -> np.ndarray:
+        """(256, 4) int64: the box of the largest contour of `u8 > t` in row t, the point [0, 0, 0, 0] if there is none."""
+        height, width = self.u8.shape
+        boxes = largest_boxes(self.u8)
+        return np.clip(boxes, 0, [width - 1, height - 1] * 2)
 
     def box(self, threshold: float, percentile: float = 100.0) -> np.ndarray | None:
         """The largest contour's box (4,) int64 at one threshold, or None when the mask is empty."""
-        boxes, largest = self.at_level(threshold_value(self.u8, threshold, percentile))
-        return None if largest < 0 else boxes[largest]
+        level = threshold_value(self.u8, threshold, percentile)
+        return None if level >= self.u8.max() else self.largest[level]
 
     def curve(self, gt_boxes, interval=0.001, contours: str = "all", percentile: float = 100.0) -> np.ndarray:
         """See `iou_curve`."""
@@ -270,21 +178,9 @@ class ContourBoxes:
             raise ValueError(f"contours is one of {', '.join(CONTOURS)}, got {contours!r}")
         truths = ground_truth(gt_boxes)
         levels = (thresholds(interval) * _reference_value(self.u8, percentile)).astype(np.int64)
-        _, first, inverse = np.unique(self._below[levels], return_index=True, return_inverse=True)
-        groups = []
-        for level in levels[first]:
-            boxes, largest = self.at_level(int(level))
-            if largest < 0:
-                boxes = np.zeros((1, 4), np.int64)
-            elif contours == "largest":
-                boxes = boxes[largest : largest + 1]
-            groups.append(boxes)
-        starts = np.cumsum([0] + [len(boxes) for boxes in groups[:-1]])
-        stacked = np.concatenate(groups)
-        best = np.zeros(len(stacked))
-        for truth in truths:  # one at a time: a noisy map has a million boxes, and memory stays that of one column
-            np.maximum(best, iou(stacked, truth)[:, 0], out=best)
-        return np.maximum.reduceat(best, starts)[inverse]
+        if contours == "all":
+            return best_ious(self.u8, truths.astype(np.float64))[levels]
+        return iou(self.largest, truths).max(axis=1)[levels]
 
 
 def iou_curve(

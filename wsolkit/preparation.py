@@ -1,0 +1,107 @@
+"""Score maps made ready for scoring: cubic resize, min-max, 256 grey levels. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from .compiled import compiled
+
+
+def as_numpy(array) -> np.ndarray:
+    """A numpy view or copy of an array, list or torch tensor (any device; bfloat16 becomes float32)."""
+    if hasattr(array, "detach"):
+        array = array.detach().cpu()
+        if str(array.dtype) == "torch.bfloat16":
+            array = array.float()
+        return array.numpy()
+    return np.asarray(array)
+
+
+def frame(size: int | Sequence[int]) -> tuple[int, int]:
+    """`size` as (H, W): an int is a square. ValueError when it is neither an int nor two positive ints."""
+    height, width = (size, size) if np.ndim(size) == 0 else size
+    if int(height) != height or int(width) != width or height < 1 or width < 1:
+        raise ValueError(f"size is a positive int or a pair (H, W) of them, got {size}")
+    return int(height), int(width)
+
+
+def normalise_map(score_map) -> np.ndarray:
+    """Min-max a score map (any shape, any real dtype) to [0, 1] float64; constant or not finite: all zeros."""
+    scores = np.array(as_numpy(score_map), np.float64, order="C")
+    if scores.size == 0:
+        raise ValueError(f"a score map needs at least one pixel, got shape {scores.shape}")
+    _min_max(scores.reshape(1, 1, -1))
+    return scores
+
+
+def resize_map(score_map, size: int | Sequence[int]) -> np.ndarray:
+    """Cubic resize of a score map (h, w) to `size` (int or (H, W)), float32 (float64 when the map is).
+
+    Cubic interpolation overshoots: the result may leave the map's range, so min-max comes after it.
+    """
+    scores = one_map(score_map)
+    height, width = frame(size)
+    if scores.dtype != np.float64:
+        scores = scores.astype(np.float32)
+    return cv2.resize(np.ascontiguousarray(scores), (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def prepare_map(score_map, size: int | Sequence[int]) -> np.ndarray:
+    """Score map (h, w) -> cubic resize to `size` -> min-max: (H, W) float64 in [0, 1], what `iou_curve` takes.
+
+    A constant map gives zeros even where the resize's rounding (1e-8) would make it look structured.
+    """
+    return prepare_maps([score_map], size)[0]
+
+
+def prepare_maps(score_maps: Sequence, size: int | Sequence[int]) -> np.ndarray:
+    """`prepare_map` for a set: an array (B, h, w), or B maps of any shapes -> (B, H, W) float64.
+
+    The resize is one OpenCV call per map: as the channels of one picture they would be faster, but differ from the
+    published protocol's maps in the last bits.
+    """
+    prepared = np.zeros((len(score_maps), *frame(size)))
+    for index, score_map in enumerate(score_maps):
+        scores = one_map(score_map)
+        if np.isfinite(scores).all() and scores.min() != scores.max():
+            prepared[index] = resize_map(scores, size)
+    _min_max(prepared)
+    return prepared
+
+
+@compiled
+def _min_max(maps):
+    """Min-max each of (B, H, W) float64 maps in place; constant or not finite: zeros."""
+    for index in range(len(maps)):
+        scores = maps[index].reshape(-1)
+        low = high = scores[0]
+        finite = True
+        for value in scores:
+            finite &= np.isfinite(value)
+            low, high = min(low, value), max(high, value)
+        span = high - low
+        for place in range(len(scores)):
+            known = finite and span > 0 and np.isfinite(span)
+            scores[place] = (scores[place] - low) / span if known else 0.0
+
+
+def one_map(score_map) -> np.ndarray:
+    scores = as_numpy(score_map)
+    if scores.ndim != 2 or scores.size == 0:
+        raise ValueError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")
+    return scores
+
+
+def to_uint8(score_map) -> np.ndarray:
+    """trunc(255 s) of a map in [0, 1] as uint8, computed in float64; a map with NaN or infinity is all zeros, as in the
+    published protocol. ValueError for values outside [0, 1]."""
+    scores = one_map(score_map).astype(np.float64)
+    if not np.isfinite(scores).all():
+        return np.zeros(scores.shape, np.uint8)
+    low, high = scores.min(), scores.max()
+    if low < 0 or high > 1:
+        raise ValueError(f"score map values must lie in [0, 1], but are {low:g} to {high:g}: normalise_map first")
+    return (scores * 255).astype(np.uint8)
