@@ -95,7 +95,7 @@ def test_limit_is_balanced_and_said_so(model, birds):
     result = evaluate(model, birds["test"], "cam", val=birds["val"], limit=8)
     assert result.n_images == 8 and result.n_val == 8
     assert np.bincount(result.labels).tolist() == [2, 2, 2, 2]
-    assert "8 of 16" in result.protocol["images"]
+    assert "8 of 16" in result.conditions["images"]
 
 
 def test_ground_truth_class_is_used_where_the_network_is_wrong(model, birds):
@@ -125,7 +125,7 @@ def test_undefined_method_says_why(birds):
 def test_centre_crop_geometry_is_an_option(model):
     test = wk.load_dataset("synthetic", "test", classes=4, per_class=2, geometry="crop")
     result = evaluate(model, test, "cam", val=None)
-    assert "centre crop" in result.protocol["input"] and result.n_images == 8
+    assert "centre crop" in result.conditions["input"] and result.n_images == 8
 
 
 def test_peak_memory_sees_a_large_array():

@@ -77,7 +77,8 @@ def result(gt=70.0, n=300, seconds=0.02):
         "intervals": {"gt_known_loc": [gt - 5, gt + 5], "centre_box": [36.0, 46.0]},
         "seconds_per_image": seconds,
         "peak_memory_mb": 512.5,
-        "protocol": {"geometry": "resize", "maps": "ground-truth class"},
+        "protocol": "wsolevaluation",
+        "conditions": {"geometry": "resize", "maps": "ground-truth class"},
     }
 
 

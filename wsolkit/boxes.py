@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 
 from .component_tree import best_ious, largest_boxes
-from .preparation import one_map, as_numpy, frame, normalise_map, prepare_map, resize_map, to_uint8  # noqa: F401
+from .preparation import as_numpy, frame, normalise_map, one_map, prepare_map, resize_map, to_uint8  # noqa: F401
 
 CONTOURS = ("all", "largest")
 
@@ -130,12 +130,18 @@ def extract_box(
     `return_empty=True` the answer is (box, was the mask empty), so that such images can be counted.
     On a sparse map the percentile is 0 and every nonzero pixel is kept. Source: Bae, Noh, Kim, ECCV 2020, section 3.3.
     """
-    u8 = to_uint8(prepare_map(score_map, one_map(score_map).shape if size is None else size))
-    box = mask_to_box(u8 > threshold_value(u8, threshold, percentile))
-    empty = box is None
-    if empty:
-        box = np.array([0, 0, u8.shape[1], u8.shape[0]], np.int64)
+    prepared = prepare_map(score_map, one_map(score_map).shape if size is None else size)
+    box, empty = box_of_prepared(prepared, threshold, percentile)
     return (box, empty) if return_empty else box
+
+
+def box_of_prepared(score_map, threshold: float, percentile: float) -> tuple[np.ndarray, bool]:
+    """`extract_box` of a map (H, W) in [0, 1] that is taken as it is: (box, was the mask empty)."""
+    u8 = to_uint8(score_map)
+    box = mask_to_box(u8 > threshold_value(u8, threshold, percentile))
+    if box is None:
+        return np.array([0, 0, u8.shape[1], u8.shape[0]], np.int64), True
+    return box, False
 
 
 def extract_boxes(

@@ -25,8 +25,17 @@ def _plain(text: str) -> str:
     return f" {text}" if str(text).startswith("_") else str(text)
 
 
+def _pair(name: str, curve) -> Sequence:
+    if not isinstance(curve, Mapping):
+        return curve
+    absent = [key for key in ("thresholds", "gt_known_loc") if key not in curve]
+    if absent:
+        raise ValueError(f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no such curve")
+    return curve["thresholds"], curve["gt_known_loc"]
+
+
 def accuracy_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]] | Mapping[str, Sequence[float]]],
     marks: Mapping[str, float] | None = None,
     centre_box: float | None = None,
     ylabel: str = "GT-known Loc (%)",
@@ -34,7 +43,8 @@ def accuracy_curves(
 ) -> Figure:
     """Accuracy (percent) against the threshold tau, one line per name.
 
-    curves: name -> (thresholds in [0, 1), accuracy in percent), of equal lengths.
+    curves: name -> (thresholds in [0, 1), accuracy in percent), of equal lengths, or the `curve` of a result
+        {"thresholds": [...], "gt_known_loc": [...]}.
     marks: name of a curve -> the threshold to mark on it with a dot, or any other
         label -> a vertical line.
     centre_box: the baseline's accuracy in percent.
@@ -45,7 +55,8 @@ def accuracy_curves(
     with style():
         fig = Figure(figsize=(6.4, 4.2))
         axes = fig.add_subplot()
-        for index, (name, (taus, accuracy)) in enumerate(curves.items()):
+        for index, (name, curve) in enumerate(curves.items()):
+            taus, accuracy = _pair(name, curve)
             taus, accuracy = np.asarray(as_numpy(taus), float), np.asarray(as_numpy(accuracy), float)
             if taus.shape != accuracy.shape or taus.ndim != 1:
                 raise ValueError(f"curve {name!r}: {taus.shape} thresholds but {accuracy.shape} accuracies")
@@ -189,19 +200,37 @@ def bars(
 
 
 def iou_histogram(ious, threshold: float = 0.5) -> Figure:
-    """How the images spread over IoU (0 to 1), with the share that reaches `threshold`."""
-    ious = np.asarray(as_numpy(ious), float).ravel()
-    if not len(ious):
+    """How the images spread over IoU (0 to 1), with the share that reaches `threshold`; NaN (no object) is left out.
+
+    ious: one array, or name -> array: then outlines, in percent of each one's images.
+    """
+    several = isinstance(ious, Mapping)
+    arrays = {
+        name: np.asarray(as_numpy(values), float).ravel() for name, values in (ious if several else {"": ious}).items()
+    }
+    arrays = {name: values[~np.isnan(values)] for name, values in arrays.items()}
+    if not arrays or not all(len(values) for values in arrays.values()):
         raise ValueError("there is no IoU to count")
+    bins = np.linspace(0, 1, 21)
     with style():
-        fig = Figure(figsize=(6.4, 3.4))
+        fig = Figure(figsize=(6.4, 3.8 if several else 3.4))
         axes = fig.add_subplot()
-        axes.hist(ious, bins=np.linspace(0, 1, 21), color=PALETTE[0], edgecolor="white")
-        share = 100 * np.mean(ious >= threshold)
+        for index, (name, values) in enumerate(arrays.items()):
+            share = f"{100 * np.mean(values >= threshold):.1f} % of {len(values)} images"
+            colour = PALETTE[index % len(PALETTE)]
+            if several:
+                heights = np.histogram(values, bins)[0] * 100 / len(values)
+                line = LINES[index % len(LINES)]
+                axes.stairs(heights, bins, color=colour, linestyle=line, linewidth=2, label=f"{_plain(name)}: {share}")
+            else:
+                axes.hist(values, bins=bins, color=colour, edgecolor="white")
         axes.axvline(
-            threshold, color="#222", linestyle="--", label=f"IoU ≥ {threshold:g}: {share:.1f} % of {len(ious)} images"
+            threshold,
+            color="#222",
+            linestyle="--",
+            label=f"IoU ≥ {threshold:g}" if several else f"IoU ≥ {threshold:g}: {share}",
         )
-        axes.set(xlim=(0, 1), xlabel="IoU of prediction and ground truth", ylabel="images")
+        axes.set(xlim=(0, 1), xlabel="IoU of prediction and ground truth", ylabel="images (%)" if several else "images")
         axes.grid(False, axis="x")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=2.6)
     return fig

@@ -206,7 +206,12 @@ def largest_boxes(u8):
                 x0[root], y0[root] = min(x0[root], x), min(y0[root], y)
                 x1[root], y1[root] = max(x1[root], x), max(y1[root], y)
                 wheel = seen | (seen << 8)
-                for k in (0, 2, 4, 6):  # the four blocks of 2 x 2 with this pixel: its third and fourth pixel count half
+                for k in (
+                    0,
+                    2,
+                    4,
+                    6,
+                ):  # the four blocks of 2 x 2 with this pixel: its third and fourth pixel count half
                     block = (wheel >> k) & 7
                     if block == 7 or block == 3 or block == 5 or block == 6:
                         area[root] += 1

@@ -20,10 +20,9 @@ from . import cams
 from .data.base import WSOLDataset
 from .files import atomic_save_npz
 from .models import WSOLModel
+from .protocols import PAS_PERCENTILE, protocol_named
 from .results import EvalResult
-from .scoring import PAS_THRESHOLD, PLAIN_THRESHOLD, score
-
-PAS_PERCENTILE = 90.0  # RethinkingCAM thresholds at a share of this percentile instead of the maximum
+from .scoring import score
 
 
 @dataclass(eq=False)
@@ -113,6 +112,7 @@ def evaluate(
     val: WSOLDataset | str | None = "auto",
     smooth: Sequence[str] = (),
     pas: bool | None = None,
+    protocol: str = "wsolevaluation",
     limit: int | None = None,
     seed: int = 0,
     keep: Callable[[str, ScoreMaps], None] | None = None,
@@ -125,7 +125,10 @@ def evaluate(
     Args:
         dataset: the split to report, usually "test".
         val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; None uses the fixed one.
-        pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it.
+        pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it. The protocol
+            rethinking_cam uses it for every method.
+        protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
+            see `wsolkit.protocols`.
         limit: at most so many images of each split, balanced over the classes; None or 0 is all.
         keep: called with "test" and "val" and the score maps, for example to save them.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size and progress to `localise`.
@@ -137,8 +140,16 @@ def evaluate(
         if val != "auto":
             raise ValueError(f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
+    rules = protocol_named(protocol)
+    if not rules.curves:
+        val = None
+        if dataset.geometry.kind != rules.geometry:
+            raise ValueError(
+                f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
+            )
     method = cams.resolve(method).name  # one spelling: what follows depends on the name
-    pas = method == "rethinking_cam" if pas is None else pas
+    if pas is None:
+        pas = method == "rethinking_cam" or rules.percentile == PAS_PERCENTILE
     indices = dataset.spread(limit or None, seed)
     test_maps = localise(model, dataset, method, smooth, indices, **options)
     targets = [dataset.target(int(i)) for i in indices]
@@ -156,14 +167,14 @@ def evaluate(
         test_maps.maps, [target.boxes.numpy() for target in targets], test_maps.logits, test_maps.labels, test_maps.ids,
         size=dataset.geometry.size, masks=None if all(mask is None for mask in masks) else masks,
         val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
-        percentile=PAS_PERCENTILE if pas else 100.0, fixed_threshold=PAS_THRESHOLD if pas else PLAIN_THRESHOLD, seed=seed,
+        percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
         dataset=dataset.name, backbone=model.backbone, method=method, pooling=model.pooling, split=dataset.split,
         seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
-        protocol=protocol(dataset, model, limit),
+        conditions=conditions(dataset, model, limit),
     )  # fmt: skip
 
 
-def protocol(dataset: WSOLDataset, model: WSOLModel, limit: int | None) -> dict[str, str]:
+def conditions(dataset: WSOLDataset, model: WSOLModel, limit: int | None) -> dict[str, str]:
     """What the numbers rest on, in words, for tables."""
     size, geometry = dataset.geometry.size, dataset.geometry.kind
     words = {

@@ -226,9 +226,11 @@ def _settings(rows: list[dict]) -> list[tuple[str, str]]:
         texts = [os.path.basename(text) if key == "weights" else text for text in dict.fromkeys(texts)]
         if texts:
             found.append((label, " / ".join(texts)))
-    protocols = {name: text for row in rows for name, text in row["result"].get("protocol", {}).items()}
-    protocols.pop("images", None)  # how many images a row used stands in the row
-    return found + [(name.replace("_", " "), str(text)) for name, text in protocols.items()]
+    conditions = {name: text for row in rows for name, text in row["result"].get("conditions", {}).items()}
+    conditions.pop("images", None)  # how many images a row used stands in the row
+    protocols = dict.fromkeys(row["result"]["protocol"] for row in rows if row["result"].get("protocol"))
+    conditions |= {"protocol": " / ".join(protocols)} if protocols else {}
+    return found + [(name.replace("_", " "), str(text)) for name, text in conditions.items()]
 
 
 def _section(dataset: str, rows: list[dict], budget: int) -> dict[str, Any]:

@@ -88,7 +88,14 @@ def _min_max(maps):
             scores[place] = (scores[place] - low) / span if known else 0.0
 
 
+def flat_is_zero(score_map) -> np.ndarray:
+    """A map that is in [0, 1] already, as it is; a constant one is all zeros, as after a min-max."""
+    scores = one_map(score_map)
+    return np.zeros_like(scores) if scores.min() == scores.max() else scores
+
+
 def one_map(score_map) -> np.ndarray:
+    """The map as an array (h, w); ValueError when it is something else."""
     scores = as_numpy(score_map)
     if scores.ndim != 2 or scores.size == 0:
         raise ValueError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")

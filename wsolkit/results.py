@@ -18,7 +18,7 @@ from wsolkit.boxes import thresholds
 from wsolkit.files import atomic_write_text, read_json, write_json
 from wsolkit.metrics import accuracy_curve
 
-FORMAT = "wsolkit-result-1"
+FORMAT = "wsolkit-result-2"
 METRICS = {  # field -> what a reader calls it
     "top1_cls": "Top-1 Cls",
     "top5_cls": "Top-5 Cls",
@@ -42,11 +42,13 @@ ASIDE = {"default": None, "repr": False, "compare": False, "metadata": {"aside":
 
 @dataclass
 class EvalResult:
-    """Metrics are percent (0 to 100) or None where they do not apply (no masks; Top-5 with at most five classes).
+    """Metrics are percent (0 to 100) or None where they do not apply (no masks, no boxes, no predictions; Top-5 with at
+    most five classes; MaxBoxAcc under a protocol with one threshold).
 
     gt_known_loc, top1_loc, top5_loc stand at `threshold`, chosen as `operating_point` says ("validation" or "fixed");
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. `curve` is the accuracy
-    against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}.
+    against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
+    `wsolkit.protocols`, `conditions` says in words what else a number rests on, `frame` is (H, W) of boxes and maps.
     """
 
     dataset: str = ""
@@ -54,7 +56,9 @@ class EvalResult:
     method: str = ""
     pooling: str = ""
     split: str = "test"
-    protocol: dict[str, str] = field(default_factory=dict)
+    protocol: str = "wsolevaluation"
+    conditions: dict[str, str] = field(default_factory=dict)
+    frame: list[int] = field(default_factory=list)
     n_images: int = 0
     n_val: int = 0
     n_classes: int = 0
@@ -76,15 +80,20 @@ class EvalResult:
     seconds_per_image: float | None = None
     peak_memory_mb: float | None = None
     empty_boxes: int = 0
+    failures: dict[str, int] = field(default_factory=dict)
     interval: float = 0.001
     curve: dict[str, list[float]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
     ids: list[str] | None = field(**ASIDE)
     labels: np.ndarray | None = field(**ASIDE)  # (N,) int64
-    predictions: np.ndarray | None = field(**ASIDE)  # (N,) int64
+    predicted: np.ndarray | None = field(**ASIDE)  # (N,) int64, -1 where unknown
     ious: np.ndarray | None = field(**ASIDE)  # (N,) float64, at the operating point
+    point_ious: dict[str, np.ndarray] | None = field(**ASIDE)  # (N,) float64 for each operating point
     boxes: np.ndarray | None = field(**ASIDE)  # (N, 4) int64, at the operating point, inclusive corners
+    empty: np.ndarray | None = field(**ASIDE)  # (N,) bool: no pixel above the threshold
+    failure_types: list[str] | None = field(**ASIDE)  # N keys of `wsolkit.failures.FAILURES`
+    pixel_ap: np.ndarray | None = field(**ASIDE)  # (N,) float64, PxAP of the image on its own
     gt_boxes: list[np.ndarray] | None = field(**ASIDE)  # N arrays (n, 4)
     curves: np.ndarray | None = field(**ASIDE)  # (N, T) float64, the method's own box rule
 
@@ -100,18 +109,22 @@ class EvalResult:
             "validation": f"chosen on {self.n_val} validation images",
             "fixed": "fixed, no validation split" if self.n_val == 0 else "fixed",
         }
-        where = "" if self.threshold is None else f"tau = {self.threshold:g} at percentile {self.percentile:g}, "
-        parts = [f"{key}: {value}" for key, value in self.protocol.items()]
-        return "; ".join([*parts, f"threshold: {where}{words.get(self.operating_point, self.operating_point)}"])
+        where = f"tau = {self.threshold or 0:g} at percentile {self.percentile:g}, "
+        parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
+        if self.threshold is not None:
+            parts.append(f"threshold: {where}{words.get(self.operating_point, self.operating_point)}")
+        return "; ".join(parts)
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """(name, value, 95 % interval) as text for every metric, then the other operating points and the centre box."""
+        """(name, value, 95 % interval) as text for every metric there is, then the other operating points and the
+        centre box."""
 
         def row(name, value, interval=None):
             between = "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
-            return name, "-" if value is None else f"{value:.2f}", between
+            return name, f"{value:.2f}", between
 
-        rows = [row(label, getattr(self, key), self.intervals.get(key)) for key, label in METRICS.items()]
+        known = {key: label for key, label in METRICS.items() if getattr(self, key) is not None}
+        rows = [row(label, getattr(self, key), self.intervals.get(key)) for key, label in known.items()]
         for key, label in OPERATING_POINTS.items():
             point = self.operating_points.get(key)
             if point and key != self.operating_point:
@@ -125,6 +138,9 @@ class EvalResult:
         rows = [("percent", "", "95 % interval"), *self.rows()]
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}".rstrip() for a, b, c in rows]
+        if self.failures:
+            shares = (f"{name} {100 * count / self.n_images:.1f}" for name, count in self.failures.items())
+            lines.append(f"failure types, percent: {', '.join(shares)}")
         if self.empty_boxes:
             lines.append(f"{self.empty_boxes} of {self.n_images} images had an empty mask")
         return "\n".join([self.title(), self.protocol_line(), *lines])
@@ -188,24 +204,38 @@ class EvalResult:
         return pd.DataFrame([row])
 
     def per_image(self):
-        """A row per image: id, label, prediction, right, iou, localised (IoU >= 0.5), x0, y0, x1, y1, and gt_boxes as
-        text "x0 y0 x1 y1; ...". ValueError for a result read from JSON, which has no per-image arrays."""
+        """A row per image, see `wsolkit.per_image`: label, predicted, IoU at each operating point, box, failure type.
+        ValueError for a result read from JSON, which has no per-image arrays."""
         import pandas as pd
 
-        if self.ids is None or self.boxes is None:
+        if self.ids is None:
             raise ValueError(
                 "this result has no per-image arrays (they are not in its JSON); evaluate again or read the csv"
             )
-        table = {
-            "id": list(self.ids),
-            "label": self.labels,
-            "prediction": self.predictions,
-            "right": self.labels == self.predictions,
-            "iou": self.ious,
-            "localised": self.ious >= 0.5,
-        }
-        table |= {name: self.boxes[:, column] for column, name in enumerate(("x0", "y0", "x1", "y1"))}
-        table["gt_boxes"] = ["; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes]
+        from wsolkit.failures import object_shape
+
+        count = len(self.ids)
+        table = {"id": list(self.ids), "label": self.labels if self.labels is not None else np.full(count, -1)}
+        predicted = np.full(count, -1) if self.predicted is None else self.predicted
+        table["predicted"] = pd.array([None if label < 0 else int(label) for label in predicted], "Int64")
+        unknown = self.predicted is None
+        table["right"] = pd.array([None] * count if unknown else list(table["label"] == predicted), "boolean")
+        table["iou"] = np.full(count, np.nan) if self.ious is None else self.ious
+        table |= {f"iou_{point}": ious for point, ious in (self.point_ious or {}).items()}
+        if self.boxes is None:  # masks only
+            names = ("localised", "x0", "y0", "x1", "y1", "empty", "gt_boxes", "object_share", "aspect", "failure")
+            table |= {name: pd.array([None] * count) for name in names}
+        else:
+            table["localised"] = self.ious >= 0.5
+            table |= {name: self.boxes[:, column] for column, name in enumerate(("x0", "y0", "x1", "y1"))}
+            table["empty"] = self.empty
+            table["gt_boxes"] = [
+                "; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes
+            ]
+            shapes = np.array([object_shape(boxes, self.frame) for boxes in self.gt_boxes])
+            table |= {"object_share": shapes[:, 0], "aspect": shapes[:, 1], "failure": list(self.failure_types)}
+        if self.pixel_ap is not None:
+            table["pixel_ap"] = self.pixel_ap
         return pd.DataFrame(table)
 
     def save_per_image(self, path: str | Path) -> None:

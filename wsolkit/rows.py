@@ -73,7 +73,8 @@ def _result(values: dict) -> dict[str, Any]:
     box = _mapping(result.get("centre_box"), "centre_box")
     names = ("gt_known_loc", "top1_loc", "best_on_test")
     checked["centre_box"] = box | {name: _number(box.get(name), f"centre_box.{name}", 0, 100) for name in names}
-    checked["protocol"] = _mapping(result.get("protocol"), "protocol")
+    checked["protocol"] = str(result.get("protocol", ""))
+    checked["conditions"] = _mapping(result.get("conditions"), "conditions")
     return checked
 
 

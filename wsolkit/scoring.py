@@ -1,72 +1,43 @@
-"""From score maps, logits and ground truth to an EvalResult. Arrays only: no model, no dataset."""
+"""From score maps, predictions and ground truth to an EvalResult. Arrays only: no model, no dataset."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from wsolkit import metrics
-from wsolkit.boxes import ContourBoxes, as_numpy, centre_box_curve, frame, ground_truth, iou, prepare_map, thresholds
+from wsolkit.boxes import centre_box_curve, thresholds
+from wsolkit.failures import FAILURES, failure_types
+from wsolkit.measuring import Found, Rule, checked_truths, measure, rule_curves, same_lengths
+from wsolkit.preparation import as_numpy, frame
+from wsolkit.protocols import fixed_threshold as published_threshold
+from wsolkit.protocols import protocol_named
 from wsolkit.results import EvalResult
 
-PLAIN_THRESHOLD, PAS_THRESHOLD = 0.2, 0.35  # the fixed operating points of Bae, Noh, Kim, ECCV 2020
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
-GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "protocol", "extra"}
+GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "conditions", "extra"}
 GIVEN_FIELDS |= {"seconds_per_image", "peak_memory_mb"}
-POINT = np.zeros(4, np.int64)  # the protocol's answer to an empty mask
-
-
-class _Image(NamedTuple):
-    rule: np.ndarray  # (T,) IoU curve of the method's own rule, largest contour
-    largest: np.ndarray  # (T,) IoU curve of MaxBoxAcc
-    v2_hits: np.ndarray  # (D, T) bool
-    boxes: np.ndarray  # (P, 4) at the P operating points
-    ious: np.ndarray  # (P,)
-    empty: np.ndarray  # (P,) bool
-    pixels: np.ndarray | None  # (2, T + 2)
-
-
-def rule_curves(
-    score_maps: Sequence,
-    gt_boxes: Sequence,
-    size: int | Sequence[int],
-    *,
-    percentile: float = 100.0,
-    interval: float = 0.001,
-    workers: int | None = None,
-) -> np.ndarray:
-    """IoU curves of the largest contour under one box rule: maps (N, h, w), N arrays (n, 4) -> (N, T) float64.
-
-    What a threshold is chosen from (`metrics.best_threshold`). Maps are grown to `size` one at a time.
-    """
-    _lengths(score_maps=score_maps, gt_boxes=gt_boxes)
-
-    def one(index: int) -> np.ndarray:
-        tracer = ContourBoxes(prepare_map(score_maps[index], size))
-        return tracer.curve(gt_boxes[index], interval, "largest", percentile)
-
-    return np.array(list(_map(one, len(score_maps), workers))).reshape(len(score_maps), len(thresholds(interval)))
 
 
 def score(
     score_maps: Sequence,
-    gt_boxes: Sequence,
-    logits,
-    labels,
+    gt_boxes: Sequence | None,
+    logits=None,
+    labels=None,
     ids: Sequence[str] | None = None,
     *,
     size: int | Sequence[int],
+    protocol: str = "wsolevaluation",
+    predicted=None,
     masks: Sequence | None = None,
     val_maps: Sequence | None = None,
     val_gt_boxes: Sequence | None = None,
-    percentile: float = 100.0,
+    percentile: float | None = None,
     fixed_threshold: float | None = None,
     interval: float = 0.001,
+    ready: bool = False,
     samples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
@@ -77,127 +48,130 @@ def score(
 
     score_maps: N maps (h, w) of the *ground-truth* class, any resolution and range; an array (N, h, w) or anything that
         can be indexed. Each is resized to `size` (cubic) and min-max normalised on its own, none is kept.
-    gt_boxes: N arrays (n, 4) of inclusive corners in pixels of a frame of `size` (int or (H, W)).
-    logits (N, K), labels (N,) int, ids: N names (default "0", "1", ...).
+    gt_boxes: N arrays (n, 4) of inclusive corners in pixels of a frame of `size` (int or (H, W)); None where only masks
+        are known.
+    logits (N, K), labels (N,) int, ids: N names (default "0", "1", ...). Without logits, `predicted` may hold the
+        predicted labels, (N,) or (N, k) best first, -1 for unknown; without both there is no Top-k number.
+    protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.protocols` lists their differences. The second takes the
+        crop's boxes, has one threshold and neither curves nor a choice on validation data.
     masks: N arrays (H, W) of 0, 1 and 255 (ignore), None where an image has none; without any, pxap is None.
     val_maps, val_gt_boxes: the validation split, from which the threshold and the centre box's side are chosen.
-    percentile, fixed_threshold: the method's own box rule, which GT-known and Top-k Loc use with the largest contour;
-        the default fixed threshold is 0.2, and 0.35 for a percentile below 100 (PaS). MaxBoxAcc, MaxBoxAccV2 and PxAP
-        always follow their protocol, percentile 100.
-    interval: step of the thresholds. samples, seed: of the bootstrap. workers: threads (default: cores, at most 8).
+    percentile, fixed_threshold: the method's own box rule, which GT-known and Top-k Loc use with the largest contour.
+        The default percentile is the protocol's (100; 90 for rethinking_cam), the default fixed threshold 0.2, and
+        0.35 for a percentile below 100 (PaS). MaxBoxAcc, MaxBoxAccV2 and PxAP always use percentile 100.
+    interval: step of the thresholds. samples, seed: of the bootstrap. workers: threads (default: cores, at most 16).
+    ready: the maps already have the frame's size and lie in [0, 1]; they are taken as they are.
     progress: wraps the loop over images, for example tqdm.
-    fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, protocol, extra,
+    fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
         seconds_per_image, peak_memory_mb. TypeError for any other.
 
-    An empty mask (flat or NaN map) is the point [0, 0, 0, 0], a miss, and is counted in `empty_boxes`.
-    ValueError: no images, unequal lengths, an image without a ground-truth box, a mask of another size.
+    Under wsolevaluation an empty mask (flat or NaN map) is the point [0, 0, 0, 0], a miss, and under rethinking_cam the
+    full frame; both are counted in `empty_boxes`.
+    ValueError: no images, unequal lengths, neither boxes nor masks, an image without a ground-truth box, a mask of
+    another size.
     """
-    result = _with_fields(EvalResult(percentile=percentile, interval=interval), fields)
-    frame(size)  # a wrong size is refused before the work, not after it
+    rules = protocol_named(protocol)
+    percentile = rules.percentile if percentile is None else percentile
+    result = _with_fields(EvalResult(protocol=protocol, percentile=percentile, interval=interval), fields)
+    result.frame = list(frame(size))  # a wrong size is refused before the work, not after it
     ids = [str(index) for index in range(len(score_maps))] if ids is None else [str(item) for item in ids]
-    logits, labels = as_numpy(logits), as_numpy(labels)
-    given = {"score_maps": score_maps, "gt_boxes": gt_boxes, "logits": logits, "labels": labels, "ids": ids}
-    _lengths(**given, **({} if masks is None else {"masks": masks}))
+    given = {"score_maps": score_maps, "ids": ids, "gt_boxes": gt_boxes, "masks": masks, "logits": logits}
+    given |= {"labels": labels, "predicted": predicted}
+    same_lengths(**{name: items for name, items in given.items() if items is not None})
     if len(ids) == 0:
         raise ValueError("no images to score: the split is empty")
+    if gt_boxes is None and masks is None:
+        raise ValueError("nothing to score against: give gt_boxes or masks")
     if (val_maps is None) != (val_gt_boxes is None):
         raise ValueError("val_maps and val_gt_boxes belong together: give both or none")
-    hits = {k: metrics.top_k_hits(logits, labels, k) for k in (1, 5)}
-    if logits.shape[1] <= 5:
-        del hits[5]  # five guesses among five classes say nothing
-    truths = [ground_truth(boxes) for boxes in gt_boxes]
+    result.n_images, result.ids = len(ids), ids
+    hits = _classification(result, logits, labels, predicted)
+    truths = None if gt_boxes is None else checked_truths(gt_boxes, ids)
 
-    if fixed_threshold is None:
-        fixed_threshold = PLAIN_THRESHOLD if percentile == 100 else PAS_THRESHOLD
-    chosen = {"fixed": float(fixed_threshold)}
-    if val_maps is not None and len(val_maps):
-        curves = rule_curves(val_maps, val_gt_boxes, size, percentile=percentile, interval=interval, workers=workers)
+    chosen = {"fixed": float(published_threshold(percentile) if fixed_threshold is None else fixed_threshold)}
+    rule = Rule(rules, size, percentile, interval, ready)
+    if rules.curves and truths is not None and val_maps is not None and len(val_maps):
+        how = {"percentile": percentile, "interval": interval, "ready": ready, "workers": workers}
+        curves = rule_curves(val_maps, val_gt_boxes, size, **how)
         chosen["validation"], accuracy = metrics.best_threshold(curves, interval=interval)
         result.n_val = len(val_maps)
         result.extra = {"val_gt_known_loc": accuracy} | result.extra
 
-    def one(index: int) -> _Image:
-        mask = None if masks is None else masks[index]
-        return _score_image(score_maps[index], truths[index], size, percentile, interval, list(chosen.values()), mask)
-
-    images = _map(one, len(ids), workers)
-    found = _collect(images if progress is None else progress(images), len(ids), len(chosen), percentile, interval)
-
-    result.n_images, result.n_classes = len(ids), logits.shape[1]
-    result.ids, result.labels, result.gt_boxes = ids, labels, truths
-    result.predictions = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
-    result.top1_cls, result.top5_cls = _share(hits[1]), (_share(hits[5]) if 5 in hits else None)
-    _localisation(result, chosen, found, hits)
+    found = measure(score_maps, truths, masks, rule, list(chosen.values()), workers, progress)
+    single = {f"top{k}_cls": right for k, right in hits.items()}
+    bootstrap = {"samples": samples, "seed": seed}
+    if truths is not None:
+        result.gt_boxes = truths
+        _operating_points(result, chosen, found, hits)
+        localised = metrics.loc_hits(result.ious)
+        single["gt_known_loc"] = localised
+        single |= {f"top{k}_loc": right & localised for k, right in hits.items()}
+        val_truths = val_gt_boxes if result.n_val else None
+        single["centre_box"] = _centre_box(result, truths, val_truths, size, hits.get(1))
+        if rules.curves:
+            _all_thresholds(result, found)
+            result.intervals["max_box_acc"] = metrics.bootstrap_max(metrics.loc_hits(found.largest), **bootstrap)
+            result.intervals["max_box_acc_v2"] = metrics.bootstrap_max(found.v2_hits, **bootstrap)
+        result.failure_types = failure_types(result.boxes, truths, hits.get(1), result.empty)
+        result.failures = {name: result.failure_types.count(name) for name in FAILURES}
     if found.masked:
         result.pxap = metrics.pxap_from_histograms(found.pixels)
+        result.pixel_ap = found.pixel_ap
         result.extra = {"pxap_images": found.masked} | result.extra
-    centre_hits = _centre_box(result, truths, val_gt_boxes if result.n_val else None, size, hits[1])
-
-    localised = metrics.loc_hits(result.ious)
-    single = {"gt_known_loc": localised, "centre_box": centre_hits}
-    for k, right in hits.items():
-        single |= {f"top{k}_cls": right, f"top{k}_loc": right & localised}
-    bootstrap = {"samples": samples, "seed": seed}
-    result.intervals = {name: metrics.bootstrap_interval(values, **bootstrap) for name, values in single.items()}
-    result.intervals["max_box_acc"] = metrics.bootstrap_max(metrics.loc_hits(found.largest), **bootstrap)
-    result.intervals["max_box_acc_v2"] = metrics.bootstrap_max(found.v2_hits, **bootstrap)
+    result.intervals |= {name: metrics.bootstrap_interval(values, **bootstrap) for name, values in single.items()}
     return result
 
 
-@dataclass
-class _Found:
-    """What the loop over N images leaves: P operating points, D deltas, T thresholds."""
-
-    rule: np.ndarray  # (N, T) float64
-    largest: np.ndarray  # (N, T) float64, the same array where the rule is the protocol's
-    v2_hits: np.ndarray  # (D, N, T) bool
-    boxes: np.ndarray  # (P, N, 4) int64
-    ious: np.ndarray  # (P, N) float64
-    empty: np.ndarray  # (P, N) bool
-    pixels: np.ndarray  # (2, T + 2) int64
-    masked: int = 0
-
-
-def _collect(images: Iterable[_Image], count: int, points: int, percentile: float, interval: float) -> _Found:
-    steps = len(thresholds(interval))
-    rule = np.empty((count, steps))
-    found = _Found(
-        rule=rule,
-        largest=rule if percentile == 100 else np.empty_like(rule),
-        v2_hits=np.empty((len(metrics.DELTAS), count, steps), bool),
-        boxes=np.empty((points, count, 4), np.int64),
-        ious=np.empty((points, count)),
-        empty=np.empty((points, count), bool),
-        pixels=np.zeros((2, steps + 2), np.int64),
-    )
-    for index, image in enumerate(images):
-        found.rule[index], found.largest[index], found.v2_hits[:, index] = image.rule, image.largest, image.v2_hits
-        found.boxes[:, index], found.ious[:, index], found.empty[:, index] = image.boxes, image.ious, image.empty
-        if image.pixels is not None:
-            found.pixels += image.pixels
-            found.masked += 1
-    return found
+def _classification(result: EvalResult, logits, labels, predicted) -> dict[int, np.ndarray]:
+    """Fill the classification fields; hits (N,) bool for k = 1 and 5, as far as they are known."""
+    if labels is None:
+        if logits is not None or predicted is not None:
+            raise ValueError("predictions without labels: give labels too")
+        return {}
+    result.labels = as_numpy(labels)
+    result.n_classes = int(result.labels.max()) + 1
+    hits: dict[int, np.ndarray] = {}
+    if logits is not None:
+        logits = as_numpy(logits)
+        hits = {k: metrics.top_k_hits(logits, result.labels, k) for k in (1, 5)}
+        result.n_classes = logits.shape[1]
+        result.predicted = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
+    elif predicted is not None:
+        ranked = as_numpy(predicted).reshape(result.n_images, -1)
+        result.predicted = ranked[:, 0]
+        result.n_classes = max(result.n_classes, int(ranked.max()) + 1)
+        depths = [k for k in (1, 5) if k <= ranked.shape[1]]
+        hits = {k: (ranked[:, :k] == result.labels[:, None]).any(axis=1) for k in depths}
+    if result.n_classes <= 5:
+        hits.pop(5, None)  # five guesses among five classes say nothing
+    result.top1_cls, result.top5_cls = (_share(hits[k]) if k in hits else None for k in (1, 5))
+    return hits
 
 
-def _localisation(result: EvalResult, chosen: dict[str, float], found: _Found, hits: dict[int, np.ndarray]) -> None:
-    """Fill the three operating points, the headline numbers at one of them, and the metrics over all thresholds."""
-    points = {key: _point(tau, found.ious[place], hits) for place, (key, tau) in enumerate(chosen.items())}
-    best = metrics.plateau_middle(metrics.accuracy_curve(found.rule))
-    points["best_on_test"] = _point(float(thresholds(result.interval)[best]), found.rule[:, best], hits)
+def _operating_points(result: EvalResult, chosen: dict[str, float], found: Found, hits: dict[int, np.ndarray]) -> None:
+    """Fill the operating points and the headline numbers at one of them."""
+    result.point_ious = {key: found.ious[place] for place, key in enumerate(chosen)}
+    points = {key: _point(tau, result.point_ious[key], hits) for key, tau in chosen.items()}
+    if found.rule is not None:
+        best = metrics.plateau_middle(metrics.accuracy_curve(found.rule))
+        result.point_ious["best_on_test"] = found.rule[:, best]
+        points["best_on_test"] = _point(float(thresholds(result.interval)[best]), found.rule[:, best], hits)
     result.operating_points = {key: points.get(key) for key in ("fixed", "validation", "best_on_test")}
 
     result.operating_point = "validation" if "validation" in chosen else "fixed"
     here, place = points[result.operating_point], list(chosen).index(result.operating_point)
     result.threshold = here["threshold"]
     result.gt_known_loc, result.top1_loc, result.top5_loc = here["gt_known_loc"], here["top1_loc"], here["top5_loc"]
-    result.ious, result.boxes = found.ious[place], found.boxes[place]
-    result.empty_boxes = int(found.empty[place].sum())
+    result.ious, result.boxes, result.empty = found.ious[place], found.boxes[place], found.empty[place]
+    result.empty_boxes = int(result.empty.sum())
 
+
+def _all_thresholds(result: EvalResult, found: Found) -> None:
+    """Fill the metrics that try every threshold, and the accuracy curve."""
     result.max_box_acc = metrics.max_box_acc(found.largest)
     parts = found.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
     result.max_box_acc_v2_parts = {delta: float(part) for delta, part in zip(metrics.DELTAS, parts, strict=True)}
     result.max_box_acc_v2 = float(np.mean(parts))
-
     result.curves = found.rule
     step = max(1, found.rule.shape[1] // 200)
     result.curve = {
@@ -206,40 +180,18 @@ def _localisation(result: EvalResult, chosen: dict[str, float], found: _Found, h
     }
 
 
-def _score_image(score_map, truths, size, percentile, interval, taus, mask) -> _Image:
-    scores = prepare_map(score_map, size)
-    tracer = ContourBoxes(scores)
-    largest = tracer.curve(truths, interval, "largest")
-    rule = largest if percentile == 100 else tracer.curve(truths, interval, "largest", percentile)
-    every = tracer.curve(truths, interval, "all")
-    found = [tracer.box(tau, percentile) for tau in taus]
-    boxes = np.stack([POINT if box is None else box for box in found])
-    return _Image(
-        rule=rule,
-        largest=largest,
-        v2_hits=np.stack([metrics.loc_hits(every, delta) for delta in metrics.DELTAS]),
-        boxes=boxes,
-        ious=iou(boxes, truths).max(axis=1),
-        empty=np.array([box is None for box in found]),
-        pixels=None if mask is None else metrics.pixel_histograms(scores, mask, interval),
-    )
-
-
 def _share(hits: np.ndarray) -> float:
     return float(hits.sum() * 100.0 / len(hits))
 
 
 def _point(tau: float, ious: np.ndarray, hits: dict[int, np.ndarray]) -> dict[str, float | None]:
     localised = metrics.loc_hits(ious)
-    return {
-        "threshold": tau,
-        "gt_known_loc": _share(localised),
-        "top1_loc": _share(hits[1] & localised),
-        "top5_loc": _share(hits[5] & localised) if 5 in hits else None,
-    }
+    joint = {k: _share(right & localised) for k, right in hits.items()}
+    loc = {"top1_loc": joint.get(1), "top5_loc": joint.get(5)}
+    return {"threshold": tau, "gt_known_loc": _share(localised), **loc}
 
 
-def _centre_box(result: EvalResult, truths, val_truths, size, right: np.ndarray) -> np.ndarray:
+def _centre_box(result: EvalResult, truths, val_truths, size, right: np.ndarray | None) -> np.ndarray:
     """Fill `result.centre_box`; returns the hits (N,) at the side chosen on validation data (else fixed)."""
     sides, ious = centre_box_curve(truths, size)
     accuracy = metrics.accuracy_curve(ious)
@@ -253,7 +205,7 @@ def _centre_box(result: EvalResult, truths, val_truths, size, right: np.ndarray)
         "side": int(sides[index]),
         "operating_point": "fixed" if val_truths is None else "validation",
         "gt_known_loc": float(accuracy[index]),
-        "top1_loc": _share(hits & right),
+        "top1_loc": None if right is None else _share(hits & right),
         "best_on_test": float(accuracy[best]),
         "best_on_test_side": int(sides[best]),
     }
@@ -267,24 +219,3 @@ def _with_fields(result: EvalResult, fields: dict[str, Any]) -> EvalResult:
     for name, value in fields.items():
         setattr(result, name, value)
     return result
-
-
-def _lengths(**sequences) -> None:
-    lengths = {name: len(sequence) for name, sequence in sequences.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"one entry per image is expected everywhere, got {lengths}")
-
-
-def _map(function: Callable, count: int, workers: int | None):
-    """Results in order, from threads: OpenCV lets go of Python's lock while it traces contours."""
-    if workers is None:
-        allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        workers = min(allowed, 8)
-    if workers <= 1:
-        yield from map(function, range(count))
-        return
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield from pool.map(function, range(count))
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,285 @@
+"""Is A better than B here? Two methods on the same images, from their per-image tables: no model is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wsolkit.bootstrap import BOOTSTRAP_CELLS
+from wsolkit.failures import DELTA, slice_groups
+from wsolkit.per_image import first_of, flags, measured, parse_boxes
+
+METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU"}
+LEVEL = 95  # percent
+CHANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; values are percent, differences are A minus B in points.
+
+    both, only_a, only_b, neither: numbers of images; None for the metric "iou". better: "A", "B" or None: undecided.
+    """
+
+    metric: str
+    delta: float
+    names: tuple[str, str]
+    n: int
+    value_a: float
+    value_b: float
+    difference: float
+    interval: tuple[float, float]
+    p_value: float
+    better: str | None
+    both: int | None = None
+    only_a: int | None = None
+    only_b: int | None = None
+    neither: int | None = None
+
+    def verdict(self) -> str:
+        """One sentence: does A beat B on these images?"""
+        a, b = self.names
+        if self.better is None:
+            low, high = self.interval
+            inside = low <= 0 <= high
+            why = "the interval includes 0" if inside else f"chance cannot be ruled out (p = {self.p_value:.3f})"
+            return f"Undecided between {a} and {b} on these {self.n} images: {why}."
+        winner, loser = (a, b) if self.better == "A" else (b, a)
+        return f"{winner} is better than {loser} on these {self.n} images, beyond the luck of the draw of images."
+
+    def rows(self) -> list[tuple[str, str]]:
+        """(what, value) as text."""
+        a, b = self.names
+        label = METRICS[self.metric] + ("" if self.metric == "iou" else f" (IoU ≥ {self.delta:g})")
+        low, high = self.interval
+        test = "bootstrap" if self.metric == "iou" else "exact McNemar test"
+        rows = [
+            (f"{label}, {a}", f"{self.value_a:.2f} %"),
+            (f"{label}, {b}", f"{self.value_b:.2f} %"),
+            (f"{a} minus {b}", f"{self.difference:+.2f} points"),
+            ("95 % interval (paired bootstrap)", f"{low:+.2f} to {high:+.2f}"),
+            (f"p ({test})", "below 0.0001" if self.p_value < 0.0001 else f"{self.p_value:.4f}"),
+        ]
+        if self.both is not None:
+            rows.append((f"found by both / only {a} / only {b} / neither", self._counts()))
+        return rows
+
+    def _counts(self) -> str:
+        return " / ".join(str(count) for count in (self.both, self.only_a, self.only_b, self.neither))
+
+    def __str__(self) -> str:
+        width = max(len(name) for name, _ in self.rows())
+        return "\n".join([self.verdict(), *(f"{name:<{width}}  {value}" for name, value in self.rows())])
+
+    def _repr_html_(self) -> str:
+        cells = "".join(
+            "<tr><td>{}</td><td style='text-align:right'>{}</td></tr>".format(*map(html.escape, row))
+            for row in self.rows()
+        )
+        caption = html.escape(self.verdict())
+        return f"<table class='wsolkit-comparison'><caption>{caption}</caption><tbody>{cells}</tbody></table>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """All fields, ready for JSON."""
+        return dataclasses.asdict(self) | {"names": list(self.names), "interval": list(self.interval)}
+
+
+def compare(
+    a,
+    b,
+    metric: str = "gt_known_loc",
+    delta: float = DELTA,
+    samples: int = 10_000,
+    seed: int = 0,
+    names: tuple[str, str] = ("A", "B"),
+) -> Comparison:
+    """Paired bootstrap between two methods measured on the same images: only the images where they differ matter.
+
+    a, b: per-image tables, paths of per_image.csv, folders that hold one, or results of an evaluation. Rows are matched
+        by id, in any order; those without ground-truth boxes are left out.
+    metric: "gt_known_loc" (IoU >= delta), "top1_loc" (that, and the class is right) or "iou" (mean IoU, in percent;
+        delta has no part in it).
+    samples, seed: of the bootstrap. names: what A and B are called in words.
+
+    The interval holds 95 % of the differences A - B over resamples of the images, the same images for both. For hits
+    they are drawn from the counts (found by A only, by B only, by both or neither), which is the same distribution
+    without the resampling. p_value, two-sided: for hits the exact McNemar test (a fair coin for each image that only
+    one of them finds); for IoU twice the share of resampled differences on the other side of zero, and at least
+    2^(1 - m) with m images that differ, the least that a sign test over them could give.
+    better is None unless the interval lies on one side of zero *and* p < 0.05: where very few images differ, the
+    percentile interval alone is too sure. Both speak of the luck of the draw of test images; another training is
+    another matter, and among many comparisons some come out by chance.
+
+    ValueError: other ids, other labels or other ground-truth boxes for an id (they were not measured on the same
+    images), an unknown metric, an unknown class where "top1_loc" needs it.
+    """
+    _check(metric, delta, samples, names)
+    return _compare(*_paired(a, b, metric), metric, delta, samples, seed, tuple(names))
+
+
+def compare_slices(
+    a,
+    b,
+    metric: str = "gt_known_loc",
+    delta: float = DELTA,
+    samples: int = 10_000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`compare` for all images and for each slice by object size and aspect (see `wsolkit.failures.slices`).
+
+    Columns: kind, slice, n, value_a, value_b (percent), difference, low, high (points), p_value, better. A slice
+    without images has n = 0 and NaN. Eight comparisons are more than one: a single p just below 0.05 says little.
+    """
+    _check(metric, delta, samples, ("A", "B"))
+    first, second = _paired(a, b, metric)
+    absent = [name for name in ("label", "object_share", "aspect") if name not in first]
+    if absent:
+        raise ValueError(f"the per-image table of A lacks the columns {', '.join(absent)}")
+    rows = []
+    for kind, name, index in slice_groups(first):
+        if kind == "class":
+            continue
+        row: dict[str, Any] = {"kind": kind, "slice": name, "n": len(index)}
+        if len(index):
+            found = _compare(first.iloc[index], second.iloc[index], metric, delta, samples, seed, ("A", "B"))
+            row |= {key: getattr(found, key) for key in ("value_a", "value_b", "difference", "p_value", "better")}
+            row["low"], row["high"] = found.interval
+        rows.append(row)
+    names = ["kind", "slice", "n", "value_a", "value_b", "difference", "low", "high", "p_value", "better"]
+    return pd.DataFrame(rows, columns=names)
+
+
+# ------------------------------------------------------------------------------------------------ matching
+
+
+def _check(metric: str, delta: float, samples: int, names) -> None:
+    if metric not in METRICS:
+        raise ValueError(f"metric is one of {', '.join(METRICS)}, got {metric!r}")
+    if not 0 < delta <= 1:
+        raise ValueError(f"delta must be in (0, 1], got {delta}")
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, got {samples}")
+    if len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names):
+        raise ValueError(f"names are two different texts, got {names!r}")
+
+
+def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables with the same images in the order of `a`; ValueError unless they were measured on the same images."""
+    need = ("id", "gt_boxes", *(("right",) if metric == "top1_loc" else ()))
+    first, second = (_by_id(measured(source, *need), name) for source, name in ((a, "A"), (b, "B")))
+    only = [
+        table.index.difference(other.index, sort=False).tolist() for table, other in ((first, second), (second, first))
+    ]
+    if any(only):
+        words = [f"{len(ids)} only in {name}: {first_of(ids)}" for name, ids in zip("AB", only, strict=True) if ids]
+        raise ValueError(f"A and B were not measured on the same images; {'; '.join(words)}")
+    second = second.loc[first.index]
+    if "label" in first and "label" in second:
+        _same("labels", first.index[first["label"].to_numpy() != second["label"].to_numpy()].tolist())
+    texts = [table["gt_boxes"].astype(str).to_numpy() for table in (first, second)]
+    differ = [
+        index for index in np.flatnonzero(texts[0] != texts[1]) if _boxes(texts[0][index]) != _boxes(texts[1][index])
+    ]
+    _same("ground-truth boxes", first.index[differ].tolist())
+    return first, second
+
+
+def _by_id(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
+    twice = table.index[table.index.duplicated()].unique().tolist()
+    if twice:
+        raise ValueError(f"ids occur twice in {name}: {first_of(twice)}")
+    return table
+
+
+def _same(what: str, ids: list[str]) -> None:
+    if ids:
+        raise ValueError(
+            f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
+            f"pictures, frame or split: {first_of(ids)}"
+        )
+
+
+def _boxes(text: str):
+    try:
+        return parse_boxes(text)
+    except ValueError:
+        return text
+
+
+# ------------------------------------------------------------------------------------------------ counting
+
+
+def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
+    if metric == "iou":
+        found = _mean_ious(first, second, samples, seed)
+    else:
+        found = _hits(first, second, metric, delta, samples, seed, names)
+    draws, p_value = found.pop("draws"), found["p_value"]
+    low, high = (float(q) for q in np.percentile(draws, [50 - LEVEL / 2, 50 + LEVEL / 2]))
+    better = None if low <= 0 <= high or p_value >= CHANCE else "A" if low > 0 else "B"
+    return Comparison(metric, delta, names, len(first), interval=(low, high), better=better, **found)
+
+
+def _hits(first, second, metric, delta, samples, seed, names) -> dict[str, Any]:
+    n, hits = len(first), [table["iou"].to_numpy(float) >= delta for table in (first, second)]
+    if metric == "top1_loc":
+        hits = [hit & _right(table, name) for hit, table, name in zip(hits, (first, second), names, strict=True)]
+    a, b = hits
+    both, only_a, only_b = (int(part.sum()) for part in (a & b, a & ~b, b & ~a))
+    same = n - only_a - only_b
+    drawn = np.random.default_rng(seed).multinomial(n, np.array([only_a, only_b, same]) / n, size=samples)
+    return {
+        "value_a": (both + only_a) * 100.0 / n,
+        "value_b": (both + only_b) * 100.0 / n,
+        "difference": (only_a - only_b) * 100.0 / n,
+        "draws": (drawn[:, 0] - drawn[:, 1]) * 100.0 / n,
+        "p_value": mcnemar(only_a, only_b),
+        "both": both,
+        "only_a": only_a,
+        "only_b": only_b,
+        "neither": same - both,
+    }
+
+
+def _mean_ious(first, second, samples, seed) -> dict[str, Any]:
+    a, b = (100 * table["iou"].to_numpy(float) for table in (first, second))
+    difference = float((a - b).mean())
+    draws = _resampled_means(a - b, samples, seed)
+    beyond = (draws <= 0) if difference > 0 else (draws >= 0)
+    p_value = max(2 * (int(beyond.sum()) + 1) / (samples + 1), 2.0 ** (1 - int(np.count_nonzero(a - b))))
+    values = {"value_a": float(a.mean()), "value_b": float(b.mean()), "difference": difference}
+    return values | {"draws": draws, "p_value": min(1.0, p_value)}
+
+
+def _right(table: pd.DataFrame, name: str) -> np.ndarray:
+    right = flags(table["right"])
+    if right.isna().any():
+        raise ValueError(f"top1_loc needs to know whether the class is right, and {name} does not for every image")
+    return right.to_numpy(bool)
+
+
+def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
+    """Means of `samples` draws of len(values) with replacement; memory stays bounded."""
+    rng, n = np.random.default_rng(seed), len(values)
+    chunk = max(1, BOOTSTRAP_CELLS // n)
+    sizes = [min(chunk, samples - start) for start in range(0, samples, chunk)]
+    return np.concatenate([values[rng.integers(n, size=(size, n))].mean(axis=1) for size in sizes])
+
+
+def mcnemar(only_a: int, only_b: int) -> float:
+    """Two-sided p of the exact McNemar (sign) test: min(1, 2 P(X <= smaller)), X binomial of both counts with p = 1/2.
+
+    In logarithms, so that no number of images is too large; 1 where none differs.
+    """
+    total, smaller = only_a + only_b, min(only_a, only_b)
+    logs = np.concatenate([[0.0], np.log(np.arange(1, total + 1)).cumsum()])  # of factorials
+    k = np.arange(smaller + 1)
+    terms = logs[total] - logs[k] - logs[total - k] - total * np.log(2)
+    top = terms.max()
+    return float(min(1.0, 2 * np.exp(top) * np.exp(terms - top).sum()))

@@ -1,0 +1,182 @@
+"""What kind of miss it was: a failure type per image, and accuracy by object size, aspect and class. No model needed.
+
+Tables are per-image tables (`wsolkit.per_image`); images without ground-truth boxes are left out of every count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from wsolkit.bootstrap import bootstrap_interval
+from wsolkit.boxes import as_numpy, frame, ground_truth
+from wsolkit.per_image import FAILURES, first_of, flags, measured, read_per_image  # noqa: F401  offered here too
+
+INSTANCE_SHARE, PART_SHARE, LARGE_SHARE = 0.3, 0.5, 0.7
+DELTA = 0.5
+
+SIZE_EDGES = (0.1, 0.25, 0.5)  # of the frame's area
+SIZES = ("below 10 %", "10 to 25 %", "25 to 50 %", "50 % and more")
+ASPECTS = ("tall (below 2:3)", "about square", "wide (above 3:2)")
+
+
+# ------------------------------------------------------------------------------------------------ failure types
+
+
+def failure_type(box, gt_boxes, right: bool | None = True, empty: bool = False, delta: float = DELTA) -> str:
+    """`failure_types` of one image: box (4,), gt_boxes (n, 4), right None where the class is not known."""
+    return failure_types(np.reshape(as_numpy(box), (1, -1)), [gt_boxes], [right], [empty], delta)[0]
+
+
+def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: float = DELTA) -> list[str]:
+    """The failure type of each of N images, one of the keys of FAILURES.
+
+    boxes: (N, 4) predicted boxes, inclusive corners; gt_boxes: N arrays (n, 4), rows of -1 are padding.
+    right: (N,) was the class right; None, for all or for one image, where that is not known.
+    empty: (N,) was the map's mask empty, so that the box means nothing; None: never. delta: the IoU of a hit, (0, 1].
+
+    With IoG = intersection / area of a ground-truth box and IoP = intersection / area of the predicted box, the first
+    that holds: IoU >= delta with an object: "right", or "wrong class"; the mask was empty: "background"; IoG > 0.3 for
+    at least two objects: "multiple instances"; and for the object of best IoU (the first of equals) IoP > 0.5: "part
+    only"; IoG >= 0.7: "too large"; otherwise "background". So "right" is Top-1 Loc, and "right" with "wrong class"
+    GT-known Loc, exactly.
+
+    Source: types, thresholds and order are those of the error analysis of TS-CAM (Gao et al., ICCV 2021; its published
+    code). Two things differ, so that the shares add up to the two accuracies: a wrong class counts as such only where
+    the box is a hit (there: wherever the class is wrong), and an IoU of exactly delta is a hit (there: a miss).
+    ValueError: unequal lengths, boxes that are not finite x0 <= x1, y0 <= y1, images without a ground-truth box.
+    """
+    boxes = as_numpy(boxes)
+    if boxes.ndim != 2 or boxes.shape[1] != 4:
+        raise ValueError(f"boxes have shape (N, 4) as x0, y0, x1, y1, got {boxes.shape}")
+    if not 0 < delta <= 1:
+        raise ValueError(f"delta must be in (0, 1], got {delta}")
+    lengths = {"boxes": len(boxes), "gt_boxes": len(gt_boxes)}
+    lengths |= {name: len(array) for name, array in (("right", right), ("empty", empty)) if array is not None}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"one row per image is expected everywhere, got lengths {lengths}")
+    bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)))
+    if len(bad):
+        raise ValueError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {first_of(bad.tolist())}")
+    if len(boxes) == 0:
+        return []
+    truths = []
+    for index, truth in enumerate(gt_boxes):
+        try:
+            truths.append(ground_truth(truth))
+        except ValueError as error:
+            raise ValueError(f"image {index}: {error}") from error
+    counts = np.array([len(truth) for truth in truths])
+    owner = np.repeat(np.arange(len(boxes)), counts)
+    first = np.cumsum(counts) - counts
+    shared, area, gt_area = _overlaps(boxes[owner], np.concatenate(truths))
+    ious = shared / (area + gt_area - shared)
+    best = np.maximum.reduceat(ious, first)
+    ties = np.flatnonzero(ious == best[owner])
+    best_pair = ties[np.unique(owner[ties], return_index=True)[1]]
+
+    hit = best >= delta
+    wrong = np.zeros(len(boxes), bool) if right is None else (~flags(right)).fillna(False).to_numpy(bool)
+    nothing = np.zeros(len(boxes), bool) if empty is None else as_numpy(empty).astype(bool)
+    several = np.add.reduceat((shared / gt_area > INSTANCE_SHARE).astype(np.int64), first) >= 2
+    part = (shared / area)[best_pair] > PART_SHARE
+    large = (shared / gt_area)[best_pair] >= LARGE_SHARE
+    conditions = {
+        "right": hit & ~wrong,
+        "wrong class": hit,
+        "background": nothing,
+        "multiple instances": several,
+        "part only": part,
+        "too large": large,
+    }
+    return np.select(list(conditions.values()), list(conditions), "background").tolist()
+
+
+def _overlaps(boxes: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Row by row: the intersection, the area of the one and the area of the other, in pixels."""
+    boxes, truths = (rows.astype(np.int64 if rows.dtype.kind in "iub" else np.float64) for rows in (boxes, truths))
+    sides = np.minimum(boxes[:, 2:], truths[:, 2:]) - np.maximum(boxes[:, :2], truths[:, :2]) + 1
+    areas = ((rows[:, 2:] - rows[:, :2] + 1).prod(axis=1) for rows in (boxes, truths))
+    return np.maximum(sides, 0).prod(axis=1), *areas
+
+
+def object_shape(gt_boxes, size: int | Sequence[int]) -> tuple[float, float]:
+    """(share of the frame's area, width / height) of the largest ground-truth box, the first of equals.
+
+    gt_boxes (n, 4), inclusive corners; size: the frame, an int (a square) or (H, W). Both are as in this frame: where
+    images were made square, so were their objects.
+    """
+    height, width = frame(size)
+    boxes = ground_truth(gt_boxes)
+    sides = boxes[:, 2:] - boxes[:, :2] + 1
+    wide, high = sides[int(np.argmax(sides.prod(axis=1)))].tolist()
+    return wide * high / (height * width), wide / high
+
+
+# ------------------------------------------------------------------------------------------------ counting
+
+
+def failure_counts(source) -> dict[str, int]:
+    """How many images of a per-image table fail in which way: all names of FAILURES, in that order."""
+    names = measured(source, "failure")["failure"]
+    counts = names.value_counts()
+    unknown = [str(name) for name in names.unique() if name not in FAILURES]
+    if unknown:
+        raise ValueError(f"unknown failure types {first_of(unknown)}; expected {', '.join(FAILURES)}")
+    return {name: int(counts.get(name, 0)) for name in FAILURES}
+
+
+def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> list[tuple[str, str, np.ndarray]]:
+    """(kind, slice, row positions) of "all", of every size and aspect, and of every class that occurs, by label.
+
+    classes: a name per label; labels beyond it, and all without it, are called by their number.
+    """
+    share, aspect = (table[name].to_numpy(float) for name in ("object_share", "aspect"))
+    if not (np.isfinite(share).all() and np.isfinite(aspect).all()):
+        raise ValueError("object_share and aspect must be given for every image that has an IoU")
+    groups = [("all", "all images", np.arange(len(table)))]
+    size = np.searchsorted(SIZE_EDGES, share, side="right")
+    groups += [("size", name, np.flatnonzero(size == index)) for index, name in enumerate(SIZES)]
+    shape = 1 + (aspect > 3 / 2).astype(int) - (aspect < 2 / 3)
+    groups += [("aspect", name, np.flatnonzero(shape == index)) for index, name in enumerate(ASPECTS)]
+    labels = table["label"].to_numpy()
+    order = np.argsort(labels, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
+        label = int(labels[rows[0]])
+        named = classes is not None and label < len(classes)
+        groups.append(("class", str(classes[label]) if named else str(label), rows))
+    return groups
+
+
+def slices(source, classes: Sequence[str] | None = None, samples: int = 1000, seed: int = 0) -> pd.DataFrame:
+    """Accuracy and failures by object size, aspect and class, from a per-image table (or its file, folder or result).
+
+    Columns: kind ("all", "size", "aspect", "class"), slice, n, gt_known_loc, low, high (its bootstrap 95 % interval),
+    mean_iou (0 to 1), top1_loc (NaN where the class of an image is not known), and a column per failure type with its
+    share; all but n and mean_iou in percent. Size is the largest object's share of the frame; aspect is its width /
+    height, tall below 2/3 and wide above 3/2. Every size and aspect has a row, so that tables can be laid side by side:
+    n = 0 and NaN without images. Classes have one where they occur, ordered by label.
+
+    classes: a name per label. samples, seed: of the bootstrap; where all or none of a few images are hits, its interval
+    has no width, which says that nothing else was seen, not that nothing else is possible.
+    """
+    table = measured(source, "label", "right", "object_share", "aspect", "failure")
+    failure_counts(table)  # unknown names
+    ious, failures = table["iou"].to_numpy(float), table["failure"].to_numpy()
+    hits, right = ious >= DELTA, flags(table["right"])
+    unknown, correct = right.isna().to_numpy(), right.fillna(False).to_numpy(bool)
+    rows = []
+    for kind, name, index in slice_groups(table, classes):
+        row: dict = {"kind": kind, "slice": name, "n": len(index)}
+        if len(index):
+            row["gt_known_loc"] = hits[index].sum() * 100.0 / len(index)
+            row["low"], row["high"] = bootstrap_interval(hits[index], samples=samples, seed=seed)
+            row["mean_iou"] = ious[index].mean()
+            row["top1_loc"] = np.nan if unknown[index].any() else (hits & correct)[index].sum() * 100.0 / len(index)
+            row |= {failure: (failures[index] == failure).sum() * 100.0 / len(index) for failure in FAILURES}
+        rows.append(row)
+    return pd.DataFrame(
+        rows, columns=["kind", "slice", "n", "gt_known_loc", "low", "high", "mean_iou", "top1_loc", *FAILURES]
+    )

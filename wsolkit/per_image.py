@@ -1,0 +1,175 @@
+"""The per-image table: a row per image, as `EvalResult.per_image` gives it and per_image.csv holds it.
+
+Rows without an IoU are images without ground-truth boxes (masks only). The module needs numpy and pandas, no torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from wsolkit.boxes import as_numpy
+
+FAILURES = {  # name -> what it means, in the order in which tables and figures show them
+    "right": "The box has an IoU of at least 0.5 with an object, and the class is right or not known.",
+    "wrong class": "The box has an IoU of at least 0.5 with an object, but another class was predicted.",
+    "part only": "More than half of the box lies on the object, but it covers too little of it.",
+    "too large": "The box covers at least 70 % of the object, but at least half of the box lies beside it.",
+    "multiple instances": "The box covers more than 30 % of each of several objects, and fits none of them.",
+    "background": "The box misses the objects, wholly or for the most part, or the map's mask was empty.",
+}
+SHOWN = 20  # entries that an error lists before it only counts
+
+
+def first_of(items: Sequence) -> str:
+    """At most 20 items, then a count of the others."""
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return "; ".join(map(str, items[:SHOWN])) + more
+
+
+def parse_boxes(text: str) -> list[tuple[float, ...]]:
+    """The boxes of a gt_boxes cell "x0 y0 x1 y1; x0 y0 x1 y1", sorted; ValueError when it is something else."""
+    boxes = [tuple(float(corner) for corner in part.split()) for part in text.split(";")]
+    if any(len(box) != 4 or not (box[0] <= box[2] < math.inf and box[1] <= box[3] < math.inf) for box in boxes):
+        raise ValueError(f"boxes are written as x0 y0 x1 y1; x0 y0 x1 y1, got {text!r}")
+    return sorted(boxes)
+
+
+def flags(values) -> pd.Series:
+    """Booleans with <NA> where unknown, from booleans, None, NaN or <NA>."""
+    return pd.Series(pd.array(list(as_numpy(values)), dtype="boolean"))
+
+
+# ------------------------------------------------------------------------------------------------ columns
+
+
+def _cell(convert: Callable, allowed: Callable, words: str) -> Callable[[str], object]:
+    """A reader of one cell: its value, or ValueError with what was expected."""
+
+    def read(text: str):
+        try:
+            value = convert(text)
+        except (ValueError, KeyError):
+            raise ValueError(words) from None
+        if not allowed(value):
+            raise ValueError(words)
+        return value
+
+    return read
+
+
+_FLAG = _cell({"True": True, "False": False}.__getitem__, lambda _: True, "True or False")
+_INTEGER = _cell(int, lambda value: abs(value) < 2**31, "a whole number")
+_CLASS = _cell(int, lambda value: 0 <= value < 2**31, "a class number from 0")
+_LABEL = _cell(int, lambda value: -1 <= value < 2**31, "a class number from 0, or -1 where it is not known")
+_SHARE = _cell(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
+_RATIO = _cell(float, lambda value: 0 < value < math.inf, "a positive number")
+_BOXES = _cell(lambda text: parse_boxes(text) and text, bool, "boxes x0 y0 x1 y1; x0 y0 x1 y1 with x0 <= x1, y0 <= y1")
+
+COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {  # name -> kind, reader of a cell that is not empty
+    "id": ("text", str),
+    "label": ("int", _LABEL),
+    "predicted": ("int", _CLASS),
+    "right": ("bool", _FLAG),
+    "iou": ("float", _SHARE),
+    "localised": ("bool", _FLAG),
+    **dict.fromkeys(("x0", "y0", "x1", "y1"), ("int", _INTEGER)),
+    "empty": ("bool", _FLAG),
+    "gt_boxes": ("text", _BOXES),
+    "object_share": ("float", _SHARE),
+    "aspect": ("float", _RATIO),
+    "failure": ("text", _cell(str, FAILURES.__contains__, f"one of {', '.join(FAILURES)}")),
+}
+OPTIONAL = {f"iou_{point}": ("float", _SHARE) for point in ("fixed", "validation", "best_on_test")}
+NEVER_EMPTY = ("id", "label")
+GIVEN_WITH_IOU = ("localised", "x0", "y0", "x1", "y1", "gt_boxes", "object_share", "aspect", "failure")
+DTYPES = {"int": ("int64", "Int64"), "bool": ("bool", "boolean"), "float": ("float64", "float64")}
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+def read_per_image(path: str | Path) -> pd.DataFrame:
+    """per_image.csv as a table: ids stay text ("007" and "NA" too), True and False become booleans.
+
+    Columns: those of COLUMNS, in any order, the optional iou_fixed, iou_validation and iou_best_on_test, and any other,
+    which stays text. Numbers are int64 and float64, flags bool; with empty cells Int64, NaN and boolean with <NA>.
+    FileNotFoundError: no such file. ValueError, one for the whole file, which lists the first 20: columns that are
+    missing, lines of another length, cells that are not what they should be, ids that occur twice, no image at all.
+    """
+    path = Path(path)
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            rows = [(reader.line_num, row) for row in reader if row]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist: a per-image table is written by an evaluation") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable csv file ({error}); evaluate again") from error
+    absent, twice = [name for name in COLUMNS if name not in header], len(set(header)) < len(header)
+    if absent or twice or not rows:
+        what = (
+            f"lacks the columns {', '.join(absent)}" if absent else "names a column twice" if twice else "has no rows"
+        )
+        raise ValueError(f"{path} {what}: it is no per-image table of this version, evaluate again")
+    problems = [(line, f"{len(row)} cells, expected {len(header)}") for line, row in rows if len(row) != len(header)]
+    table = {}
+    if not problems:
+        cells = dict(zip(header, zip(*(row for _, row in rows), strict=True), strict=True))
+        for name in header:
+            table[name] = _column(name, cells, [line for line, _ in rows], problems)
+    if problems:
+        listed = [f"line {line}: {text}" for line, text in sorted(problems)]
+        raise ValueError(f"{path} is not as expected: {first_of(listed)}; correct it or evaluate again")
+    return pd.DataFrame(table)
+
+
+def _column(name: str, cells: Mapping[str, Sequence[str]], lines: Sequence[int], problems: list) -> pd.Series | None:
+    """One column's values; what is wrong with them is added to `problems` as (line, text)."""
+    kind, read = (COLUMNS | OPTIONAL).get(name, ("text", str))
+    values: list = []
+    seen: dict[str, int] = {}
+    for line, text, iou in zip(lines, cells[name], cells["iou"], strict=True):
+        value = "" if kind == "text" else None
+        if text == "" and (name in NEVER_EMPTY or (name in GIVEN_WITH_IOU and iou != "")):
+            problems.append((line, f"{name} is empty"))
+        elif text:
+            try:
+                value = read(text)
+            except ValueError as error:
+                problems.append((line, f"{name} is {text!r}, expected {error}"))
+            if name == "id" and seen.setdefault(text, line) != line:
+                problems.append((line, f"the id {text!r} is that of line {seen[text]} too"))
+        values.append(value)
+    return pd.Series(values) if kind == "text" else pd.Series(values, dtype=DTYPES[kind][None in values])
+
+
+def per_image_table(source) -> pd.DataFrame:
+    """The per-image table of a table, of the path of a per_image.csv, of a folder that holds one, or of a result."""
+    if isinstance(source, pd.DataFrame):
+        return source
+    if isinstance(source, str | Path):
+        path = Path(source)
+        return read_per_image(path / "per_image.csv" if path.is_dir() else path)
+    if hasattr(source, "per_image"):
+        return source.per_image()
+    kind = type(source).__name__
+    raise ValueError(f"a per-image table, the path of a per_image.csv or a result is expected, got {kind}")
+
+
+def measured(source, *columns: str) -> pd.DataFrame:
+    """The rows of `per_image_table(source)` that have an IoU; ValueError when there are none or columns are missing."""
+    table = per_image_table(source)
+    absent = [name for name in ("iou", *columns) if name not in table]
+    if absent:
+        known = ", ".join(map(str, table))
+        raise ValueError(f"the per-image table lacks the columns {', '.join(absent)}; it has {known}")
+    rows = table[table["iou"].notna()]
+    if len(rows) == 0:
+        raise ValueError("no image of this per-image table has an IoU: there are no ground-truth boxes in it")
+    return rows
