@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 JOBS ?= 0
 STAMP := $(VENV)/.installed
 
-.PHONY: help install reports test lint lab clean
+.PHONY: help install reports test bench lint lab clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a brow
 	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
 	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks/00_tour.ipynb
 	$(BIN)/python -m pytest -q tests
+
+bench: $(STAMP) ## time the evaluator against the straightforward OpenCV implementation, side by side
+	$(BIN)/python tests/bench_evaluator.py
 
 lint: $(STAMP) ## check style, notebooks included
 	$(BIN)/ruff check .

@@ -39,8 +39,5 @@ def iou_curve(score_map, gt_boxes, interval=0.001, contours="all", percentile=10
     truths = np.asarray(gt_boxes, np.int64)
     reference = u8.max() if percentile == 100 else np.percentile(u8, percentile)
     return np.array(
-        [
-            iou_of_boxes(boxes_at(u8, int(tau * reference), contours), truths).max()
-            for tau in np.arange(0, 1, interval)
-        ]
+        [iou_of_boxes(boxes_at(u8, int(tau * reference), contours), truths).max() for tau in np.arange(0, 1, interval)]
     )

@@ -27,6 +27,8 @@ def test_every_command_explains_itself():
     for option in (
         "--dataset",
         "--root",
+        "--metadata",
+        "--masks",
         "--backbones",
         "--methods",
         "--weights",
@@ -36,6 +38,8 @@ def test_every_command_explains_itself():
         "--limit",
     ):
         assert option in sweep
+    for name in ("cub", "tiny_imagenet", "convert"):
+        assert "Usage" in CliRunner().invoke(cli, ["data", name, "--help"]).output
 
 
 def test_train_leaves_a_checkpoint_and_says_where(tmp_path):
@@ -67,6 +71,8 @@ def test_paths_count_from_where_the_caller_stands(tmp_path, monkeypatch):
     config = _config({"root": "data", "weights": "w.pth", "out": None, "epochs": 3, "dataset": "cub"})
     assert config.root == str(tmp_path / "data") and config.weights == str(tmp_path / "w.pth")
     assert config.out == str(tmp_path / "reports") and config.epochs == 3
+    config = _config({"metadata": "m", "masks": "../k", "dataset": "metadata"})
+    assert config.metadata == str(tmp_path / "m") and config.masks == str(tmp_path.parent / "k")
 
 
 def test_limits():
@@ -81,3 +87,16 @@ def test_errors_are_one_line_with_exit_code_two(tmp_path):
     done = run("train", "--dataset", "cub", "--weights", "none", "--out", tmp_path / "o")
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
     assert "root" in done.stderr and not (tmp_path / "o").exists()
+    done = run("data", "convert", "coco", "absent.json", "--out", tmp_path / "o")
+    assert (
+        done.returncode == 2 and done.stderr == "error: absent.json does not exist\n" and not (tmp_path / "o").exists()
+    )
+
+
+@pytest.mark.parametrize("name", ["cub", "tiny_imagenet"])
+def test_data_fetches_by_name(monkeypatch, tmp_path, name):
+    asked = []
+    monkeypatch.setattr("wsolkit.data.download.fetch_dataset", lambda *a, **k: asked.append((a, k)) or tmp_path)
+    done = CliRunner().invoke(cli, ["data", name, "--root", "data", "--url", "http://mirror"])
+    assert done.output == f"ready: {tmp_path}\n" and asked == [((name, "data"), {"url": "http://mirror"})]
+    assert CliRunner().invoke(cli, ["data", name]).exit_code == 2, "--root is needed"

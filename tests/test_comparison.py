@@ -159,7 +159,7 @@ def test_other_images_are_refused_with_one_list():
         compare(a, b)
     words = str(error.value)
     assert (
-        "30 only in A: 00000; 00001;" in words and "30 only in B: 00060;" in words and words.count("and 10 more") == 2
+        "30 only in A: 00000, 00001," in words and "30 only in B: 00060," in words and words.count("and 10 more") == 2
     )
     with pytest.raises(ValueError, match=r"1 only in A: 00059$"):
         compare(a, a.iloc[:-1])
@@ -170,7 +170,7 @@ def test_other_images_are_refused_with_one_list():
 def test_other_ground_truth_is_refused():
     a = table([0.5] * 30, gt="1 2 30 40; 5 6 7 8")
     assert compare(a, a.assign(gt_boxes="5 6 7 8; 1.0 2.0 30.0 40.0")).n == 30, "the same boxes in another order"
-    with pytest.raises(ValueError, match=r"other ground-truth boxes for 30 images.*00000; 00001.* and 10 more"):
+    with pytest.raises(ValueError, match=r"other ground-truth boxes for 30 images.*00000, 00001.* and 10 more"):
         compare(a, a.assign(gt_boxes="1 2 30 41; 5 6 7 8"))
     with pytest.raises(ValueError, match="other labels for 30 images"):
         compare(a, a.assign(label=1))

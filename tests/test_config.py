@@ -65,6 +65,35 @@ def test_training_key_depends_on_what_a_training_depends_on():
     assert other.training_key("gap") == key and other.training_key("tap") != base.training_key("tap")
 
 
+def test_metadata_and_masks_are_data_like_the_root(monkeypatch, tmp_path):
+    base = RunConfig.make(dataset="metadata")
+    assert (base.size, base.weights, base.epochs) == (224, "imagenet", 50)
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig.make(dataset="metadata", metadata="meta", masks="masks")
+    assert config.metadata == str(tmp_path / "meta") and config.masks == str(tmp_path / "masks")
+    with pytest.raises(FileNotFoundError, match="meta' not found"):
+        config.training_key("gap")
+    for name in ("meta", "masks"):
+        (tmp_path / name).mkdir()
+    notebook = notebook_of("cam")
+
+    def keys(**changes):
+        data_state.cache_clear()
+        changed = replace(config, **changes)
+        return changed.training_key("gap"), changed.report_key("cam", ("gap",), notebook)
+
+    training, report = keys()
+    assert keys() == (training, report)
+    assert keys(masks="")[0] == training and keys(masks="")[1] != report, "a training does not look at masks"
+    (tmp_path / "masks" / "a.png").write_bytes(b"1")
+    assert keys()[0] == training and keys()[1] != report
+    (tmp_path / "meta" / "classes.txt").write_bytes(b"1")
+    assert keys()[0] != training
+    training, _ = keys()
+    (tmp_path / "meta").rename(tmp_path / "elsewhere")
+    assert keys(metadata=str(tmp_path / "elsewhere"))[0] == training, "the content counts, not the place"
+
+
 def test_report_key_depends_on_method_limit_and_notebook(tmp_path):
     base = RunConfig.make()
     notebook = tmp_path / "n.ipynb"

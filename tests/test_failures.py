@@ -118,7 +118,7 @@ def test_wrong_boxes_are_named():
         failures.failure_types([[1, 2, 3]], [OBJECT])
     with pytest.raises(ValueError, match="image 1: no ground-truth box"):
         failures.failure_types([OBJECT, OBJECT], [OBJECT, [[-1, -1, -1, -1]]])
-    with pytest.raises(ValueError, match=r"rows 0; 1; .* and 5 more"):
+    with pytest.raises(ValueError, match=r"rows 0, 1, .* and 5 more"):
         failures.failure_types([[9, 9, 2, 2]] * 25, [OBJECT] * 25)
 
 

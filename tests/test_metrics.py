@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import socket
-
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from wsolkit import bootstrap, metrics
 from wsolkit.boxes import thresholds
@@ -186,38 +183,6 @@ def test_nothing_seen_is_nan():
 def test_curve_metrics_check_the_number_of_thresholds():
     with pytest.raises(ValueError, match=r"\(B, 1000\)"):
         metrics.MaxBoxAcc().update(torch.zeros(2, 100))
-
-
-def _process(rank: int, port: int, queue) -> None:
-    torch.set_num_threads(1)
-    address = f"tcp://127.0.0.1:{port}"
-    torch.distributed.init_process_group("gloo", init_method=address, rank=rank, world_size=2)
-    share = slice(0, 2) if rank == 0 else slice(2, None)  # uneven on purpose
-    values = {}
-    for name in CASES:
-        metric, _, arrays = build(name)
-        metric.update(*(array[share] for array in arrays))
-        values[name] = metric.compute().item()
-    queue.put((rank, values))
-    torch.distributed.destroy_process_group()
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is built without torch.distributed")
-def test_two_processes_with_uneven_shares_agree_with_the_function():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    context = mp.get_context("spawn")
-    queue = context.Queue()
-    processes = [context.Process(target=_process, args=(rank, port, queue), daemon=True) for rank in range(2)]
-    for process in processes:
-        process.start()
-    answers = dict(queue.get(timeout=120) for _ in processes)
-    for process in processes:
-        process.join(timeout=60)
-    for rank in range(2):
-        for name in CASES:
-            assert answers[rank][name] == pytest.approx(build(name)[1], abs=1e-9), (rank, name)
 
 
 # ------------------------------------------------------------------------------------------- bootstrap

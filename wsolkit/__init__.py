@@ -17,7 +17,9 @@ _NAMES = {
     "MethodNotDefined": "cams",
     "iou": "boxes", "iou_curve": "boxes", "extract_box": "boxes", "normalise_map": "boxes", "resize_map": "boxes",
     "score": "scoring", "EvalResult": "results", "localise": "evaluation", "evaluate": "evaluation",
-    "ScoreMaps": "evaluation", "Run": "runs", "RunConfig": "config", "show": "figures",
+    "ScoreMaps": "evaluation", "evaluate_files": "file_evaluation", "export_score_maps": "map_files",
+    "PROTOCOLS": "protocols", "compare": "comparison", "slices": "failures", "failure_types": "failures",
+    "Run": "runs", "RunConfig": "config", "show": "figures",
 }  # fmt: skip
 _MODULES = ("boxes", "cams", "data", "figures", "metrics", "models", "pooling", "report", "training")
 
@@ -26,12 +28,17 @@ __all__ = sorted([*_NAMES, *_MODULES])
 if TYPE_CHECKING:
     from .boxes import extract_box, iou, iou_curve, normalise_map, resize_map
     from .cams import MethodNotDefined, feature_map, is_defined, method_names, register, score_maps
+    from .comparison import compare
     from .config import RunConfig
     from .data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
     from .evaluation import ScoreMaps, evaluate, localise
+    from .failures import failure_types, slices
     from .figures import show
+    from .file_evaluation import evaluate_files
+    from .map_files import export_score_maps
     from .models import WSOLModel, build_model
     from .pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
+    from .protocols import PROTOCOLS
     from .results import EvalResult
     from .runs import Run
     from .scoring import score

@@ -10,11 +10,15 @@ from typing import Any
 
 import click
 
+from .cli_data import data
+from .cli_evaluate import compare, evaluate
 from .config import BACKBONE_STRIDES, DATASETS, RunConfig
 from .methods import STUDY_METHODS, canonical
 
 _HELP = {
-    "root": "folder of the dataset in its native layout",
+    "root": "folder of the dataset in its native layout, or of the images of a metadata folder",
+    "metadata": "folder with train/, test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)",
+    "masks": "folder of the mask files that the metadata names (dataset metadata)",
     "classes": "first so many classes, or names or numbers separated by commas",
     "size": "input side in pixels",
     "geometry": "evaluation geometry: resize (default) or crop",
@@ -56,7 +60,7 @@ def _run_options(function):
 def _config(options: dict[str, Any], **more: Any) -> RunConfig:
     given = {name: value for name, value in {**options, **more}.items() if value is not None}
     given.setdefault("out", os.environ.get("WSOLKIT_OUT") or "reports")
-    for name in ("root", "out"):  # the command line counts from where the caller stands
+    for name in ("root", "metadata", "masks", "out"):  # the command line counts from where the caller stands
         if given.get(name):
             given[name] = str(Path(given[name]).expanduser().resolve())
     if given.get("weights") not in (None, "none", "imagenet"):
@@ -158,15 +162,8 @@ def report(out: str | None) -> None:
     click.echo(write_index(Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()))
 
 
-@cli.command()
-@click.argument("name", type=click.Choice(["cub", "tiny_imagenet"]))
-@click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
-@click.option("--url", help="fetch the archive from this address instead (it must have the same checksum)")
-def data(name: str, root: str, url: str | None) -> None:
-    """Download a dataset, check it and unpack it; can be interrupted and run again."""
-    from .data.download import fetch_dataset
-
-    click.echo(f"ready: {fetch_dataset(name, root, url=url)}")
+for command in (data, evaluate, compare):
+    cli.add_command(command)
 
 
 def main() -> None:

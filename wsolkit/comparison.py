@@ -12,7 +12,8 @@ import pandas as pd
 
 from wsolkit.bootstrap import BOOTSTRAP_CELLS
 from wsolkit.failures import DELTA, slice_groups
-from wsolkit.per_image import first_of, flags, measured, parse_boxes
+from wsolkit.files import listing
+from wsolkit.per_image import flags, measured, parse_boxes
 
 METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU"}
 LEVEL = 95  # percent
@@ -176,7 +177,7 @@ def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         table.index.difference(other.index, sort=False).tolist() for table, other in ((first, second), (second, first))
     ]
     if any(only):
-        words = [f"{len(ids)} only in {name}: {first_of(ids)}" for name, ids in zip("AB", only, strict=True) if ids]
+        words = [f"{len(ids)} only in {name}: {listing(ids)}" for name, ids in zip("AB", only, strict=True) if ids]
         raise ValueError(f"A and B were not measured on the same images; {'; '.join(words)}")
     second = second.loc[first.index]
     if "label" in first and "label" in second:
@@ -193,7 +194,7 @@ def _by_id(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
     twice = table.index[table.index.duplicated()].unique().tolist()
     if twice:
-        raise ValueError(f"ids occur twice in {name}: {first_of(twice)}")
+        raise ValueError(f"ids occur twice in {name}: {listing(twice)}")
     return table
 
 
@@ -201,7 +202,7 @@ def _same(what: str, ids: list[str]) -> None:
     if ids:
         raise ValueError(
             f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
-            f"pictures, frame or split: {first_of(ids)}"
+            f"pictures, frame or split: {listing(ids)}"
         )
 
 

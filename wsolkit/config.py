@@ -35,6 +35,7 @@ DATASETS: dict[str, dict[str, Any]] = {
     "synthetic": {"weights": "none", "size": 64, "epochs": 22},
     "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
     "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
+    "metadata": {"weights": "imagenet", "size": 224, "epochs": 50},
 }
 
 
@@ -49,7 +50,8 @@ class RunConfig:
     """Everything that defines one training and its reports, flat, as notebooks take it. Empty values mean "as the dataset".
 
     Attributes:
-        dataset, root, classes, size, geometry, val_share, per_class: see `load_dataset` (0, "" and [] are empty).
+        dataset, root, metadata, masks, classes, size, geometry, val_share, per_class: see `load_dataset` (0, "" and []
+            are empty).
         backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm is "yes", "no" or "auto"
             (VGG gets it only where it trains from scratch).
         batch_size: 0 is the published 40, or fewer where the data is small, so that an epoch has at least 16 steps.
@@ -66,6 +68,8 @@ class RunConfig:
 
     dataset: str = "synthetic"
     root: str = ""
+    metadata: str = ""
+    masks: str = ""
     classes: Any = 0
     size: int = 0
     geometry: str = "resize"
@@ -141,7 +145,7 @@ class RunConfig:
                 raise ValueError(f"{name} must be at least {low}, but is {values[name]}")
         if not 0.0 < values.get("val_share", 0.5) < 1.0:
             raise ValueError(f"val_share must lie strictly between 0 and 1, but is {values['val_share']}")
-        for name in ("root", "weights"):
+        for name in ("root", "metadata", "masks", "weights"):
             if values.get(name, "") not in ("", "none", "imagenet"):
                 values[name] = str(project_path(values[name]))
         return cls(**values, given=given)
@@ -160,17 +164,19 @@ class RunConfig:
 
     def training_key(self, pooling: str) -> str:
         """Digest of all that a training depends on: data, network, start weights, recipe, and the code that does it."""
-        skip = {"limit", "device", "out", "root", "weights"}
+        skip = {"limit", "device", "out", "root", "metadata", "masks", "weights"}
         if pooling != "tap":
             skip |= {"tau", "tap_epochs"}
         values = {key: value for key, value in self.to_dict().items() if key not in skip}
-        return digest({**values, "pooling": pooling, "data": data_state(self.root), "code": code_state(TRAINING_SOURCES),
-                       "start": weights_state(self.weights)})  # fmt: skip
+        described = {"metadata": data_state(self.metadata)} if self.metadata else {}
+        return digest({**values, **described, "pooling": pooling, "data": data_state(self.root),
+                       "code": code_state(TRAINING_SOURCES), "start": weights_state(self.weights)})  # fmt: skip
 
     def report_key(self, method: str, poolings: tuple[str, ...], notebook: Path) -> str:
         """Digest of all that one report depends on."""
         trainings = {pooling: self.training_key(pooling) for pooling in poolings}
-        return digest({"method": method, "trainings": trainings, "limit": self.limit, "tau": self.tau,
+        masks = {"masks": data_state(self.masks)} if self.masks else {}
+        return digest({"method": method, "trainings": trainings, **masks, "limit": self.limit, "tau": self.tau,
                        "code": code_state(SCORING_SOURCES), "page": page_state(),
                        "notebook": notebook_state(notebook)})  # fmt: skip
 

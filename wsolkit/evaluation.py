@@ -124,7 +124,8 @@ def evaluate(
 
     Args:
         dataset: the split to report, usually "test".
-        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; None uses the fixed one.
+        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; with None, or where it has
+            no boxes, the fixed threshold is used.
         pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it. The protocol
             rethinking_cam uses it for every method.
         protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
@@ -140,6 +141,10 @@ def evaluate(
         if val != "auto":
             raise ValueError(f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
+    if val is not None and not val.localised:
+        val = None  # images with labels only can choose an epoch, but no threshold
+    if not dataset.localised:
+        raise ValueError(f"{dataset} has images without a ground-truth box: they cannot be scored")
     rules = protocol_named(protocol)
     if not rules.curves:
         val = None
@@ -165,7 +170,7 @@ def evaluate(
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     return score(
         test_maps.maps, [target.boxes.numpy() for target in targets], test_maps.logits, test_maps.labels, test_maps.ids,
-        size=dataset.geometry.size, masks=None if all(mask is None for mask in masks) else masks,
+        size=dataset.geometry.size, masks=None if all(mask is None for mask in masks) or not rules.curves else masks,
         val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
         percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
         dataset=dataset.name, backbone=model.backbone, method=method, pooling=model.pooling, split=dataset.split,

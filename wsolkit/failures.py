@@ -12,7 +12,8 @@ import pandas as pd
 
 from wsolkit.bootstrap import bootstrap_interval
 from wsolkit.boxes import as_numpy, frame, ground_truth
-from wsolkit.per_image import FAILURES, first_of, flags, measured, read_per_image  # noqa: F401  offered here too
+from wsolkit.files import listing
+from wsolkit.per_image import FAILURES, flags, measured
 
 INSTANCE_SHARE, PART_SHARE, LARGE_SHARE = 0.3, 0.5, 0.7
 DELTA = 0.5
@@ -59,7 +60,7 @@ def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: floa
         raise ValueError(f"one row per image is expected everywhere, got lengths {lengths}")
     bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)))
     if len(bad):
-        raise ValueError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {first_of(bad.tolist())}")
+        raise ValueError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {listing(bad.tolist())}")
     if len(boxes) == 0:
         return []
     truths = []
@@ -124,7 +125,7 @@ def failure_counts(source) -> dict[str, int]:
     counts = names.value_counts()
     unknown = [str(name) for name in names.unique() if name not in FAILURES]
     if unknown:
-        raise ValueError(f"unknown failure types {first_of(unknown)}; expected {', '.join(FAILURES)}")
+        raise ValueError(f"unknown failure types {listing(unknown)}; expected {', '.join(FAILURES)}")
     return {name: int(counts.get(name, 0)) for name in FAILURES}
 
 

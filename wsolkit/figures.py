@@ -248,4 +248,8 @@ def __getattr__(name: str):
         from wsolkit import charts
 
         return getattr(charts, name)
+    if name in ("failure_bars", "slice_bars"):
+        from wsolkit import error_charts
+
+        return getattr(error_charts, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

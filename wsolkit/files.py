@@ -8,10 +8,13 @@ import io
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+SHOWN = 20  # entries that an error lists before it only counts
 
 
 @contextlib.contextmanager
@@ -71,6 +74,12 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+
+
+def listing(items: Sequence, separator: str = ", ") -> str:
+    """At most 20 items, then a count of the others: what an error about many entries names."""
+    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+    return separator.join(map(str, items[:SHOWN])) + more
 
 
 def digest(value: Any) -> str:

@@ -17,6 +17,7 @@ __all__ = ["COLUMNS", "method_slug", "read_rows", "write_index"]
 
 PICTURE_BYTES = 1_900_000  # of thumbnails on the whole page, in base64; the page stays under 3 MB
 TITLES = {"synthetic": "Synthetic birds", "cub": "CUB-200-2011", "tiny_imagenet": "Tiny-ImageNet-200"}
+TITLES["metadata"] = "Pictures of a metadata folder"
 SHOWN = [("top1_loc", "Top-1 Loc"), ("max_box_acc_v2", "MaxBoxAccV2"), ("top1_cls", "Top-1 Cls")]
 POINT_NAMES = {
     "fixed": "Fixed threshold",
@@ -24,6 +25,7 @@ POINT_NAMES = {
     "best_on_test": "Best on test (optimistic)",
 }
 SETTING_NAMES = {
+    "metadata": "metadata",
     "size": "input side",
     "geometry": "geometry",
     "classes": "classes",
@@ -223,7 +225,7 @@ def _settings(rows: list[dict]) -> list[tuple[str, str]]:
         ]
         lists = [str(len(value)) if isinstance(value, list) and len(value) > 6 else value for value in values]
         texts = [", ".join(map(str, value)) if isinstance(value, list) else str(value) for value in lists]
-        texts = [os.path.basename(text) if key == "weights" else text for text in dict.fromkeys(texts)]
+        texts = [os.path.basename(text) if key in ("weights", "metadata") else text for text in dict.fromkeys(texts)]
         if texts:
             found.append((label, " / ".join(texts)))
     conditions = {name: text for row in rows for name, text in row["result"].get("conditions", {}).items()}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from wsolkit.boxes import as_numpy
+from wsolkit.files import listing
+from wsolkit.preparation import as_numpy
 
 FAILURES = {  # name -> what it means, in the order in which tables and figures show them
     "right": "The box has an IoU of at least 0.5 with an object, and the class is right or not known.",
@@ -22,13 +23,6 @@ FAILURES = {  # name -> what it means, in the order in which tables and figures 
     "multiple instances": "The box covers more than 30 % of each of several objects, and fits none of them.",
     "background": "The box misses the objects, wholly or for the most part, or the map's mask was empty.",
 }
-SHOWN = 20  # entries that an error lists before it only counts
-
-
-def first_of(items: Sequence) -> str:
-    """At most 20 items, then a count of the others."""
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return "; ".join(map(str, items[:SHOWN])) + more
 
 
 def parse_boxes(text: str) -> list[tuple[float, ...]]:
@@ -85,6 +79,7 @@ COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {  # name -> kind, rea
     "failure": ("text", _cell(str, FAILURES.__contains__, f"one of {', '.join(FAILURES)}")),
 }
 OPTIONAL = {f"iou_{point}": ("float", _SHARE) for point in ("fixed", "validation", "best_on_test")}
+OPTIONAL["pixel_ap"] = ("float", _cell(float, lambda value: 0 <= value <= 100, "a number from 0 to 100"))
 NEVER_EMPTY = ("id", "label")
 GIVEN_WITH_IOU = ("localised", "x0", "y0", "x1", "y1", "gt_boxes", "object_share", "aspect", "failure")
 DTYPES = {"int": ("int64", "Int64"), "bool": ("bool", "boolean"), "float": ("float64", "float64")}
@@ -96,7 +91,7 @@ DTYPES = {"int": ("int64", "Int64"), "bool": ("bool", "boolean"), "float": ("flo
 def read_per_image(path: str | Path) -> pd.DataFrame:
     """per_image.csv as a table: ids stay text ("007" and "NA" too), True and False become booleans.
 
-    Columns: those of COLUMNS, in any order, the optional iou_fixed, iou_validation and iou_best_on_test, and any other,
+    Columns: those of COLUMNS, in any order, the optional iou_fixed, iou_validation, iou_best_on_test and pixel_ap, and any other,
     which stays text. Numbers are int64 and float64, flags bool; with empty cells Int64, NaN and boolean with <NA>.
     FileNotFoundError: no such file. ValueError, one for the whole file, which lists the first 20: columns that are
     missing, lines of another length, cells that are not what they should be, ids that occur twice, no image at all.
@@ -125,7 +120,7 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
             table[name] = _column(name, cells, [line for line, _ in rows], problems)
     if problems:
         listed = [f"line {line}: {text}" for line, text in sorted(problems)]
-        raise ValueError(f"{path} is not as expected: {first_of(listed)}; correct it or evaluate again")
+        raise ValueError(f"{path} is not as expected: {listing(listed, '; ')}; correct it or evaluate again")
     return pd.DataFrame(table)
 
 

@@ -125,6 +125,8 @@ class EvalResult:
 
         known = {key: label for key, label in METRICS.items() if getattr(self, key) is not None}
         rows = [row(label, getattr(self, key), self.intervals.get(key)) for key, label in known.items()]
+        place = 1 + list(known).index("max_box_acc_v2") if "max_box_acc_v2" in known else 0
+        rows[place:place] = [row(f"MaxBoxAccV2 at IoU {d:g}", part) for d, part in self.max_box_acc_v2_parts.items()]
         for key, label in OPERATING_POINTS.items():
             point = self.operating_points.get(key)
             if point and key != self.operating_point:

@@ -65,7 +65,8 @@ class Run:
     def dataset(self, split: str) -> WSOLDataset:
         if split not in self._datasets:
             c = self.config
-            options = {"per_class": c.per_class} if c.per_class else {}
+            options = {"per_class": c.per_class, "metadata": c.metadata, "masks": c.masks}
+            options = {name: value for name, value in options.items() if value}
             self._datasets[split] = load_dataset(
                 c.dataset, split, root=c.root or None, size=c.size, geometry=c.geometry, classes=c.classes or None,
                 val_share=c.val_share, seed=c.seed, **options,

@@ -12,14 +12,19 @@ from typing import Any
 from .files import digest
 
 PACKAGE = Path(__file__).resolve().parent
-TRAINING_SOURCES = (
-    *(f"data/{name}.py" for name in ("__init__", "annotations", "base", "cub", "synthetic", "tiny_imagenet")),
-    *("models.py", "weights.py", "pooling.py", "training.py"),
+DATA_SOURCES = (
+    *("data/__init__.py", "data/annotations.py", "data/base.py", "data/cub.py", "data/metadata.py"),
+    *("data/metadata_files.py", "data/synthetic.py", "data/tiny_imagenet.py"),
 )
+TRAINING_SOURCES = (*DATA_SOURCES, "models.py", "weights.py", "pooling.py", "training.py")
 PLANNING_SOURCES = (
     "sweep.py",
     "execute.py",
     "cli.py",
+    "cli_data.py",
+    "cli_evaluate.py",
+    "file_evaluation.py",
+    "map_files.py",
     "index.py",
     "rows.py",
     "published.py",
@@ -29,7 +34,7 @@ PLANNING_SOURCES = (
 SCORING_SOURCES = tuple(
     sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
 )
-SCORING_SOURCES += ("cams", *TRAINING_SOURCES[:6])  # a report is stale when anything but planning and the index changed
+SCORING_SOURCES += ("cams", "data/masks.py", *DATA_SOURCES)  # stale when anything but planning and the index changed
 NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
 
 
@@ -70,7 +75,7 @@ def notebook_state(path: Path) -> str:
 
 @cache
 def data_state(root: str) -> str:
-    """Digest of names, sizes and modification times of all files below a dataset's root; "" where there is none."""
+    """Digest of names, sizes and modification times of all files below a folder of data; "" where there is none."""
     if not root:
         return ""
     base = Path(root).resolve()
@@ -78,7 +83,7 @@ def data_state(root: str) -> str:
         (base / name for name in NATIVE_FOLDERS if (base / name).is_dir()), base
     )  # a parent folder is a root too
     if not base.is_dir():
-        raise FileNotFoundError(f"dataset root '{root}' not found; expected a folder in the dataset's native layout")
+        raise FileNotFoundError(f"folder of data '{root}' not found; expected a folder in the dataset's own layout")
     total = hashlib.sha256()
     for folder, folders, files in os.walk(base):
         folders.sort()

@@ -25,6 +25,7 @@ DATASETS = {  # name -> (module, function, default input size); modules are impo
     "synthetic": ("synthetic", "open_synthetic", 64),
     "cub": ("cub", "open_cub", 224),
     "tiny_imagenet": ("tiny_imagenet", "open_tiny_imagenet", 64),
+    "metadata": ("metadata", "open_metadata", 224),
 }
 
 
@@ -42,16 +43,17 @@ def load_dataset(
     """Open one split of a dataset.
 
     Args:
-        name: "synthetic" (needs no files), "cub" or "tiny_imagenet".
+        name: "synthetic" (needs no files), "cub", "tiny_imagenet" or "metadata" (any images with the metadata files of
+            wsolevaluation).
         split: "train", "val" or "test". Where the files know no validation split, it is a seeded, stratified share of
             the training images; the test images are never part of it.
-        root: the folder in its native layout, e.g. data/CUB_200_2011.
-        size: input side in pixels; None is the dataset's own (synthetic and Tiny-ImageNet 64, CUB 224).
+        root: the folder in its native layout, e.g. data/CUB_200_2011; for "metadata" the folder of the images.
+        size: input side in pixels; None is the dataset's own (synthetic and Tiny-ImageNet 64, CUB and metadata 224).
         geometry: "resize" (both sides to `size`) or "crop" (both sides to 256/224 of it, then the centre).
         classes: None for all, an integer for the first so many, or a list of class names or 0-based indices.
         val_share: share of the training images held out as validation split.
         seed: of the split and, for synthetic birds, of the drawings.
-        options: e.g. per_class for synthetic birds.
+        options: per_class for synthetic birds; metadata (a folder) and masks (a folder) for "metadata".
 
     Raises:
         ValueError, FileNotFoundError: naming the value or the file, what was expected and what to do.

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-SHOWN = 20  # entries that an error lists before it only counts
+from ..files import listing
 
 
 def find_root(root: str | Path | None, dataset: str, folder: str, required: Sequence[str]) -> Path:
@@ -69,12 +69,6 @@ def is_inside(relative: str) -> bool:
     """Whether a path of an annotation file stays below the folder it is relative to."""
     parts = relative.replace("\\", "/").split("/")
     return bool(relative) and ".." not in parts and bool(parts[0]) and ":" not in parts[0] and "\0" not in relative
-
-
-def listing(items: Sequence) -> str:
-    """At most 20 items, then a count of the others."""
-    more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
-    return ", ".join(map(str, items[:SHOWN])) + more
 
 
 def file_names(folder: Path) -> set[str]:

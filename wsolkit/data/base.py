@@ -198,6 +198,11 @@ class WSOLDataset(Dataset):
     def ids(self) -> list[str]:
         return [sample.id for sample in self.samples]
 
+    @property
+    def localised(self) -> bool:
+        """Whether every image has a ground-truth box: only then can a threshold be chosen or GT-known Loc be measured."""
+        return all(sample.boxes for sample in self.samples)
+
     def load(self, sample: Sample) -> tuple[Image.Image, np.ndarray | None]:
         """The original RGB image and its mask ((H, W) uint8, same size) or None."""
         return read_image(sample.path), None

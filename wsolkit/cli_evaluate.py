@@ -1,0 +1,69 @@
+"""`wsolkit evaluate` and `wsolkit compare`: scoring and comparing from files, without a model."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+PROTOCOL_NAMES = ("wsolevaluation", "rethinking_cam")
+
+
+@click.command()
+@click.option("--scoremaps", required=True, help="folder with one score map <image id>.npy per image")
+@click.option("--metadata", required=True, help="metadata folder of wsolevaluation, or that of one split")
+@click.option("--masks", help="folder of the mask files that localization.txt names")
+@click.option("--protocol", type=click.Choice(PROTOCOL_NAMES), default=PROTOCOL_NAMES[0], show_default=True)
+@click.option("--split", default="test", show_default=True, help="split of the metadata: train, val or test")
+@click.option("--predictions", help="csv of lines path,label[,second,...]; default: predictions.csv in --scoremaps")
+@click.option("--val-scoremaps", help="score maps of the val split, to choose the threshold on")
+@click.option("--size", type=int, default=224, show_default=True, help="side of the frame in pixels")
+@click.option("--percentile", type=float, help="of the map, to which the threshold refers; 90 is PaS")
+@click.option("--threshold", type=float, help="the fixed threshold (default 0.2; 0.35 with a percentile below 100)")
+@click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
+@click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
+@click.option("--out", help="folder for the results (default reports/evaluations/<name of the score map folder>)")
+def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
+    """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
+    from tqdm import tqdm
+
+    from .config import project_path
+    from .file_evaluation import evaluate_files, save_evaluation
+
+    def progress(images):
+        return tqdm(images, unit=" images", disable=not sys.stderr.isatty())
+
+    result = evaluate_files(scoremaps, metadata, progress=progress, **options)
+    reports = Path(os.environ.get("WSOLKIT_OUT") or project_path("reports"))
+    folder = Path(out) if out else reports / "evaluations" / Path(scoremaps).resolve().name
+    click.echo(result)
+    click.echo(f"written: {save_evaluation(result, folder)}")
+
+
+@click.command()
+@click.argument("a")
+@click.argument("b")
+@click.option(
+    "--metric", type=click.Choice(["gt_known_loc", "top1_loc", "iou"]), default="gt_known_loc", show_default=True
+)
+@click.option("--names", help="two names separated by a comma (default: those of the folders)")
+def compare(a: str, b: str, metric: str, names: str | None) -> None:
+    """Is A better than B on the same images? A and B are folders with a per_image.csv, or such files."""
+    from .comparison import compare as compare_tables
+    from .comparison import compare_slices
+
+    chosen = tuple(name.strip() for name in names.split(",")) if names else (_name(a), _name(b))
+    if len(chosen) != 2 or not all(chosen):
+        raise ValueError(f"--names {names}: expected two names separated by a comma")
+    if chosen[0] == chosen[1]:
+        chosen = (f"{chosen[0]} (A)", f"{chosen[1]} (B)")
+    click.echo(compare_tables(a, b, metric=metric, names=chosen))
+    click.echo()
+    click.echo(compare_slices(a, b, metric=metric).to_string(index=False, float_format="%.2f"))
+
+
+def _name(path: str) -> str:
+    where = Path(path).resolve()
+    return where.parent.name if where.suffix == ".csv" else where.name

@@ -1,0 +1,167 @@
+"""Scoring anyone's score maps: a folder of maps and a wsolevaluation metadata folder in, tables and figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from wsolkit.data.base import Geometry
+from wsolkit.data.masks import instance_boxes, read_mask
+from wsolkit.data.metadata_files import Metadata, read_metadata
+from wsolkit.files import atomic_path, listing
+from wsolkit.map_files import PREDICTIONS, open_score_maps, read_predictions
+from wsolkit.measuring import default_workers
+from wsolkit.protocols import protocol_named
+from wsolkit.results import EvalResult
+from wsolkit.scoring import score
+
+NEEDED = ("class_labels", "image_sizes", "localization")
+
+
+class MaskFolder(Sequence):
+    """The masks of a split's images, each read when it is asked for: (H, W) uint8 of 0, 1 and 255."""
+
+    def __init__(self, root: str | Path, metadata: Metadata, geometry: Geometry):
+        self.root, self.metadata, self.geometry = Path(root).expanduser(), metadata, geometry
+
+    def __len__(self) -> int:
+        return len(self.metadata.ids)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        files = self.metadata.masks[self.metadata.ids[index]]
+        return self.geometry.crop(read_mask(self.root, files.paths, files.ignore, self.geometry.side))
+
+
+def evaluate_files(
+    scoremaps: str | Path,
+    metadata: str | Path,
+    masks: str | Path | None = None,
+    protocol: str = "wsolevaluation",
+    split: str = "test",
+    *,
+    size: int = 224,
+    predictions: str | Path | None = None,
+    val_scoremaps: str | Path | None = None,
+    percentile: float | None = None,
+    threshold: float | None = None,
+    interval: float = 0.001,
+    subset: bool = False,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> EvalResult:
+    """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
+
+    scoremaps: folder of `<id>.npy`, see `map_files.open_score_maps`. If every map has the frame's size and lies in
+        [0, 1], they are scored as they are, as wsolevaluation does; otherwise all are resized and min-max normalised.
+    metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. Its localization.txt
+        holds boxes (then image_sizes.txt is needed) or names mask files below `masks`, whose instances' bounding boxes
+        then stand for boxes.
+    predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, if it is
+        there. Without predictions there is no Top-k number, and no failure is a wrong class.
+    val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
+    percentile, threshold: the box rule of GT-known and Top-k Loc, see `score`.
+    subset: pass over maps of images that the metadata does not list.
+
+    Raises ValueError or FileNotFoundError before anything is scored. All missing, unreadable, misshapen or not finite
+    maps, masks that are not there, and predictions that do not fit, are listed in one error (the first 20 by name).
+    """
+    rules = protocol_named(protocol)
+    geometry = Geometry(size, rules.geometry)
+    found = read_metadata(metadata, split, NEEDED)
+    if found.kind == "masks" and masks is None:
+        raise ValueError(f"{found.folder / 'localization.txt'} names mask files: give --masks, the folder they lie in")
+    if found.kind == "boxes" and masks is not None:
+        raise ValueError(f"{found.folder / 'localization.txt'} holds boxes, no mask files: leave out --masks")
+    if val_scoremaps is not None and not rules.curves:
+        raise ValueError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
+
+    maps, ready, problems = open_score_maps(scoremaps, found.ids, size, found.sizes, subset)
+    beside = Path(scoremaps).expanduser() / PREDICTIONS
+    predictions = beside if predictions is None and beside.is_file() else predictions
+    predicted = None
+    if predictions is not None:
+        predicted, more = read_predictions(predictions, found.ids)
+        problems += more
+    truths, more = _truths(found, masks, geometry)
+    problems += more
+    val = {}
+    if val_scoremaps is not None:
+        val_found = read_metadata(metadata, "val", NEEDED)
+        val_maps, val_ready, more = open_score_maps(val_scoremaps, val_found.ids, size, val_found.sizes, subset)
+        val_truths, others = _truths(val_found, masks, geometry)
+        problems += [f"val, {text}" for text in (*more, *others)]
+        ready &= val_ready
+        val = {"val_maps": val_maps, "val_gt_boxes": val_truths}
+    if problems:
+        raise ValueError(
+            f"{scoremaps}: {len(problems)} problems with the score maps of {len(found.ids)} images of {found.folder}: "
+            f"{listing(problems, '; ')}; nothing was scored"
+        )
+    words = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
+    words["score maps"] = "as they are" if ready else "resized (cubic), then min-max"
+    regions = None
+    if found.kind == "masks":
+        words["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
+        regions = MaskFolder(masks, found, geometry) if rules.curves else None
+    if empty := sum(len(boxes) == 0 for boxes in truths):
+        words["boxes"] = f"not used: the masks of {empty} images show no object"
+        truths, val = None, {}
+    return score(
+        maps, truths, None, found.labels, found.ids, size=size, protocol=protocol, predicted=predicted, masks=regions,
+        ready=ready, percentile=percentile, fixed_threshold=threshold, interval=interval, seed=seed, workers=workers,
+        progress=progress, dataset=found.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
+        conditions=words, **val,
+    )  # fmt: skip
+
+
+def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] | None = None) -> Path:
+    """Write per_image.csv, slices.csv and figures (SVG), and last, by rename, metrics.json; returns the folder."""
+    from wsolkit import charts, error_charts
+    from wsolkit.failures import slices
+    from wsolkit.files import atomic_write_text
+
+    out = Path(out).expanduser()
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "metrics.json").unlink(missing_ok=True)
+    result.save_per_image(out / "per_image.csv")
+    if result.boxes is not None:
+        table = result.per_image()
+        by = slices(table, classes)
+        atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        name = result.method or "method"
+        figures = {"iou_histogram": charts.iou_histogram({name: result.ious})}
+        figures["failures"] = error_charts.failure_bars({name: table})
+        figures["object_size"] = error_charts.slice_bars({name: by}, kind="size")
+        if result.curve:
+            curve = (result.curve["thresholds"], result.curve["gt_known_loc"])
+            centre = result.centre_box["gt_known_loc"]
+            figures["accuracy"] = charts.accuracy_curves({name: curve}, {name: result.threshold}, centre)
+        for stem, figure in figures.items():
+            with atomic_path(out / f"{stem}.svg") as part:
+                figure.savefig(part, format="svg", bbox_inches="tight")
+    result.to_json(out / "metrics.json")
+    return out
+
+
+def _truths(found: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
+    """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
+    if found.kind == "boxes":
+        return [geometry.boxes(found.boxes[name], found.sizes[name]).numpy() for name in found.ids], []
+    root = Path(masks).expanduser()
+
+    def boxes(name: str) -> np.ndarray | str:
+        files = found.masks[name]
+        try:
+            if files.ignore:
+                read_mask(root, [files.ignore], size=1)  # only to know that it can be read
+            return geometry.boxes(*instance_boxes(root, files.paths)).numpy()
+        except (OSError, ValueError) as error:
+            return f"{name}: {error}"
+
+    with ThreadPoolExecutor(default_workers()) as pool:
+        answers = list(pool.map(boxes, found.ids))
+    return answers, [answer for answer in answers if isinstance(answer, str)]
