@@ -1,4 +1,5 @@
-"""All contour boxes of a score map at all 256 thresholds in one pass over its grey levels, instead of one contour search each.
+"""The boxes of all contours of a score map at all 256 thresholds in one pass over its grey levels, instead of a contour
+search for each.
 
 The mask `u8 > t` only grows as t falls, so its connected components form a tree (Salembier et al., IEEE TIP 1998; the
 union-find over sorted pixels is that of Najman and Couprie, IEEE TIP 2006). What OpenCV's `findContours` with the full
@@ -11,7 +12,8 @@ tree would find in every mask follows from three such passes:
   contour (a polygon through pixel centres) is the number of 2 x 2 blocks with four pixels inside plus half of those with
   three. Of contours with equal areas OpenCV lists the one first whose first pixel, row by row, comes last.
 
-Everything here takes and returns plain arrays, is compiled by numba and runs without Python's lock.
+Everything here takes and returns plain arrays, is compiled by numba and runs without Python's lock. It is one module
+because numba's cache on disk notices changes of a function's own file only.
 """
 
 from __future__ import annotations
@@ -31,24 +33,16 @@ def best_ious(u8, truths):
     Boxes are [x, y, min(x + w, W - 1), min(y + h, H - 1)]; an empty mask is the point [0, 0, 0, 0].
     """
     height, width = u8.shape
-    stride = width + 2
-    top = 0
-    for y in range(height):
-        for x in range(width):
-            top = max(top, u8[y, x])
+    stride, top = width + 2, u8.max()
     best = np.full(LEVELS, _best_iou(0, 0, 0, 0, truths))
     if top == 0:
         return best
     eight = np.array([-1, 1, -stride, stride, -stride - 1, -stride + 1, stride - 1, stride + 1])
-    padded = np.zeros((height + 2) * stride, np.uint8)
-    for y in range(height):
-        for x in range(width):
-            padded[(y + 1) * stride + x + 1] = u8[y, x]
-    outer = _component_ious(padded, height, width, eight, False, truths)
-    for y in range(height):
-        for x in range(width):
-            padded[(y + 1) * stride + x + 1] = 255 - u8[y, x]
-    holes = _component_ious(padded, height, width, eight[:4], True, truths)
+    padded = np.zeros((height + 2, stride), np.uint8)
+    padded[1:-1, 1:-1] = u8
+    outer = _component_ious(padded.reshape(-1), height, width, eight, False, truths)
+    padded[1:-1, 1:-1] = 255 - u8
+    holes = _component_ious(padded.reshape(-1), height, width, eight[:4], True, truths)
     for level in range(top):
         best[level] = max(outer[level], holes[254 - level])
     return best
@@ -65,8 +59,7 @@ def _component_ious(values, height, width, neighbours, holes, truths):
     order, starts = _by_level(values, height, width)
     parent = np.full(values.size, -1, np.int32)
     size = np.ones(values.size, np.int32)
-    x0, y0 = np.empty(values.size, np.int32), np.empty(values.size, np.int32)
-    x1, y1 = np.empty(values.size, np.int32), np.empty(values.size, np.int32)
+    extent = np.empty((values.size, 4), np.int32)  # of a root: x0, y0, x1, y1
     since = np.zeros(values.size, np.int32)  # the box of a root holds from here downwards ...
     value = np.zeros(values.size)  # ... and has this IoU
     changed = np.empty(values.size, np.int32)
@@ -77,7 +70,8 @@ def _component_ious(values, height, width, neighbours, holes, truths):
             parent[x] = parent[(height + 1) * stride + x] = 0
         for y in range(height + 2):
             parent[y * stride] = parent[y * stride + stride - 1] = 0
-        size[0] = values.size  # the outside is never absorbed
+        size[0] = values.size  # the outside is never absorbed, and no pixel widens it
+        extent[0] = np.array([-1, -1, width, height], np.int32)
     for level in range(255, 0, -1):
         count = 0
         for place in range(starts[level], starts[level + 1]):
@@ -99,33 +93,23 @@ def _component_ious(values, height, width, neighbours, holes, truths):
                 size[root] += size[other]
                 if since[other] > level:
                     _raise_range(ranges, level, since[other] - 1, value[other])
-                if not (holes and root == 0) and (
-                    x0[other] < x0[root] or y0[other] < y0[root] or x1[other] > x1[root] or y1[other] > y1[root]
-                ):
-                    x0[root], y0[root] = min(x0[root], x0[other]), min(y0[root], y0[other])
-                    x1[root], y1[root] = max(x1[root], x1[other]), max(y1[root], y1[other])
-                    if stamp[root] != level:
-                        stamp[root] = level
-                        changed[count] = root
-                        count += 1
+                if _widen(extent, root, *_box_of(extent, other)) and stamp[root] != level:
+                    stamp[root] = level
+                    changed[count] = root
+                    count += 1
             y, x = pixel // stride - 1, pixel % stride - 1
             if root < 0:
                 root = pixel
-                x0[root] = x1[root] = x
-                y0[root] = y1[root] = y
+                _set_box(extent, root, x, y)
+                grown = True
+            else:
+                grown = _widen(extent, root, x, y, x, y)
+            size[root] += 1
+            parent[pixel] = root
+            if grown and stamp[root] != level:
                 stamp[root] = level
                 changed[count] = root
                 count += 1
-            elif not (holes and root == 0):
-                size[root] += 1
-                if x < x0[root] or y < y0[root] or x > x1[root] or y > y1[root]:
-                    x0[root], y0[root] = min(x0[root], x), min(y0[root], y)
-                    x1[root], y1[root] = max(x1[root], x), max(y1[root], y)
-                    if stamp[root] != level:
-                        stamp[root] = level
-                        changed[count] = root
-                        count += 1
-            parent[pixel] = root
         for place in range(count):
             root = changed[place]
             if since[root] > level:
@@ -133,8 +117,9 @@ def _component_ious(values, height, width, neighbours, holes, truths):
             since[root] = 0
             if parent[root] == root:
                 since[root] = level
-                right, bottom = min(x1[root] + high, width - 1), min(y1[root] + high, height - 1)
-                value[root] = _best_iou(x0[root] - low, y0[root] - low, right, bottom, truths)
+                x0, y0, x1, y1 = _box_of(extent, root)
+                right, bottom = min(x1 + high, width - 1), min(y1 + high, height - 1)
+                value[root] = _best_iou(x0 - low, y0 - low, right, bottom, truths)
     for place in range(starts[1], starts[256]):
         pixel = order[place]
         if parent[pixel] == pixel and since[pixel] > 0:
@@ -162,8 +147,7 @@ def largest_boxes(u8):
     size = np.ones(filled.size, np.int32)
     area = np.zeros(filled.size, np.int32)  # twice the area of the contour
     first = np.empty(filled.size, np.int32)  # first pixel of the component, row by row
-    x0, y0 = np.empty(filled.size, np.int32), np.empty(filled.size, np.int32)
-    x1, y1 = np.empty(filled.size, np.int32), np.empty(filled.size, np.int32)
+    extent = np.empty((filled.size, 4), np.int32)
     births = np.empty(filled.size, np.int32)  # every root is one of them
     alive = 0
     around = np.array([-stride, -stride + 1, 1, stride + 1, stride, stride - 1, -1, -stride - 1])
@@ -190,21 +174,18 @@ def largest_boxes(u8):
                     size[root] += size[other]
                     area[root] += area[other]
                     first[root] = min(first[root], first[other])
-                    x0[root], y0[root] = min(x0[root], x0[other]), min(y0[root], y0[other])
-                    x1[root], y1[root] = max(x1[root], x1[other]), max(y1[root], y1[other])
+                    _widen(extent, root, *_box_of(extent, other))
             y, x = pixel // stride - 1, pixel % stride - 1
             if root < 0:
                 root = pixel
                 first[root] = pixel
-                x0[root] = x1[root] = x
-                y0[root] = y1[root] = y
+                _set_box(extent, root, x, y)
                 births[alive] = pixel
                 alive += 1
             else:
                 size[root] += 1
                 first[root] = min(first[root], pixel)
-                x0[root], y0[root] = min(x0[root], x), min(y0[root], y)
-                x1[root], y1[root] = max(x1[root], x), max(y1[root], y)
+                _widen(extent, root, x, y, x, y)
                 wheel = seen | (seen << 8)
                 for k in (
                     0,
@@ -237,8 +218,8 @@ def largest_boxes(u8):
                 if area[root] > best_area or (area[root] == best_area and first[root] > best_first):
                     best, best_area, best_first = root, area[root], first[root]
         if best >= 0:
-            boxes[level - 1, 0], boxes[level - 1, 1] = x0[best], y0[best]
-            boxes[level - 1, 2], boxes[level - 1, 3] = x1[best] + 1, y1[best] + 1
+            boxes[level - 1] = extent[best]
+            boxes[level - 1, 2:] += 1
     return boxes
 
 
@@ -248,19 +229,17 @@ def _fill_holes(u8):
     over which a 4-connected way leads out of the frame (a flood from the edge, lowest level first)."""
     height, width = u8.shape
     stride = width + 2
-    flat = np.zeros((height + 2) * stride, np.uint8)
+    frame = np.zeros((height + 2, stride), np.uint8)
+    frame[1:-1, 1:-1] = u8
+    flat = frame.reshape(-1)
     following = np.full(flat.size, -1, np.int32)  # of the same level, -1 ends the list
     waiting = np.full(LEVELS, -1, np.int32)
-    known = np.zeros(flat.size, np.bool_)
-    known[:stride] = True
-    known[(height + 1) * stride :] = True
+    known = np.ones(flat.size, np.bool_)
+    known.reshape(frame.shape)[2:-2, 2:-2] = False
     for y in range(1, height + 1):
-        known[y * stride] = known[y * stride + stride - 1] = True
         for x in range(1, width + 1):
             pixel = y * stride + x
-            flat[pixel] = u8[y - 1, x - 1]
-            if y == 1 or y == height or x == 1 or x == width:
-                known[pixel] = True
+            if known[pixel]:
                 following[pixel] = waiting[flat[pixel]]
                 waiting[flat[pixel]] = pixel
     for level in range(LEVELS):
@@ -306,6 +285,28 @@ def _find(parent, pixel):
         parent[pixel] = parent[parent[pixel]]
         pixel = parent[pixel]
     return np.int32(pixel)
+
+
+@compiled
+def _box_of(extent, root):
+    return extent[root, 0], extent[root, 1], extent[root, 2], extent[root, 3]
+
+
+@compiled
+def _set_box(extent, root, x, y):
+    extent[root, 0] = extent[root, 2] = x
+    extent[root, 1] = extent[root, 3] = y
+
+
+@compiled
+def _widen(extent, root, x0, y0, x1, y1):
+    """Let a root's box hold another one; whether that changed it."""
+    a, b, c, d = _box_of(extent, root)
+    if x0 >= a and y0 >= b and x1 <= c and y1 <= d:
+        return False
+    extent[root, 0], extent[root, 1] = min(a, x0), min(b, y0)
+    extent[root, 2], extent[root, 3] = max(c, x1), max(d, y1)
+    return True
 
 
 @compiled
