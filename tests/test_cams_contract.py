@@ -146,7 +146,7 @@ def test_inside_no_grad_and_inference_mode(method, frozen):
 def test_features_can_be_shared_and_the_body_runs_once():
     model, images, y = Net(), pictures(), torch.tensor([0, 4])
     calls = []
-    model.body.register_forward_hook(lambda *_: calls.append(1))
+    model.body.register_forward_hook(lambda _, inputs, output: calls.append(len(inputs[0])))
     expected = cams.score_maps(model, images, y, "grad_cam")
     assert len(calls) == 1
     features = cams.feature_map(model, images)
@@ -154,7 +154,10 @@ def test_features_can_be_shared_and_the_body_runs_once():
     assert torch.equal(cams.score_maps(model, None, y, "grad_cam", features=features), expected)
     assert len(calls) == 2 and torch.equal(features, kept)
     cams.score_maps(model, images, y, "cam", smooth=("aug",), features=features)
-    assert len(calls) == 2 + 5
+    assert calls == [2, 2, 10]  # the five other copies, in one batch
+    many = cams.score_maps(model, images, y, ["grad_cam", "cam", "grad_cam++"])
+    assert list(many) == ["grad_cam", "cam", "grad_cam++"] and calls[3:] == [2]
+    assert torch.equal(many["grad_cam"], expected)
     for method in ("score_cam", "full_grad"):
         with pytest.raises(ValueError, match="needs images, not only features"):
             cams.score_maps(model, None, y, method, features=features)

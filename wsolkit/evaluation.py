@@ -66,43 +66,56 @@ class ScoreMaps:
 def localise(
     model: WSOLModel,
     dataset: WSOLDataset,
-    method: str = "cam",
+    method: str | Sequence[str] = "cam",
     smooth: Sequence[str] = (),
     indices: Sequence[int] | None = None,
     batch_size: int = 16,
+    precision: str = "float32",
     progress: Callable | None = None,
     **options: Any,
-) -> ScoreMaps:
+) -> ScoreMaps | dict[str, ScoreMaps]:
     """Score maps of the ground-truth classes and logits, in the order of `indices` (None: all images).
 
     Args:
+        method: a name, or a list of names: then a dict of results, made from one pass of the body per image. Seconds are
+            those of the pass and of the method's own part; the memory is that of the whole loop.
         batch_size: images in one pass; does not change the maps (each image is on its own).
+        precision: "float32" or "bf16", see `score_maps`.
         progress: wraps the iterable of batches, for example tqdm.
         options: passed to `score_maps` (chunk, channels, nwc, ...).
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(indices) == 0:
         raise ValueError(f"no images to localise in {dataset}")
+    names = list(method) if isinstance(method, list | tuple) else [method]
     device = next(model.parameters()).device
     model.eval()
-    maps, logits = [], []
+    maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    logits = []
     starts = range(0, len(indices), batch_size)
-    seconds = 0.0
+    seconds = dict.fromkeys(names, 0.0)
     with PeakMemory(device) as memory:
         for start in starts if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = _clock(device)
-            features = cams.feature_map(model, images)
+            features = cams.feature_map(model, images, precision)
             with torch.inference_mode():
                 logits.append(model.head(model.pool(features)).float().cpu().numpy())
-            found = cams.score_maps(model, images, labels, method, tuple(smooth), features=features, **options)
-            seconds += _clock(device) - begin
-            maps.append(found.float().cpu().numpy())
-    return ScoreMaps(
-        [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits),
-        np.concatenate(maps), seconds / len(indices), memory.megabytes,
-    )  # fmt: skip
+            shared = _clock(device) - begin
+            for name in names:
+                begin = _clock(device)
+                found = cams.score_maps(
+                    model, images, labels, name, tuple(smooth), features=features, precision=precision, **options
+                )
+                seconds[name] += shared + _clock(device) - begin
+                maps[name].append(found.float().cpu().numpy())
+    ids, labels, logits = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
+    results = {
+        name: ScoreMaps(ids, labels, logits, np.concatenate(maps[name]), seconds[name] / len(indices), memory.megabytes)
+        for name in names
+    }
+    return results if isinstance(method, list | tuple) else results[method]
 
 
 def evaluate(
@@ -116,6 +129,7 @@ def evaluate(
     limit: int | None = None,
     seed: int = 0,
     keep: Callable[[str, ScoreMaps], None] | None = None,
+    localiser: Callable[..., ScoreMaps] = localise,
     **options: Any,
 ) -> EvalResult:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
@@ -132,7 +146,9 @@ def evaluate(
             see `wsolkit.protocols`.
         limit: at most so many images of each split, balanced over the classes; None or 0 is all.
         keep: called with "test" and "val" and the score maps, for example to save them.
-        options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size and progress to `localise`.
+        localiser: called as `localise` for each split; one that keeps maps, say, instead of making them again.
+        options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
+            `localise`.
 
     Raises:
         MethodNotDefined: the method has no meaning on this network.
@@ -156,12 +172,12 @@ def evaluate(
     if pas is None:
         pas = method == "rethinking_cam" or rules.percentile == PAS_PERCENTILE
     indices = dataset.spread(limit or None, seed)
-    test_maps = localise(model, dataset, method, smooth, indices, **options)
+    test_maps = localiser(model, dataset, method, smooth, indices, **options)
     targets = [dataset.target(int(i)) for i in indices]
     val_maps, val_boxes = None, None
     if val is not None:
         val_indices = val.spread(limit or None, seed)
-        val_maps = localise(model, val, method, smooth, val_indices, **options)
+        val_maps = localiser(model, val, method, smooth, val_indices, **options)
         val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
     if keep is not None:
         keep("test", test_maps)
@@ -175,11 +191,11 @@ def evaluate(
         percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
         dataset=dataset.name, backbone=model.backbone, method=method, pooling=model.pooling, split=dataset.split,
         seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
-        conditions=conditions(dataset, model, limit),
+        conditions=conditions(dataset, model, limit, options),
     )  # fmt: skip
 
 
-def conditions(dataset: WSOLDataset, model: WSOLModel, limit: int | None) -> dict[str, str]:
+def conditions(dataset: WSOLDataset, model: WSOLModel, limit: int | None, options: dict[str, Any]) -> dict[str, str]:
     """What the numbers rest on, in words, for tables."""
     size, geometry = dataset.geometry.size, dataset.geometry.kind
     words = {
@@ -189,6 +205,10 @@ def conditions(dataset: WSOLDataset, model: WSOLModel, limit: int | None) -> dic
     }
     if limit and limit < len(dataset):
         words["images"] = f"{limit} of {len(dataset)}, balanced over classes"
+    if options.get("channels"):
+        words["channels"] = f"the {options['channels']} of largest energy (approximate)"
+    if options.get("precision", "float32") != "float32":
+        words["precision"] = options["precision"]
     return words
 
 

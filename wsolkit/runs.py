@@ -21,6 +21,7 @@ from .config import RunConfig
 from .data import WSOLDataset, load_dataset
 from .evaluation import ScoreMaps, evaluate
 from .files import atomic_write_bytes, write_json
+from .map_store import MapStore
 from .methods import method_slug, notebook_of, poolings_of
 from .models import WSOLModel, build_model
 from .results import EvalResult
@@ -135,11 +136,13 @@ class Run:
     # -- results -------------------------------------------------------------------------------------------------------
 
     def evaluate(self, method: str, pooling: str | None = None, **options: Any) -> EvalResult:
-        """Localise and score on the test split; the threshold is chosen on the validation split."""
+        """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
+        is chosen on the validation split."""
         kept: dict[str, ScoreMaps] = {}
         result = evaluate(
             self.model(pooling), self.dataset("test"), method, val=self.dataset("val"), seed=self.config.seed,
-            keep=kept.__setitem__, **{"limit": self.config.limit, **options},
+            keep=kept.__setitem__, localiser=MapStore(self.config, pooling or self.pooling),
+            **{"limit": self.config.limit, **options},
         )  # fmt: skip
         self._maps[id(result)] = (result, kept)  # the result itself is kept too, so that its id stays its own
         return result

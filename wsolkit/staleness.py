@@ -17,6 +17,7 @@ DATA_SOURCES = (
     *("data/metadata_files.py", "data/synthetic.py", "data/tiny_imagenet.py"),
 )
 TRAINING_SOURCES = (*DATA_SOURCES, "models.py", "weights.py", "pooling.py", "training.py")
+LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 PLANNING_SOURCES = (
     "sweep.py",
     "execute.py",

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams.registry import Context, Method, MethodNotDefined, is_defined, resolve
-from wsolkit.cams.smoothing import augmentations, eigen_projection, parse_smooth, unit_range
+from wsolkit.cams.registry import PRECISIONS, Context, Method, MethodNotDefined, in_precision, is_defined, resolve
+from wsolkit.cams.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
 
 
 def score_maps(
     model: nn.Module,
     images: Tensor | None,
     labels: Tensor,
-    method: str = "cam",
+    method: str | Sequence[str] = "cam",
     smooth: tuple[str, ...] = (),
     chunk: int = 32,
     channels: int | None = None,
     features: Tensor | None = None,
+    precision: str = "float32",
     **options,
-) -> Tensor:
+) -> Tensor | dict[str, Tensor]:
     """Score maps of the given classes, at the resolution of the feature map.
 
-    The body runs once, in evaluation mode and without a graph; gradients, where a method wants them, run through pool
-    and head only. The model is left as it was found (modes, hooks, parameters and their gradients), also after an
-    exception. Works inside `torch.no_grad()` and `torch.inference_mode()`, and with frozen parameters.
+    The body runs once, for any number of methods, in evaluation mode and without a graph; gradients, where a method
+    wants them, run through pool and head only, once for all. The model is left as it was found (modes, hooks, parameters
+    and their gradients), also after an exception. Works inside `torch.no_grad()` and `torch.inference_mode()`, and with
+    frozen parameters.
 
     Args:
         model: body, pool and head (`wsolkit.build_model`).
@@ -35,18 +37,21 @@ def score_maps(
             nothing has to run the body again.
         labels: (B,) class indices in 0..K-1, the *ground-truth* classes for GT-known numbers. Required: a map of the
             predicted class is asked for as `model(images).argmax(1)`.
-        method: a name of `method_names()`, or a class name of the grad-cam package.
+        method: a name of `method_names()`, or a class name of the grad-cam package; or a list of them, which share one
+            pass of the body.
         smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
-            mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back).
-        chunk: images in one forward pass of score_cam and ablation_cam; bounds memory, does not change the result.
+            mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back; one batch of all copies).
+        chunk: images in one forward pass of score_cam, ablation_cam and "aug"; bounds memory, does not change the result.
         channels: score_cam and ablation_cam only: look at this many channels per image (approximate), None for all.
-        features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among methods.
-        options: keyword options of the method, such as `nwc=False` for rethinking_cam.
+        features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among calls.
+        precision: "float32", or "bf16": body, pool and head run under bfloat16 autocast, about three digits exact.
+        options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
+            that have them.
 
     Returns:
-        (B, h, w) float32, finite for finite features, on the device of the features. Unscaled, so only the order of
-        values within a map means something, but with "aug" in [0, 1]. Non-negative where the method ends in a ReLU
-        (all but cam and rethinking_cam).
+        (B, h, w) float32, finite for finite features, on the device of the features; for a list a dict of them under the
+        names as given. Unscaled, so only the order of values within a map means something, but with "aug" in [0, 1].
+        Non-negative where the method ends in a ReLU (all but cam and rethinking_cam).
 
     Raises:
         MethodNotDefined: the method has no meaning on this model; a ValueError, as are all others: unknown method,
@@ -55,40 +60,43 @@ def score_maps(
     Source: SPEC of each method in its own docstring; smoothing as in the grad-cam package, but the average is taken
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
     """
-    entry = resolve(method)
+    names = list(method) if isinstance(method, list | tuple) else [method]
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     if channels is not None:
         options["channels"] = channels
-    _check_options(entry, options, smoothings)
-    defined, reason = is_defined(method, model)
-    if not defined:
-        raise MethodNotDefined(reason)
+    entries = _check_methods(model, names, options, smoothings)
 
     with _as_found(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
         labels = _check_labels(model, labels, len(images if images is not None else features))
         features = None if features is None else _plain(features)
-        if "aug" not in smoothings:
-            features = _features(model, images) if features is None else features
-            context = Context(model, images, labels, features, chunk, "eigen" in smoothings)
-            return _one_map(entry, context, options)
-        if images is None:
-            raise ValueError('smooth "aug" runs the body on changed copies of the images: give images')
-        total = 0.0
-        for changed, mirrored, unchanged in augmentations(images):
-            own = features if unchanged and features is not None else _features(model, changed)
-            context = Context(model, changed, labels, own, chunk, "eigen" in smoothings)
-            maps = unit_range(_one_map(entry, context, options))
-            total = total + (maps.flip(-1) if mirrored else maps)
-        return total / 6
+        if "aug" in smoothings:
+            if images is None:
+                raise ValueError('smooth "aug" runs the body on changed copies of the images: give images')
+            changed = augmentations(images)
+            if features is None:
+                features = _in_chunks(model, changed, chunk, precision)
+            else:  # those of the unchanged images, which come first
+                features = torch.cat([features, _in_chunks(model, changed[len(images) :], chunk, precision)])
+            images, labels = changed, labels.repeat(len(changed) // len(images))
+        elif features is None:
+            features = _features(model, images, precision)
+        context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision)
+        maps = {name: _one_map(entry, context, _own(entry, options)) for name, entry in entries.items()}
+        if "aug" in smoothings:
+            maps = {name: mean_of_augmentations(one) for name, one in maps.items()}
+    return maps if isinstance(method, list | tuple) else maps[method]
 
 
-def feature_map(model: nn.Module, images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (B, C, h, w): one pass of the body in evaluation mode, detached; the model is left as found."""
+def feature_map(model: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
+    """(B, 3, H, W) -> (B, C, h, w) float32: one pass of the body in evaluation mode, detached; the model is left as
+    found. precision: see `score_maps`."""
     with _as_found(model), torch.inference_mode(False), torch.no_grad():
-        return _features(model, _check_images(model, images, None))
+        return _features(model, _check_images(model, images, None), precision)
 
 
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
@@ -116,8 +124,12 @@ def _combine(weights: Tensor, features: Tensor, project: bool) -> Tensor:
     return eigen_projection(weighted, plain) if project else plain
 
 
-def _features(model: nn.Module, images: Tensor) -> Tensor:
-    features = model.body(images)
+def _in_chunks(model: nn.Module, images: Tensor, chunk: int, precision: str) -> Tensor:
+    return torch.cat([_features(model, part, precision) for part in images.split(chunk)])
+
+
+def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
+    features = in_precision(model.body, precision)(images)
     if features.ndim != 4:
         raise ValueError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
     return _plain(features)
@@ -141,15 +153,31 @@ def _as_found(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def _check_options(entry: Method, options: dict, smoothings: frozenset[str]) -> None:
-    unknown = [] if entry.takes_any_option else [name for name in options if name not in entry.options]
-    if unknown:
-        has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
-        raise ValueError(f"method {entry.name!r} has no option {unknown[0]!r}; {has}")
-    if "eigen" in smoothings and not entry.eigen:
-        raise ValueError(
-            f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
-        )
+def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
+    """The methods under the names as given; ValueError where one is not defined or an option belongs to none of them."""
+    if not names:
+        raise ValueError("give at least one method")
+    entries = {name: resolve(name) for name in names}
+    for option in options:
+        if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
+            if len(names) > 1:
+                raise ValueError(f"none of the methods {', '.join(names)} has the option {option!r}")
+            entry = resolve(names[0])
+            has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
+            raise ValueError(f"method {entry.name!r} has no option {option!r}; {has}")
+    for name, entry in entries.items():
+        if "eigen" in smoothings and not entry.eigen:
+            raise ValueError(
+                f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
+            )
+        defined, reason = is_defined(name, model)
+        if not defined:
+            raise MethodNotDefined(reason)
+    return entries
+
+
+def _own(entry: Method, options: dict) -> dict:
+    return options if entry.takes_any_option else {k: v for k, v in options.items() if k in entry.options}
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:

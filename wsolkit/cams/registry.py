@@ -166,7 +166,8 @@ class Context:
 
     Attributes:
         model: body, pool and head, in evaluation mode.
-        rest: pool and head, (B, C, h, w) -> (B, K).
+        body: (B, 3, H, W) -> (B, C, h, w), in the precision that was asked for, float32 outside.
+        rest: pool and head, (B, C, h, w) -> (B, K), likewise.
         images: (B, 3, H, W), or None where the caller gave only features.
         labels: (B,) int64, the classes whose maps are wanted.
         features: (B, C, h, w) feature map A, detached.
@@ -175,10 +176,18 @@ class Context:
     """
 
     def __init__(
-        self, model: nn.Module, images: Tensor | None, labels: Tensor, features: Tensor, chunk: int, eigen: bool = False
+        self,
+        model: nn.Module,
+        images: Tensor | None,
+        labels: Tensor,
+        features: Tensor,
+        chunk: int,
+        eigen: bool = False,
+        precision: str = "float32",
     ) -> None:
         self.model = model
-        self.rest = rest_of(model)
+        self.body = in_precision(model.body, precision)
+        self.rest = in_precision(rest_of(model), precision)
         self.images = images
         self.labels = labels
         self.features = features
@@ -260,6 +269,26 @@ def rest_of(model: nn.Module) -> nn.Module:
     """The network from the feature map to the logits: `model.rest`, or pool and head one after the other."""
     rest = getattr(model, "rest", None)
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
+
+
+PRECISIONS = ("float32", "bf16")
+
+
+class _Bfloat16(nn.Module):
+    """A network under bfloat16 autocast: matrix products and convolutions in 16 bits, everything outside in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.network(x).float()
+
+
+def in_precision(network: nn.Module, precision: str) -> nn.Module:
+    """The network itself for "float32", or one that runs it under autocast for "bf16"."""
+    return network if precision == "float32" else _Bfloat16(network)
 
 
 def is_registered(name: str) -> bool:

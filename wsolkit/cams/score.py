@@ -36,7 +36,7 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
         flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
         scores = torch.full(features.shape[:2], -torch.inf, dtype=torch.float32, device=features.device)
         if bool((wanted & flat).any()):
-            unseen = context.rest(context.model.body(torch.zeros_like(images[:1])))
+            unseen = context.rest(context.body(torch.zeros_like(images[:1])))
             of_zero = context.of_label(unseen.expand(len(images), -1)).float()
             scores = torch.where(wanted & flat, of_zero[:, None], scores)
         for image, channel in context.chunks(wanted & ~flat):
@@ -46,7 +46,7 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
             mask = (mask - low) / (high - low + 1e-8)
             # channels last is the layout in which convolutions run fastest on CPUs; the numbers are the same
             masked = (images[image] * mask).contiguous(memory_format=torch.channels_last)
-            logits = context.rest(context.model.body(masked))
+            logits = context.rest(context.body(masked))
             scores[image, channel] = context.of_label(logits, image).float()
     return scores.softmax(dim=1)
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 SMOOTHINGS = ("eigen", "aug")
 
-# the package's test-time augmentation: every flip with every factor
-_FLIPS = (False, True)
-_FACTORS = (0.9, 1.0, 1.1)
+# the package's test-time augmentation: every flip with every factor; mirrored or not, factor
+_COPIES = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
 
 
 def parse_smooth(smooth) -> frozenset[str]:
@@ -75,13 +72,15 @@ def fix_sign(maps: Tensor, plain: Tensor) -> Tensor:
     return torch.where(sign[:, None, None] < 0, -maps, maps)
 
 
-def augmentations(images: Tensor) -> Iterator[tuple[Tensor, bool, bool]]:
-    """The six copies of aug_smooth: (images, whether mirrored, whether this is the unchanged input)."""
-    for flip in _FLIPS:
-        mirrored = images.flip(-1) if flip else images
-        for factor in _FACTORS:
-            unchanged = not flip and factor == 1.0
-            yield (mirrored if factor == 1.0 else mirrored * factor), flip, unchanged
+def augmentations(images: Tensor) -> Tensor:
+    """(B, 3, H, W) -> (6 B, 3, H, W): the six copies of aug_smooth, the unchanged images first."""
+    return torch.cat([(images.flip(-1) if flip else images) * factor for flip, factor in _COPIES])
+
+
+def mean_of_augmentations(maps: Tensor) -> Tensor:
+    """(6 B, h, w) maps of `augmentations` -> (B, h, w) in [0, 1]: each scaled to [0, 1] and mirrored back, their mean."""
+    scaled = unit_range(maps).unflatten(0, (len(_COPIES), -1))
+    return torch.stack([one.flip(-1) if flip else one for one, (flip, _) in zip(scaled, _COPIES, strict=True)]).mean(0)
 
 
 def unit_range(maps: Tensor) -> Tensor:

@@ -1,0 +1,98 @@
+"""Maps that one report made are read by the next: one pass of the body for all methods that need nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import wsolkit as wk
+from wsolkit.map_store import MapStore
+from wsolkit.runs import Run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.start(
+        dataset="synthetic", classes=4, per_class=4, epochs=1, backbone="resnet18", width=0.125, out=str(tmp_path)
+    )
+
+
+@pytest.fixture
+def passes(run):
+    seen = []
+    run.model("gap").body.register_forward_hook(lambda _, inputs, output: seen.append(len(inputs[0])))
+    return seen
+
+
+def files(run, pooling="gap"):
+    return sorted(
+        path.name.split("_" + "test")[0] for path in MapStore(run.config, pooling).folder.glob("*_test_*.npz")
+    )
+
+
+def test_three_reports_cost_one_pass(run, passes):
+    cam = run.evaluate("cam")
+    images = sum(passes)
+    assert images == len(run.dataset("test")) + len(run.dataset("val"))
+    results = {name: run.evaluate(name) for name in ("grad_cam", "grad_cam++", "cam")}
+    assert sum(passes) == images
+    assert files(run) == ["cam", "grad_cam", "grad_cam_plusplus"]
+    assert results["cam"].to_dict() == cam.to_dict()
+    alone = wk.localise(run.model("gap"), run.dataset("test"), "grad_cam++", indices=run.dataset("test").spread(None))
+    assert np.array_equal(run.maps(results["grad_cam++"]).maps, alone.maps)
+    assert results["grad_cam"].seconds_per_image > 0
+
+
+def test_another_threshold_rule_needs_no_new_maps_but_other_options_do(run, passes):
+    run.evaluate("cam")
+    before = sum(passes)
+    run.evaluate("cam", pas=True)
+    assert sum(passes) == before
+    run.evaluate("cam", smooth=("eigen",))
+    assert sum(passes) == 2 * before
+    run.evaluate("cam", limit=8)
+    assert sum(passes) == 2 * before + 16
+    run.evaluate("score_cam", channels=2, limit=4)
+    assert files(run) == [
+        "cam",
+        "cam",
+        "cam",
+        "grad_cam",
+        "grad_cam",
+        "grad_cam_plusplus",
+        "grad_cam_plusplus",
+        "score_cam",
+    ]
+
+
+def test_torn_files_are_made_again(run, passes):
+    expected = run.evaluate("cam")
+    for path in MapStore(run.config, "gap").folder.glob("cam_*.npz"):
+        path.write_bytes(path.read_bytes()[:100])
+    before = sum(passes)
+    assert run.evaluate("cam").gt_known_loc == expected.gt_known_loc
+    assert sum(passes) == 2 * before
+
+
+def test_a_users_own_method_is_never_kept(run):
+    @wk.register("store_test_cam", needs="features", description="first channel")
+    def first(context):
+        return context.features[:, 0]
+
+    try:
+        one = run.maps(run.evaluate("store_test_cam")).maps
+
+        @wk.register("store_test_cam", needs="features", description="second channel")
+        def first(context):
+            return context.features[:, 1]
+
+        two = run.maps(run.evaluate("store_test_cam")).maps
+    finally:
+        wk.cams.METHODS.pop("store_test_cam")
+    assert not np.array_equal(one, two) and files(run) == []
+
+
+def test_approximations_are_labelled(run):
+    result = run.evaluate("score_cam", channels=2, limit=4)
+    assert "2 of largest energy (approximate)" in result.protocol_line()
+    assert "precision: bf16" in run.evaluate("cam", limit=4, precision="bf16").protocol_line()

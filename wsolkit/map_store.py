@@ -1,0 +1,75 @@
+"""Score maps of a run, kept as files: what one report localised, the next one reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from . import cams
+from .config import RunConfig
+from .data import WSOLDataset
+from .evaluation import ScoreMaps, localise
+from .files import digest
+from .methods import STUDY_METHODS, method_slug, poolings_of
+from .models import WSOLModel
+from .staleness import LOCALISING_SOURCES, code_state
+
+
+class MapStore:
+    """`localise` with a memory, for `evaluate(..., localiser=store)`.
+
+    Maps lie beside the training that they come from, one file per method, split and settings. Where the plain maps of a
+    method are missing, those of all methods of the study that need only the feature map of this network are made with
+    them: the pass of the body, which is nearly all of the cost, is the same. Two processes do not make the same maps.
+    """
+
+    def __init__(self, config: RunConfig, pooling: str) -> None:
+        self.config, self.pooling = config, pooling
+        self.folder = config.training_folder(pooling) / "maps"
+
+    def __call__(
+        self,
+        model: WSOLModel,
+        dataset: WSOLDataset,
+        method: str,
+        smooth: Sequence[str] = (),
+        indices: Sequence[int] | None = None,
+        **options: Any,
+    ) -> ScoreMaps:
+        if not cams.resolve(method).function.__module__.startswith(__package__ + "."):
+            return localise(model, dataset, method, smooth, indices, **options)  # a user's own, whose code may change
+        running = {name: options.pop(name) for name in ("batch_size", "progress") if name in options}
+        settings = {"smooth": sorted(smooth), "options": options, "split": dataset.split}
+        settings["indices"] = None if indices is None else np.asarray(indices).tolist()
+        companions = [] if smooth or options else self._companions(model)
+        names = [method, *(name for name in companions if name != method)]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(self.folder) + ".lock"):
+            found = self._load(method, settings)
+            if found is None:
+                missing = [name for name in names if name == method or self._load(name, settings) is None]
+                made = localise(model, dataset, missing, smooth, indices, **running, **options)
+                for name, maps in made.items():
+                    maps.save(self._path(name, settings))
+                found = made[method]
+        return found
+
+    def _companions(self, model: WSOLModel) -> list[str]:
+        """Methods whose first report looks at this training, and whose maps cost next to nothing beside its features."""
+        own = [name for name in STUDY_METHODS if poolings_of(name, self.config.backbone)[0] == self.pooling]
+        return [name for name in own if cams.resolve(name).needs != "forward" and cams.is_defined(name, model)[0]]
+
+    def _path(self, method: str, settings: dict[str, Any]):
+        made_from = {"training": self.config.training_key(self.pooling), "code": code_state(LOCALISING_SOURCES)}
+        made_from |= {name: version(name) for name in ("torch", "grad-cam")}
+        return self.folder / f"{method_slug(method)}_{settings['split']}_{digest({**settings, **made_from})}.npz"
+
+    def _load(self, method: str, settings: dict[str, Any]) -> ScoreMaps | None:
+        try:
+            return ScoreMaps.load(self._path(method, settings))
+        except (FileNotFoundError, ValueError):  # absent or torn: made again
+            return None
