@@ -18,6 +18,7 @@ _NAMES = {
     "iou": "boxes", "iou_curve": "boxes", "extract_box": "boxes", "normalise_map": "boxes", "resize_map": "boxes",
     "score": "scoring", "EvalResult": "results", "localise": "evaluation", "evaluate": "evaluation",
     "ScoreMaps": "evaluation", "evaluate_files": "file_evaluation", "export_score_maps": "map_files",
+    "predict": "prediction", "Prediction": "prediction", "load_trained": "prediction",
     "PROTOCOLS": "protocols", "compare": "comparison", "slices": "failures", "failure_types": "failures",
     "Run": "runs", "RunConfig": "config", "show": "figures",
 }  # fmt: skip
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .map_files import export_score_maps
     from .models import WSOLModel, build_model
     from .pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
+    from .prediction import Prediction, load_trained, predict
     from .protocols import PROTOCOLS
     from .results import EvalResult
     from .runs import Run

@@ -131,7 +131,8 @@ def fit(
         if out is not None:
             if improved:
                 _save(out / "best.pt", {"format": 1, "spec": model.spec, "classes": train.classes, "epoch": epoch + 1,
-                                        "model": best["model"], "recipe": _plain(asdict(recipe))})  # fmt: skip
+                                        "geometry": asdict(train.geometry), "model": best["model"],
+                                        "recipe": _plain(asdict(recipe))})  # fmt: skip
             _save(out / "last.pt", {"format": 1, "identity": identity, "epoch": epoch + 1, "history": history, "best": best,
                                     "model": model.state_dict(), "optimiser": optimiser.state_dict()})  # fmt: skip
             _write_history(out / "history.csv", history)
@@ -191,7 +192,8 @@ def classify(model: WSOLModel, dataset: WSOLDataset, batch_size: int = 64) -> tu
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
-    """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "epoch", "recipe", "spec"}."""
+    """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "geometry",
+    "epoch", "recipe", "spec"}."""
     from .models import build_model
 
     content = _read(Path(path))

@@ -1,0 +1,668 @@
+"""Prediction: every kind of picture is read, boxes come back to original pixels, the command writes and refuses well."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import ExifTags, Image
+from torch import nn
+
+import wsolkit as wk
+from wsolkit.cli_predict import predict as command
+from wsolkit.data.base import read_image
+from wsolkit.files import read_json, write_json
+from wsolkit.pictures import batches, find_images, read_picture
+from wsolkit.prediction import default_threshold, load_trained, original_box, predict
+from wsolkit.prediction_files import draw
+from wsolkit.runs import versions
+
+
+class Brightness(nn.Module):
+    """A network whose feature map is the picture itself, bright and dark: the map of class 0 is its brightness."""
+
+    num_classes, has_cam = 2, True
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Conv2d(3, 2, 1), nn.Linear(2, 2)
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        with torch.no_grad():
+            self.body.weight.copy_(torch.stack([torch.ones(3, 1, 1), -torch.ones(3, 1, 1)]))
+            self.body.bias.fill_(8.0)
+            self.head.weight.copy_(torch.eye(2))
+            self.head.bias.copy_(torch.tensor([20.0, 0.0]))
+
+
+def pattern(width, height, box):
+    """A black picture with a white box of inclusive corners."""
+    pixels = np.zeros((height, width, 3), np.uint8)
+    x0, y0, x1, y1 = box
+    pixels[y0 : y1 + 1, x0 : x1 + 1] = 255
+    return Image.fromarray(pixels)
+
+
+def invoke(*arguments):
+    """Exit code, what was printed, and the error that the package's entry point would print as one line."""
+    done = CliRunner().invoke(command, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit | ValueError | OSError):
+        raise done.exception
+    return done.exit_code, done.output, str(done.exception)
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A run as the package makes it: one epoch on birds, a report's metrics.json beside it."""
+    out = tmp_path_factory.mktemp("reports")
+    run = wk.Run.start(
+        dataset="synthetic", backbone="mobilenet_v2", width=0.125, classes=3, per_class=4, size=48, epochs=1,
+        batch_size=8, out=str(out), device="cpu",
+    )  # fmt: skip
+    run.finish("grad_cam", run.evaluate("grad_cam"))
+    return run.config.training_folder("gap")
+
+
+@pytest.fixture
+def birds(tmp_path):
+    folder = tmp_path / "photos"
+    dataset = wk.load_dataset("synthetic", "test", size=48, classes=3, per_class=1)
+    for index, sample in enumerate(dataset.samples):
+        place = folder / ("a" if index == 0 else "b/deep") / "bird.png"
+        place = place if not place.exists() else place.with_name("BIRD2.PNG")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        dataset.load(sample)[0].save(place)
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ reading
+
+
+RED = (200, 40, 40)
+
+
+MODES = (
+    "RGB png",
+    "RGB jpg",
+    "L png",
+    "LA png",
+    "RGBA png",
+    "RGBA webp",
+    "P png",
+    "P gif",
+    "1 png",
+    "CMYK jpg",
+    "CMYK tif",
+)
+
+
+@pytest.mark.parametrize("kind", [*MODES, "YCbCr jpg", "L bmp"])
+def test_every_mode_becomes_rgb(tmp_path, kind):
+    mode, suffix = kind.split()
+    square = Image.new("RGB", (20, 10), RED)
+    path = tmp_path / f"x.{suffix}"
+    (square.quantize() if mode == "P" else square.convert(mode)).save(path)
+    with Image.open(path) as image:
+        assert image.mode in (mode, "RGB"), "the file is what the test is about"
+    picture = read_picture(path)
+    assert picture.mode == "RGB" and picture.size == (20, 10)
+    if mode in ("1", "L", "LA"):
+        assert np.ptp(np.asarray(picture).reshape(-1, 3), axis=1).max() == 0, "grey stays grey"
+    else:
+        assert np.abs(np.asarray(picture).astype(int) - RED).max() <= 8
+    assert np.array_equal(np.asarray(picture), np.asarray(read_image(path))), "as in training"
+
+
+def test_transparency_lies_on_white(tmp_path):
+    rgba = np.zeros((4, 6, 4), np.uint8)
+    rgba[:, :3] = (10, 20, 30, 255)  # the right half is transparent black
+    Image.fromarray(rgba).save(tmp_path / "rgba.png")
+    palette = Image.new("P", (6, 4), 1)
+    palette.putpalette([10, 20, 30, 0, 0, 0])
+    palette.paste(0, (0, 0, 3, 4))
+    palette.save(tmp_path / "p.png", transparency=1)
+    palette.save(tmp_path / "bytes.png", transparency=bytes([255, 0]))
+    palette.save(tmp_path / "p.gif", transparency=1)
+    Image.fromarray(
+        rgba[..., [0, 3]],
+    ).convert("LA").save(tmp_path / "la.png")
+    for name in ("rgba.png", "p.png", "bytes.png", "p.gif"):
+        pixels = np.asarray(read_picture(tmp_path / name))
+        assert (pixels[:, :3] == (10, 20, 30)).all() and (pixels[:, 3:] == 255).all(), name
+    assert (np.asarray(read_picture(tmp_path / "la.png"))[:, 3:] == 255).all()
+
+
+def test_sixteen_bits_keep_their_upper_byte_and_floats_their_range(tmp_path):
+    ramp = np.linspace(0, 65535, 256).astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "x.png")
+    Image.fromarray(ramp).save(tmp_path / "x.tif")
+    Image.fromarray(ramp.astype(np.int32)).save(tmp_path / "i.tif")
+    for name in ("x.png", "x.tif", "i.tif"):
+        assert np.array_equal(np.asarray(read_picture(tmp_path / name))[..., 0], ramp >> 8), name
+    Image.fromarray(np.linspace(-3, 5, 256, dtype=np.float32).reshape(16, 16)).save(tmp_path / "f.tif")
+    pixels = np.asarray(read_picture(tmp_path / "f.tif"))[..., 0]
+    assert pixels[0, 0] == 0 and pixels[-1, -1] == 255 and (np.diff(pixels.ravel().astype(int)) >= 0).all()
+    Image.fromarray(np.full((3, 3), np.nan, np.float32)).save(tmp_path / "nan.tif")
+    assert (np.asarray(read_picture(tmp_path / "nan.tif")) == 0).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+def test_exif_rotation(tmp_path, suffix):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6  # to be turned by 90 degrees, clockwise
+    pattern(40, 20, (0, 0, 19, 9)).save(tmp_path / f"x.{suffix}", exif=exif)
+    pixels = np.asarray(read_picture(tmp_path / f"x.{suffix}"))[..., 0]
+    assert pixels.shape == (40, 20)
+    assert pixels[:18, 12:].min() > 240 and pixels[22:].max() < 15 and pixels[:, :8].max() < 15
+
+
+def test_a_broken_exif_block_is_no_reason_to_refuse(tmp_path):
+    Image.new("RGB", (8, 8), RED).save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
+    assert read_picture(tmp_path / "x.jpg").size == (8, 8)
+
+
+def test_the_first_frame_of_an_animation(tmp_path):
+    frames = [Image.new("RGB", (8, 8), colour) for colour in (RED, (0, 0, 255))]
+    for name in ("x.gif", "x.webp", "x.png"):
+        frames[0].save(
+            tmp_path / name, save_all=True, append_images=frames[1:], **{"lossless": True} if "webp" in name else {}
+        )
+        assert np.abs(np.asarray(read_picture(tmp_path / name)).astype(int) - RED).max() <= 2, name
+
+
+def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
+    whole = tmp_path / "whole.jpg"
+    pattern(60, 60, (5, 5, 30, 40)).save(whole)
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:400])
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("cut.jpg", "text.png", "empty.png"):
+        with pytest.raises(ValueError, match=name):
+            read_picture(tmp_path / name)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        read_picture(tmp_path / "gone.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"whole.jpg: more than 2,000 pixels"):
+        read_picture(whole)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # half of the limit: Pillow would only warn
+    assert read_picture(whole).size == (60, 60)
+
+
+# ------------------------------------------------------------------------------------------------ finding
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+
+
+def names(files):
+    return [file.name.as_posix() for file in files]
+
+
+def test_folders_globs_and_files(tmp_path):
+    touch(tmp_path, "a/x.jpg", "a/deep/y.PNG", "a/notes.txt", "a/.hidden.jpg", "a/.git/z.jpg", "b/x.jpg", "odd[1].jpg")
+    assert names(find_images([tmp_path / "a"])) == ["deep/y.PNG", "x.jpg"], "relative to the folder"
+    assert names(find_images([tmp_path / "a", tmp_path / "b"])) == ["a/deep/y.PNG", "a/x.jpg", "b/x.jpg"]
+    assert names(find_images([tmp_path / "a" / "x.jpg", tmp_path / "b" / "x.jpg"])) == ["a/x.jpg", "b/x.jpg"]
+    assert names(find_images([tmp_path / "b" / "x.jpg"])) == ["x.jpg"]
+    assert names(find_images([f"{tmp_path}/**/*.[jJ]pg"])) == ["a/x.jpg", "b/x.jpg", "odd[1].jpg"]
+    assert names(find_images([f"{tmp_path}/[ab]"])) == ["a/deep/y.PNG", "a/x.jpg", "b/x.jpg"], (
+        "folders that a glob matches"
+    )
+    assert names(find_images([tmp_path / "odd[1].jpg"])) == ["odd[1].jpg"], "a name, though it looks like a glob"
+    assert names(find_images([tmp_path / "a" / "notes.txt"])) == ["notes.txt"], "asked for by name: tried"
+
+
+def test_a_picture_comes_once(tmp_path, monkeypatch):
+    touch(tmp_path, "a/x.jpg")
+    (tmp_path / "link.jpg").symlink_to(tmp_path / "a" / "x.jpg")
+    monkeypatch.chdir(tmp_path)
+    assert names(find_images(["a", "a/*.jpg", tmp_path / "a" / "x.jpg", "a/../a/x.jpg", "link.jpg"])) == ["a/x.jpg"]
+
+
+def test_results_are_no_pictures_to_localise(tmp_path):
+    touch(tmp_path, "x.jpg", "out/x.jpg.png")
+    assert names(find_images([tmp_path], leave_out=tmp_path / "out")) == ["x.jpg"]
+    assert names(find_images([f"{tmp_path}/**/*.png", tmp_path / "x.jpg"][1:], leave_out=tmp_path / "out")) == ["x.jpg"]
+    with pytest.raises(FileNotFoundError, match="are results"):
+        find_images([f"{tmp_path}/**/*.png"], leave_out=tmp_path / "out")
+    assert names(find_images([tmp_path / "out" / "x.jpg.png"], leave_out=tmp_path / "out")) == ["x.jpg.png"], "by name"
+
+
+def test_one_error_for_everything_that_is_missing(tmp_path):
+    touch(tmp_path, "x.jpg", "none/notes.txt")
+    many = [tmp_path / f"gone{i}.jpg" for i in range(25)]
+    with pytest.raises(FileNotFoundError) as error:
+        find_images([tmp_path / "x.jpg", tmp_path / "none", f"{tmp_path}/*.gif", *many])
+    words = str(error.value)
+    assert all(name in words for name in ("none", "*.gif", "gone0.jpg", "and 7 more")) and "gone24" not in words
+    assert "x.jpg," not in words
+
+
+def test_batches_are_bounded_by_pixels_too(tmp_path):
+    for index in range(5):
+        Image.new("RGB", (100, 100)).save(tmp_path / f"{index}.png")
+    touch(tmp_path, "3a.png")
+    failed: list[str] = []
+    assert [len(batch) for batch in batches(find_images([tmp_path]), 4, 10**9, failed)] == [4, 1]
+    assert len(failed) == 1 and "3a.png" in failed[0]
+    assert [len(batch) for batch in batches(find_images([tmp_path]), 4, 20_000, failed)] == [2, 2, 1]
+
+
+# ------------------------------------------------------------------------------------------------ boxes
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(8, 300), st.sampled_from(["resize", "crop"]), st.integers(1, 3000), st.integers(1, 3000),
+    st.tuples(*[st.floats(0, 1, exclude_max=True)] * 4),
+)  # fmt: skip
+def test_the_way_back_is_the_inverse_of_the_way_in(size, kind, width, height, corners):
+    geometry = wk.Geometry(size, kind)
+    x0, x1, y0, y1 = (int(value * size) for value in (*sorted(corners[:2]), *sorted(corners[2:])))
+    box = original_box((x0, y0, x1, y1), (width, height), geometry)
+    assert (box >= 0).all() and (box[:2] <= box[2:]).all() and (box[2:] < (width, height)).all()
+    there = geometry.boxes([box], (width, height))[0].numpy()
+    off = np.abs(there - (x0, y0, x1, y1))
+    for axis, extent in ((0, width), (1, height)):
+        if extent >= geometry.side:
+            assert off[axis] == off[axis + 2] == 0
+            grown = box.copy()
+            grown[axis] -= 1
+            if grown[axis] >= 0 and x0 > 0 and y0 > 0:
+                assert geometry.boxes([grown], (width, height))[0][axis] < (x0, y0)[axis], "the outermost such pixel"
+        else:
+            assert max(off[axis], off[axis + 2]) <= geometry.side / extent + 1
+
+
+def test_a_box_is_clipped_to_what_the_network_saw():
+    assert original_box((0, 0, 64, 64), (640, 320), wk.Geometry(64)).tolist() == [0, 0, 639, 319]
+    assert original_box((0, 0, 224, 224), (256, 512), wk.Geometry(224, "crop")).tolist() == [16, 32, 239, 479]
+    assert original_box((0, 3, 64, 64), (1, 640), wk.Geometry(64)).tolist() == [0, 30, 0, 639], "one pixel wide"
+
+
+@pytest.mark.parametrize(("kind", "size"), [("resize", (384, 192)), ("resize", (128, 320)), ("crop", (256, 512))])
+def test_the_box_is_where_the_bright_part_is(kind, size):
+    width, height = size
+    truth = np.array([width // 4, height // 4, width // 4 + width // 2 - 1, height // 4 + height // 3 - 1])
+    geometry = wk.Geometry(224 if kind == "crop" else 64, kind)
+    (found,) = predict(Brightness(), [pattern(*size, truth)], "cam", geometry=geometry, threshold=0.5)
+    pixel = np.array([width, height] * 2) / geometry.side
+    # the protocol's far corner is one pixel of the frame outside
+    assert (np.abs(found.box - truth) <= 1.5 * pixel + 1).all() and not found.box_empty
+    assert (found.box[2:] >= truth[2:]).all(), "so the near edge of the rounding is never inside"
+    assert found.size == size and found.score_map.shape == (geometry.size, geometry.size)
+
+
+def test_the_box_of_a_turned_picture_is_in_the_turned_picture(tmp_path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    pattern(200, 100, (20, 10, 99, 39)).save(tmp_path / "x.png", exif=exif)
+    (found,) = predict(Brightness(), [tmp_path / "x.png"], geometry=wk.Geometry(100), threshold=0.5)
+    assert found.size == (100, 200)
+    assert (np.abs(found.box - (60, 20, 89, 99)) <= 3).all(), "clockwise: what was up is now right"
+
+
+@pytest.mark.parametrize("kind", ["resize", "crop"])
+def test_boxes_are_those_that_evaluation_scores(kind):
+    data = wk.load_dataset("synthetic", "test", size=48, geometry=kind, classes=3, per_class=3)
+    model = wk.build_model("mobilenet_v2", 3, weights="none", width=0.125, seed=3)
+    for method in ("grad_cam++", "rethinking_cam"):
+        result = wk.evaluate(model, data, method, val=None)
+        by_id = {sample.id: sample for sample in data.samples}
+        for index, name in enumerate(result.ids):
+            picture = data.load(by_id[name])[0]
+            (found,) = predict(
+                model, [picture], method, geometry=data.geometry, label=int(result.labels[index]),
+                threshold=result.threshold, percentile=result.percentile,
+            )  # fmt: skip
+            if not found.box_empty:
+                back = data.geometry.boxes([found.box], picture.size)[0].numpy()
+                assert np.array_equal(back, result.boxes[index])
+            assert found.top5[0].label == result.predicted[index]
+
+
+# ------------------------------------------------------------------------------------------------ predict
+
+
+def test_the_map_is_that_of_the_predicted_class_unless_another_is_named():
+    model = wk.build_model("mobilenet_v2", 7, weights="none", width=0.125)
+    data = wk.load_dataset("synthetic", "test", size=48, classes=3, per_class=2)
+    pictures = [data.load(sample)[0] for sample in data.samples]
+    found = predict(model, pictures, "grad_cam", geometry=data.geometry, batch_size=4)
+    images = data.images(range(len(data)))
+    logits = model.eval()(images).detach()
+    maps = wk.score_maps(model, images, logits.argmax(1), "grad_cam").numpy()
+    shares = logits.softmax(1)
+    for item, row, score_map in zip(found, shares, maps, strict=True):
+        assert item.label == row.argmax() == item.top5[0].label and item.predicted
+        assert item.name == str(item.label), "a number where names are not known"
+        assert item.probability == pytest.approx(float(row.max()), abs=1e-5)
+        assert [p for _, _, p in item.top5] == pytest.approx(row.sort(descending=True).values[:5].tolist(), abs=1e-5)
+        assert [p for _, _, p in item.top5] == pytest.approx(row[[k for _, k, _ in item.top5]].tolist(), abs=1e-5)
+        np.testing.assert_allclose(item.score_map, score_map, atol=1e-5)
+    worst = int(shares[0].argmin())
+    (other,) = predict(model, pictures[:1], "grad_cam", geometry=data.geometry, label=worst, classes=list("abcdefg"))
+    assert (other.label, other.name, other.predicted) == (worst, "abcdefg"[worst], False)
+    assert other.top5[0].label == found[0].label and other.probability == pytest.approx(
+        float(shares[0].min()), abs=1e-5
+    )
+    own = wk.score_maps(model, images[:1], torch.tensor([worst]), "grad_cam").numpy()[0]
+    np.testing.assert_allclose(other.score_map, own, atol=1e-5)
+
+
+def test_default_rules():
+    ramp = np.minimum.outer(*[255 - 8 * np.abs(np.arange(64) - 30)] * 2).clip(0).astype(np.uint8)
+    picture = Image.fromarray(ramp)  # a pyramid: each threshold has its own box
+    view = {"geometry": wk.Geometry(64)}
+    for method, threshold, percentile in (("cam", 0.2, 100), ("RethinkingCAM", 0.35, 90)):
+        (plain,) = predict(Brightness(), [picture], method, **view)
+        (same,) = predict(Brightness(), [picture], method, threshold=threshold, percentile=percentile, **view)
+        assert np.array_equal(plain.box, same.box)
+    (pas,) = predict(Brightness(), [picture], "cam", percentile=90, **view)
+    (same,) = predict(Brightness(), [picture], "cam", percentile=90, threshold=0.35, **view)
+    assert np.array_equal(pas.box, same.box), "0.35 belongs to a percentile below 100"
+    boxes = {tuple(predict(Brightness(), [picture], threshold=tau, **view)[0].box) for tau in (0.1, 0.5, 0.9)}
+    assert len(boxes) == 3, "the threshold matters"
+
+
+def test_a_flat_map_has_no_box():
+    (found,) = predict(Brightness(), [Image.new("RGB", (90, 45), "gray")], geometry=wk.Geometry(32))
+    assert found.box_empty and found.box.tolist() == [0, 0, 89, 44]
+
+
+def test_kinds_of_pictures_and_batches_agree(tmp_path):
+    picture = pattern(50, 30, (10, 10, 29, 19))
+    picture.save(tmp_path / "x.png")
+    same = [tmp_path / "x.png", str(tmp_path / "x.png"), picture, np.asarray(picture), picture.convert("RGBA")]
+    for size in (1, 2, 16):
+        found = predict(Brightness(), same, geometry=wk.Geometry(32), batch_size=size)
+        assert len({tuple(item.box) for item in found}) == 1 and len(found) == 5
+    assert predict(Brightness(), []) == []
+    for size in ((1, 300), (300, 1), (1, 1), (3, 2)):
+        (found,) = predict(Brightness(), [Image.new("RGB", size, "white")], geometry=wk.Geometry(32))
+        assert found.box.tolist() == [0, 0, size[0] - 1, size[1] - 1]
+
+
+def test_the_model_is_left_as_found():
+    model = wk.build_model("vgg16_fc", 3, weights="none", width=0.05).train()
+    model.body.eval()
+    before = [module.training for module in model.modules()]
+    first, again = (
+        predict(model, [pattern(64, 64, (5, 5, 30, 30))], "grad_cam", geometry=wk.Geometry(64))[0] for _ in "ab"
+    )
+    assert [module.training for module in model.modules()] == before
+    assert first.probability == again.probability, "dropout is off"
+    assert all(parameter.grad is None for parameter in model.parameters())
+    with pytest.raises(wk.MethodNotDefined):
+        predict(model, [pattern(64, 64, (5, 5, 30, 30))], "cam", geometry=wk.Geometry(64))
+    assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"method": "no_cam"}, "unknown method"),
+        ({"threshold": 1.5}, "threshold must lie"),
+        ({"percentile": -1}, "percentile must lie"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"classes": ["one"]}, "1 class names for a network with 2"),
+        ({"label": 2}, r"outside 0\.\.1"),
+        ({"smooth": ("soft",)}, "unknown smoothing"),
+        ({"images": [np.zeros((3, 8, 8))]}, "a picture is"),
+    ],
+)
+def test_wrong_arguments(change, words):
+    arguments = {"images": [pattern(20, 20, (2, 2, 9, 9))], "method": "cam", "geometry": wk.Geometry(32)} | change
+    with pytest.raises(ValueError, match=words):
+        predict(Brightness(), **arguments)
+
+
+def test_a_diverged_network_is_named():
+    model = Brightness()
+    with torch.no_grad():
+        model.head.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        predict(model, [pattern(20, 20, (2, 2, 9, 9))], geometry=wk.Geometry(32))
+
+
+# ------------------------------------------------------------------------------------------------ overlay
+
+
+def opened(png):
+    with Image.open(io.BytesIO(png)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize("size", [(500, 375), (3000, 1500), (20, 30), (1, 300), (300, 1), (1, 1)])
+@pytest.mark.parametrize("kind", ["resize", "crop"])
+def test_overlays_of_all_shapes(size, kind):
+    geometry = wk.Geometry(32, kind)
+    picture = Image.new("RGB", size, "white")
+    (found,) = predict(Brightness(), [picture], geometry=geometry, classes=["bird", "x" * 300])
+    drawn = opened(draw(picture, found, geometry, "note"))
+    scale = min(1200, max(320, *size)) / max(size)
+    assert drawn.shape[1] == max(320, round(size[0] * scale))
+    assert 0 < drawn.shape[0] - max(1, round(size[1] * scale)) < 120, "the foot"
+
+
+def test_an_overlay_shows_map_and_box_where_they_are():
+    picture, geometry = pattern(400, 400, (100, 100, 199, 199)), wk.Geometry(64, "crop")
+    (found,) = predict(Brightness(), [picture], geometry=geometry, threshold=0.5)
+    pixels = opened(draw(picture, found, geometry)).astype(int)
+    assert pixels.shape[1] == 400, "as large as the picture"
+    assert (pixels[5, 5] == 0).all(), "outside of the crop the picture is as it was"
+    assert pixels[50, 50].sum() > 0 and np.abs(pixels[150, 150] - 255).max() > 40, "inside the map is shown"
+    x0, y0, _, y1 = found.box
+    edge = pixels[y0 + 10 : y1 - 10, x0 - 3 : x0 + 3].reshape(-1, 3)
+    assert (edge.min(axis=1) > 230).any() and (np.abs(edge - (8, 48, 107)).max(axis=1) < 40).any(), (
+        "white and blue dashes"
+    )
+    empty = replace(found, box_empty=True)
+    edge = opened(draw(picture, empty, geometry)).astype(int)[y0 + 10 : y1 - 10, x0 - 3 : x0 + 3].reshape(-1, 3)
+    assert not (np.abs(edge - (8, 48, 107)).max(axis=1) < 40).any(), "no box where there is none"
+
+
+# ------------------------------------------------------------------------------------------------ the command
+
+
+def test_the_command_writes_pictures_and_numbers(training, birds, tmp_path):
+    out = tmp_path / "out"
+    code, output, _ = invoke(birds, "--checkpoint", training, "--method", "cam", "--out", out, "--batch-size", 2)
+    assert code == 0 and "written: 3 of 3" in output
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.*") if path.is_file())
+    stems = ("a/bird.png", "b/deep/BIRD2.PNG", "b/deep/bird.png")
+    assert written == sorted(f"{stem}.{kind}" for stem in stems for kind in ("json", "png"))
+    trained = load_trained(training)
+    dataset_names = wk.load_dataset("synthetic", "test", classes=3, per_class=1).classes
+    assert trained.classes == dataset_names and trained.geometry == wk.Geometry(48)
+    for stem in stems:
+        numbers = json.loads((out / f"{stem}.json").read_text())
+        (found,) = predict(trained.model, [birds / stem], "cam", **trained.view)
+        assert numbers["image"] == str(birds / stem) and (numbers["width"], numbers["height"]) == found.size
+        assert numbers["class"] == found.name == dataset_names[numbers["label"]]
+        assert numbers["probability"] == pytest.approx(found.probability, abs=1e-5)
+        assert [item["label"] for item in numbers["top5"]] == [k for _, k, _ in found.top5] and len(
+            numbers["top5"]
+        ) == 3
+        assert numbers["box"] == found.box.tolist() and numbers["box_empty"] is found.box_empty
+        assert (numbers["threshold"], numbers["percentile"], numbers["threshold_source"]) == (0.2, 100, "fixed")
+        assert numbers["score_map"] == {"method": "cam", "smooth": []} and numbers["class_of_map"] == "predicted"
+        assert numbers["checkpoint"].endswith("best.pt") and numbers["versions"] == versions()
+        with Image.open(out / f"{stem}.png") as drawn:
+            assert drawn.width >= 320
+    assert not list(out.rglob("*.part"))
+
+
+def test_options_reach_the_result(training, birds, tmp_path):
+    (tmp_path / "names.txt").write_text("eins\nzwei\n\ndrei\n", encoding="utf-8")
+    code, _, problem = invoke(
+        birds / "a", "--checkpoint", training / "best.pt", "--method", "grad_cam++", "--out", tmp_path / "o", "--label", "drei",
+        "--classes", tmp_path / "names.txt", "--smooth", "eigen,aug", "--threshold", 0.6, "--percentile", 95, "--size", 64,
+        "--geometry", "crop", "--device", "cpu",
+    )  # fmt: skip
+    assert code == 0, problem
+    numbers = read_json(tmp_path / "o" / "bird.png.json")
+    assert numbers["class"] == "drei" and numbers["label"] == 2
+    assert numbers["class_of_map"] == ("predicted" if numbers["top5"][0]["label"] == 2 else "given")
+    assert (numbers["threshold"], numbers["percentile"], numbers["threshold_source"]) == (0.6, 95, "given")
+    assert numbers["input"] == {"size": 64, "geometry": "crop"}
+    (found,) = predict(
+        load_trained(training).model, [birds / "a" / "bird.png"], "grad_cam++", geometry=wk.Geometry(64, "crop"), label=2,
+        threshold=0.6, percentile=95, smooth=("eigen", "aug"),
+    )  # fmt: skip
+    assert numbers["box"] == found.box.tolist()
+
+
+def test_the_threshold_chosen_on_validation_is_used(training, birds, tmp_path):
+    report = read_json(training.parent / "grad_cam" / "metrics.json")
+    assert report["result"]["operating_point"] == "validation"
+    trained = load_trained(training)
+    threshold, source = default_threshold(trained, "GradCAM", 100.0)
+    assert threshold == report["result"]["threshold"] and "metrics.json" in source
+    assert default_threshold(trained, "cam", 100.0) == (0.2, "fixed"), "no report of this method"
+    assert default_threshold(trained, "grad_cam", 90.0) == (0.35, "fixed"), "chosen for another percentile"
+    assert default_threshold(trained, "grad_cam", 100.0, ("eigen",)) == (0.2, "fixed"), "chosen for other maps"
+    code, output, _ = invoke(birds, "--checkpoint", training, "--method", "grad_cam", "--out", tmp_path / "o")
+    numbers = read_json(tmp_path / "o" / "a" / "bird.png.json")
+    assert (
+        code == 0 and numbers["threshold"] == threshold and numbers["threshold_source"] == source and source in output
+    )
+
+
+def test_the_threshold_of_another_training_is_not_used(training, tmp_path):
+    place = tmp_path / "mobilenet_v2"
+    shutil.copytree(training.parent, place)
+    record = place / training.name / "run.json"
+    run = read_json(record)
+    write_json(record, {**run, "config": {**run["config"], "seed": 5}})
+    assert default_threshold(load_trained(record.parent), "grad_cam", 100.0) == (0.2, "fixed")
+    write_json(record, {**run, "config": {**run["config"], "device": "cuda", "limit": 9}})
+    assert default_threshold(load_trained(record.parent), "grad_cam", 100.0)[1] != "fixed", (
+        "the same training elsewhere"
+    )
+
+
+def test_unreadable_pictures_are_named_after_the_others_are_done(training, birds, tmp_path):
+    for index in range(22):
+        (birds / f"torn{index:02}.jpg").write_bytes(b"\xff\xd8\xff")
+    code, output, _ = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o")
+    assert code == 1
+    assert "written: 3 of 25" in output and "22 could not be read" in output
+    assert "torn00.jpg" in output and "torn19.jpg" in output and "torn20.jpg" not in output and "and 2 more" in output
+    assert len(list((tmp_path / "o").rglob("*.json"))) == 3
+
+
+def test_checkpoints_that_cannot_be_used(training, birds, tmp_path):
+    def problem(checkpoint, *more):
+        code, _, words = invoke(birds, "--checkpoint", checkpoint, "--out", tmp_path / "o", *more)
+        assert code != 0 and not (tmp_path / "o").exists()
+        return words
+
+    assert "nowhere.pt not found" in problem(tmp_path / "nowhere.pt")
+    assert "holds no best.pt" in problem(tmp_path)
+    assert str(training) in problem(training.parent), "the trainings below are offered"
+    (tmp_path / "torn.pt").write_bytes((training / "best.pt").read_bytes()[:3000])
+    assert "torn.pt cannot be read" in problem(tmp_path / "torn.pt")
+    assert "no wsolkit model checkpoint" in problem(training / "last.pt")
+    content = torch.load(training / "best.pt", weights_only=True)
+    torch.save({**content, "spec": {**content["spec"], "width": 0.25}}, tmp_path / "misfit.pt")
+    assert "misfit.pt cannot be used" in problem(tmp_path / "misfit.pt")
+    torch.save({**content, "classes": ["a"]}, tmp_path / "names.pt")
+    assert "1 class names for 3" in problem(tmp_path / "names.pt")
+    content.pop("geometry")  # as checkpoints of earlier versions
+    torch.save(content, tmp_path / "alone.pt")
+    assert "give --size" in problem(tmp_path / "alone.pt")
+    torch.save({**content, "geometry": {"size": 48, "kind": "crop"}}, tmp_path / "sized.pt")
+    assert load_trained(tmp_path / "sized.pt").geometry == wk.Geometry(48, "crop")
+    assert invoke(birds, "--checkpoint", tmp_path / "alone.pt", "--size", 48, "--out", tmp_path / "p")[0] == 0
+    (tmp_path / "t").mkdir()
+    torch.save(content, tmp_path / "t" / "best.pt")
+    (tmp_path / "t" / "run.json").write_text("{}x")
+    assert "run.json" in problem(tmp_path / "t")
+    write_json(tmp_path / "t" / "run.json", {"config": {}})
+    assert "not the record of a training" in problem(tmp_path / "t")
+
+
+def test_wrong_options_are_refused_before_anything_is_written(training, birds, tmp_path):
+    (tmp_path / "two.txt").write_text("a\nb\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    for options, words in (
+        (("--method", "no_cam"), "unknown method"),
+        (("--label", "eagle"), "--label eagle"),
+        (("--label", "3"), "0..2"),
+        (("--classes", tmp_path / "two.txt"), "2 names, but the network has 3"),
+        (("--classes", tmp_path / "bytes.txt"), "no UTF-8"),
+        (("--classes", tmp_path / "none.txt"), "none.txt"),
+        (("--smooth", "soft"), "unknown smoothing"),
+        (("--device", "tpu9"), "tpu9"),
+    ):
+        code, _, problem = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o", *options)
+        assert code != 0 and words in problem and not (tmp_path / "o").exists(), options
+    for options in (("--threshold", 2), ("--percentile", 101), ("--batch-size", 0), ("--size", 2)):
+        assert invoke(birds, "--checkpoint", training, *options)[0] == 2
+    assert "gone.jpg" in invoke(birds, tmp_path / "gone.jpg", "--checkpoint", training)[2]
+
+
+def test_no_original_is_overwritten(training, birds):
+    picture = birds / "a" / "bird.png"
+    (birds / "a" / "bird").write_bytes(picture.read_bytes())  # a picture without a suffix, named on the command line
+    code, _, problem = invoke(birds / "a" / "bird", picture, "--checkpoint", training, "--out", birds / "a")
+    assert code != 0 and "would overwrite" in problem
+    code, _, problem = invoke(birds, "--checkpoint", training, "--out", birds)
+    assert code != 0 and "are results" in problem, "a folder is not its own results"
+    assert invoke(birds, "--checkpoint", training, "--out", birds / "found")[0] == 0
+    assert "3 of 3" in invoke(birds, "--checkpoint", training, "--out", birds / "found")[1], (
+        "again: results do not count"
+    )
+
+
+def test_the_command_is_part_of_the_program(training, birds, tmp_path):
+    command_line = [
+        sys.executable,
+        "-m",
+        "wsolkit.cli",
+        "predict",
+        birds,
+        "--checkpoint",
+        training,
+        "--out",
+        tmp_path / "o",
+    ]
+    done = subprocess.run(list(map(str, command_line)), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "", "no progress bar and no warning where nobody watches"
+    assert len(list((tmp_path / "o").rglob("*.json"))) == 3
+    wrong = subprocess.run([*map(str, command_line), "--method", "no_cam"], capture_output=True, text=True)
+    assert (
+        wrong.returncode == 2 and wrong.stderr.startswith("error: unknown method") and "Traceback" not in wrong.stderr
+    )
+
+
+def test_help_needs_no_torch():
+    code = "import sys, wsolkit.cli_predict; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+
+
+def test_real_photographs(shared, tmp_path):
+    photos = shared("data/CUB_200_2011/images")
+    weights = shared("weights/mobilenet_v2_imagenet.safetensors")
+    model = wk.build_model("mobilenet_v2", 5, weights=str(weights))
+    files = find_images([photos])[:3]
+    found = predict(model, [file.path for file in files], "layer_cam", threshold=0.3)
+    for file, item in zip(files, found, strict=True):
+        picture = read_picture(file.path)
+        assert item.size == picture.size and np.ptp(item.score_map) > 0 and not item.box_empty
+        assert (item.box[2:] < picture.size).all() and (item.box[:2] >= 0).all()

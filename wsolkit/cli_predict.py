@@ -1,0 +1,117 @@
+"""`wsolkit predict`: class, score map and box of anyone's pictures, from a trained network."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one picture may be larger
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
+@click.option("--checkpoint", required=True, help="best.pt of a training, or the folder that holds it")
+@click.option("--method", default="cam", show_default=True, help="localisation method, e.g. grad_cam++")
+@click.option("--out", help="folder for the results (default reports/predictions)")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="default: chosen on validation data, else 0.2 or 0.35")
+@click.option("--percentile", type=click.FloatRange(0, 100), help="default: 90 (PaS) for rethinking_cam, else 100")
+@click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
+@click.option("--label", default="predicted", show_default=True, help="class of the map: predicted, a name or a number")
+@click.option("--classes", help="text file with one class name per line (default: those of the training)")
+@click.option("--size", type=click.IntRange(min=8), help="input side in pixels (default: as the training)")
+@click.option(
+    "--geometry", type=click.Choice(["resize", "crop"]), help="evaluation geometry (default: as the training)"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="pictures in one pass")
+@click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
+def predict(images, checkpoint, method, out, threshold, percentile, smooth, label, classes, size, geometry, batch_size,
+            device) -> None:  # fmt: skip
+    """Localise the object in pictures: files, folders (searched recursively) and globs.
+
+    For each picture <out>/<name>.png shows the score map of the predicted class and its box, and <out>/<name>.json has
+    class, probability and box. The box is in pixels of the upright picture (turned as its EXIF says), corners inclusive.
+    Exit code 1 when pictures could not be read; the others are done.
+    """
+    from tqdm import tqdm
+
+    from .config import project_path
+    from .files import listing
+    from .pictures import batches, find_images
+
+    folder = (
+        Path(out).expanduser()
+        if out
+        else Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")) / "predictions"
+    )
+    files = find_images(images, leave_out=folder)
+    originals = {file.path.resolve() for file in files}
+    results = [(folder / file.name).with_name(file.name.name + ".png") for file in files]
+    if overwritten := [str(path) for path in results if path.resolve() in originals]:
+        raise ValueError(f"the results would overwrite {listing(overwritten)}; choose another --out")
+
+    from .data.base import Geometry
+    from .prediction import default_percentile, default_threshold, load_trained
+    from .prediction import predict as predict_images
+    from .prediction_files import save
+    from .runs import _device, versions
+
+    trained = load_trained(checkpoint, _device(device))
+    if trained.geometry is None and size is None:
+        raise ValueError(f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
+    known = trained.geometry or Geometry(size)
+    view = Geometry(size or known.size, geometry or known.kind)
+    names = _names(classes, trained.model.num_classes) if classes else trained.classes
+    shown = _label(label, names)
+    smoothings = tuple(name.strip() for name in smooth.split(",") if name.strip())
+    percentile = default_percentile(method) if percentile is None else percentile
+    source = "given"  # of the threshold
+    if threshold is None:
+        threshold, source = default_threshold(trained, method, percentile, smoothings)
+    about = {
+        "score_map": {"method": method, "smooth": list(smoothings)}, "threshold": threshold, "threshold_source": source,
+        "percentile": percentile, "protocol": "wsolevaluation", "input": {"size": view.size, "geometry": view.kind},
+        "checkpoint": str(trained.path), "network": f"{trained.model.backbone} ({trained.model.pooling})",
+        "versions": versions(),
+    }  # fmt: skip
+    rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
+    failed: list[str] = []
+    for batch in batches(
+        tqdm(files, unit=" pictures", disable=not sys.stderr.isatty()), batch_size, BATCH_PIXELS, failed
+    ):
+        found = predict_images(
+            trained.model, [picture for _, picture in batch], method, geometry=view, classes=names, label=shown,
+            threshold=threshold, percentile=percentile, smooth=smoothings, batch_size=batch_size,
+        )  # fmt: skip
+        save(folder, batch, found, view, about, note=f"{method}, box at {rule}")
+    click.echo(f"box: above {rule}, {source}")
+    click.echo(f"written: {len(files) - len(failed)} of {len(files)} pictures to {folder}")
+    if failed:
+        click.echo(f"error: {len(failed)} could not be read:\n{listing(failed, chr(10))}", err=True)
+        sys.exit(1)
+
+
+def _names(path: str, count: int) -> list[str]:
+    try:
+        names = [
+            line.strip() for line in Path(path).expanduser().read_text(encoding="utf-8").splitlines() if line.strip()
+        ]
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no UTF-8 text; expected one class name per line") from None
+    if len(names) != count:
+        raise ValueError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")
+    return names
+
+
+def _label(text: str, names: list[str]) -> int | None:
+    if text == "predicted":
+        return None
+    if text in names:
+        return names.index(text)
+    if text.isdecimal() and int(text) < len(names):
+        return int(text)
+    raise ValueError(
+        f"--label {text}: expected predicted, a number in 0..{len(names) - 1} or a class such as {names[0]}"
+    )

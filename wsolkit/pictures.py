@@ -1,0 +1,152 @@
+"""Anyone's pictures: finding them in files, folders and globs, and reading every mode as the RGB picture a viewer shows."""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from .files import listing
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
+IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture on disk; `name` is its path below the deepest folder that holds everything asked for: unique."""
+
+    path: Path
+    name: Path
+
+
+def find_images(sources: Sequence[str | Path], leave_out: str | Path | None = None) -> list[PictureFile]:
+    """The pictures of files, folders (searched recursively by suffix, hidden ones left out) and globs (`**` is any depth).
+
+    leave_out: a folder whose pictures are not taken from folders and globs, such as that of earlier results.
+
+    The order is that of `sources`, sorted within each; a picture that is reached twice, also through a link, comes once.
+    FileNotFoundError names every source that is not there, and every folder or glob without a picture.
+    """
+    outside = None if leave_out is None else Path(leave_out).resolve()
+    found: dict[Path, Path] = {}
+    bases, empty = [], []
+    for source in map(str, sources):
+        path = Path(source).expanduser()
+        if path.is_file():
+            base, paths = path.parent, [path]
+        elif path.is_dir():
+            base, paths = path, _below(path)
+        else:
+            base, paths = _fixed_part(path), _matches(path)
+        if not path.is_file():
+            paths = [item for item in paths if outside is None or outside not in item.resolve().parents]
+        if not paths:
+            empty.append(source)
+        bases.append(os.path.abspath(base))
+        for item in paths:
+            found.setdefault(item.resolve(), item)
+    if empty:
+        also = "" if outside is None else f"; pictures below {leave_out} are results and do not count"
+        raise FileNotFoundError(
+            f"no such file, or no picture in the folder or glob: {listing(empty)} "
+            f"(folders and globs are searched for {', '.join(sorted(IMAGE_SUFFIXES))}{also})"
+        )
+    if not found:
+        raise ValueError("no picture asked for: give files, folders or globs")
+    common = os.path.commonpath(bases)
+    return [PictureFile(path, Path(os.path.relpath(os.path.abspath(path), common))) for path in found.values()]
+
+
+def _below(folder: Path) -> list[Path]:
+    paths = []
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths += [Path(where, name) for name in names if not name.startswith(".")]
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _matches(pattern: Path) -> list[Path]:
+    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+    files = [path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+    return files + [path for folder in matches if folder.is_dir() for path in _below(folder)]
+
+
+def _fixed_part(pattern: Path) -> Path:
+    """The folder before the first part with a wildcard."""
+    while glob.has_magic(str(pattern)):
+        pattern = pattern.parent
+    return pattern
+
+
+def read_picture(path: str | Path) -> Image.Image:
+    """The picture as a viewer shows it: RGB, turned as its EXIF orientation says, transparency on white, first frame.
+
+    16-bit values keep their upper byte, as in training; floating-point pictures, which have no fixed range, are stretched
+    to theirs. ValueError (FileNotFoundError) names a file that cannot be decoded, or whose pixels are more than Pillow
+    decodes (`PIL.Image.MAX_IMAGE_PIXELS` times 2, 179 million).
+    """
+    path = Path(path)
+    try:
+        with warnings.catch_warnings():
+            # half of the limit, broken EXIF and palette oddities are worth no line each among thousands of pictures
+            warnings.simplefilter("ignore")
+            with Image.open(path) as image:
+                image.load()
+                return _rgb(_upright(image))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path}: more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; make it smaller first") from None
+    except Exception as error:  # Pillow raises many kinds for damaged files (OSError, SyntaxError, struct.error, ...)
+        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
+        raise ValueError(f"{path}: not a readable picture ({reason})") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    with contextlib.suppress(Exception):  # viewers show a picture with a broken EXIF block as it lies, so do we
+        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+            return ImageOps.exif_transpose(image)
+    return image
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif image.mode == "I":  # 16-bit PNGs in older versions of Pillow
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        values = np.nan_to_num(np.asarray(image, np.float64))
+        span = values.max() - values.min()
+        image = Image.fromarray(((values - values.min()) * (255 / span if span > 0 else 0)).astype(np.uint8))
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("RGB")
+
+
+def batches(
+    files: Iterable[PictureFile], count: int, pixels: int, failed: list[str]
+) -> Iterator[list[tuple[PictureFile, Image.Image]]]:
+    """Read pictures one after the other, at most `count` at a time, fewer once they hold `pixels` pixels together.
+
+    What cannot be read is left out, and why is appended to `failed`.
+    """
+    batch: list[tuple[PictureFile, Image.Image]] = []
+    for file in files:
+        try:
+            batch.append((file, read_picture(file.path)))
+        except (ValueError, OSError) as error:
+            failed.append(str(error))
+        if len(batch) == count or sum(picture.width * picture.height for _, picture in batch) >= pixels:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,0 +1,275 @@
+"""Localise the objects in anyone's pictures with a trained network: class, probability, score map and box of each.
+
+There is no ground truth here, so the map is that of the *predicted* class (or of a class that the caller names). GT-known
+numbers use the map of the true class, so a prediction of the wrong class may have another box than the one they count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+
+from . import cams
+from .boxes import extract_box
+from .cams.registry import rest_of
+from .data.base import Geometry, normalise
+from .files import read_json
+from .methods import method_slug
+from .models import WSOLModel
+from .pictures import read_picture
+from .protocols import PAS_PERCENTILE, fixed_threshold
+from .training import load_checkpoint
+
+MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
+# what a report may differ in from the training it looks at; its pooling is compared on its own
+OF_A_REPORT = ("limit", "device", "out", "method", "pooling")
+
+
+class ClassScore(NamedTuple):
+    """A class with its softmax probability in [0, 1]."""
+
+    name: str
+    label: int
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What was found in one picture.
+
+    Attributes:
+        label, name, probability: the class whose map and box these are; the predicted one unless the caller named another.
+        top5: the five most probable classes (all, where there are fewer), best first.
+        box: (4,) int64, x0 y0 x1 y1 in original pixels of the upright picture, inclusive corners, inside the picture.
+        box_empty: no pixel of the map is above the threshold; `box` is then the whole part that the network saw.
+        score_map: (h, w) float32, unscaled, at feature-map resolution; it covers the part that the network saw.
+        size: (width, height) of the upright picture.
+    """
+
+    label: int
+    name: str
+    probability: float
+    top5: tuple[ClassScore, ...]
+    box: np.ndarray
+    box_empty: bool
+    score_map: np.ndarray
+    size: tuple[int, int]
+
+    @property
+    def predicted(self) -> bool:
+        """Whether map and box are those of the most probable class."""
+        return self.label == self.top5[0].label
+
+
+def predict(
+    model: WSOLModel,
+    images: Sequence[str | Path | Image.Image | np.ndarray],
+    method: str = "cam",
+    *,
+    geometry: Geometry | None = None,
+    classes: Sequence[str] | None = None,
+    label: int | None = None,
+    threshold: float | None = None,
+    percentile: float | None = None,
+    smooth: Sequence[str] = (),
+    batch_size: int = 16,
+    **options: Any,
+) -> list[Prediction]:
+    """Class, map and box of each picture, in order.
+
+    >>> trained = load_trained("reports/runs/cub/resnet50/train-gap-1a2b3c4d")                     # doctest: +SKIP
+    >>> found = predict(trained.model, ["bird.jpg"], "grad_cam++", **trained.view)                 # doctest: +SKIP
+
+    Args:
+        model: body, pool and head; left as it was found. Runs where its parameters are.
+        images: files, RGB pictures (other modes are converted), or (H, W, 3) uint8 arrays.
+        geometry: how pictures reach the network, as in its training; None is 224 pixels, resized.
+        classes: names of the K classes; without them a class is called by its number.
+        label: the class whose map and box are wanted; None is the predicted one of each picture.
+        threshold, percentile: the box rule of `extract_box`; by default percentile 90 for rethinking_cam and 100 for all
+            others, with the fixed threshold that belongs to it, 0.35 and 0.2.
+        smooth, options: see `score_maps`.
+        batch_size: pictures in one pass.
+
+    Corners are wsolevaluation's ([x, y, min(x + w, W - 1), min(y + h, H - 1)] in the input frame, as `evaluate` scores
+    them), mapped back by `original_box`.
+
+    ValueError: an unreadable picture, a value out of range, logits that are not finite; MethodNotDefined as `score_maps`.
+    """
+    geometry = geometry or Geometry()
+    percentile = default_percentile(method) if percentile is None else percentile
+    threshold = fixed_threshold(percentile) if threshold is None else threshold
+    for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
+        if not 0 <= value <= high:
+            raise ValueError(f"{name} must lie in [0, {high}], but is {value}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
+    if classes is not None and len(classes) != model.num_classes:
+        raise ValueError(f"{len(classes)} class names for a network with {model.num_classes} classes")
+    if label is not None and not 0 <= label < model.num_classes:
+        raise ValueError(f"label {label} is outside 0..{model.num_classes - 1}")
+
+    predictions: list[Prediction] = []
+    for start in range(0, len(images), batch_size):
+        views, sizes = zip(*(_view(image, geometry) for image in images[start : start + batch_size]), strict=True)
+        batch = normalise(np.stack(views)).to(next(model.parameters()).device)
+        shares, maps, labels = _localise(model, batch, method, label, tuple(smooth), options)
+        for row, score_map, own, size in zip(shares, maps, labels, sizes, strict=True):
+            order = np.argsort(-row, kind="stable")[:5]
+            shown, *top5 = (
+                ClassScore(str(k) if classes is None else classes[k], int(k), float(row[k])) for k in (own, *order)
+            )
+            box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
+            predictions.append(
+                Prediction(
+                    label=shown.label,
+                    name=shown.name,
+                    probability=shown.probability,
+                    top5=tuple(top5),
+                    box=original_box(box, size, geometry),
+                    box_empty=empty,
+                    score_map=score_map,
+                    size=size,
+                )
+            )
+    return predictions
+
+
+def _localise(model, images, method, label, smooth, options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Probabilities (B, K) float64, maps (B, h, w) float32 and the labels (B,) whose maps they are."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()  # dropout between feature map and logits
+        features = cams.feature_map(model, images)
+        with torch.inference_mode():
+            logits = rest_of(model)(features.clone()).cpu().double()  # a copy: the rest may begin in place
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network's logits are not finite: its training has diverged, train again")
+    shares = logits.softmax(1).numpy()
+    labels = shares.argmax(1) if label is None else np.full(len(shares), label)
+    maps = cams.score_maps(model, images, torch.from_numpy(labels), method, smooth, features=features, **options)
+    return shares, maps.float().cpu().numpy(), labels
+
+
+def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
+    """What the network sees of a picture, (size, size, 3) uint8, and the (width, height) of the picture."""
+    if isinstance(image, str | Path):
+        image = read_picture(image)
+    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+        image = Image.fromarray(image)
+    elif not isinstance(image, Image.Image):
+        got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"a picture is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
+    image = image if image.mode == "RGB" else image.convert("RGB")  # to convert RGB is to copy it
+    square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
+    return geometry.crop(np.asarray(square)), image.size
+
+
+def original_box(box: Sequence[int], original: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """The inverse of `geometry.boxes`: a box (4,) in the input frame -> (4,) int64 in pixels of the original picture.
+
+    box: x0, y0, x1, y1, inclusive corners; what lies outside of the frame is cut off first. original: (width, height).
+    Corners are the outermost original pixels that `geometry.boxes` puts into the box, so the way back gives the same box
+    wherever the picture is at least as large as the frame; in a smaller one, the original pixels below it.
+    """
+    box = np.clip(np.asarray(box, np.int64), 0, geometry.size - 1) + geometry.offset
+    extent = np.array(original, np.int64)
+    last = -(-(box[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
+    first = np.minimum(-(-box[:2] * extent // geometry.side), last)
+    return np.concatenate([first, last])
+
+
+# ------------------------------------------------------------------------------------------------ trained networks
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with what its training knows.
+
+    Attributes:
+        model: in evaluation mode. classes: its class names. geometry: of its input, None where nothing says.
+        path: the checkpoint file. run: its run.json, {} where there is none.
+    """
+
+    model: WSOLModel
+    classes: list[str]
+    geometry: Geometry | None
+    path: Path
+    run: dict[str, Any]
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The arguments of `predict` that this training decides."""
+        return {"geometry": self.geometry, "classes": self.classes}
+
+
+def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Trained:
+    """Open a checkpoint (best.pt) or the training folder that holds it; the run.json beside it says how large inputs are.
+
+    ValueError or FileNotFoundError in one sentence for anything else.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / "best.pt").is_file():
+            inside = [str(found.parent) for found in sorted(path.glob("*/best.pt"))]
+            hint = f"choose one of {', '.join(inside)}" if inside else "give a best.pt or the folder of a training"
+            raise FileNotFoundError(f"{path} holds no best.pt; {hint}")
+        path = path / "best.pt"
+    try:
+        model, content = load_checkpoint(path, device)
+        classes = [str(name) for name in content["classes"]]
+    except MISFIT as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
+        raise ValueError(f"checkpoint {path} cannot be used ({reason}); point to the best.pt of a training") from error
+    if len(classes) != model.num_classes:
+        raise ValueError(f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes")
+    record = path.parent / "run.json"
+    run = read_json(record) if record.is_file() else {}
+    try:
+        known = content.get("geometry")
+        if run and not known:
+            known = {"size": run["config"]["size"], "kind": run["config"]["geometry"]}
+        geometry = Geometry(**known) if known else None
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{record} is not the record of a training ({error!r}); restore or remove it") from error
+    return Trained(model, classes, geometry, path, run)
+
+
+def default_percentile(method: str) -> float:
+    """To which percentile of the map the threshold refers: PaS for rethinking_cam, the maximum for all others."""
+    return PAS_PERCENTILE if cams.resolve(method).name == "rethinking_cam" else 100.0
+
+
+def default_threshold(
+    trained: Trained, method: str, percentile: float, smooth: Sequence[str] = ()
+) -> tuple[float, str]:
+    """The threshold that suits, and where it comes from.
+
+    It is the one that the report of this method chose on validation data, where a metrics.json of the same training lies
+    beside the training's folder and maps are thresholded as there; else the published fixed one.
+    """
+    fixed = fixed_threshold(percentile), "fixed"
+    path = trained.path.parent.parent / method_slug(cams.resolve(method).name) / "metrics.json"
+    if smooth or not path.is_file():
+        return fixed
+    report = read_json(path)
+    result, config = report.get("result", {}), report.get("config", {})
+    own = trained.run.get("config", {})
+    same = config.get("pooling") == trained.run.get("pooling") and _comparable(config) == _comparable(own)
+    chosen = result.get("operating_point") == "validation" and result.get("threshold") is not None
+    if not (same and chosen and result.get("percentile") == percentile):
+        return fixed
+    return float(result["threshold"]), f"chosen on {result.get('n_val')} validation images ({path})"
+
+
+def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in OF_A_REPORT}
