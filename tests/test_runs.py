@@ -54,6 +54,19 @@ def test_finish_writes_metrics_last_and_whole(run):
     assert path.stat().st_mtime_ns >= max(p.stat().st_mtime_ns for p in path.parent.rglob("*") if p.is_file())
 
 
+def test_faithfulness_is_shown_and_kept_where_it_is_asked_for(run, capsys):
+    result = run.evaluate("cam")
+    run.show_faithfulness(result)
+    assert capsys.readouterr().out == "" and json.loads(run.finish("cam", result).read_text())["extra"] == {}
+    asking = run.with_changes(faithfulness=2)
+    assert asking.config.training_key("gap") == run.config.training_key("gap")
+    result = asking.evaluate("cam")
+    asking.show_faithfulness(result)
+    found = json.loads(asking.finish("cam", result, {"more": 1}).read_text())["extra"]
+    assert found["more"] == 1 and set(found["faithfulness"]) == {"cam", "random map", "centre Gaussian"}
+    assert found["faithfulness"]["cam"]["n"] == 2 and 0 <= found["faithfulness"]["cam"]["deletion"] <= 1
+
+
 def test_gallery_items_belong_to_their_images(run):
     result = run.evaluate("cam")
     items = run.gallery_items(result, [3, 0])

@@ -19,6 +19,7 @@ _NAMES = {
     "score": "scoring", "EvalResult": "results", "localise": "evaluation", "evaluate": "evaluation",
     "ScoreMaps": "evaluation", "evaluate_files": "file_evaluation", "export_score_maps": "map_files",
     "predict": "prediction", "Prediction": "prediction", "load_trained": "prediction",
+    "evaluate_faithfulness": "faithfulness", "measure_faithfulness": "faithfulness",
     "PROTOCOLS": "protocols", "compare": "comparison", "slices": "failures", "failure_types": "failures",
     "Run": "runs", "RunConfig": "config", "show": "figures",
 }  # fmt: skip
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
     from .evaluation import ScoreMaps, evaluate, localise
     from .failures import failure_types, slices
+    from .faithfulness import evaluate_faithfulness, measure_faithfulness
     from .figures import show
     from .file_evaluation import evaluate_files
     from .map_files import export_score_maps

@@ -60,3 +60,14 @@ def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0)
             weights = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
             best[start : start + size] += (weights @ matrix).max(axis=1)
     return _percentiles(best * 100.0 / (n * len(hits)), level)
+
+
+def mean_interval(
+    values: np.ndarray, level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> tuple[np.ndarray, ...]:
+    """Mean over the images of (N, ...) values, and the ends of its percentile bootstrap interval, (...) each."""
+    count = len(values)
+    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples) / count
+    resampled = np.tensordot(weights, values, axes=1)
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return values.mean(axis=0), low, high

@@ -38,6 +38,7 @@ _HELP = {
     "warmup_epochs": "epochs over which the learning rate rises",
     "weight_decay": "weight decay (default 0.0005)",
     "backbone_grad_scale": "factor on the gradients of pretrained layers",
+    "faithfulness": "test images for deletion, insertion and ROAD curves in each report (default none)",
     "seed": "of split, drawings, initialisation and training",
     "device": "cpu or cuda (default: cuda where there is one)",
     "out": "folder of the reports (default reports)",

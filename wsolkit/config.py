@@ -60,6 +60,7 @@ class RunConfig:
             starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
         epochs, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
         limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
+        faithfulness: number of test images for deletion, insertion and ROAD curves; 0 leaves them out.
         seed: of split, drawing, initialisation and training.
         device: "cpu", "cuda" or "" for cuda where there is one.
         out: the folder of reports; relative paths start at the project's folder; where
@@ -91,6 +92,7 @@ class RunConfig:
     weight_decay: float = 5e-4
     backbone_grad_scale: float = 0.0
     limit: int = 0
+    faithfulness: int = 0
     seed: int = 0
     device: str = ""
     out: str = "reports"
@@ -135,6 +137,7 @@ class RunConfig:
             raise ValueError(f"{backbone} has no stride {values['stride']}; choose from {', '.join(map(str, strides))}")
         for name, low in (
             ("limit", 0),
+            ("faithfulness", 0),
             ("per_class", 0),
             ("epochs", 1),
             ("tap_epochs", 0),
@@ -164,7 +167,7 @@ class RunConfig:
 
     def training_key(self, pooling: str) -> str:
         """Digest of all that a training depends on: data, network, start weights, recipe, and the code that does it."""
-        skip = {"limit", "device", "out", "root", "metadata", "masks", "weights"}
+        skip = {"limit", "faithfulness", "device", "out", "root", "metadata", "masks", "weights"}
         if pooling != "tap":
             skip |= {"tau", "tap_epochs"}
         values = {key: value for key, value in self.to_dict().items() if key not in skip}
@@ -176,7 +179,8 @@ class RunConfig:
         """Digest of all that one report depends on."""
         trainings = {pooling: self.training_key(pooling) for pooling in poolings}
         masks = {"masks": data_state(self.masks)} if self.masks else {}
-        return digest({"method": method, "trainings": trainings, **masks, "limit": self.limit, "tau": self.tau,
+        return digest({"method": method, "trainings": trainings, **masks, "limit": self.limit,
+                       "faithfulness": self.faithfulness, "tau": self.tau,
                        "code": code_state(SCORING_SOURCES), "page": page_state(),
                        "notebook": notebook_state(notebook)})  # fmt: skip
 

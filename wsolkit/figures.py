@@ -252,4 +252,8 @@ def __getattr__(name: str):
         from wsolkit import error_charts
 
         return getattr(error_charts, name)
+    if name == "faithfulness_curves":
+        from wsolkit import faithfulness_charts
+
+        return faithfulness_charts.faithfulness_curves
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -20,6 +20,7 @@ from . import figures
 from .config import RunConfig
 from .data import WSOLDataset, load_dataset
 from .evaluation import ScoreMaps, evaluate
+from .faithfulness_section import show_faithfulness
 from .files import atomic_write_bytes, write_json
 from .map_store import MapStore
 from .methods import method_slug, notebook_of, poolings_of
@@ -48,6 +49,7 @@ class Run:
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
         self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps]]] = {}
+        self._faithfulness: dict[int, dict[str, Any]] = {}
 
     @classmethod
     def start(cls, **parameters: Any) -> Run:
@@ -151,6 +153,16 @@ class Run:
         """The score maps behind a result of this run."""
         return self._maps[id(result)][1][split]
 
+    def show_faithfulness(self, result: EvalResult) -> None:
+        """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0 leaves
+        the section out); the numbers go into metrics.json with the result."""
+        if self.config.faithfulness:
+            images = min(self.config.faithfulness, result.n_images)
+            maps = {result.method: self.maps(result)}
+            self._faithfulness[id(result)] = show_faithfulness(
+                self.model(result.pooling), self.dataset("test"), maps, images, self.config.seed
+            )
+
     def gallery_items(self, result: EvalResult, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result."""
         test = self.dataset("test")
@@ -183,13 +195,15 @@ class Run:
             atomic_write_bytes(folder / "gallery" / f"{number}.jpg", picture)
         gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {item['iou']:.2f}"}
                    for n, item in enumerate(items)]  # fmt: skip
+        found = self._faithfulness.get(id(result))
+        faithfulness = {"faithfulness": found} if found else {}
         poolings = poolings_of(method, self.config.backbone)
         fingerprint = self.config.report_key(method, poolings, notebook_of(method))
         write_json(folder / "metrics.json", {
             "status": "completed", "fingerprint": fingerprint, "method": method,
             "config": {**self.config.to_dict(), "method": method, "pooling": result.pooling}, "result": result.to_dict(),
             "curve": {"thresholds": result.curve["thresholds"], "accuracy": result.curve["gt_known_loc"]}, "gallery": gallery,
-            "extra": extra or {}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
+            "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
             "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         })  # fmt: skip
         return folder / "metrics.json"
