@@ -223,6 +223,9 @@ def test_wrong_options_are_refused():
         iou_curve(np.eye(6), [[0, 0, 1, 1]], contours="biggest")
     with pytest.raises(ValueError, match="percentile"):
         extract_box(np.eye(6), percentile=101)
+    for threshold in (-0.3, np.nan, np.inf):
+        with pytest.raises(ValueError, match="threshold must be"):
+            extract_box(np.eye(6), threshold)
     with pytest.raises(ValueError, match=r"\(h, w\)"):
         extract_box(np.zeros((1, 6, 6)))
     with pytest.raises(ValueError, match="size"):

@@ -42,7 +42,10 @@ def test_resize_scales_and_truncates():
     expected = [[int(60 * 224 / 500), int(27 * 224 / 333), int(385 * 224 / 500), int(331 * 224 / 333)]]
     assert boxes.tolist() == [*expected, [0, 0, 223, 223]]
     assert boxes.dtype == torch.int64
-    assert Geometry(224).boxes([(0, 0, 500, 333)], (500, 333)).tolist() == [[0, 0, 223, 223]]  # x + w: clipped
+    assert Geometry(224).boxes([(0, 0, 499, 332)], (500, 333)).tolist() == [[0, 0, 223, 223]]
+    assert Geometry(224).boxes([(0, 0, 500, 333)], (500, 333)).tolist() == [
+        [0, 0, 224, 224]
+    ]  # as wsolevaluation: not clipped
     assert Geometry(64).boxes([(3, 5, 41, 63)], (64, 64)).tolist() == [[3, 5, 41, 63]]  # same size: unchanged
 
 

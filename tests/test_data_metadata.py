@@ -13,7 +13,7 @@ from PIL import Image
 import wsolkit as wk
 from wsolkit.cli import _check
 from wsolkit.data import load_dataset
-from wsolkit.data.masks import read_mask
+from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata import read_metadata
 from wsolkit.sweep import plan
 
@@ -414,3 +414,27 @@ def test_a_sweep_hands_the_folders_to_every_notebook(pictures):
     jobs, impossible = plan(config, ["resnet18"], ["cam", "rethinking_cam"], {})
     assert len(jobs) == 4 and not impossible
     assert all(job.parameters["metadata"] == str(pictures / "meta") and job.parameters["masks"] == "" for job in jobs)
+
+
+def test_a_rotated_picture_and_its_boxes_agree(tmp_path):
+    """The EXIF tag says that the picture is shown turned; annotations are made on what is shown."""
+    shown = np.zeros((80, 40, 3), np.uint8)
+    shown[60:76, 5:25] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored 90 degrees counter-clockwise
+    for name in ("a.png", "b.png"):
+        Image.fromarray(np.rot90(shown).copy()).save(tmp_path / name, exif=exif)
+    for split in ("train", "test"):
+        write(tmp_path / "meta" / split, image_ids=["a.png", "b.png"], class_labels=["a.png,0", "b.png,1"],
+              localization=["a.png,5,60,24,75", "b.png,5,60,24,75"])  # fmt: skip
+    image, target = wk.load_dataset("metadata", "test", root=tmp_path, metadata=tmp_path / "meta", size=80)[0]
+    x0, y0, x1, y1 = target.boxes[0].tolist()
+    assert image[0, y0 + 2 : y1 - 1, x0 + 2 : x1 - 1].min() > 2 and image[0].mean() < 0
+
+
+def test_masks_of_one_image_may_have_different_sizes(tmp_path):
+    small, large = np.zeros((30, 22), np.uint8), np.zeros((60, 44), np.uint8)
+    small[10:20, 4:9] = large[40:50, 20:30] = 255
+    save(tmp_path / "small.png", small), save(tmp_path / "large.png", large)
+    boxes, size = instance_boxes(tmp_path, ["large.png", "small.png"])
+    assert size == (44, 60) and boxes == [(20, 40, 29, 49), (8, 20, 16, 38)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -265,12 +266,78 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_written(tmp_path, run):
         ({"protocol": "rethinking_cam", "val_scoremaps": "."}, "leave out --val-scoremaps"),
         ({"size": 4}, "at least 8"),
         ({"predictions": "none.csv"}, "does not exist"),
+        ({"threshold": -0.3}, "at least 0"),
+        ({"threshold": float("nan")}, "at least 0"),
+        ({"percentile": 101}, r"\[0, 100\]"),
+        ({"interval": 1e-12}, "1e-6"),
     ],
 )
 def test_options_that_do_not_fit(case, options, message):
     root, *_ = case
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         evaluate_files(root / "maps_test", root / "meta", **{"size": SIZE, **options})
+
+
+def test_validation_maps_of_another_kind_leave_the_test_numbers_alone(case):
+    root, ids, *_ = case
+    for name in ids:
+        np.save(root / "maps_test" / f"{name}.npy", 0.2 + 0.5 * np.random.default_rng(3).random((SIZE, SIZE)))
+    alone = evaluate_files(root / "maps_test", root / "meta", size=SIZE)
+    both = evaluate_files(root / "maps_test", root / "meta", size=SIZE, val_scoremaps=root / "maps_val")
+    assert alone.conditions["score maps"] == both.conditions["score maps"] == "as they are"
+    assert alone.operating_points["fixed"] == both.operating_points["fixed"]
+
+
+def test_test_images_are_no_validation_images(case):
+    root, *_ = case
+    shutil.copytree(root / "meta/test", root / "mine")
+    with pytest.raises(ValueError, match="share 12 images"):
+        evaluate_files(root / "maps_test", root / "mine", size=SIZE, val_scoremaps=root / "maps_test")
+
+
+def test_results_of_an_earlier_protocol_do_not_stay(case, tmp_path, run):
+    root, *_ = case
+    arguments = ("evaluate", "--scoremaps", root / "maps_test", "--metadata", root / "meta", "--size", SIZE)
+    assert run(*arguments, "--out", tmp_path / "o")[0] == 0 and (tmp_path / "o/accuracy.svg").exists()
+    assert run(*arguments, "--out", tmp_path / "o", "--protocol", "rethinking_cam")[0] == 0
+    assert not (tmp_path / "o/accuracy.svg").exists() and (tmp_path / "o/failures.svg").exists()
+
+
+def test_a_wrong_out_is_found_first(case, tmp_path, run):
+    root, *_ = case
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file/below"):
+        code, text = run("evaluate", "--scoremaps", tmp_path / "none", "--metadata", root / "meta", "--out", out)
+        assert code == 2 and "file is a file: choose another folder" in text
+
+
+def test_comparing_other_rules_is_said(case, tmp_path, run):
+    root, *_ = case
+    arguments = ("evaluate", "--scoremaps", root / "maps_test", "--metadata", root / "meta", "--size", SIZE)
+    run(*arguments, "--out", tmp_path / "fixed")
+    run(*arguments, "--val-scoremaps", root / "maps_val", "--out", tmp_path / "chosen")
+    code, text = run("compare", tmp_path / "fixed", tmp_path / "chosen")
+    assert code == 0 and "another choice of the threshold: fixed for A, validation for B" in text
+    (tmp_path / "fixed/metrics.json").unlink()
+    code, text = run("compare", tmp_path / "fixed", tmp_path / "chosen")
+    assert code == 2 and "not complete" in text
+
+
+def test_class_names_stand_in_the_slices(case, tmp_path, run):
+    root, *_ = case
+    (root / "meta/classes.txt").write_text("".join(f"bird {number}\n" for number in range(6)))
+    run(
+        "evaluate",
+        "--scoremaps",
+        root / "maps_test",
+        "--metadata",
+        root / "meta",
+        "--size",
+        SIZE,
+        "--out",
+        tmp_path / "o",
+    )
+    assert "class,bird 3," in (tmp_path / "o/slices.csv").read_text()
 
 
 def test_more_than_twenty_faults_are_counted(case):

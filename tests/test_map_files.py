@@ -117,3 +117,24 @@ def test_export_is_read_back_exactly(tmp_path):
     assert ready and back[0].dtype == np.float64 and back[0].min() == 0 and back[0].max() == 1
     with pytest.raises(ValueError, match="no paths below a folder"):
         export_score_maps(ScoreMaps(["../x"], np.zeros(1, int), logits[:1], maps.maps[:1]), tmp_path)
+
+
+def test_links_to_folders_are_followed_once(folder, tmp_path):
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/bird").symlink_to(folder / "bird")
+    (folder / "bird/again").symlink_to(folder)
+    assert open_score_maps(tmp_path / "linked", IDS, 16)[2] == []
+
+
+def test_rounding_does_not_make_a_map_raw(folder):
+    np.save(folder / "bird/3.jpg.npy", np.eye(16) * (1 + 1e-7))
+    assert open_score_maps(folder, IDS, 16)[1]
+
+
+def test_ids_with_commas_survive_the_export(tmp_path):
+    logits = np.eye(2, 3, dtype=np.float32)
+    maps = ScoreMaps(["a,b.jpg", 'c "d".jpg'], np.arange(2), logits, np.random.default_rng(0).random((2, 4, 4)))
+    export_score_maps(maps, tmp_path)
+    predicted, problems = read_predictions(tmp_path / "predictions.csv", maps.ids)
+    assert problems == [] and predicted[:, 0].tolist() == [0, 1]
+    assert open_score_maps(tmp_path, maps.ids, 8)[2] == []

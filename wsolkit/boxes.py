@@ -28,8 +28,8 @@ CONTOURS = ("all", "largest")
 @lru_cache(maxsize=16)
 def thresholds(interval: float = 0.001) -> np.ndarray:
     """The T thresholds tau = arange(0, 1, interval), (T,) float64, read-only; interval in (0, 1]."""
-    if not 0 < interval <= 1:
-        raise ValueError(f"interval must be in (0, 1], got {interval}")
+    if not 1e-6 <= interval <= 1:
+        raise ValueError(f"interval must be in [1e-6, 1], got {interval}")
     taus = np.arange(0, 1, interval)
     taus.setflags(write=False)
     return taus
@@ -103,12 +103,20 @@ def contour_boxes(mask) -> tuple[np.ndarray, int]:
 
 def threshold_value(u8: np.ndarray, threshold: float, percentile: float = 100.0) -> int:
     """The level t = int(threshold * percentile(u8)) of the mask `u8 > t`; linear interpolation, 100 = maximum."""
+    check_rule(threshold, percentile)
     return int(threshold * _reference_value(u8, percentile))
 
 
-def _reference_value(u8: np.ndarray, percentile: float) -> float:
+def check_rule(threshold: float, percentile: float) -> None:
+    """ValueError unless the threshold is a share of at least 0 and the percentile is in [0, 100]."""
+    if not 0 <= threshold < np.inf:
+        raise ValueError(f"threshold must be a finite share of at least 0, usually below 1, got {threshold}")
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile must be in [0, 100], got {percentile}")
+
+
+def _reference_value(u8: np.ndarray, percentile: float) -> float:
+    check_rule(0.0, percentile)
     return float(u8.max()) if percentile == 100 else float(np.percentile(u8, percentile))
 
 

@@ -24,22 +24,25 @@ PROTOCOL_NAMES = ("wsolevaluation", "rethinking_cam")
 @click.option("--threshold", type=float, help="the fixed threshold (default 0.2; 0.35 with a percentile below 100)")
 @click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
 @click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
-@click.option("--out", help="folder for the results (default reports/evaluations/<name of the score map folder>)")
+@click.option(
+    "--out", help="folder for the results (default reports/evaluations/<score map folder>-<split>-<protocol>)"
+)
 def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
     from tqdm import tqdm
 
     from .config import project_path
-    from .file_evaluation import evaluate_files, save_evaluation
+    from .file_evaluation import check_out, class_names, evaluate_files, save_evaluation
 
     def progress(images):
         return tqdm(images, unit=" images", disable=not sys.stderr.isatty())
 
-    result = evaluate_files(scoremaps, metadata, progress=progress, **options)
     reports = Path(os.environ.get("WSOLKIT_OUT") or project_path("reports"))
-    folder = Path(out) if out else reports / "evaluations" / Path(scoremaps).resolve().name
+    name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
+    folder = check_out(out or reports / "evaluations" / name)
+    result = evaluate_files(scoremaps, metadata, progress=progress, **options)
     click.echo(result)
-    click.echo(f"written: {save_evaluation(result, folder)}")
+    click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")
 
 
 @click.command()
@@ -59,9 +62,27 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
         raise ValueError(f"--names {names}: expected two names separated by a comma")
     if chosen[0] == chosen[1]:
         chosen = (f"{chosen[0]} (A)", f"{chosen[1]} (B)")
+    _same_rules(a, b)
     click.echo(compare_tables(a, b, metric=metric, names=chosen))
     click.echo()
     click.echo(compare_slices(a, b, metric=metric).to_string(index=False, float_format="%.2f"))
+
+
+def _same_rules(a: str, b: str) -> None:
+    """Say where the two were scored by different rules; their metrics.json tells, where there is one."""
+    from .files import read_json
+
+    found = []
+    for path in (a, b):
+        where = Path(path) if Path(path).is_dir() else Path(path).parent
+        if Path(path).is_dir() and not (where / "metrics.json").is_file():
+            raise ValueError(f"{where} holds no metrics.json: its evaluation is not complete, run it again")
+        content = read_json(where / "metrics.json") if (where / "metrics.json").is_file() else {}
+        found.append(content.get("result", content))
+    for name, words in (("protocol", "protocol"), ("operating_point", "choice of the threshold")):
+        values = [one.get(name) for one in found]
+        if None not in values and values[0] != values[1]:
+            click.echo(f"note: another {words}: {values[0]} for A, {values[1]} for B", err=True)
 
 
 def _name(path: str) -> str:

@@ -184,14 +184,20 @@ def evaluate(
         if val_maps is not None:
             keep("val", val_maps)
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
+    masks = None if all(mask is None for mask in masks) or not rules.curves else masks
+    truths = [target.boxes.numpy() for target in targets]
+    words = conditions(dataset, model, limit, options)
+    if masks is not None and (empty := sum(len(boxes) == 0 for boxes in truths)):
+        words["boxes"] = f"not used: the masks of {empty} images show no object"
+        truths, val_maps, val_boxes = None, None, None
     return score(
-        test_maps.maps, [target.boxes.numpy() for target in targets], test_maps.logits, test_maps.labels, test_maps.ids,
-        size=dataset.geometry.size, masks=None if all(mask is None for mask in masks) or not rules.curves else masks,
+        test_maps.maps, truths, test_maps.logits, test_maps.labels, test_maps.ids,
+        size=dataset.geometry.size, masks=masks,
         val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
         percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
         dataset=dataset.name, backbone=model.backbone, method=method, pooling=model.pooling, split=dataset.split,
         seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
-        conditions=conditions(dataset, model, limit, options),
+        conditions=words,
     )  # fmt: skip
 
 

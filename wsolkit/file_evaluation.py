@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 
 from wsolkit.data.base import Geometry
 from wsolkit.data.masks import instance_boxes, read_mask
-from wsolkit.data.metadata_files import Metadata, read_metadata
+from wsolkit.data.metadata_files import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.files import atomic_path, listing
 from wsolkit.map_files import PREDICTIONS, open_score_maps, read_predictions
 from wsolkit.measuring import default_workers
@@ -18,6 +19,7 @@ from wsolkit.protocols import protocol_named
 from wsolkit.results import EvalResult
 from wsolkit.scoring import score
 
+FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 NEEDED = ("class_labels", "image_sizes", "localization")
 
 
@@ -56,7 +58,8 @@ def evaluate_files(
     """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
 
     scoremaps: folder of `<id>.npy`, see `map_files.open_score_maps`. If every map has the frame's size and lies in
-        [0, 1], they are scored as they are, as wsolevaluation does; otherwise all are resized and min-max normalised.
+        [0, 1], they are scored as they are, as wsolevaluation does (but a constant one as zeros); otherwise all are
+        resized and min-max normalised.
     metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. Its localization.txt
         holds boxes (then image_sizes.txt is needed) or names mask files below `masks`, whose instances' bounding boxes
         then stand for boxes.
@@ -91,14 +94,21 @@ def evaluate_files(
     val = {}
     if val_scoremaps is not None:
         val_found = read_metadata(metadata, "val", NEEDED)
+        if shared := sorted(set(val_found.ids) & set(found.ids)):
+            raise ValueError(
+                f"{val_found.folder} and {found.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
+                "on the images that it is scored on is no choice on validation data"
+            )
         val_maps, val_ready, more = open_score_maps(val_scoremaps, val_found.ids, size, val_found.sizes, subset)
         val_truths, others = _truths(val_found, masks, geometry)
         problems += [f"val, {text}" for text in (*more, *others)]
-        ready &= val_ready
-        val = {"val_maps": val_maps, "val_gt_boxes": val_truths}
+        problems += [f"val, {name}: no object in its masks" for name, boxes in zip(val_found.ids, val_truths, strict=True)
+                     if len(boxes) == 0]  # fmt: skip
+        val = {"val_maps": val_maps, "val_gt_boxes": val_truths, "val_ready": val_ready}
     if problems:
         raise ValueError(
-            f"{scoremaps}: {len(problems)} problems with the score maps of {len(found.ids)} images of {found.folder}: "
+            f"{scoremaps}: {len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(found.ids)} images "
+            f"of {found.folder}: "
             f"{listing(problems, '; ')}; nothing was scored"
         )
     words = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
@@ -107,7 +117,12 @@ def evaluate_files(
     if found.kind == "masks":
         words["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
         regions = MaskFolder(masks, found, geometry) if rules.curves else None
-    if empty := sum(len(boxes) == 0 for boxes in truths):
+    empty = sum(len(boxes) == 0 for boxes in truths)
+    if empty == len(truths) or (empty and not rules.curves):
+        raise ValueError(
+            f"{found.folder}: the masks of {empty} of {len(truths)} images show no object: nothing to score"
+        )
+    if empty:
         words["boxes"] = f"not used: the masks of {empty} images show no object"
         truths, val = None, {}
     return score(
@@ -119,14 +134,18 @@ def evaluate_files(
 
 
 def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] | None = None) -> Path:
-    """Write per_image.csv, slices.csv and figures (SVG), and last, by rename, metrics.json; returns the folder."""
+    """Write per_image.csv, slices.csv and figures (SVG), and last, by rename, metrics.json; returns the folder.
+
+    What an earlier evaluation wrote there is removed first.
+    """
     from wsolkit import charts, error_charts
     from wsolkit.failures import slices
     from wsolkit.files import atomic_write_text
 
-    out = Path(out).expanduser()
+    out = check_out(out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "metrics.json").unlink(missing_ok=True)
+    for name in ("metrics.json", "per_image.csv", "slices.csv", *(f"{stem}.svg" for stem in FIGURES)):
+        (out / name).unlink(missing_ok=True)
     result.save_per_image(out / "per_image.csv")
     if result.boxes is not None:
         table = result.per_image()
@@ -145,6 +164,23 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
                 figure.savefig(part, format="svg", bbox_inches="tight")
     result.to_json(out / "metrics.json")
     return out
+
+
+def check_out(out: str | Path) -> Path:
+    """The folder to write to; ValueError, before any work, where it is or lies below a file or cannot be written to."""
+    out = Path(out).expanduser()
+    there = next(path for path in (out, *out.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        what = "is a file" if not there.is_dir() else "cannot be written to"
+        raise ValueError(f"{there} {what}: choose another folder for the results (--out)")
+    return out
+
+
+def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
+    """The names of classes.txt beside the splits or in the split's folder, or None where there is none."""
+    folder = Path(metadata).expanduser()
+    known = [path for path in (folder / CLASSES, folder / split / CLASSES, folder.parent / CLASSES) if path.is_file()]
+    return read_classes(known[0]) if known else None
 
 
 def _truths(found: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from wsolkit.measuring import default_workers, same_lengths
 from wsolkit.preparation import frame, prepare_map
 
 PREDICTIONS = "predictions.csv"
+ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
 class MapFolder(Sequence):
@@ -52,7 +54,7 @@ def open_score_maps(
         raise FileNotFoundError(f"{folder} {what}; expected a folder with one .npy score map per image")
     there = {
         os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-        for parent, _, names in os.walk(folder)
+        for parent, _, names in _walk(folder)
         for name in names
         if name.endswith(".npy")
     }
@@ -64,7 +66,9 @@ def open_score_maps(
     uses = Counter(path for path in files.values() if path)
     problems += [f"{path}: the map of {count} images" for path, count in uses.items() if count > 1]
     if not subset:
-        problems += [f"{path}: a map of no image of the metadata" for path in sorted(there - set(uses))]
+        problems += [
+            f"{path}: a map of no image of the metadata (subset passes over such)" for path in sorted(there - set(uses))
+        ]
 
     found = [name for name in ids if files[name]]
     with ThreadPoolExecutor(default_workers()) as pool:
@@ -83,11 +87,23 @@ def open_score_maps(
     return MapFolder([folder / files[name] for name in ids if files[name]]), ready, problems
 
 
+def _walk(folder: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """os.walk that follows links to folders, each folder once."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        where = os.path.realpath(parent)
+        if where in seen:
+            folders.clear()
+            continue
+        seen.add(where)
+        yield parent, folders, names
+
+
 def _look(path: Path) -> tuple[tuple[int, int], bool] | str:
     """The shape of a map and whether it lies in [0, 1], or what is wrong with it."""
     try:
         scores = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:  # objects, which need pickle, are a ValueError
+    except Exception as error:  # a torn header fails in many ways; objects, which need pickle, are a ValueError
         return f"not a readable .npy file ({error})"
     if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiub":
         return f"real numbers are expected, got {getattr(scores, 'dtype', 'an archive')}"
@@ -97,7 +113,7 @@ def _look(path: Path) -> tuple[tuple[int, int], bool] | str:
     if not np.isfinite([low, high]).all():
         bad = int((~np.isfinite(scores)).sum())
         return f"{bad} of {scores.size} values are NaN or infinite"
-    return scores.shape, low >= 0 and high <= 1
+    return scores.shape, low >= -ROUNDING and high <= 1 + ROUNDING
 
 
 def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -122,7 +138,7 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, 
     wanted = set(ids)
     for number, row in lines:
         labels = [cell.strip() for cell in row[1:]]
-        if len(row) != width or width < 2 or not all(label.isdecimal() for label in labels):
+        if len(row) != width or width < 2 or not all(label.isdecimal() and len(label) < 10 for label in labels):
             problems.append(
                 f"{path}, line {number}: {','.join(row)[:80]!r}, expected path,label with the labels from 0"
             )
@@ -148,6 +164,9 @@ def export_score_maps(maps, folder: str | Path, size: int | Sequence[int] | None
         with atomic_path(folder / f"{name}.npy") as part, open(part, "wb") as file:
             np.save(file, score_map if size is None else prepare_map(score_map, size), allow_pickle=False)
     order = np.argsort(-maps.logits, axis=1, kind="stable")[:, :5]  # ties go to the lower class index
-    lines = [",".join([name, *map(str, ranked)]) for name, ranked in zip(maps.ids, order.tolist(), strict=True)]
-    atomic_write_text(folder / PREDICTIONS, "\n".join(lines) + "\n")
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(
+        [n, *ranked] for n, ranked in zip(maps.ids, order.tolist(), strict=True)
+    )
+    atomic_write_text(folder / PREDICTIONS, lines.getvalue())
     return folder

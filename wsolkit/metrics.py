@@ -168,9 +168,6 @@ def pxap(score_maps: Iterable, masks: Iterable, interval: float = 0.001) -> floa
     return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))
 
 
-# --------------------------------------------------------------------------- bootstrap
-
-
 # --------------------------------------------------------------------------- torchmetrics
 
 

@@ -44,8 +44,7 @@ def resize_map(score_map, size: int | Sequence[int]) -> np.ndarray:
     """
     scores = one_map(score_map)
     height, width = frame(size)
-    if scores.dtype != np.float64:
-        scores = scores.astype(np.float32)
+    scores = scores.astype(np.float64 if scores.dtype.kind == "f" and scores.dtype.itemsize >= 8 else np.float32)
     return cv2.resize(np.ascontiguousarray(scores), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
@@ -89,9 +88,9 @@ def _min_max(maps):
 
 
 def flat_is_zero(score_map) -> np.ndarray:
-    """A map that is in [0, 1] already, as it is; a constant one is all zeros, as after a min-max."""
-    scores = one_map(score_map)
-    return np.zeros_like(scores) if scores.min() == scores.max() else scores
+    """A map that is in [0, 1] already (but for rounding), as it is; a constant one is all zeros, as after a min-max."""
+    scores = one_map(score_map).astype(np.float64)
+    return np.zeros_like(scores) if scores.min() == scores.max() else scores.clip(0.0, 1.0)
 
 
 def one_map(score_map) -> np.ndarray:

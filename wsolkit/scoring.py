@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wsolkit import metrics
-from wsolkit.boxes import centre_box_curve, thresholds
+from wsolkit.boxes import centre_box_curve, check_rule, thresholds
 from wsolkit.failures import FAILURES, failure_types
 from wsolkit.measuring import Found, Rule, checked_truths, measure, rule_curves, same_lengths
 from wsolkit.preparation import as_numpy, frame
@@ -38,6 +38,7 @@ def score(
     fixed_threshold: float | None = None,
     interval: float = 0.001,
     ready: bool = False,
+    val_ready: bool = False,
     samples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
@@ -60,7 +61,8 @@ def score(
         The default percentile is the protocol's (100; 90 for rethinking_cam), the default fixed threshold 0.2, and
         0.35 for a percentile below 100 (PaS). MaxBoxAcc, MaxBoxAccV2 and PxAP always use percentile 100.
     interval: step of the thresholds. samples, seed: of the bootstrap. workers: threads (default: cores, at most 16).
-    ready: the maps already have the frame's size and lie in [0, 1]; they are taken as they are.
+    ready, val_ready: the maps (of the validation split) already have the frame's size and lie in [0, 1]; they are taken as
+        they are, a constant one as zeros.
     progress: wraps the loop over images, for example tqdm.
     fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
         seconds_per_image, peak_memory_mb. TypeError for any other.
@@ -89,9 +91,14 @@ def score(
     truths = None if gt_boxes is None else checked_truths(gt_boxes, ids)
 
     chosen = {"fixed": float(published_threshold(percentile) if fixed_threshold is None else fixed_threshold)}
+    check_rule(chosen["fixed"], percentile)
+    thresholds(interval)
     rule = Rule(rules, size, percentile, interval, ready)
     if rules.curves and truths is not None and val_maps is not None and len(val_maps):
-        how = {"percentile": percentile, "interval": interval, "ready": ready, "workers": workers}
+        how = {"percentile": percentile, "interval": interval, "ready": val_ready, "workers": workers}
+        val_gt_boxes = checked_truths(
+            val_gt_boxes, [f"{index} of the validation split" for index in range(len(val_maps))]
+        )
         curves = rule_curves(val_maps, val_gt_boxes, size, **how)
         chosen["validation"], accuracy = metrics.best_threshold(curves, interval=interval)
         result.n_val = len(val_maps)

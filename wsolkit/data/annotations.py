@@ -66,9 +66,9 @@ def finite(fields: Iterable[str]) -> list[float] | None:
 
 
 def is_inside(relative: str) -> bool:
-    """Whether a path of an annotation file stays below the folder it is relative to."""
+    """Whether a path of an annotation file stays below the folder it is relative to, in its one plain spelling."""
     parts = relative.replace("\\", "/").split("/")
-    return bool(relative) and ".." not in parts and bool(parts[0]) and ":" not in parts[0] and "\0" not in relative
+    return not {"", ".", ".."} & set(parts) and ":" not in parts[0] and "\0" not in relative
 
 
 def file_names(folder: Path) -> set[str]:

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 SPLITS = ("train", "val", "test")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+ORIENTATION = 0x0112  # the EXIF tag
 CACHE_BYTES = 3 * 2**30  # decoded pixels kept in memory per dataset; above it images are decoded again each time
 
 
@@ -60,8 +61,9 @@ class Geometry:
     """How an original image becomes the network's input.
 
     `kind="resize"` is wsolevaluation's: both sides to `size`, no crop. `kind="crop"` is RethinkingCAM's: both sides to
-    256/224 of `size`, then the central `size` pixels. Ground-truth corners are scaled, truncated to integers, shifted
-    by the crop and clipped to the frame [0, size - 1].
+    256/224 of `size`, then the central `size` pixels. Ground-truth corners are scaled and truncated to integers; with a
+    crop also shifted, and clipped to the frame [0, size - 1]. (Without one they are not clipped, as in wsolevaluation:
+    an inclusive corner inside the image lies inside the frame.)
     """
 
     size: int = 224
@@ -95,6 +97,8 @@ class Geometry:
         extent = np.array([width, height] * 2, dtype=np.float64)
         # corner * side / size in this order, as the published protocol: another order can truncate differently
         scaled = np.trunc(np.asarray(boxes, dtype=np.float64) * self.side / extent).astype(np.int64) - self.offset
+        if self.kind == "resize":
+            return torch.from_numpy(scaled)
         inside = (scaled[:, 2:] >= 0).all(axis=1) & (scaled[:, :2] < self.size).all(axis=1)
         if inside.any():  # an object that the crop cut away cannot be found; the last one is kept so that none is lost
             scaled = scaled[inside]
@@ -109,11 +113,17 @@ class Geometry:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Open any image as RGB; a file that cannot be decoded is named."""
+    """Open any image as RGB, as it is shown (EXIF rotation applied); a file that cannot be decoded is named."""
     with _named(path), Image.open(path) as image:
         if image.mode.startswith("I;16"):  # Pillow clips sixteen bits at 255 instead of scaling them
             image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return image.convert("RGB")
+        return ImageOps.exif_transpose(image).convert("RGB")
+
+
+def displayed_size(image: Image.Image) -> tuple[int, int]:
+    """(width, height) of an opened image as it is shown, so after the rotation that its EXIF data may ask for."""
+    turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
 
 
 @contextlib.contextmanager
@@ -258,7 +268,7 @@ class WSOLDataset(Dataset):
         mask = None
         if sample.path is not None and type(self).load is WSOLDataset.load:
             with _named(sample.path), Image.open(sample.path) as image:  # only the header is read
-                original = image.size
+                original = displayed_size(image)
         else:
             image, mask = self.load(sample)
             original = image.size

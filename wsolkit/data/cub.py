@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from .annotations import (
     refuse_options,
     require_images,
 )
-from .base import Geometry, Sample, WSOLDataset, select_classes, stratified_split
+from .base import Geometry, Sample, WSOLDataset, displayed_size, select_classes, stratified_split
 
 FOLDER = "CUB_200_2011"
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt", "images")
@@ -39,8 +40,8 @@ def open_cub(
     images.txt says which images there are: lines of the other files whose id it does not hold are ignored, so a subset
     is made by shortening images.txt alone. Ids need not be consecutive. The classes are those of classes.txt that have
     an image, in the order of their ids, labelled from 0 (a list of classes is labelled in its own order).
-    Boxes `x y w h` become the corners x, y, x + w, y + h, as in the metadata of wsolevaluation (so the lower right
-    corner lies one pixel beyond the last column and row).
+    Boxes `x y w h` become the corners x, y, x + w, y + h, cut at the last column and row of the image, as in the metadata
+    of wsolevaluation (so the lower right corner lies one pixel beyond the object's, where the image goes on).
 
     Args:
         split: "test" is the official one; "val" is a share of the official training images that depends on `seed` and
@@ -80,8 +81,8 @@ def open_cub(
     samples = [
         Sample(paths[i][0], label_of[class_of[i][0]], (boxes[i][0],), root / "images" / paths[i][0]) for i in ids
     ]
-    for i, sample in zip(ids, samples, strict=True):
-        _check_frame(root / "bounding_boxes.txt", boxes[i][1], sample)
+    path = root / "bounding_boxes.txt"
+    samples = [_within_frame(path, boxes[i][1], sample) for i, sample in zip(ids, samples, strict=True)]
     return WSOLDataset("cub", split, [names[i][0] for i in chosen], samples, Geometry(size, geometry))
 
 
@@ -140,11 +141,11 @@ def _box(text: str) -> tuple[float, float, float, float] | None:
     return (x, y, x + width, y + height)
 
 
-def _check_frame(path: Path, number: int, sample: Sample) -> None:
-    """A box may stick out of the image by rounding (it is clipped later); one that does not touch it is a mistake."""
+def _within_frame(path: Path, number: int, sample: Sample) -> Sample:
+    """The sample with its box cut at the image's edge; a box that does not touch the image is a mistake."""
     try:
         with Image.open(sample.path) as image:  # only the header is read
-            width, height = image.size
+            width, height = displayed_size(image)
     except Exception as error:  # PIL raises many kinds for damaged files
         raise ValueError(f"{sample.path}: not a readable image ({error}); replace it or remove its entry") from error
     x0, y0, x1, y1 = sample.boxes[0]
@@ -153,3 +154,4 @@ def _check_frame(path: Path, number: int, sample: Sample) -> None:
         raise ValueError(
             f"{path}, line {number}: the box {corners} lies outside {sample.id}, which is {width} x {height} pixels"
         )
+    return replace(sample, boxes=((max(x0, 0), max(y0, 0), min(x1, width - 1), min(y1, height - 1)),))

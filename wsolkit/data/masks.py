@@ -39,15 +39,18 @@ def read_mask(
     return mask
 
 
-def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[int, ...]], tuple[int, int]]:
-    """The bounding box (x0, y0, x1, y1) of each instance that is not empty, inclusive corners, in pixels of the mask
-    files, and their (width, height). ValueError: files of different sizes."""
+def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[float, ...]], tuple[int, int]]:
+    """The bounding box (x0, y0, x1, y1) of each instance that is not empty, inclusive corners, in pixels of the first mask
+    file (to whose size those of another size are scaled), and its (width, height)."""
     instances = _instances(root, paths)
-    if len({grey.shape for grey in instances}) > 1:
-        raise ValueError(f"{root}: the masks {', '.join(paths)} have different sizes; they must show the same picture")
-    found = [np.nonzero(grey) for grey in instances]
-    boxes = [tuple(int(end) for end in (x.min(), y.min(), x.max(), y.max())) for y, x in found if len(x)]
-    return boxes, instances[0].shape[::-1]
+    height, width = instances[0].shape
+    boxes = []
+    for grey in instances:
+        y, x = np.nonzero(grey)
+        if len(x):
+            across, down = width / grey.shape[1], height / grey.shape[0]
+            boxes.append((x.min() * across, y.min() * down, x.max() * across, y.max() * down))
+    return boxes, (width, height)
 
 
 def _instances(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
@@ -61,7 +64,10 @@ def _grey(path: Path) -> np.ndarray:
     """(h, w) uint8, as the file has it."""
     if not path.is_file():  # OpenCV says nothing but None
         raise FileNotFoundError(f"{path}: the mask is missing; put it there or remove its line from localization.txt")
-    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    try:
+        grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:  # more pixels than OpenCV opens
+        grey = None
     if grey is None:
         raise ValueError(f"{path}: not a readable mask; replace the file or remove its line from localization.txt")
     return grey

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from .annotations import listing, refuse_options, require_images
-from .base import SPLITS, Geometry, Sample, Target, WSOLDataset, select_classes, stratified_split
+from .base import SPLITS, Geometry, Sample, Target, WSOLDataset, displayed_size, select_classes, stratified_split
 from .masks import instance_boxes, read_mask
 from .metadata_files import (
     CLASSES,
@@ -144,7 +144,7 @@ def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     def measure(path: str) -> tuple[int, int] | str:
         try:
             with Image.open(root / path) as image:  # only the header is read
-                return image.size
+                return displayed_size(image)
         except Exception as error:  # Pillow raises many kinds for damaged files
             return f"{path} ({error})"
 
