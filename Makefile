@@ -29,8 +29,9 @@ test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a brow
 	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks/00_tour.ipynb
 	$(BIN)/python -m pytest -q tests
 
-bench: $(STAMP) ## time the evaluator against the straightforward OpenCV implementation, side by side
+bench: $(STAMP) ## time evaluator and localisation against OpenCV and grad-cam, side by side
 	$(BIN)/python tests/bench_evaluator.py
+	$(BIN)/python tests/bench_localisation.py
 
 lint: $(STAMP) ## check style, notebooks included
 	$(BIN)/ruff check .

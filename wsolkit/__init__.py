@@ -20,6 +20,7 @@ _NAMES = {
     "ScoreMaps": "evaluation", "evaluate_files": "file_evaluation", "export_score_maps": "map_files",
     "predict": "prediction", "Prediction": "prediction", "load_trained": "prediction",
     "evaluate_faithfulness": "faithfulness", "measure_faithfulness": "faithfulness",
+    "split": "cams", "hooked": "cams", "CannotSplit": "cams", "network_for": "cams", "ts_cam": "tscam",
     "PROTOCOLS": "protocols", "compare": "comparison", "slices": "failures", "failure_types": "failures",
     "Run": "runs", "RunConfig": "config", "show": "figures",
 }  # fmt: skip
@@ -29,7 +30,18 @@ __all__ = sorted([*_NAMES, *_MODULES])
 
 if TYPE_CHECKING:
     from .boxes import extract_box, iou, iou_curve, normalise_map, resize_map
-    from .cams import MethodNotDefined, feature_map, is_defined, method_names, register, score_maps
+    from .cams import (
+        CannotSplit,
+        MethodNotDefined,
+        feature_map,
+        hooked,
+        is_defined,
+        method_names,
+        network_for,
+        register,
+        score_maps,
+        split,
+    )
     from .comparison import compare
     from .config import RunConfig
     from .data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
@@ -47,6 +59,7 @@ if TYPE_CHECKING:
     from .runs import Run
     from .scoring import score
     from .training import Recipe, fit, load_checkpoint
+    from .tscam import ts_cam
 
 
 def __getattr__(name: str) -> Any:

@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
+from torch import nn
 
 from . import cams
+from .cams.networks import network_for
+from .cams.registry import rest_of
 from .data.base import WSOLDataset
 from .files import atomic_save_npz
-from .models import WSOLModel
 from .protocols import PAS_PERCENTILE, protocol_named
 from .results import EvalResult
 from .scoring import score
@@ -64,7 +66,7 @@ class ScoreMaps:
 
 
 def localise(
-    model: WSOLModel,
+    model: nn.Module,
     dataset: WSOLDataset,
     method: str | Sequence[str] = "cam",
     smooth: Sequence[str] = (),
@@ -88,6 +90,8 @@ def localise(
     if len(indices) == 0:
         raise ValueError(f"no images to localise in {dataset}")
     names = list(method) if isinstance(method, list | tuple) else [method]
+    if not hasattr(model, "body"):  # any other network is cut once, not for every batch
+        model = network_for(model, example=dataset.images(indices[:1]).to(next(model.parameters()).device))
     device = next(model.parameters()).device
     model.eval()
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -101,7 +105,7 @@ def localise(
             begin = _clock(device)
             features = cams.feature_map(model, images, precision)
             with torch.inference_mode():
-                logits.append(model.head(model.pool(features)).float().cpu().numpy())
+                logits.append(rest_of(model, images)(features).float().cpu().numpy())
             shared = _clock(device) - begin
             for name in names:
                 begin = _clock(device)
@@ -119,7 +123,7 @@ def localise(
 
 
 def evaluate(
-    model: WSOLModel,
+    model: nn.Module,
     dataset: WSOLDataset,
     method: str = "cam",
     val: WSOLDataset | str | None = "auto",
@@ -195,19 +199,20 @@ def evaluate(
         size=dataset.geometry.size, masks=masks,
         val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
         percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
-        dataset=dataset.name, backbone=model.backbone, method=method, pooling=model.pooling, split=dataset.split,
+        dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=method,
+        pooling=getattr(model, "pooling", ""), split=dataset.split,
         seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
         conditions=words,
     )  # fmt: skip
 
 
-def conditions(dataset: WSOLDataset, model: WSOLModel, limit: int | None, options: dict[str, Any]) -> dict[str, str]:
+def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:
     """What the numbers rest on, in words, for tables."""
     size, geometry = dataset.geometry.size, dataset.geometry.kind
     words = {
         "input": f"{size} x {size}, "
         + ("resized" if geometry == "resize" else f"resized to {dataset.geometry.side}, centre crop"),
-        "score map": f"ground-truth class, stride {model.stride}",
+        "score map": "ground-truth class" + (f", stride {model.stride}" if hasattr(model, "stride") else ""),
     }
     if limit and limit < len(dataset):
         words["images"] = f"{limit} of {len(dataset)}, balanced over classes"

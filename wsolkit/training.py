@@ -195,11 +195,13 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "geometry",
     "epoch", "recipe", "spec"}."""
     from .models import build_model
+    from .tscam import rebuild
 
     content = _read(Path(path))
     if not {"spec", "classes", "model"} <= set(content):
         raise ValueError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
-    model = build_model(**content["spec"], weights="none")
+    spec = content["spec"]
+    model = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
     model.load_state_dict(content.pop("model"))
     return model.to(device).eval(), content
 

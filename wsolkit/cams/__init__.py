@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
-from wsolkit.cams import activation, gradient, score
+from wsolkit.cams import activation, gradient, score, transformers
+from wsolkit.cams.hooked import HookedModel, hooked
 from wsolkit.cams.maps import feature_map, score_maps
+from wsolkit.cams.networks import network_for, target_layer
 from wsolkit.cams.registry import (
     METHODS,
     Context,
@@ -19,21 +21,30 @@ from wsolkit.cams.registry import (
     resolve,
 )
 from wsolkit.cams.smoothing import SMOOTHINGS, eigen_projection
+from wsolkit.cams.split import CannotSplit, SplitModel, split
 
 __all__ = [
     "METHODS",
     "SMOOTHINGS",
+    "CannotSplit",
     "Context",
+    "HookedModel",
     "Method",
     "MethodNotDefined",
+    "SplitModel",
     "activation",
     "eigen_projection",
     "feature_map",
     "gradient",
+    "hooked",
     "is_defined",
     "method_names",
+    "network_for",
     "register",
     "resolve",
     "score",
     "score_maps",
+    "split",
+    "target_layer",
+    "transformers",
 ]

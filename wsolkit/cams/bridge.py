@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from wsolkit.cams.hooked import HookedModel
 from wsolkit.cams.registry import Context, is_registered, register, rest_of
 
 
@@ -91,10 +92,16 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
         raise ValueError(f"{class_name} runs the whole network and needs images, not only features")
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
     model = copy.deepcopy(context.model).requires_grad_(True)
-    network = _Layered(model.body, rest_of(model))
+    if isinstance(model, HookedModel):
+        network, layer = model.model, model.layer
+        if not hooks_itself:
+            options["reshape_transform"] = model.reshape
+    else:
+        network = _Layered(model.body, rest_of(model))
+        layer = network.layer
     with (
         torch.enable_grad(),
-        _grad_cam(class_name, network, [] if hooks_itself else [network.layer], **options) as made,
+        _grad_cam(class_name, network, [] if hooks_itself else [layer], **options) as made,
     ):
         maps = made(context.images.detach(), targets=_targets(context))
     maps = torch.as_tensor(np.asarray(maps, dtype=np.float32), device=context.features.device)

@@ -1,19 +1,23 @@
-"""Methods that weigh the channels by gradients of the class score, and the rest of what the grad-cam package offers."""
+"""Methods that weigh the channels by gradients of the class score, and the rest of what the grad-cam package offers.
+
+Where a method is a line of mathematics, that line stands here, in torch: on the device of the features, without a copy to
+the host. The tests hold these lines to the numbers of the grad-cam package. Larger methods are the package's own.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams.bridge import map_by, offered, piece, to_numpy, weights_by, whole_network_by
+from wsolkit.cams.bridge import map_by, offered, piece, to_numpy, whole_network_by
 from wsolkit.cams.registry import Context, register
-from wsolkit.cams.smoothing import fix_sign
+from wsolkit.cams.smoothing import first_component, fix_sign
 
 
 @register("grad_cam", needs="gradient", description="channels weighed by the mean gradient of the class score")
 def grad_cam(context: Context) -> Tensor:
     """w[c] = mean_hw(G[c]). Selvaraju et al., ICCV 2017. On GAP and one linear layer, w = W[y]/(hw): ReLU(CAM)."""
-    return weights_by("GradCAM", context)
+    return context.gradients.mean(dim=(2, 3))
 
 
 @register(
@@ -23,19 +27,27 @@ def grad_cam(context: Context) -> Tensor:
     aliases=("grad_cam_plusplus", "grad_cam_plus_plus"),
 )
 def grad_cam_plusplus(context: Context) -> Tensor:
-    """w = sum_hw alpha max(G, 0), alpha = G^2 / (2 G^2 + (sum_hw A) G^3 + 1e-6). Chattopadhay et al., WACV 2018."""
-    return weights_by("GradCAMPlusPlus", context)
+    """w = sum_hw alpha max(G, 0), alpha = G^2 / (2 G^2 + (sum_hw A) G^3 + 1e-6). Chattopadhay et al., WACV 2018.
+
+    Positions with G <= 0 add nothing, so alpha is computed from max(G, 0) alone, where its denominator has no other zero.
+    """
+    positive = context.gradients.clamp(min=0)
+    square = positive.square()
+    cube = square * positive
+    total = context.features.sum(dim=(2, 3), keepdim=True)
+    return cube.div(2 * square + total * cube + 1e-6).sum(dim=(2, 3))
 
 
 @register("xgrad_cam", needs="gradient", description="channels weighed by the gradient, averaged where they are active")
 def xgrad_cam(context: Context) -> Tensor:
     """w[c] = sum_hw G A / (sum_hw A + 1e-7). Fu et al., BMVC 2020."""
-    return weights_by("XGradCAM", context)
+    features = context.features
+    return (context.gradients * features).sum(dim=(2, 3)) / (features.sum(dim=(2, 3)) + 1e-7)
 
 
 @register("layer_cam", needs="gradient", description="each position weighed by its own positive gradient")
 def layer_cam(context: Context) -> Tensor:
-    """w[c, h, w] = max(G, 0). Jiang et al., TIP 2021. In torch, as the package's version has no step of its own."""
+    """w[c, h, w] = max(G, 0). Jiang et al., TIP 2021."""
     return context.gradients.clamp(min=0)
 
 
@@ -70,51 +82,43 @@ def eigen_grad_cam(context: Context) -> Tensor:
 )
 def refine_cam(context: Context) -> Tensor:
     """With one target layer the package's RefineCAM is its base method, scaled to [0, 1]."""
-    return weights_by("GradCAMPlusPlus", context)
+    return grad_cam_plusplus(context)
 
 
 @register(
     "finer_cam",
     needs="gradient",
     description="grad_cam of the class's lead over the classes that score nearest to it",
-    check=offered("FinerCAM"),
 )
 def finer_cam(context: Context, alpha: float = 1.0, comparisons: int = 3) -> Tensor:
-    """Zhang et al., CVPR 2025. As in the package, the comparison classes are those with the nearest logits.
+    """grad_cam of sum_i p_i (z_y - alpha z_i) / (sum_i p_i + 1e-9), p the softmax. Zhang et al., CVPR 2025.
 
-    The package sorts around the predicted class unless told otherwise; here it is always the label.
+    i runs over the `comparisons` other classes with the nearest logits, as in the package. The package sorts around the
+    predicted class unless told otherwise; here it is always the label.
     """
-    from pytorch_grad_cam.utils.model_targets import FinerWeightedTarget
-
     comparisons = min(comparisons, context.logits.shape[1] - 1)
     if comparisons < 1:
         raise ValueError("finer_cam needs at least one other class to compare with (comparisons >= 1, two classes)")
     distance = (context.logits - context.of_label(context.logits)[:, None]).abs()
     distance.scatter_(1, context.labels[:, None], float("inf"))
-    nearest = distance.argsort(dim=1, stable=True)[:, :comparisons].tolist()
-    targets = [
-        FinerWeightedTarget(label, others, alpha)
-        for label, others in zip(context.labels.tolist(), nearest, strict=True)
-    ]
-    _, gradients = context.differentiate(
-        lambda logits: torch.stack([target(row) for target, row in zip(targets, logits, strict=True)])
-    )
-    return piece(context, "GradCAM", "get_cam_weights", to_numpy(context.features), to_numpy(gradients))
+    nearest = distance.argsort(dim=1, stable=True)[:, :comparisons]
+
+    def lead(logits: Tensor) -> Tensor:
+        weights = logits.softmax(dim=1).gather(1, nearest)
+        leads = context.of_label(logits)[:, None] - alpha * logits.gather(1, nearest)
+        return (weights * leads).sum(dim=1) / (weights.sum(dim=1) + 1e-9)
+
+    return context.differentiate(lead)[1].mean(dim=(2, 3))
 
 
-@register(
-    "shapley_cam",
-    needs="gradient",
-    description="grad_cam with a second-order correction of the gradient",
-    check=offered("ShapleyCAM"),
-)
+@register("shapley_cam", needs="gradient", description="grad_cam with a second-order correction of the gradient")
 def shapley_cam(context: Context) -> Tensor:
     """w[c] = mean_hw(G - H A / 2), H the Hessian of the class score. Cai, 2025."""
     leaf, gradients = context.differentiate(create_graph=True)
-    if not gradients.requires_grad:  # a linear rest: no second derivative, and nothing for autograd to follow
-        return gradients.mean(dim=(2, 3))
-    with torch.enable_grad():
-        return piece(context, "ShapleyCAM", "get_cam_weights", leaf, gradients)
+    if gradients.requires_grad:  # else the rest is linear: no second derivative, and nothing for autograd to follow
+        (product,) = torch.autograd.grad(gradients, leaf, grad_outputs=leaf.detach(), allow_unused=True)
+        gradients = gradients if product is None else gradients - product / 2
+    return gradients.detach().mean(dim=(2, 3))
 
 
 @register(
@@ -146,11 +150,12 @@ def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = No
     "seg_eigen_cam",
     needs="gradient",
     description="first principal component of |gradient| times activation, larger side up",
-    check=offered("SegEigenCAM"),
 )
 def seg_eigen_cam(context: Context) -> Tensor:
-    """Chung and Ying, Appl. Sci. 2025, with that paper's own rule for the sign."""
-    return map_by("SegEigenCAM", context)
+    """Chung and Ying, Appl. Sci. 2025, with that paper's own rule for the sign: max >= -min."""
+    maps = first_component(context.gradients.abs() * context.features)
+    up = maps.amax(dim=(1, 2), keepdim=True) >= -maps.amin(dim=(1, 2), keepdim=True)
+    return torch.where(up, maps, -maps)
 
 
 def _has_biased_layers(model: nn.Module) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from wsolkit.cams.chunks import in_chunks
+from wsolkit.cams.networks import network_for
 from wsolkit.cams.registry import PRECISIONS, Context, Method, MethodNotDefined, in_precision, is_defined, resolve
 from wsolkit.cams.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
 
@@ -22,6 +24,8 @@ def score_maps(
     channels: int | None = None,
     features: Tensor | None = None,
     precision: str = "float32",
+    layer: str | nn.Module | None = None,
+    reshape: str | Callable | None = None,
     **options,
 ) -> Tensor | dict[str, Tensor]:
     """Score maps of the given classes, at the resolution of the feature map.
@@ -68,10 +72,12 @@ def score_maps(
         raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     if channels is not None:
         options["channels"] = channels
-    entries = _check_methods(model, names, options, smoothings)
 
     with _as_found(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
+        if layer is not None or not hasattr(model, "body"):
+            model = network_for(model, layer, reshape, images)
+        entries = _check_methods(model, names, options, smoothings)
         labels = _check_labels(model, labels, len(images if images is not None else features))
         features = None if features is None else _plain(features)
         if "aug" in smoothings:
@@ -125,14 +131,15 @@ def _combine(weights: Tensor, features: Tensor, project: bool) -> Tensor:
 
 
 def _in_chunks(model: nn.Module, images: Tensor, chunk: int, precision: str) -> Tensor:
-    return torch.cat([_features(model, part, precision) for part in images.split(chunk)])
+    return in_chunks(lambda part: _features(model, part, precision), chunk, images)
 
 
 def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    features = in_precision(model.body, precision)(images)
+    # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
+    features = in_precision(model.body, precision)(images.contiguous(memory_format=torch.channels_last))
     if features.ndim != 4:
         raise ValueError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
-    return _plain(features)
+    return _plain(features.contiguous())
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -209,7 +216,7 @@ def _check_labels(model: nn.Module, labels: Tensor, count: int) -> Tensor:
         raise ValueError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
     if labels.shape != (count,):
         raise ValueError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
-    classes = getattr(model, "num_classes", None) or getattr(model.head, "out_features", None)
+    classes = getattr(model, "num_classes", None) or getattr(getattr(model, "head", None), "out_features", None)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
         bad = low if low < 0 else high

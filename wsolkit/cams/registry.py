@@ -21,12 +21,16 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from wsolkit.cams.hooked import HookedModel
 
 NEEDS = ("features", "gradient", "forward")
 
@@ -187,7 +191,8 @@ class Context:
     ) -> None:
         self.model = model
         self.body = in_precision(model.body, precision)
-        self.rest = in_precision(rest_of(model), precision)
+        self.rest = in_precision(rest_of(model, images), precision)
+        self.precision = precision
         self.images = images
         self.labels = labels
         self.features = features
@@ -216,6 +221,15 @@ class Context:
         """(B, C, h, w): G = d z_y / d A through pool and head."""
         return self.differentiate()[1]
 
+    def rest_for(self, image: Tensor) -> nn.Module:
+        """The rest-network for rows that belong to the images `image` (indices into the batch)."""
+        images = None if self.images is None else self.images[image]
+        return in_precision(rest_of(self.model, images), self.precision)
+
+    def look(self, images: Tensor) -> Tensor:
+        """(n, 3, H, W) -> (n, K): the whole network."""
+        return in_precision(self.model, self.precision)(images)
+
     def differentiate(
         self, target: Callable[[Tensor], Tensor] | None = None, create_graph: bool = False
     ) -> tuple[Tensor, Tensor]:
@@ -233,7 +247,9 @@ class Context:
             ValueError: no gradient reaches the feature map at all.
         """
         leaf = self.features.detach().requires_grad_(True)
-        with torch.enable_grad():
+        # fused attention has no second derivative
+        kernel = sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext()
+        with torch.enable_grad(), kernel:
             logits = self.rest(leaf.clone())  # a copy, as the rest may begin with an in-place operation
             score = self.of_label(logits) if target is None else target(logits)
             gradient = None
@@ -245,6 +261,13 @@ class Context:
                 "gradient methods need a differentiable rest-network"
             )
         zero = (gradient == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
+        if len(zero) == len(gradient):
+            raise ValueError(
+                "the gradient of the class score with respect to the feature map is zero everywhere, for every image of "
+                "this batch: nothing behind this layer looks at these positions (after the last block of a ViT only the "
+                "class token is used: choose that block's ln_1), or weights behind it are all zero (as in the head of an "
+                "untrained ViT); choose an earlier layer, or a method without gradients"
+            )
         if zero:
             warnings.warn(
                 "the gradient of the class score with respect to the feature map is zero everywhere for image(s) "
@@ -259,14 +282,16 @@ class Context:
         labels = self.labels if image is None else self.labels[image]
         return logits.gather(1, labels[:, None])[:, 0]
 
-    def chunks(self, wanted: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """(B, C) bool -> (image index, channel index) of the True entries, at most `chunk` at a time."""
-        image, channel = wanted.nonzero(as_tuple=True)
-        yield from zip(image.split(self.chunk), channel.split(self.chunk), strict=True)
 
+def rest_of(model: nn.Module, images: Tensor | None = None) -> nn.Module:
+    """The network from the feature map to the logits: `model.rest`, or pool and head one after the other.
 
-def rest_of(model: nn.Module) -> nn.Module:
-    """The network from the feature map to the logits: `model.rest`, or pool and head one after the other."""
+    Of a hooked model it is the rest for these images.
+    """
+    if isinstance(model, HookedModel):
+        if images is None:
+            raise ValueError("this network could not be split, so its methods need images, not only features")
+        return model.rest_for(images)
     rest = getattr(model, "rest", None)
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
 

@@ -1,7 +1,7 @@
 """Methods that perturb and look again: Score-CAM on the image, Ablation-CAM on the feature map.
 
-Both stream over (image, channel) pairs, `context.chunk` at a time: what they hold at once depends on the chunk alone,
-not on the number of channels and not on any batch size of training.
+Both stream over (image, channel) pairs, at most `context.chunk` at a time: what they hold at once depends on the chunk
+alone, not on the number of channels and not on any batch size of training.
 """
 
 from __future__ import annotations
@@ -10,7 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from wsolkit.cams.chunks import in_chunks
 from wsolkit.cams.registry import Context, register
+
+# pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
+_CPU_PIXELS = 8 * 224 * 224
 
 
 @register(
@@ -29,25 +33,29 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     """
     if context.images is None:
         raise ValueError("score_cam masks the input and needs images, not only features")
-    features, images = context.features, context.images
+    # channels last is the layout in which convolutions run fastest; the numbers are the same
+    images = context.images.contiguous(memory_format=torch.channels_last)
+    features, size = context.features.contiguous(), images.shape[-2:]
     wanted = strongest(features, channels)
-    size = images.shape[-2:]
+    flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
+    scores = torch.full(features.shape[:2], -torch.inf, dtype=torch.float32, device=features.device)
+    chunk = context.chunk
+    if images.device.type == "cpu":
+        chunk = min(chunk, max(1, _CPU_PIXELS // (size[0] * size[1])))
+
+    def look(image: Tensor, channel: Tensor) -> Tensor:
+        mask = F.interpolate(features[image, channel][:, None], size=size, mode="bilinear", align_corners=True)
+        low, high = mask.amin(dim=(2, 3), keepdim=True), mask.amax(dim=(2, 3), keepdim=True)
+        mask = (mask - low) / (high - low + 1e-8)
+        return context.of_label(context.look(images[image] * mask), image).float()
+
     with torch.no_grad():
-        flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
-        scores = torch.full(features.shape[:2], -torch.inf, dtype=torch.float32, device=features.device)
         if bool((wanted & flat).any()):
-            unseen = context.rest(context.body(torch.zeros_like(images[:1])))
+            unseen = context.look(torch.zeros_like(images[:1]))
             of_zero = context.of_label(unseen.expand(len(images), -1)).float()
             scores = torch.where(wanted & flat, of_zero[:, None], scores)
-        for image, channel in context.chunks(wanted & ~flat):
-            mask = features[image, channel][:, None]
-            mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=True)
-            low, high = mask.amin(dim=(2, 3), keepdim=True), mask.amax(dim=(2, 3), keepdim=True)
-            mask = (mask - low) / (high - low + 1e-8)
-            # channels last is the layout in which convolutions run fastest on CPUs; the numbers are the same
-            masked = (images[image] * mask).contiguous(memory_format=torch.channels_last)
-            logits = context.rest(context.body(masked))
-            scores[image, channel] = context.of_label(logits, image).float()
+        seen = wanted & ~flat
+        scores[seen] = in_chunks(look, chunk, *seen.nonzero(as_tuple=True))
     return scores.softmax(dim=1)
 
 
@@ -67,11 +75,14 @@ def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
     wanted = strongest(features, channels) & (features != 0).flatten(2).any(dim=2)
     whole = context.of_label(context.logits)
     without = whole[:, None].expand(features.shape[:2]).clone()
+
+    def look(image: Tensor, channel: Tensor) -> Tensor:
+        ablated = features[image]
+        ablated[torch.arange(len(image), device=image.device), channel] = 0
+        return context.of_label(context.rest_for(image)(ablated), image)
+
     with torch.no_grad():
-        for image, channel in context.chunks(wanted):
-            ablated = features[image]
-            ablated[torch.arange(len(image), device=image.device), channel] = 0
-            without[image, channel] = context.of_label(context.rest(ablated), image)
+        without[wanted] = in_chunks(look, context.chunk, *wanted.nonzero(as_tuple=True)).to(without.dtype)
     loss = whole[:, None] - without
     return loss / torch.where(whole == 0, torch.ones_like(whole), whole)[:, None]
 

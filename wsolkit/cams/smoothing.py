@@ -10,6 +10,8 @@ SMOOTHINGS = ("eigen", "aug")
 # the package's test-time augmentation: every flip with every factor; mirrored or not, factor
 _COPIES = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
 
+_LARGEST = 2**24  # float64 elements of the eigen projection's largest intermediate: 128 MiB
+
 
 def parse_smooth(smooth) -> frozenset[str]:
     """The set of smoothings asked for: a name, or any iterable of names, in any order; None is none.
@@ -40,23 +42,26 @@ def eigen_projection(weighted: Tensor, plain: Tensor) -> Tensor:
 
     Source: `get_2d_projection` of the grad-cam package; the sign rule is ours.
     """
-    batch, _, height, width = weighted.shape
-    x = weighted.flatten(2).transpose(1, 2).double()  # (B, hw, C)
-    x = torch.nan_to_num(x, nan=0.0, posinf=0.0, neginf=0.0)
-    x = x - x.mean(dim=1, keepdim=True)
-    # to unit scale, so that squaring neither overflows nor loses small maps
-    scale = x.abs().amax(dim=(1, 2), keepdim=True)
-    x = x / torch.where(scale > 0, scale, torch.ones_like(scale))
-    projections = []
-    for one in x:  # (hw, C), one at a time: the Gram matrices of a batch need not be held together
-        if one.shape[0] <= one.shape[1]:
-            values, vectors = torch.linalg.eigh(one @ one.T)
-            projections.append(vectors[:, -1] * values[-1].clamp(min=0).sqrt())
-        else:
-            _, vectors = torch.linalg.eigh(one.T @ one)
-            projections.append(one @ vectors[:, -1])
-    projection = (torch.stack(projections) * scale[:, 0]).reshape(batch, height, width)
-    return fix_sign(projection, plain).to(weighted.dtype)
+    return fix_sign(first_component(weighted), plain)
+
+
+def first_component(maps: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, h, w), same dtype: the projection of `eigen_projection`, with whatever sign came out."""
+    height, width = maps.shape[2:]
+    x = maps.flatten(2)  # (B, C, hw)
+    at_once = max(1, _LARGEST // max(x[0].numel(), min(x.shape[1:]) ** 2))
+    projections = [_component(part.to(torch.float64, copy=True)) for part in x.split(at_once)]
+    return torch.cat(projections).unflatten(1, (height, width)).to(maps.dtype)
+
+
+def _component(x: Tensor) -> Tensor:
+    """(B, C, n) float64, overwritten -> (B, n): s_1 u_1. Squares of float32 values neither overflow nor vanish here."""
+    x.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
+    x -= x.mean(dim=2, keepdim=True)
+    if x.shape[2] <= x.shape[1]:
+        values, vectors = torch.linalg.eigh(x.mT @ x)
+        return vectors[..., -1] * values[:, -1:].clamp(min=0).sqrt()
+    return (torch.linalg.eigh(x @ x.mT).eigenvectors[:, None, :, -1] @ x)[:, 0]
 
 
 def fix_sign(maps: Tensor, plain: Tensor) -> Tensor:

@@ -1,0 +1,127 @@
+"""The target layer of well-known networks, and any network made ready for `score_maps`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from wsolkit.cams.hooked import HookedModel, hooked
+from wsolkit.cams.split import CannotSplit, SplitModel, evaluation_mode, example_for, find_layer, split
+
+# The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
+# (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
+_TARGETS: dict[type[nn.Module], str | Callable[[nn.Module], str]] = {
+    models.AlexNet: lambda model: f"features.{len(model.features) - 2}",  # the last ReLU; a max pooling ends `features`
+    models.VGG: lambda model: f"features.{len(model.features) - 2}",
+    models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
+    models.DenseNet: "features",
+    models.MobileNetV2: "features",
+    models.MobileNetV3: "features",
+    models.EfficientNet: "features",
+    models.ConvNeXt: "features",
+    models.SqueezeNet: "features",
+    models.Inception3: "Mixed_7c",
+    models.GoogLeNet: "inception5b",
+    models.MNASNet: "layers",
+    models.RegNet: "trunk_output",
+    models.ShuffleNetV2: "conv5",
+    models.MaxVit: lambda model: f"blocks.{len(model.blocks) - 1}",
+    models.SwinTransformer: "norm",
+    models.VisionTransformer: lambda model: f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1",
+}
+
+
+def network_for(
+    model: nn.Module,
+    layer: str | nn.Module | None = None,
+    reshape: str | Callable | None = None,
+    example: Tensor | None = None,
+) -> nn.Module:
+    """What `score_maps` works on: split at the layer where that is possible, else hooked there.
+
+    This takes two or three passes of one image: call it once and keep what it returns when maps of many batches are
+    wanted.
+
+    Args:
+        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given.
+        layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
+        reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need.
+        example: images that the network accepts, of which the first is used; None: a random one.
+
+    Returns:
+        `SplitModel`, or `HookedModel`, whose `reason` says why the network could not be split.
+
+    Raises:
+        ValueError: no layer given for an unknown network (candidates are listed); a layer that does not exist or
+            whose output is no feature map.
+    """
+    if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
+        raise ValueError(f"the network is already {type(model).__name__} at layer '{_layer_of(model)}': give no layer")
+    if layer is None and hasattr(model, "body"):
+        return model
+    name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
+    reshape = _known_reshape(model, name, module) if reshape is None else reshape
+    try:
+        return split(model, module, reshape, example)
+    except CannotSplit as error:
+        return hooked(model, module, reshape, example, reason=str(error))
+
+
+def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
+    """Dotted name of the layer that localisation methods look at by default, for the networks of torchvision.
+
+    Raises:
+        ValueError: another network; the message lists the last layers that give a feature map or tokens.
+    """
+    for family, name in _TARGETS.items():
+        if isinstance(model, family):
+            return name if isinstance(name, str) else name(model)
+    found = candidates(model, example)
+    listed = "; ".join(f"'{name}' {shape}" for name, shape in found[-8:])
+    raise ValueError(
+        f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
+        f"last one before the pooling. Its last layers with a feature map (B, C, h, w) are {listed or '(none found)'}"
+    )
+
+
+def candidates(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and output shapes, for one image, of the modules that give a feature map of more than one position.
+
+    In the order in which they finish; found by one forward pass in evaluation mode.
+    """
+    found: list[tuple[str, tuple[int, ...]]] = []
+
+    def note(name: str) -> Callable:
+        def hook(_module: nn.Module, _inputs: tuple, output: object) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+                found.append((name, tuple(output.shape)))
+
+        return hook
+
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+        images, _ = example_for(model, example)
+        handles = []
+        try:
+            for name, module in model.named_modules():
+                if name:
+                    handles.append(module.register_forward_hook(note(name)))
+            model(images)
+        finally:
+            for handle in handles:
+                handle.remove()
+    return found
+
+
+def _known_reshape(model: nn.Module, name: str, module: nn.Module) -> str | None:
+    if isinstance(module, nn.Conv2d):  # the patch embedding, before anything is reshaped
+        return None
+    if isinstance(model, models.VisionTransformer) and name.startswith("encoder"):
+        return "tokens"
+    return "nhwc" if isinstance(model, models.SwinTransformer) and name != "permute" else None
+
+
+def _layer_of(model: SplitModel | HookedModel) -> str:
+    return model.layer if isinstance(model, SplitModel) else model.layer_name
