@@ -24,7 +24,7 @@ from torchvision.transforms.functional import gaussian_blur
 
 from . import cams
 from .bootstrap import mean_interval
-from .cams.maps import _as_found
+from .cams.split import evaluation_mode
 from .data.base import WSOLDataset, normalise
 from .evaluation import ScoreMaps, localise
 from .files import listing
@@ -123,7 +123,7 @@ def faithfulness(
     replaced = np.arange(steps + 1) * (height * width) // steps
     fillings = [_filling(images, name) for name in ((baseline,) * 2 if isinstance(baseline, str) else baseline)]
 
-    with _as_found(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         place = torch.from_numpy(orders).to(images.device)[:, None]
         limits = torch.from_numpy(replaced).to(images.device)[:, None, None, None]
         curves = []
@@ -250,7 +250,7 @@ def measure_faithfulness(
     indices = dataset.spread(limit or None, seed)
     if not methods:
         raise ValueError("no method to measure: give names of methods, or score maps by name")
-    with _as_found(model):
+    with evaluation_mode(model):
         if not isinstance(methods, Mapping):
             names = [cams.resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
             methods = localise(model, dataset, names, indices=indices)

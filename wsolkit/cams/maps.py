@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +11,7 @@ from wsolkit.cams.chunks import in_chunks
 from wsolkit.cams.networks import network_for
 from wsolkit.cams.registry import PRECISIONS, Context, Method, MethodNotDefined, in_precision, is_defined, resolve
 from wsolkit.cams.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
+from wsolkit.cams.split import evaluation_mode
 
 
 def score_maps(
@@ -73,7 +73,7 @@ def score_maps(
     if channels is not None:
         options["channels"] = channels
 
-    with _as_found(model), torch.inference_mode(False), torch.no_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
         if layer is not None or not hasattr(model, "body"):
             model = network_for(model, layer, reshape, images)
@@ -101,7 +101,7 @@ def score_maps(
 def feature_map(model: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
     """(B, 3, H, W) -> (B, C, h, w) float32: one pass of the body in evaluation mode, detached; the model is left as
     found. precision: see `score_maps`."""
-    with _as_found(model), torch.inference_mode(False), torch.no_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         return _features(model, _check_images(model, images, None), precision)
 
 
@@ -146,18 +146,6 @@ def _plain(tensor: Tensor) -> Tensor:
     """Without a graph, and not an inference tensor, which autograd would refuse."""
     tensor = tensor.detach()
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-@contextmanager
-def _as_found(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
