@@ -150,3 +150,35 @@ def test_score_cam_memory_follows_the_chunk_and_maps_do_not(birds):
         peaks[chunk] = memory.megabytes
     assert torch.allclose(maps[2], maps[32], atol=1e-4 * float(maps[2].max()))
     assert peaks[2] < 0.5 * peaks[32], peaks
+
+
+def test_localise_leaves_the_mode_and_takes_layers_options_and_names(model, birds):
+    model.train()
+    kept = localise(model, birds["val"], ["cam", "rethinking_cam"], smooth="eigen", nwc=False)
+    assert model.training and np.array_equal(kept["cam"].maps, kept["rethinking_cam"].maps)
+    with pytest.raises(ValueError, match="none of the methods cam, grad_cam has the option 'nwc'"):
+        localise(model, birds["val"], ["cam", "grad_cam"], nwc=False)
+    model.eval()
+    there = localise(model, birds["val"], "grad_cam", layer="body.layer3")
+    images, labels = birds["val"].images(range(4)), torch.tensor(birds["val"].labels[:4])
+    expected = wk.score_maps(model, images, labels, "grad_cam", layer="body.layer3").numpy()
+    assert np.allclose(there.maps[:4], expected, atol=1e-5 * expected.max())
+
+
+def test_a_pool_that_works_in_place_does_not_spoil_the_maps(birds):
+    class Duck(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = torch.nn.Conv2d(3, 6, 3)
+            self.pool = torch.nn.Sequential(
+                torch.nn.ReLU(inplace=True), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()
+            )
+            self.head = torch.nn.Linear(6, 4)
+
+        def forward(self, images):
+            return self.head(self.pool(self.body(images)))
+
+    torch.manual_seed(0)
+    duck, val = Duck(), birds["val"]
+    expected = wk.score_maps(duck, val.images(range(4)), torch.tensor(val.labels[:4]), "grad_cam").numpy()
+    assert np.allclose(localise(duck, val, "grad_cam", indices=range(4)).maps, expected, atol=1e-6)

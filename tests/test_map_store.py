@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 import wsolkit as wk
 from wsolkit.map_store import MapStore
@@ -90,6 +91,14 @@ def test_a_users_own_method_is_never_kept(run):
     finally:
         wk.cams.METHODS.pop("store_test_cam")
     assert not np.array_equal(one, two) and files(run) == []
+
+
+def test_maps_belong_to_the_weights(run, passes):
+    first = run.maps(run.evaluate("cam")).maps
+    before = sum(passes)
+    with torch.no_grad():
+        run.model("gap").head.weight.neg_()
+    assert np.allclose(run.maps(run.evaluate("cam")).maps, -first, atol=1e-6) and sum(passes) == 2 * before
 
 
 def test_approximations_are_labelled(run):

@@ -560,7 +560,7 @@ def test_unreadable_pictures_are_named_after_the_others_are_done(training, birds
         (birds / f"torn{index:02}.jpg").write_bytes(b"\xff\xd8\xff")
     code, output, _ = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o")
     assert code == 1
-    assert "written: 3 of 25" in output and "22 could not be read" in output
+    assert "written: 3 of 25" in output and "22 failed" in output
     assert "torn00.jpg" in output and "torn19.jpg" in output and "torn20.jpg" not in output and "and 2 more" in output
     assert len(list((tmp_path / "o").rglob("*.json"))) == 3
 

@@ -50,7 +50,7 @@ def check_against_the_package(net, cut, layer, reshape, method):
     move = {"nhwc": nhwc, "tokens": tokens}.get(reshape, reshape)
     features = output_of(net, layer, images)
     features = features if move is None else move(features)
-    assert torch.allclose(feature_map(cut, images), features, atol=1e-6)
+    assert torch.allclose(feature_map(cut, images), features, atol=1e-4 * float(features.abs().max()))
     ours = score_maps(cut, images, LABELS, method)
     assert ours.shape == (2, *features.shape[2:])
     if method == "eigen_cam":
@@ -65,7 +65,8 @@ def check_against_the_package(net, cut, layer, reshape, method):
         net = out_of_place(net)
         theirs, seen = by_package(BY_CLASS[method], net, layer, images, LABELS, move)
         assert torch.allclose(seen, features)
-    np.testing.assert_allclose(at_input_size(ours), theirs, atol=1e-4)
+    # the rest runs in the plain memory layout, the whole network in channels last: sums are rounded in another order
+    np.testing.assert_allclose(at_input_size(ours), theirs, atol=3e-4)
 
 
 def output_of(net, layer, images):
@@ -263,7 +264,7 @@ def test_what_can_be_cut(kind):
         assert set(vars(net)) == before and net.training
         assert torch.equal(cut(images), kind().eval()(images)), "as in evaluation mode"
         by_hook = score_maps(hooked(net, layer, None, images), images, [0, 1, 4], "grad_cam")
-        assert torch.allclose(score_maps(cut, images, [0, 1, 4], "grad_cam"), by_hook, atol=1e-6)
+        assert torch.allclose(score_maps(cut, images, [0, 1, 4], "grad_cam"), by_hook, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -353,3 +354,20 @@ def test_a_detached_layer_has_no_gradient_map_but_an_eigen_map():
     for make in (split, hooked):
         with pytest.raises(ValueError, match="no gradient reaches the feature map"):
             score_maps(make(DetachedBehind(), "second"), images, [0, 1], "grad_cam")
+
+
+def test_a_forward_method_that_keeps_its_input_finds_no_traced_values():
+    class Keeps(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c1, self.c2, self.fc = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), nn.Linear(6, 5)
+            self.last = None
+
+        def forward(self, x):
+            self.last = x
+            return self.fc(self.c2(self.c1(x).relu()).relu().mean((2, 3)))
+
+    model = Keeps()
+    split(model, "c2")
+    assert not isinstance(model.last, torch.fx.Proxy)
+    copy.deepcopy(model)

@@ -85,11 +85,15 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
             trained.model, [picture for _, picture in batch], method, geometry=view, classes=names, label=shown,
             threshold=threshold, percentile=percentile, smooth=smoothings, batch_size=batch_size,
         )  # fmt: skip
-        save(folder, batch, found, view, about, note=f"{method}, box at {rule}")
+        for one, prediction in zip(batch, found, strict=True):
+            try:
+                save(folder, [one], [prediction], view, about, note=f"{method}, box at {rule}")
+            except OSError as error:  # a name that is too long with its new ending, say
+                failed.append(f"{one[0].path}: could not be written ({error})")
     click.echo(f"box: above {rule}, {source}")
     click.echo(f"written: {len(files) - len(failed)} of {len(files)} pictures to {folder}")
     if failed:
-        click.echo(f"error: {len(failed)} could not be read:\n{listing(failed, chr(10))}", err=True)
+        click.echo(f"error: {len(failed)} failed:\n{listing(failed, chr(10))}", err=True)
         sys.exit(1)
 
 

@@ -20,6 +20,8 @@ from torch import nn
 from . import cams
 from .cams.networks import network_for
 from .cams.registry import rest_of
+from .cams.smoothing import parse_smooth
+from .cams.split import evaluation_mode
 from .data.base import WSOLDataset
 from .files import atomic_save_npz
 from .protocols import PAS_PERCENTILE, protocol_named
@@ -84,33 +86,35 @@ def localise(
         batch_size: images in one pass; does not change the maps (each image is on its own).
         precision: "float32" or "bf16", see `score_maps`.
         progress: wraps the iterable of batches, for example tqdm.
-        options: passed to `score_maps` (chunk, channels, nwc, ...).
+        options: passed to `score_maps` (chunk, channels, nwc, layer, ...); in a list to the methods that have them.
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(indices) == 0:
         raise ValueError(f"no images to localise in {dataset}")
     names = list(method) if isinstance(method, list | tuple) else [method]
-    if not hasattr(model, "body"):  # any other network is cut once, not for every batch
-        model = network_for(model, example=dataset.images(indices[:1]).to(next(model.parameters()).device))
+    chosen_smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
-    model.eval()
+    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
+    if layer is not None or not hasattr(model, "body"):  # cut once, not for every batch
+        model = network_for(model, layer, reshape, dataset.images(indices[:1]).to(device))
+    own = {name: cams.options_of(name, options, names) for name in names}
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits = []
     starts = range(0, len(indices), batch_size)
     seconds = dict.fromkeys(names, 0.0)
-    with PeakMemory(device) as memory:
+    with evaluation_mode(model), PeakMemory(device) as memory:
         for start in starts if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = _clock(device)
             features = cams.feature_map(model, images, precision)
             with torch.inference_mode():
-                logits.append(rest_of(model, images)(features).float().cpu().numpy())
+                logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
             shared = _clock(device) - begin
             for name in names:
                 begin = _clock(device)
                 found = cams.score_maps(
-                    model, images, labels, name, tuple(smooth), features=features, precision=precision, **options
+                    model, images, labels, name, chosen_smooth, features=features, precision=precision, **own[name]
                 )
                 seconds[name] += shared + _clock(device) - begin
                 maps[name].append(found.float().cpu().numpy())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from filelock import FileLock
 
 from . import cams
+from .cams.smoothing import parse_smooth
 from .config import RunConfig
 from .data import WSOLDataset
 from .evaluation import ScoreMaps, localise
@@ -40,12 +42,14 @@ class MapStore:
         indices: Sequence[int] | None = None,
         **options: Any,
     ) -> ScoreMaps:
-        if not cams.resolve(method).function.__module__.startswith(__package__ + "."):
-            return localise(model, dataset, method, smooth, indices, **options)  # a user's own, whose code may change
+        own = not cams.resolve(method).function.__module__.startswith(__package__ + ".")
+        if own or cams.resolve(method).name == "random_cam":  # code that may change, maps that should
+            return localise(model, dataset, method, smooth, indices, **options)
         running = {name: options.pop(name) for name in ("batch_size", "progress") if name in options}
-        settings = {"smooth": sorted(smooth), "options": options, "split": dataset.split}
+        settings = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
+        settings["weights"] = _weights(model)
         settings["indices"] = None if indices is None else np.asarray(indices).tolist()
-        companions = [] if smooth or options else self._companions(model)
+        companions = [] if settings["smooth"] or options else self._companions(model)
         names = [method, *(name for name in companions if name != method)]
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(str(self.folder) + ".lock"):
@@ -73,3 +77,12 @@ class MapStore:
             return ScoreMaps.load(self._path(method, settings))
         except (FileNotFoundError, ValueError):  # absent or torn: made again
             return None
+
+
+def _weights(model: WSOLModel) -> str:
+    """Digest of the network's parameters and buffers: maps belong to these, whatever file they came from."""
+    total = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().data)
+    return total.hexdigest()

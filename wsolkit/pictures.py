@@ -50,7 +50,7 @@ def find_images(sources: Sequence[str | Path], leave_out: str | Path | None = No
             paths = [item for item in paths if outside is None or outside not in item.resolve().parents]
         if not paths:
             empty.append(source)
-        bases.append(os.path.abspath(base))
+        bases += [os.path.abspath(base), *(os.path.dirname(os.path.abspath(item)) for item in paths)]
         for item in paths:
             found.setdefault(item.resolve(), item)
     if empty:
@@ -70,11 +70,11 @@ def _below(folder: Path) -> list[Path]:
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(where, name) for name in names if not name.startswith(".")]
-    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_fifo())
 
 
 def _matches(pattern: Path) -> list[Path]:
-    matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
+    matches = [Path(os.path.normpath(match)) for match in sorted(glob.glob(str(pattern), recursive=True))]
     files = [path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
     return files + [path for folder in matches if folder.is_dir() for path in _below(folder)]
 

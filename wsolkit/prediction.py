@@ -119,7 +119,7 @@ def predict(
     for start in range(0, len(images), batch_size):
         views, sizes = zip(*(_view(image, geometry) for image in images[start : start + batch_size]), strict=True)
         batch = normalise(np.stack(views)).to(next(model.parameters()).device)
-        shares, maps, labels = _localise(model, batch, method, label, tuple(smooth), options)
+        shares, maps, labels = _localise(model, batch, method, label, smooth, options)
         for row, score_map, own, size in zip(shares, maps, labels, sizes, strict=True):
             order = np.argsort(-row, kind="stable")[:5]
             shown, *top5 = (

@@ -90,7 +90,7 @@ def score_maps(
                 features = torch.cat([features, _in_chunks(model, changed[len(images) :], chunk, precision)])
             images, labels = changed, labels.repeat(len(changed) // len(images))
         elif features is None:
-            features = _features(model, images, precision)
+            features = _in_chunks(model, images, len(images), precision)
         context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision)
         maps = {name: _one_map(entry, context, _own(entry, options)) for name, entry in entries.items()}
         if "aug" in smoothings:
@@ -102,7 +102,8 @@ def feature_map(model: nn.Module, images: Tensor, precision: str = "float32") ->
     """(B, 3, H, W) -> (B, C, h, w) float32: one pass of the body in evaluation mode, detached; the model is left as
     found. precision: see `score_maps`."""
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        return _features(model, _check_images(model, images, None), precision)
+        images = _check_images(model, images, None)
+        return _in_chunks(model, images, len(images), precision)
 
 
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
@@ -153,13 +154,7 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     if not names:
         raise ValueError("give at least one method")
     entries = {name: resolve(name) for name in names}
-    for option in options:
-        if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
-            if len(names) > 1:
-                raise ValueError(f"none of the methods {', '.join(names)} has the option {option!r}")
-            entry = resolve(names[0])
-            has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
-            raise ValueError(f"method {entry.name!r} has no option {option!r}; {has}")
+    _check_options(entries, options)
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
             raise ValueError(
@@ -171,8 +166,26 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     return entries
 
 
+def _check_options(entries: dict[str, Method], options: dict) -> None:
+    for option in options:
+        if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
+            if len(entries) > 1:
+                raise ValueError(f"none of the methods {', '.join(entries)} has the option {option!r}")
+            (entry,) = entries.values()
+            has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
+            raise ValueError(f"method {entry.name!r} has no option {option!r}; {has}")
+
+
 def _own(entry: Method, options: dict) -> dict:
     return options if entry.takes_any_option else {k: v for k, v in options.items() if k in entry.options}
+
+
+def options_of(method: str, options: dict, among: list[str]) -> dict:
+    """The options of a call for several methods that are this method's business; ValueError for one that is nobody's."""
+    common = {name: value for name, value in options.items() if name in ("chunk", "smooth")}
+    special = {name: value for name, value in options.items() if name not in common}
+    _check_options({name: resolve(name) for name in among}, special)
+    return common | _own(resolve(method), special)
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:

@@ -261,7 +261,7 @@ class Context:
                 "gradient methods need a differentiable rest-network"
             )
         zero = (gradient == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
-        if len(zero) == len(gradient):
+        if len(zero) == len(gradient) and (len(zero) > 1 or not hasattr(self.model, "spec")):  # else one dead image
             raise ValueError(
                 "the gradient of the class score with respect to the feature map is zero everywhere, for every image of "
                 "this batch: nothing behind this layer looks at these positions (after the last block of a ViT only the "

@@ -159,7 +159,7 @@ class _AroundLayer(fx.Tracer):
 
 
 def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
-    own = set(vars(model))
+    before = [(module, dict(vars(module))) for module in model.modules()]
     try:
         # an optional argument is what its default says: as a traced value, `is None` would be wrong
         parameters = list(inspect.signature(model.forward).parameters.values())[1:]
@@ -176,8 +176,10 @@ def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule,
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _cannot(name, model, f"the forward methods around it cannot be traced: {reason}") from error
     finally:
-        for added in set(vars(model)) - own:  # tracing stores constants of the forward method on the model
-            delattr(model, added)
+        # tracing stores constants on the model, and forward methods that keep something would keep traced values
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 def _graph_up_to(model: nn.Module, nodes: list[fx.Node], at: int) -> fx.GraphModule:
