@@ -93,6 +93,15 @@ def test_a_users_own_method_is_never_kept(run):
     assert not np.array_equal(one, two) and files(run) == []
 
 
+def test_a_layer_given_as_a_module_has_no_name_in_a_file(run):
+    body = run.model("gap").body
+    maps = [run.maps(run.evaluate("grad_cam", layer=layer)).maps for layer in (body.layer2, body.layer3)]
+    assert not np.array_equal(maps[0], maps[1]) and files(run) == []
+    named = [run.maps(run.evaluate("grad_cam", layer=f"body.layer{n}")).maps for n in (2, 3)]
+    assert all(np.array_equal(one, other) for one, other in zip(maps, named, strict=True))
+    assert files(run) == ["grad_cam", "grad_cam"]
+
+
 def test_maps_belong_to_the_weights(run, passes):
     first = run.maps(run.evaluate("cam")).maps
     before = sum(passes)

@@ -42,10 +42,9 @@ class MapStore:
         indices: Sequence[int] | None = None,
         **options: Any,
     ) -> ScoreMaps:
-        own = not cams.resolve(method).function.__module__.startswith(__package__ + ".")
-        if own or cams.resolve(method).name == "random_cam":  # code that may change, maps that should
-            return localise(model, dataset, method, smooth, indices, **options)
         running = {name: options.pop(name) for name in ("batch_size", "progress") if name in options}
+        if not _can_be_named(method, options):
+            return localise(model, dataset, method, smooth, indices, **running, **options)
         settings = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
         settings["weights"] = _weights(model)
         settings["indices"] = None if indices is None else np.asarray(indices).tolist()
@@ -55,7 +54,7 @@ class MapStore:
         with FileLock(str(self.folder) + ".lock"):
             found = self._load(method, settings)
             if found is None:
-                missing = [name for name in names if name == method or self._load(name, settings) is None]
+                missing = [name for name in names if name == method or not self._path(name, settings).exists()]
                 made = localise(model, dataset, missing, smooth, indices, **running, **options)
                 for name, maps in made.items():
                     maps.save(self._path(name, settings))
@@ -77,6 +76,14 @@ class MapStore:
             return ScoreMaps.load(self._path(method, settings))
         except (FileNotFoundError, ValueError):  # absent or torn: made again
             return None
+
+
+def _can_be_named(method: str, options: dict[str, Any]) -> bool:
+    """Whether a file name can tell these maps from all others: not those of a user's own method, whose code may change, of
+    random_cam, which should differ each time, or with a module or function among the options."""
+    entry = cams.resolve(method)
+    plain = all(isinstance(value, str | int | float | None) for value in options.values())
+    return plain and entry.name != "random_cam" and entry.function.__module__.startswith(__package__ + ".")
 
 
 def _weights(model: WSOLModel) -> str:

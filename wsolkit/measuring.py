@@ -43,6 +43,9 @@ class _Image(NamedTuple):
     pixels: np.ndarray | None  # (2, T + 2)
 
 
+NO_BOXES = (None,) * 6  # all fields of an image but its pixels
+
+
 @dataclass
 class Found:
     """Everything that was found: N images, P operating points, D deltas, T thresholds. None where it does not apply."""
@@ -95,7 +98,7 @@ def measure(
     def one(index: int, prepared: np.ndarray) -> _Image:
         mask = None if masks is None else masks[index]
         pixels = None if mask is None else metrics.pixel_histograms(prepared, mask, rule.interval)
-        boxes = _no_boxes() if truths is None else _boxes(prepared, truths[index], rule, taus)
+        boxes = NO_BOXES if truths is None else _boxes(prepared, truths[index], rule, taus)
         return _Image(*boxes, pixels)
 
     images = _each(one, score_maps, rule.size, rule.ready, workers)
@@ -129,10 +132,6 @@ def _boxes(prepared: np.ndarray, truths: np.ndarray, rule: Rule, taus: Sequence[
         every = tracer.curve(truths, rule.interval, "all")
         curves = (own, largest, np.stack([metrics.loc_hits(every, delta) for delta in metrics.DELTAS]))
     return *curves, boxes, iou(boxes, truths).max(axis=1), empty
-
-
-def _no_boxes() -> tuple:
-    return (None,) * 6
 
 
 def _empty_found(count: int, points: int, rule: Rule, boxed: bool, masked: bool) -> Found:

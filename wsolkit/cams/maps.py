@@ -182,10 +182,9 @@ def _own(entry: Method, options: dict) -> dict:
 
 def options_of(method: str, options: dict, among: list[str]) -> dict:
     """The options of a call for several methods that are this method's business; ValueError for one that is nobody's."""
-    common = {name: value for name, value in options.items() if name in ("chunk", "smooth")}
-    special = {name: value for name, value in options.items() if name not in common}
+    special = {name: value for name, value in options.items() if name != "chunk"}  # which every method takes
     _check_options({name: resolve(name) for name in among}, special)
-    return common | _own(resolve(method), special)
+    return {name: options[name] for name in options if name == "chunk"} | _own(resolve(method), special)
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:
