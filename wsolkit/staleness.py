@@ -16,7 +16,7 @@ DATA_SOURCES = (
     *("data/__init__.py", "data/annotations.py", "data/base.py", "data/cub.py", "data/metadata.py"),
     *("data/metadata_files.py", "data/synthetic.py", "data/tiny_imagenet.py"),
 )
-TRAINING_SOURCES = (*DATA_SOURCES, "models.py", "weights.py", "pooling.py", "training.py", "tscam.py")
+TRAINING_SOURCES = (*DATA_SOURCES, "models.py", "weights.py", "pooling.py", "training", "tscam.py")
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 PLANNING_SOURCES = (
     "sweep.py",
@@ -39,7 +39,12 @@ PLANNING_SOURCES = (
 SCORING_SOURCES = tuple(
     sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
 )
-SCORING_SOURCES += ("cams", "data/masks.py", *DATA_SOURCES)  # stale when anything but planning and the index changed
+SCORING_SOURCES += (
+    "cams",
+    "training",
+    "data/masks.py",
+    *DATA_SOURCES,
+)  # stale when anything but planning and the index changed
 NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
 
 

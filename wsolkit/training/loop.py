@@ -12,7 +12,7 @@ import io
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -20,50 +20,14 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from .data.base import WSOLDataset
-from .files import atomic_path, atomic_write_text, digest
-from .models import WSOLModel
+from ..data.base import WSOLDataset
+from ..files import atomic_write_text, digest
+from ..models import WSOLModel
+from .checkpoints import load_state, save
+from .objective import Objective
+from .recipe import Recipe
 
 HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Every value of a training. The defaults are RethinkingCAM's for CUB (Bae et al., ECCV 2020), but for the epochs.
-
-    `backbone_grad_scale` multiplies the gradients of pretrained layers before weight decay is added, which is not the
-    same as a smaller learning rate. `lr_steps` are the epochs after which the learning rate is divided by ten;
-    `schedule="cosine"` falls smoothly to zero over all epochs instead.
-    """
-
-    epochs: int = 50
-    batch_size: int = 40
-    lr: float = 3e-3
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    backbone_grad_scale: float = 0.1
-    schedule: str = "step"
-    lr_steps: tuple[int, ...] = (60, 120, 180)
-    warmup_epochs: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, but is {getattr(self, name)}")
-        if self.schedule not in ("step", "cosine"):
-            raise ValueError(f"schedule must be 'step' or 'cosine', but is '{self.schedule}'")
-        object.__setattr__(self, "lr_steps", tuple(int(step) for step in self.lr_steps))
-
-    def rate(self, epoch: int) -> float:
-        """Learning rate of an epoch, counted from 0."""
-        if epoch < self.warmup_epochs:
-            return self.lr * (epoch + 1) / (self.warmup_epochs + 1)
-        if self.schedule == "cosine":
-            done = (epoch - self.warmup_epochs) / max(1, self.epochs - self.warmup_epochs)
-            return self.lr * 0.5 * (1.0 + float(np.cos(np.pi * done)))
-        return self.lr * 0.1 ** sum(epoch >= step for step in self.lr_steps)
 
 
 def fit(
@@ -74,6 +38,7 @@ def fit(
     resume: bool = True,
     device: str | torch.device | None = None,
     recipe: Recipe | None = None,
+    objective: Objective | None = None,
     **changes,
 ) -> list[dict]:
     """Train `model` in place and leave it with the weights of its best epoch on `val` (the last one without `val`).
@@ -83,6 +48,7 @@ def fit(
         train, val: datasets; only images and labels are used. Pass no test split here: the best epoch is chosen on val.
         out: folder for last.pt, best.pt and history.csv, each replaced by rename. None keeps everything in memory.
         resume: continue from out/last.pt if it belongs to the same recipe, network and data; False starts anew.
+        objective: what a step minimises: a training-time WSOL method, or None for plain classification.
         recipe: all values; `changes` replace single ones, e.g. fit(..., epochs=12, lr=0.01).
 
     Returns:
@@ -92,6 +58,7 @@ def fit(
         ValueError: if out/last.pt is damaged or from another run, or if the loss is no longer finite.
     """
     recipe = Recipe(**{**asdict(recipe or Recipe()), **changes})
+    objective = objective or Objective()
     device = torch.device(device) if device is not None else next(model.parameters()).device
     model.to(device)
     if model.num_classes != len(train.classes):
@@ -101,7 +68,8 @@ def fit(
     # boxes stand in for the pictures (they are never trained on): drawings of another seed have other boxes
     data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
     identity = digest({"recipe": asdict(recipe), "model": model.spec, "data": data, "classes": train.classes,
-                       "geometry": asdict(train.geometry), "start": _fingerprint(model)})  # fmt: skip
+                       "geometry": asdict(train.geometry), "start": _fingerprint(model),
+                       "objective": [objective.name, objective.settings()]})  # fmt: skip
     optimiser = torch.optim.SGD(
         model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov and recipe.momentum > 0,
@@ -109,7 +77,7 @@ def fit(
     state = {"epoch": 0, "history": [], "best": None}
     out = Path(out) if out is not None else None
     if out is not None and resume and (out / "last.pt").exists():
-        state = _load(out / "last.pt", identity)
+        state = load_state(out / "last.pt", identity)
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
     history: list[dict] = state["history"]
@@ -119,7 +87,7 @@ def fit(
         start = time.perf_counter()
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(epoch)
-        loss, top1 = _train_epoch(model, optimiser, train, recipe, epoch, device)
+        loss, top1 = _train_epoch(model, optimiser, train, recipe, objective, epoch, device)
         val_loss, val_top1 = classify(model, val) if val is not None else (None, None)
         seconds = time.perf_counter() - start
         row = (epoch + 1, recipe.rate(epoch), loss, top1, val_loss, val_top1, seconds)
@@ -130,10 +98,10 @@ def fit(
             best = {"score": score, "epoch": epoch + 1, "model": _copy(model.state_dict())}
         if out is not None:
             if improved:
-                _save(out / "best.pt", {"format": 1, "spec": model.spec, "classes": train.classes, "epoch": epoch + 1,
+                save(out / "best.pt", {"format": 1, "spec": model.spec, "classes": train.classes, "epoch": epoch + 1,
                                         "geometry": asdict(train.geometry), "model": best["model"],
-                                        "recipe": _plain(asdict(recipe))})  # fmt: skip
-            _save(out / "last.pt", {"format": 1, "identity": identity, "epoch": epoch + 1, "history": history, "best": best,
+                                        "recipe": recipe.plain()})  # fmt: skip
+            save(out / "last.pt", {"format": 1, "identity": identity, "epoch": epoch + 1, "history": history, "best": best,
                                     "model": model.state_dict(), "optimiser": optimiser.state_dict()})  # fmt: skip
             _write_history(out / "history.csv", history)
         print(_line(row, recipe.epochs), flush=True)
@@ -142,7 +110,7 @@ def fit(
     return history
 
 
-def _train_epoch(model, optimiser, train, recipe, epoch, device) -> tuple[float, float]:
+def _train_epoch(model, optimiser, train, recipe, objective, epoch, device) -> tuple[float, float]:
     """One epoch; mean loss and Top-1 in percent over its images, in training mode."""
     model.train()
     total = right = seen = 0.0
@@ -151,14 +119,13 @@ def _train_epoch(model, optimiser, train, recipe, epoch, device) -> tuple[float,
     bar = tqdm(batches, total=-(-len(train) // recipe.batch_size), desc=f"epoch {epoch + 1}", leave=False,
                disable=not _watched())  # fmt: skip
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(
-        devices=devices
-    ):  # dropout follows (seed, epoch) too, the caller's generator stays as it was
+    # dropout follows (seed, epoch) too, and the caller's generator stays as it was
+    with torch.random.fork_rng(devices=devices), objective.attached(model):
         torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)
         for images, labels in bar:
             images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            logits = model(images)
-            loss = functional.cross_entropy(logits, labels)
+            changed, target = objective.change(images, labels)
+            loss, logits = objective.loss(model, changed, target, functional.cross_entropy)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             if recipe.backbone_grad_scale != 1.0:
@@ -191,54 +158,8 @@ def classify(model: WSOLModel, dataset: WSOLDataset, batch_size: int = 64) -> tu
     return total / len(dataset), 100.0 * right / len(dataset)
 
 
-def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
-    """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "geometry",
-    "epoch", "recipe", "spec"}."""
-    from .models import build_model
-    from .tscam import rebuild
-
-    content = _read(Path(path))
-    if not {"spec", "classes", "model"} <= set(content):
-        raise ValueError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
-    spec = content["spec"]
-    model = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
-    model.load_state_dict(content.pop("model"))
-    return model.to(device).eval(), content
-
-
-def _load(path: Path, identity: str) -> dict:
-    state = _read(path)
-    if state.get("identity") != identity:
-        raise ValueError(
-            f"{path} belongs to another recipe, network or data; pass resume=False to train anew, or another out"
-        )
-    return state
-
-
-def _read(path: Path) -> dict:
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path} not found; train first, e.g. with `wsolkit train`")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or content.get("format") != 1:
-            raise ValueError("not a checkpoint of this package")
-        return content
-    except Exception as error:  # a truncated or foreign file fails in many ways
-        raise ValueError(f"checkpoint {path} cannot be read ({(str(error) or type(error).__name__).splitlines()[0][:150]}); "
-                         "delete it and train again") from error  # fmt: skip
-
-
-def _save(path: Path, content: dict) -> None:
-    with atomic_path(path) as part:
-        torch.save(content, part)
-
-
 def _copy(state: dict) -> dict:
     return {key: value.detach().clone() for key, value in state.items()}
-
-
-def _plain(values: dict) -> dict:
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
 def _fingerprint(model: WSOLModel) -> float:

@@ -1,0 +1,39 @@
+"""What one training step minimises. Training-time WSOL methods are subclasses that change images, layers or the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+Criterion = Callable[[Tensor, Tensor], Tensor]  # logits (B, K), labels (B,) -> mean loss in nats
+
+
+class Objective:
+    """Plain classification. A method overrides what it needs; the loop knows nothing else of it.
+
+    Everything random is drawn from torch's global generator of the CPU, which the loop seeds, so that an epoch can be
+    repeated exactly after an interruption.
+    """
+
+    name = "plain"
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that define the method beyond its name; they belong to the identity of a training."""
+        return {}
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """What the method changes in the model while an epoch lasts (hooks); undone at its end, exceptions included."""
+        yield
+
+    def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Any]:
+        """(B, 3, H, W) normalised images and (B,) labels -> what the network sees, and what `loss` needs to know."""
+        return images, labels
+
+    def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
+        """Mean loss of the batch, and the logits (B, K) by which its Top-1 is counted."""
+        logits = model(images)
+        return criterion(logits, target), logits
