@@ -197,7 +197,7 @@ def memory_of(contestant: str, options: argparse.Namespace) -> None:
         if calls > options.memory_passes > 0:
             raise _Enough
 
-    network.model.body.register_forward_pre_hook(stop)  # the package's copy of the model takes it along
+    network.model.pool.register_forward_pre_hook(stop)  # once a pass; the package's copy of the model takes it along
     call = network.package("score_cam") if contestant == "grad-cam" else lambda: network.ours("score_cam", contestant)
     network.bare(), network.bare(channels_last=True)
     before, calls = peak(options.device), 0

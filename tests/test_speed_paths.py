@@ -189,6 +189,7 @@ class Narrow(nn.Module):
 
 class Toy(nn.Module):
     pooling, backbone, has_cam, num_classes = "gap", "toy", True, 5
+    spec = None  # as a model of the kit, whose parts need no check
 
     def __init__(self, *last):
         super().__init__()
@@ -274,3 +275,72 @@ def test_bf16_score_cam_keeps_the_order_of_positions():
     for one, other in zip(*ranks, strict=True):
         assert torch.corrcoef(torch.stack([one, other]))[0, 1] >= 0.99
     assert not torch.equal(*maps), "bf16 was used"
+
+
+# ---------------------------------------------------------------- batches that do not fit, shared gradients, wrong parts
+
+
+class Crowded(nn.Module):
+    """A pooling that runs out of CUDA memory where more than `fits` images come at once and a gradient is wanted."""
+
+    def __init__(self, fits):
+        super().__init__()
+        self.fits = fits
+
+    def forward(self, x):
+        if torch.is_grad_enabled() and len(x) > self.fits:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return x.mean(dim=(2, 3))
+
+
+def test_gradients_with_less_memory_than_the_batch_needs():
+    images, labels = pictures(5, 15), torch.tensor([3, 1, 0, 4, 2])
+    methods = ["grad_cam", "cam", "layer_cam"]
+    expected = cams.score_maps(Toy(), images, labels, methods)
+    net = Toy()
+    net.pool = Crowded(1)
+    with pytest.warns(RuntimeWarning, match="a batch of 5 images ran out of device memory and became 1") as caught:
+        maps = cams.score_maps(net, images, labels, methods)
+    assert len(caught) == 1
+    assert all(torch.allclose(maps[name], expected[name], atol=1e-6) for name in methods)
+
+
+def test_gradients_are_computed_once_and_counted_for_every_method():
+    ticks = iter(range(1000))
+    looks = []
+    net, images = Toy(), pictures(2, 15)
+    net.pool.register_forward_hook(lambda *_: looks.append(torch.is_grad_enabled()))
+    _, seconds = cams.timed_maps(
+        net, images, torch.tensor([3, 1]), ["cam", "grad_cam", "layer_cam"], clock=lambda: next(ticks)
+    )
+    # a map takes one tick, and one more for gradients, which themselves take one between their two looks at the clock
+    assert seconds == {"cam": 1, "grad_cam": 3, "layer_cam": 1 + 1}
+    assert looks.count(True) == 1
+
+
+class Otherwise(nn.Module):
+    def __init__(self):
+        super().__init__()
+        toy = Toy()
+        self.body, self.pool, self.head = toy.body, toy.pool, toy.head
+
+    def forward(self, x):
+        return self.head(self.pool(self.body(x.flip(2)).sqrt()))
+
+
+def test_parts_that_are_not_what_the_model_computes():
+    images, labels = pictures(2, 15), torch.tensor([3, 1])
+    net = Otherwise()
+    for _ in range(2):  # said every time
+        with pytest.raises(ValueError, match=r"Otherwise has a `body`.*give layer="):
+            cams.score_maps(net, images, labels, "cam")
+    assert cams.score_maps(net, images, labels, "grad_cam", layer="body.1").shape == (2, 7, 7)
+
+
+def test_feature_map_of_a_layer():
+    images, net = pictures(2, 64), network("resnet18")
+    with torch.no_grad():
+        expected = nn.Sequential(*list(net.body.children())[:-1])(images)
+    assert torch.allclose(cams.feature_map(net, images, layer="body.layer3"), expected, atol=1e-5)
+    with pytest.raises(ValueError, match="precision='half': choose from float32, bf16"):
+        cams.feature_map(net, images, "half")

@@ -19,7 +19,7 @@ from torch import nn
 
 from . import cams
 from .cams.networks import network_for
-from .cams.registry import rest_of
+from .cams.parts import rest_of
 from .cams.smoothing import parse_smooth
 from .cams.split import evaluation_mode
 from .data.base import WSOLDataset
@@ -94,14 +94,14 @@ def localise(
     names = list(method) if isinstance(method, list | tuple) else [method]
     chosen_smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
-    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
-    if layer is not None or not hasattr(model, "body"):  # cut once, not for every batch
-        model = network_for(model, layer, reshape, dataset.images(indices[:1]).to(device))
-    own = {name: cams.options_of(name, options, names) for name in names}
+    example = dataset.images(indices[:1]).to(device)
+    model = network_for(
+        model, options.pop("layer", None), options.pop("reshape", None), example
+    )  # once for all batches
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits = []
     starts = range(0, len(indices), batch_size)
-    seconds = dict.fromkeys(names, 0.0)
+    shared, seconds = 0.0, dict.fromkeys(names, 0.0)
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in starts if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
@@ -110,17 +110,19 @@ def localise(
             features = cams.feature_map(model, images, precision)
             with torch.inference_mode():
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
-            shared = _clock(device) - begin
+            shared += _clock(device) - begin
+            found, taken = cams.timed_maps(
+                model, images, labels, names, chosen_smooth, features=features, precision=precision,
+                clock=lambda: _clock(device), **options,
+            )  # fmt: skip
             for name in names:
-                begin = _clock(device)
-                found = cams.score_maps(
-                    model, images, labels, name, chosen_smooth, features=features, precision=precision, **own[name]
-                )
-                seconds[name] += shared + _clock(device) - begin
-                maps[name].append(found.float().cpu().numpy())
+                seconds[name] += taken[name]
+                maps[name].append(found[name].float().cpu().numpy())
     ids, labels, logits = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
     results = {
-        name: ScoreMaps(ids, labels, logits, np.concatenate(maps[name]), seconds[name] / len(indices), memory.megabytes)
+        name: ScoreMaps(
+            ids, labels, logits, np.concatenate(maps[name]), (shared + seconds[name]) / len(indices), memory.megabytes
+        )
         for name in names
     }
     return results if isinstance(method, list | tuple) else results[method]

@@ -17,7 +17,7 @@ from PIL import Image
 
 from . import cams
 from .boxes import extract_box
-from .cams.registry import rest_of
+from .cams.parts import rest_of
 from .data.base import Geometry, normalise
 from .files import read_json
 from .methods import method_slug

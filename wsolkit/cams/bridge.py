@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from wsolkit.cams.hooked import HookedModel
-from wsolkit.cams.registry import Context, is_registered, register, rest_of
+from wsolkit.cams.parts import rest_of
+from wsolkit.cams.registry import Context, is_registered, register
 
 
 class _Layered(nn.Module):

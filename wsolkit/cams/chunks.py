@@ -9,20 +9,23 @@ import torch
 from torch import Tensor
 
 
-def in_chunks(look: Callable[..., Tensor], chunk: int, *inputs: Tensor) -> Tensor:
+def in_chunks(
+    look: Callable[..., Tensor | tuple[Tensor, ...]], chunk: int, *inputs: Tensor, what: str = "chunk={}"
+) -> Tensor | tuple[Tensor, ...]:
     """`look` applied to at most `chunk` rows of the inputs at a time, the results one after the other.
 
     Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are looked at again: the
     result is that of a smaller chunk. One RuntimeWarning says so at the end, with the chunk that fitted.
 
     Args:
-        look: takes as many tensors as there are inputs, (n, ...) each with n <= chunk, and returns (n, ...). Rows must
-            not depend on one another, and a call that fails must leave nothing behind.
+        look: takes as many tensors as there are inputs, (n, ...) each with n <= chunk, and returns (n, ...) or a tuple of
+            such. Rows must not depend on one another, and a call that fails must leave nothing behind.
         chunk: at least 1.
         inputs: tensors of equal length, (N, ...); at least one.
+        what: how the warning calls the chunk, with {} for its number.
 
     Returns:
-        (N, ...); an empty float32 tensor where N is 0, as nothing says then what `look` returns.
+        (N, ...), or a tuple of such; an empty float32 tensor where N is 0, as nothing says then what `look` returns.
 
     Raises:
         torch.OutOfMemoryError: one row alone does not fit.
@@ -48,9 +51,13 @@ def in_chunks(look: Callable[..., Tensor], chunk: int, *inputs: Tensor) -> Tenso
             torch.cuda.empty_cache()
     if chunk != first:
         warnings.warn(
-            f"chunk={first} ran out of device memory and became {chunk}; the results are the same, but chunk={chunk} "
-            "from the start saves the attempts",
+            f"{what.format(first)} ran out of device memory and became {chunk}; the results are the same, but "
+            f"{what.format(chunk)} from the start saves the attempts",
             RuntimeWarning,
             stacklevel=2,
         )
-    return torch.cat(results) if results else torch.zeros(0, device=inputs[0].device)
+    if not results:
+        return torch.zeros(0, device=inputs[0].device)
+    if isinstance(results[0], tuple):
+        return tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True))
+    return torch.cat(results) if len(results) > 1 else results[0]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from wsolkit.cams import fused
 from wsolkit.cams.chunks import in_chunks
 from wsolkit.cams.networks import network_for
-from wsolkit.cams.registry import PRECISIONS, Context, Method, MethodNotDefined, in_precision, is_defined, resolve
+from wsolkit.cams.parts import PRECISIONS
+from wsolkit.cams.registry import Context, Method, MethodNotDefined, is_defined, resolve
 from wsolkit.cams.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
 from wsolkit.cams.split import evaluation_mode
 
@@ -65,18 +68,37 @@ def score_maps(
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
     """
     names = list(method) if isinstance(method, list | tuple) else [method]
+    if channels is not None:
+        options["channels"] = channels
+    maps, _ = timed_maps(
+        model, images, labels, names, smooth, chunk, features, precision, layer, reshape, time.perf_counter, **options
+    )
+    return maps if isinstance(method, list | tuple) else maps[method]
+
+
+def timed_maps(
+    model: nn.Module,
+    images: Tensor | None,
+    labels: Tensor,
+    names: Sequence[str],
+    smooth: tuple[str, ...] = (),
+    chunk: int = 32,
+    features: Tensor | None = None,
+    precision: str = "float32",
+    layer: str | nn.Module | None = None,
+    reshape: str | Callable | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    **options,
+) -> tuple[dict[str, Tensor], dict[str, float]]:
+    """`score_maps` of a list of methods, and the seconds by `clock` that each method would have taken without the others,
+    given the feature map: its own part, and the gradients where it wants them."""
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise ValueError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
-    if channels is not None:
-        options["channels"] = channels
-
+    _check_precision(precision)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
-        if layer is not None or not hasattr(model, "body"):
-            model = network_for(model, layer, reshape, images)
+        model = network_for(model, layer, reshape, images)
         entries = _check_methods(model, names, options, smoothings)
         labels = _check_labels(model, labels, len(images if images is not None else features))
         features = None if features is None else _plain(features)
@@ -91,19 +113,45 @@ def score_maps(
             images, labels = changed, labels.repeat(len(changed) // len(images))
         elif features is None:
             features = _in_chunks(model, images, len(images), precision)
-        context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision)
-        maps = {name: _one_map(entry, context, _own(entry, options)) for name, entry in entries.items()}
+        seconds = dict.fromkeys(entries, 0.0)
+
+        def look(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
+            context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision, clock)
+            return tuple(_timed(entries, context, options, seconds, clock))
+
+        inputs = (labels, features) if images is None else (labels, features, images)
+        found = in_chunks(look, len(labels), *inputs, what="a batch of {} images")
+        maps = dict(zip(entries, found, strict=True))
         if "aug" in smoothings:
             maps = {name: mean_of_augmentations(one) for name, one in maps.items()}
-    return maps if isinstance(method, list | tuple) else maps[method]
+    return maps, seconds
 
 
-def feature_map(model: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
+def _timed(
+    entries: dict[str, Method], context: Context, options: dict, seconds: dict[str, float], clock: Callable[[], float]
+) -> Iterator[Tensor]:
+    """The map of each method, in turn; adds up what each took."""
+    for name, entry in entries.items():
+        earlier, context.gradients_used = context.gradient_seconds, False
+        begin = clock()
+        found = _one_map(entry, context, _own(entry, options))
+        seconds[name] += clock() - begin + (earlier if context.gradients_used else 0.0)
+        yield found
+
+
+def feature_map(
+    model: nn.Module,
+    images: Tensor,
+    precision: str = "float32",
+    layer: str | nn.Module | None = None,
+    reshape: str | Callable | None = None,
+) -> Tensor:
     """(B, 3, H, W) -> (B, C, h, w) float32: one pass of the body in evaluation mode, detached; the model is left as
-    found. precision: see `score_maps`."""
+    found. Arguments: see `score_maps`."""
+    _check_precision(precision)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, None)
-        return _in_chunks(model, images, len(images), precision)
+        return _in_chunks(network_for(model, layer, reshape, images), images, len(images), precision)
 
 
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
@@ -137,7 +185,7 @@ def _in_chunks(model: nn.Module, images: Tensor, chunk: int, precision: str) -> 
 
 def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
-    features = in_precision(model.body, precision)(images.contiguous(memory_format=torch.channels_last))
+    features = fused.run(model.body, images.contiguous(memory_format=torch.channels_last), precision)
     if features.ndim != 4:
         raise ValueError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
     return _plain(features.contiguous())
@@ -185,6 +233,11 @@ def options_of(method: str, options: dict, among: list[str]) -> dict:
     special = {name: value for name, value in options.items() if name != "chunk"}  # which every method takes
     _check_options({name: resolve(name) for name in among}, special)
     return {name: options[name] for name in options if name == "chunk"} | _own(resolve(method), special)
+
+
+def _check_precision(precision: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:

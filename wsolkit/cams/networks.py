@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import torch
@@ -9,7 +10,17 @@ from torch import Tensor, nn
 from torchvision import models
 
 from wsolkit.cams.hooked import HookedModel, hooked
-from wsolkit.cams.split import CannotSplit, SplitModel, evaluation_mode, example_for, find_layer, split
+from wsolkit.cams.parts import rest_of
+from wsolkit.cams.split import (
+    CannotSplit,
+    SplitModel,
+    evaluation_mode,
+    example_for,
+    find_layer,
+    same_values,
+    split,
+    structure,
+)
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
@@ -33,6 +44,11 @@ _TARGETS: dict[type[nn.Module], str | Callable[[nn.Module], str]] = {
     models.VisionTransformer: lambda model: f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1",
 }
 
+_kept: weakref.WeakKeyDictionary[nn.Module, tuple] = (
+    weakref.WeakKeyDictionary()
+)  # what was split before, while it lasts
+_checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
 
 def network_for(
     model: nn.Module,
@@ -42,8 +58,7 @@ def network_for(
 ) -> nn.Module:
     """What `score_maps` works on: split at the layer where that is possible, else hooked there.
 
-    This takes two or three passes of one image: call it once and keep what it returns when maps of many batches are
-    wanted.
+    This takes two or three passes of one image; a split is kept as long as the model lives and its modules stay the same.
 
     Args:
         model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given.
@@ -61,13 +76,41 @@ def network_for(
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         raise ValueError(f"the network is already {type(model).__name__} at layer '{_layer_of(model)}': give no layer")
     if layer is None and hasattr(model, "body"):
+        if example is not None:
+            _check_parts(model, example)
         return model
     name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
     reshape = _known_reshape(model, name, module) if reshape is None else reshape
+    key, state = (name, reshape), structure(model)
+    kept_state, kept = _kept.get(model, (None, {}))
+    if kept_state == state and key in kept:
+        return kept[key]
     try:
-        return split(model, module, reshape, example)
+        network = split(model, module, reshape, example)
     except CannotSplit as error:
-        return hooked(model, module, reshape, example, reason=str(error))
+        return hooked(model, module, reshape, example, reason=str(error))  # holds the model, so is not kept
+    _kept[model] = (state, {**(kept if kept_state == state else {}), key: network})
+    return network
+
+
+def _check_parts(model: nn.Module, example: Tensor) -> None:
+    """Once for each model that is not of this package: `body` and what follows must be what the model computes.
+
+    Raises:
+        ValueError: they are not; maps would be those of another network.
+    """
+    if isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec") or model in _checked:
+        return
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+        image = example[:1].detach().clone()
+        expected = model(image.clone())
+        found = rest_of(model)(model.body(image).clone())
+    if found.shape != expected.shape or not same_values(found, expected):
+        raise ValueError(
+            f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give what the model "
+            "computes: give layer=, the dotted name of the module whose output is the feature map"
+        )
+    _checked.add(model)
 
 
 def target_layer(model: nn.Module, example: Tensor | None = None) -> str:

@@ -20,6 +20,7 @@ context become options of `score_maps`.
 from __future__ import annotations
 
 import inspect
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -30,7 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from wsolkit.cams import fused
 from wsolkit.cams.hooked import HookedModel
+from wsolkit.cams.parts import in_precision, rest_of
 
 NEEDS = ("features", "gradient", "forward")
 
@@ -177,6 +180,7 @@ class Context:
         features: (B, C, h, w) feature map A, detached.
         chunk: largest number of images that one forward pass of a perturbation method may hold.
         eigen: whether the caller asked for the eigen projection (methods that return (B, h, w) may want to know).
+        gradient_seconds: by `clock`, what `gradients` took (0 until they are asked for). gradients_used: set when they are.
     """
 
     def __init__(
@@ -188,9 +192,10 @@ class Context:
         chunk: int,
         eigen: bool = False,
         precision: str = "float32",
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.model = model
-        self.body = in_precision(model.body, precision)
+        self.body = lambda images: fused.run(model.body, images, precision)
         self.rest = in_precision(rest_of(model, images), precision)
         self.precision = precision
         self.images = images
@@ -198,6 +203,9 @@ class Context:
         self.features = features
         self.chunk = chunk
         self.eigen = eigen
+        self.clock = clock
+        self.gradient_seconds = 0.0
+        self.gradients_used = False
 
     @cached_property
     def class_weights(self) -> Tensor:
@@ -216,10 +224,18 @@ class Context:
         with torch.no_grad():
             return self.rest(self.features.clone())
 
-    @cached_property
+    @property
     def gradients(self) -> Tensor:
-        """(B, C, h, w): G = d z_y / d A through pool and head."""
-        return self.differentiate()[1]
+        """(B, C, h, w): G = d z_y / d A through pool and head, computed once."""
+        self.gradients_used = True
+        return self._gradients
+
+    @cached_property
+    def _gradients(self) -> Tensor:
+        begin = self.clock()
+        gradients = self.differentiate()[1]
+        self.gradient_seconds = self.clock() - begin
+        return gradients
 
     def rest_for(self, image: Tensor) -> nn.Module:
         """The rest-network for rows that belong to the images `image` (indices into the batch)."""
@@ -227,8 +243,10 @@ class Context:
         return in_precision(rest_of(self.model, images), self.precision)
 
     def look(self, images: Tensor) -> Tensor:
-        """(n, 3, H, W) -> (n, K): the whole network."""
-        return in_precision(self.model, self.precision)(images)
+        """(n, 3, H, W) -> (n, K): the whole network, without a graph."""
+        if isinstance(self.model, HookedModel):
+            return in_precision(self.model, self.precision)(images)
+        return self.rest(self.body(images))
 
     def differentiate(
         self, target: Callable[[Tensor], Tensor] | None = None, create_graph: bool = False
@@ -281,39 +299,6 @@ class Context:
         """(n, K) -> (n,): the logit of the label of image `image[i]` (indices into the batch, default 0..B-1)."""
         labels = self.labels if image is None else self.labels[image]
         return logits.gather(1, labels[:, None])[:, 0]
-
-
-def rest_of(model: nn.Module, images: Tensor | None = None) -> nn.Module:
-    """The network from the feature map to the logits: `model.rest`, or pool and head one after the other.
-
-    Of a hooked model it is the rest for these images.
-    """
-    if isinstance(model, HookedModel):
-        if images is None:
-            raise ValueError("this network could not be split, so its methods need images, not only features")
-        return model.rest_for(images)
-    rest = getattr(model, "rest", None)
-    return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
-
-
-PRECISIONS = ("float32", "bf16")
-
-
-class _Bfloat16(nn.Module):
-    """A network under bfloat16 autocast: matrix products and convolutions in 16 bits, everything outside in float32."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            return self.network(x).float()
-
-
-def in_precision(network: nn.Module, precision: str) -> nn.Module:
-    """The network itself for "float32", or one that runs it under autocast for "bf16"."""
-    return network if precision == "float32" else _Bfloat16(network)
 
 
 def is_registered(name: str) -> bool:

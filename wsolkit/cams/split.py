@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -80,10 +80,10 @@ def split(
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images, logits = example_for(model, example)
         body, rest = _cut(model, name, module)
-        network = SplitModel(_Body(body, shape, name), _Rest(rest, shape), name, type(model).__name__).eval()
+        network = SplitModel(Body(body, shape, name), _Rest(rest, shape), name, type(model).__name__).eval()
         features = network.body(images)
         found = network.rest(features)
-        if found.shape != logits.shape or not _same(found, logits):
+        if found.shape != logits.shape or not same_values(found, logits):
             raise _cannot(
                 name,
                 model,
@@ -128,13 +128,16 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
         ) from None
 
 
-class _Body(nn.Module):
+class Body(nn.Module):
     def __init__(self, graph: nn.Module, reshape: Reshape | None, name: str) -> None:
         super().__init__()
         self.graph, self.reshape, self.name = graph, reshape, name
 
     def forward(self, images: Tensor) -> Tensor:
-        return feature_map_of(self.graph(images), self.reshape, self.name)
+        return self.shaped(self.graph(images))
+
+    def shaped(self, output: Tensor) -> Tensor:
+        return feature_map_of(output, self.reshape, self.name)
 
 
 class _Rest(nn.Module):
@@ -159,24 +162,33 @@ class _AroundLayer(fx.Tracer):
 
 
 def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
-    before = [(module, dict(vars(module))) for module in model.modules()]
     try:
         # an optional argument is what its default says: as a traced value, `is None` would be wrong
         parameters = list(inspect.signature(model.forward).parameters.values())[1:]
         fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
-        nodes = list(_AroundLayer(layer).trace(model, fixed or None).nodes)
-        calls = [n for n in nodes if n.op == "call_module" and model.get_submodule(n.target) is layer]
-        if len(calls) != 1:
-            raise _cannot(name, model, f"it runs {len(calls)} times in a forward pass: choose a layer that runs once")
-        at = nodes.index(calls[0])
-        return _graph_up_to(model, nodes, at), _graph_from(model, nodes, at, name)
+        with as_found(model):
+            nodes = list(_AroundLayer(layer).trace(model, fixed or None).nodes)
+            calls = [n for n in nodes if n.op == "call_module" and model.get_submodule(n.target) is layer]
+            if len(calls) != 1:
+                reason = f"it runs {len(calls)} times in a forward pass: choose a layer that runs once"
+                raise _cannot(name, model, reason)
+            at = nodes.index(calls[0])
+            return _graph_up_to(model, nodes, at), _graph_from(model, nodes, at, name)
     except CannotSplit:
         raise
     except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _cannot(name, model, f"the forward methods around it cannot be traced: {reason}") from error
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Attributes of all modules are afterwards what they were, exceptions included: tracing stores constants on the
+    model, and forward methods that keep something would keep traced values."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
     finally:
-        # tracing stores constants on the model, and forward methods that keep something would keep traced values
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
@@ -261,7 +273,21 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
     )
 
 
-def _same(found: Tensor, expected: Tensor) -> bool:
+def structure(model: nn.Module) -> Hashable:
+    """Changes when a module is replaced or a plain attribute of one is set; weights do not count."""
+    plain = (int, float, bool, str, tuple, type(None))
+    return tuple(
+        (
+            id(m),
+            id(vars(m).get("forward")),
+            *((k, v) for k, v in vars(m).items() if type(v) in plain and k != "training"),
+        )
+        for m in model.modules()
+    )
+
+
+def same_values(found: Tensor, expected: Tensor) -> bool:
+    """Equal up to 1e-4 of the largest value; NaN equals NaN."""
     tolerance = 1e-4 * expected.abs().nan_to_num().max().clamp(min=1e-6)
     return bool(torch.allclose(found, expected, rtol=0, atol=float(tolerance), equal_nan=True))
 
@@ -273,7 +299,7 @@ def _linear_head(rest: nn.Module, features: Tensor) -> nn.Linear | None:
         return None
     # any sign, so that a ReLU in between shows
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
-    return layers[0] if _same(layers[0](noise.mean(dim=(2, 3))), rest(noise)) else None
+    return layers[0] if same_values(layers[0](noise.mean(dim=(2, 3))), rest(noise)) else None
 
 
 def _said(value: object) -> str:
