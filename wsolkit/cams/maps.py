@@ -75,7 +75,7 @@ def score_maps(
 
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
-        if layer is not None or not hasattr(model, "body"):
+        if layer is not None or not hasattr(model, "body") or isinstance(model, torch.jit.ScriptModule):
             model = network_for(model, layer, reshape, images)
         entries = _check_methods(model, names, options, smoothings)
         labels = _check_labels(model, labels, len(images if images is not None else features))

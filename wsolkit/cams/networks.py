@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from wsolkit.cams.hooked import HookedModel, hooked
-from wsolkit.cams.split import CannotSplit, SplitModel, evaluation_mode, example_for, find_layer, split
+from wsolkit.cams.split import CannotSplit, SplitModel, evaluation_mode, example_for, find_layer, split, uncompiled
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
@@ -46,7 +46,8 @@ def network_for(
     wanted.
 
     Args:
-        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given.
+        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
+            torch.compile wraps it, the network inside is taken.
         layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
         reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need.
         example: images that the network accepts, of which the first is used; None: a random one.
@@ -60,6 +61,7 @@ def network_for(
     """
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         raise ValueError(f"the network is already {type(model).__name__} at layer '{_layer_of(model)}': give no layer")
+    model = uncompiled(model)
     if layer is None and hasattr(model, "body"):
         return model
     name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
@@ -76,6 +78,7 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     Raises:
         ValueError: another network; the message lists the last layers that give a feature map or tokens.
     """
+    model = uncompiled(model)
     for family, name in _TARGETS.items():
         if isinstance(model, family):
             return name if isinstance(name, str) else name(model)

@@ -68,6 +68,7 @@ def split(
             traced, a layer that runs several times, or logits that differ. `hooked` takes such networks.
         ValueError: no example at hand that the network accepts.
     """
+    model = uncompiled(model)
     name, module = find_layer(model, layer)
     shape = as_reshape(reshape)
     if shape is not None and shape.inverse is None:
@@ -100,23 +101,51 @@ def split(
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included."""
-    modes = [(module, module.training) for module in model.modules()]
+    # a frozen TorchScript network has no modes
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
-        model.eval()
+        if hasattr(model, "training"):
+            model.eval()
         yield
     finally:
         for module, training in modes:
             module.training = training
 
 
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network that torch.compile wraps, with which it shares its weights; any other network as it is.
+
+    Compiled code shows no values on their way, so the network itself is traced and hooked. TorchScript keeps no Python
+    code: CannotSplit.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise _scripted(type(model).__name__)
+    return getattr(model, "_orig_mod", model)
+
+
+def _scripted(name: str) -> CannotSplit:
+    return CannotSplit(
+        f"{name} is a TorchScript network (torch.jit), inside which no layer can be looked at: give the nn.Module that it "
+        "was made from, with the same weights (load_state_dict takes the state_dict of the script)"
+    )
+
+
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     """Dotted name and module of a layer given as either; CannotSplit with the nearest names if there is none."""
     modules = dict(model.named_modules())
-    name = layer if isinstance(layer, str) else next((n for n, m in modules.items() if m is layer), None)
+    name = (
+        layer.removeprefix("_orig_mod.")
+        if isinstance(layer, str)
+        else next((n for n, m in modules.items() if m is layer), None)
+    )
     if name is None:
         raise CannotSplit(f"the given layer {type(layer).__name__} is no part of {type(model).__name__}: give its name")
     if name == "":
         raise CannotSplit(f"layer '' is {type(model).__name__} itself: name a layer inside it")
+    parts = name.split(".")
+    for end in range(len(parts)):
+        if isinstance(modules.get(".".join(parts[:end])), torch.jit.ScriptModule):
+            raise _scripted(f"'{'.'.join(parts[:end])}', in which layer '{name}' lies,")
     try:
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
