@@ -241,9 +241,11 @@ def test_results_are_no_pictures_to_localise(tmp_path):
     (found,) = predict(Brightness(), Image.new("RGB", (30, 20)), geometry=wk.Geometry(32))
     (tmp_path / "out" / "x.jpg.png").write_bytes(draw(Image.new("RGB", (30, 20)), found, wk.Geometry(32)))
     assert names(find_images([tmp_path])) == ["out/y.jpg.png", "x.jpg"]
-    with pytest.raises(FileNotFoundError, match="1 pictures there are results"):
-        find_images([f"{tmp_path}/**/x*.png"])
-    assert names(find_images([tmp_path / "out" / "x.jpg.png"])) == ["x.jpg.png"], "by name"
+    mine = tmp_path / "out" / "x.jpg.png"
+    for sources in ([mine], [f"{tmp_path}/**/x*.png"]):
+        with pytest.raises(FileNotFoundError, match="all 1 files found are results"):
+            find_images(sources)
+        assert names(find_images([tmp_path / "x.jpg", *sources])) == ["x.jpg"], "as a shell names them for *"
 
 
 def too_deep(folder):

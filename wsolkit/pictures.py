@@ -31,9 +31,8 @@ class PictureFile:
 def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = None) -> list[PictureFile]:
     """The pictures of files, folders (searched recursively by suffix, hidden ones left out) and globs (`**` is any depth).
 
-    Overlays that `wsolkit predict` wrote are not taken from folders and globs. The order is that of `sources`, sorted
-    within each; a picture that is reached twice, also through a link, comes once. Folders below the sources that cannot be
-    listed are appended to `unreadable`, with the reason.
+    The order is that of `sources`, sorted within each; a picture that is reached twice, also through a link, comes once.
+    What `wsolkit predict` wrote is passed over. Folders that cannot be listed are appended to `unreadable`, with the reason.
     FileNotFoundError names every source that is not there, and every folder or glob without a picture.
     """
     problems: list[str] = []  # with the folders
@@ -44,26 +43,28 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         if path.is_file():
             base, paths = path.parent, [path]
         else:
-            base, paths = (
-                (path, _below(path, problems)) if path.is_dir() else (_fixed_part(path), _matches(path, problems))
-            )
-            everything = len(paths)
-            paths = [item for item in paths if not is_result(item)]
-            results += everything - len(paths)
+            folder = path.is_dir()
+            base, paths = (path, _below(path, problems)) if folder else (_fixed_part(path), _matches(path, problems))
         if not paths:
             empty.append(source)
-        bases += [os.path.abspath(base), *(os.path.dirname(os.path.abspath(item)) for item in paths)]
-        for item in paths:
+        pictures = [item for item in paths if not is_result(item)]  # a shell names results too, for *.png
+        results += len(paths) - len(pictures)
+        if pictures:
+            bases += [os.path.abspath(base), *(os.path.dirname(os.path.abspath(item)) for item in pictures)]
+        for item in pictures:
             found.setdefault(os.path.realpath(item), item)  # unlike Path.resolve, no error for a link to itself
     problems = list(dict.fromkeys(problems))
     if unreadable is not None:
         unreadable += problems
     if empty:
-        also = f"; {results} pictures there are results of wsolkit predict and do not count" if results else ""
-        also += f"; could not be searched: {listing(problems)}" if problems else ""
+        also = f"; could not be searched: {listing(problems)}" if problems else ""
         raise FileNotFoundError(
             f"no such file, or no picture in the folder or glob: {listing(empty)} "
             f"(folders and globs are searched for {', '.join(sorted(IMAGE_SUFFIXES))}{also})"
+        )
+    if not found and results:
+        raise FileNotFoundError(
+            f"all {results} files found are results of wsolkit predict: give the pictures themselves"
         )
     if not found:
         raise ValueError("no picture asked for: give files, folders or globs")
