@@ -357,6 +357,7 @@ def test_half_precision():
         ({"labels": torch.tensor([0, -1])}, "-1"),
         ({"labels": torch.tensor([0, 2])}, "labels reach 2"),
         ({"maps": np.zeros((1, 4, 4))}, "one for each of 2"),
+        ({"images": bright(2) * float("nan")}, "not finite"),
         ({"maps": np.zeros((4, 4))}, r"\(B, h, w\)"),
         ({"steps": 0}, "steps=0"),
         ({"chunk": True}, "chunk=True"),

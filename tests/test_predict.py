@@ -286,9 +286,10 @@ def test_one_error_for_everything_that_is_missing(tmp_path):
     touch(tmp_path, "x.jpg", "none/notes.txt")
     many = [tmp_path / f"gone{i}.jpg" for i in range(25)]
     with pytest.raises(FileNotFoundError) as error:
-        find_images([tmp_path / "x.jpg", tmp_path / "none", f"{tmp_path}/*.gif", *many])
+        find_images([tmp_path / "x.jpg", tmp_path / "none", f"{tmp_path}/*.gif", "", *many])
     words = str(error.value)
-    assert all(name in words for name in ("none", "*.gif", "gone0.jpg", "and 7 more")) and "gone24" not in words
+    assert "'' (an empty name)" in words
+    assert all(name in words for name in ("none", "*.gif", "gone0.jpg", "and 8 more")) and "gone24" not in words
     assert "x.jpg," not in words
 
 
@@ -772,7 +773,7 @@ def test_wrong_options_are_refused_before_anything_is_written(training, birds, t
     ):
         code, _, problem = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o", *options)
         assert code != 0 and words in problem and not (tmp_path / "o").exists(), options
-    for options in (("--threshold", 2), ("--percentile", 101), ("--batch-size", 0), ("--size", 2)):
+    for options in (("--threshold", 2), ("--percentile", 101), ("--batch-size", 0), ("--size", 2), ("--size", 99999)):
         assert invoke(birds, "--checkpoint", training, *options)[0] == 2
     assert "gone.jpg" in invoke(birds, tmp_path / "gone.jpg", "--checkpoint", training)[2]
 

@@ -22,7 +22,7 @@ BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); o
 @click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
 @click.option("--label", default="predicted", show_default=True, help="class of the map: predicted, a name or a number")
 @click.option("--classes", help="text file with one class name per line (default: those of the training)")
-@click.option("--size", type=click.IntRange(min=8), help="input side in pixels (default: as the training)")
+@click.option("--size", type=click.IntRange(8, 4096), help="input side in pixels (default: as the training)")
 @click.option(
     "--geometry", type=click.Choice(["resize", "crop"]), help="evaluation geometry (default: as the training)"
 )

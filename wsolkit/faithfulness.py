@@ -116,7 +116,7 @@ def faithfulness(
             network.
 
     Raises:
-        ValueError: wrong shapes, types or ranges.
+        ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
     images, labels, maps = _check_inputs(images, labels, maps)
     percentiles = _check_options(steps, baseline, percentiles, chunk)
@@ -198,7 +198,10 @@ def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor
     logits = model(pictures)
     if logits.ndim != 2 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(f"labels reach {int(labels.max())}, the model's output has shape {tuple(logits.shape)}")
-    return logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu()
+    shares = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu()
+    if not torch.isfinite(shares).all():
+        raise ValueError("the network's logits are not finite: its training has diverged, or the images hold NaN")
+    return shares
 
 
 def _check_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tensor, np.ndarray]:

@@ -40,13 +40,15 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
     bases, empty, results = [], [], 0
     for source in map(str, sources):
         path = Path(source).expanduser()
-        if path.is_file():
+        if not source:  # an unset variable of a shell, which Path would take for the current folder
+            base, paths = path, []
+        elif path.is_file():
             base, paths = path.parent, [path]
         else:
             folder = path.is_dir()
             base, paths = (path, _below(path, problems)) if folder else (_fixed_part(path), _matches(path, problems))
         if not paths:
-            empty.append(source)
+            empty.append(source or "'' (an empty name)")
         pictures = [item for item in paths if not is_result(item)]  # a shell names results too, for *.png
         results += len(paths) - len(pictures)
         if pictures:
