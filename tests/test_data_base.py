@@ -150,6 +150,10 @@ def test_load_dataset_refuses():
         ("CMYK", (0, 255, 255, 0), "jpg", (255, 0, 0)),
         ("I;16", 128 * 257, "png", (128, 128, 128)),
         ("I;16", 257, "tif", (1, 1, 1)),
+        ("I", 128 * 257, "tif", (128, 128, 128)),
+        ("I", 77, "tif", (77, 77, 77)),
+        ("F", 0.5, "tif", (127, 127, 127)),
+        ("F", 200.0, "tif", (200, 200, 200)),
     ],
 )
 def test_every_kind_of_image_becomes_rgb(tmp_path, mode, colour, suffix, expected):

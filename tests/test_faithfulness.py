@@ -286,6 +286,29 @@ def test_chunk_bounds_the_batch():
     assert model.largest == 5
 
 
+@pytest.mark.parametrize("fits", [1, 3])
+def test_a_full_device_makes_the_chunk_smaller(fits):
+    class Narrow(Net):
+        seen = 0
+
+        def forward(self, images):
+            if len(images) > fits:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            self.seen += len(images)
+            return super().forward(images)
+
+    narrow, images, maps = Narrow(), pictures(3), smooth_maps(3)
+    with pytest.warns(RuntimeWarning, match=rf"chunk=7 ran out of device memory and became {fits}"):
+        found = faithfulness(narrow, images, labels(3), maps, steps=4, percentiles=(30, 70), chunk=7)
+    expected = faithfulness(Net(), images, labels(3), maps, steps=4, percentiles=(30, 70), chunk=7)
+    assert narrow.seen == 3 * (5 + 5 + 4), "no picture is looked at twice"
+    for name in ("deletion", "insertion", "most_first", "least_first"):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
+    fits = 0
+    with pytest.raises(torch.OutOfMemoryError, match="even one image"):
+        faithfulness(narrow, images, labels(3), maps, steps=4, percentiles=(30,), chunk=7)
+
+
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
 def test_the_model_is_left_as_found(error):
     class Fails(Net):
@@ -334,6 +357,7 @@ def test_half_precision():
         ({"labels": torch.tensor([0, -1])}, "-1"),
         ({"labels": torch.tensor([0, 2])}, "labels reach 2"),
         ({"maps": np.zeros((1, 4, 4))}, "one for each of 2"),
+        ({"images": bright(2) * float("nan")}, "not finite"),
         ({"maps": np.zeros((4, 4))}, r"\(B, h, w\)"),
         ({"steps": 0}, "steps=0"),
         ({"chunk": True}, "chunk=True"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -108,6 +110,39 @@ def test_maps_belong_to_the_weights(run, passes):
     with torch.no_grad():
         run.model("gap").head.weight.neg_()
     assert np.allclose(run.maps(run.evaluate("cam")).maps, -first, atol=1e-6) and sum(passes) == 2 * before
+
+
+def test_a_report_waits_for_the_maps_it_wants_and_for_no_others(run):
+    """While score_cam looks at its first batch, another process could make cam; one that wants score_cam waits."""
+    model, test = run.model("gap"), run.dataset("test")
+    outcomes: dict[str, object] = {}
+
+    def localise(method):
+        outcomes[method] = MapStore(run.config, "gap")(model, test, method, indices=[0, 1])
+
+    started, may_go_on = threading.Event(), threading.Event()
+
+    def progress(batches):
+        started.set()
+        assert may_go_on.wait(60)
+        yield from batches
+
+    def slowly():
+        outcomes["first"] = MapStore(run.config, "gap")(model, test, "score_cam", indices=[0, 1], progress=progress)
+
+    threads = [threading.Thread(target=slowly), threading.Thread(target=localise, args=("score_cam",))]
+    threads[0].start()
+    assert started.wait(60)
+    threads[1].start()
+    localise("cam")
+    localise("grad_cam")
+    assert set(outcomes) == {"cam", "grad_cam"}, "made meanwhile"
+    may_go_on.set()
+    for thread in threads:
+        thread.join(60)
+    assert np.array_equal(outcomes["first"].maps, outcomes["score_cam"].maps)
+    assert outcomes["first"].seconds_per_image == outcomes["score_cam"].seconds_per_image, "read, not made again"
+    assert files(run) == ["cam", "grad_cam", "grad_cam_plusplus", "score_cam"]
 
 
 def test_approximations_are_labelled(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,11 +18,14 @@ from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
+from small_networks import NETWORKS
 from torch import nn
 
 import wsolkit as wk
+from wsolkit.cams.hooked import HookedModel
+from wsolkit.cams.networks import network_for
 from wsolkit.cli_predict import predict as command
-from wsolkit.data.base import read_image
+from wsolkit.data.base import normalise, read_image
 from wsolkit.files import read_json, write_json
 from wsolkit.pictures import batches, find_images, read_picture
 from wsolkit.prediction import default_threshold, load_trained, original_box, predict
@@ -233,21 +237,59 @@ def test_a_picture_comes_once(tmp_path, monkeypatch):
 
 
 def test_results_are_no_pictures_to_localise(tmp_path):
-    touch(tmp_path, "x.jpg", "out/x.jpg.png")
-    assert names(find_images([tmp_path], leave_out=tmp_path / "out")) == ["x.jpg"]
-    assert names(find_images([f"{tmp_path}/**/*.png", tmp_path / "x.jpg"][1:], leave_out=tmp_path / "out")) == ["x.jpg"]
-    with pytest.raises(FileNotFoundError, match="are results"):
-        find_images([f"{tmp_path}/**/*.png"], leave_out=tmp_path / "out")
-    assert names(find_images([tmp_path / "out" / "x.jpg.png"], leave_out=tmp_path / "out")) == ["x.jpg.png"], "by name"
+    touch(tmp_path, "x.jpg", "out/y.jpg.png")
+    (found,) = predict(Brightness(), Image.new("RGB", (30, 20)), geometry=wk.Geometry(32))
+    (tmp_path / "out" / "x.jpg.png").write_bytes(draw(Image.new("RGB", (30, 20)), found, wk.Geometry(32)))
+    assert names(find_images([tmp_path])) == ["out/y.jpg.png", "x.jpg"]
+    mine = tmp_path / "out" / "x.jpg.png"
+    for sources in ([mine], [f"{tmp_path}/**/x*.png"]):
+        with pytest.raises(FileNotFoundError, match="all 1 files found are results"):
+            find_images(sources)
+        assert names(find_images([tmp_path / "x.jpg", *sources])) == ["x.jpg"], "as a shell names them for *"
+
+
+def too_deep(folder):
+    """Folders in one another until the path is longer than the system takes: no one can list the last, not even root."""
+    place = os.open(folder, os.O_RDONLY)
+    for _ in range(17):
+        os.mkdir("d" * 250, dir_fd=place)
+        inner = os.open("d" * 250, os.O_RDONLY, dir_fd=place)
+        os.close(place)
+        place = inner
+    os.close(place)
+
+
+def test_folders_that_cannot_be_searched_are_named(tmp_path):
+    touch(tmp_path, "in/x.jpg", "none/deep/notes.txt")
+    too_deep(tmp_path / "in")
+    for source in (tmp_path / "in", f"{tmp_path}/in/**/*.jpg", f"{tmp_path}/i*"):
+        unreadable: list[str] = []
+        assert [file.path.name for file in find_images([source], unreadable)] == ["x.jpg"]
+        assert len(unreadable) == 1 and f"{tmp_path}/in/ddd" in unreadable[0] and "too long" in unreadable[0], source
+    too_deep(tmp_path / "none" / "deep")
+    with pytest.raises(FileNotFoundError, match=r"no picture .*none .*could not be searched: .*none/deep/d"):
+        find_images([tmp_path / "none"])
+
+
+def test_linked_folders_are_searched_once_and_links_to_themselves_are_tried(tmp_path):
+    touch(tmp_path, "in/x.jpg", "far/y.jpg")
+    (tmp_path / "in" / "more").symlink_to(tmp_path / "far")
+    (tmp_path / "in" / "again").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "loop.jpg").symlink_to("loop.jpg")
+    files = find_images([tmp_path / "in"])
+    assert names(files) == ["loop.jpg", "more/y.jpg", "x.jpg"]
+    failed: list[str] = []
+    assert list(batches(files, 4, 10**9, failed)) == [] and len(failed) == 3 and "loop.jpg" in failed[0]
 
 
 def test_one_error_for_everything_that_is_missing(tmp_path):
     touch(tmp_path, "x.jpg", "none/notes.txt")
     many = [tmp_path / f"gone{i}.jpg" for i in range(25)]
     with pytest.raises(FileNotFoundError) as error:
-        find_images([tmp_path / "x.jpg", tmp_path / "none", f"{tmp_path}/*.gif", *many])
+        find_images([tmp_path / "x.jpg", tmp_path / "none", f"{tmp_path}/*.gif", "", *many])
     words = str(error.value)
-    assert all(name in words for name in ("none", "*.gif", "gone0.jpg", "and 7 more")) and "gone24" not in words
+    assert "'' (an empty name)" in words
+    assert all(name in words for name in ("none", "*.gif", "gone0.jpg", "and 8 more")) and "gone24" not in words
     assert "x.jpg," not in words
 
 
@@ -390,6 +432,10 @@ def test_kinds_of_pictures_and_batches_agree(tmp_path):
     for size in (1, 2, 16):
         found = predict(Brightness(), same, geometry=wk.Geometry(32), batch_size=size)
         assert len({tuple(item.box) for item in found}) == 1 and len(found) == 5
+    for one in (str(tmp_path / "x.png"), tmp_path / "x.png", picture, np.asarray(picture)):
+        assert [item.box.tolist() for item in predict(Brightness(), one, geometry=wk.Geometry(32))] == [
+            found[0].box.tolist()
+        ]
     assert predict(Brightness(), []) == []
     for size in ((1, 300), (300, 1), (1, 1), (3, 2)):
         (found,) = predict(Brightness(), [Image.new("RGB", size, "white")], geometry=wk.Geometry(32))
@@ -409,6 +455,32 @@ def test_the_model_is_left_as_found():
     with pytest.raises(wk.MethodNotDefined):
         predict(model, [pattern(64, 64, (5, 5, 30, 30))], "cam", geometry=wk.Geometry(64))
     assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v2", "vit"])  # the first can be cut, the second is hooked
+def test_any_network(name):
+    net, picture = NETWORKS[name](), pattern(90, 60, (20, 10, 60, 40))
+    images = normalise(np.stack([np.asarray(picture.resize((64, 64), Image.Resampling.BILINEAR))]))
+    row = net(images).detach().softmax(1)[0]
+    label = int(row.argmax())
+    made = network_for(net)
+    assert isinstance(made, HookedModel) == (name == "vit")
+    layer = {"vit": "encoder.layers.encoder_layer_1", "mobilenet_v2": "features.14"}[name]
+    for model, options in ((net, {}), (made, {}), (net, {"layer": layer})):
+        (found,) = predict(model, picture, "grad_cam", geometry=wk.Geometry(64), **options)
+        assert found.label == label and found.probability == pytest.approx(float(row[label]), abs=1e-5)
+        expected = wk.score_maps(model, images, torch.tensor([label]), "grad_cam", **options)[0].numpy()
+        np.testing.assert_allclose(found.score_map, expected, atol=1e-5)
+    with pytest.raises(ValueError, match=r"2 class names for a network with 7"):
+        predict(made, picture, "grad_cam", geometry=wk.Geometry(64), classes=["a", "b"])
+
+
+def test_another_layer_of_a_network_with_a_body():
+    model = wk.build_model("resnet18", 3, weights="none", width=0.125)
+    (found,) = predict(
+        model, pattern(64, 64, (5, 5, 30, 30)), "grad_cam", geometry=wk.Geometry(64), layer="body.layer2"
+    )
+    assert found.score_map.shape == (8, 8)
 
 
 @pytest.mark.parametrize(
@@ -535,6 +607,14 @@ def test_the_threshold_chosen_on_validation_is_used(training, birds, tmp_path):
     assert default_threshold(trained, "cam", 100.0) == (0.2, "fixed"), "no report of this method"
     assert default_threshold(trained, "grad_cam", 90.0) == (0.35, "fixed"), "chosen for another percentile"
     assert default_threshold(trained, "grad_cam", 100.0, ("eigen",)) == (0.2, "fixed"), "chosen for other maps"
+    assert default_threshold(trained, "grad_cam", 100.0, view=wk.Geometry(48))[0] == threshold
+    for more, size in ((("--size", 64), 64), (("--geometry", "crop"), 48)):
+        code, output, _ = invoke(
+            birds, "--checkpoint", training, "--method", "grad_cam", "--out", tmp_path / "other", *more
+        )
+        numbers = read_json(tmp_path / "other" / "a" / "bird.png.json")
+        assert code == 0 and numbers["threshold"] == 0.2 and numbers["input"]["size"] == size
+        assert output.count("fixed (the one chosen on validation data is for 48 px, resize)") == 1
     code, output, _ = invoke(birds, "--checkpoint", training, "--method", "grad_cam", "--out", tmp_path / "o")
     numbers = read_json(tmp_path / "o" / "a" / "bird.png.json")
     assert (
@@ -553,6 +633,88 @@ def test_the_threshold_of_another_training_is_not_used(training, tmp_path):
     assert default_threshold(load_trained(record.parent), "grad_cam", 100.0)[1] != "fixed", (
         "the same training elsewhere"
     )
+
+
+def every_kind(folder):
+    """Pictures of odd kinds, by name with the size in which they are shown, and those that are none."""
+    folder.mkdir()
+    square = pattern(24, 12, (3, 3, 15, 8))
+    grey = np.asarray(square)[..., 0]
+    frames = [square, Image.new("RGB", square.size, "blue")]
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 8
+    square.convert("L").save(folder / "grey.png")
+    square.convert("LA").save(folder / "la.png")
+    square.convert("1").save(folder / "bit.png")
+    square.quantize().save(folder / "palette.png", transparency=0)
+    square.convert("CMYK").save(folder / "cmyk.jpg")
+    square.save(folder / "turned.jpg", exif=turned)
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "sixteen.png")
+    Image.fromarray(grey.astype(np.int32) * 257).save(folder / "int.tif")
+    Image.fromarray(grey.astype(np.float32) / 255).save(folder / "float.tif")
+    Image.fromarray(grey.astype(np.float32) * 1e9).save(folder / "large.tif")
+    (folder / "wide.pgm").write_bytes(b"P5 24 12 65535 " + (grey.astype(">u2") * 257).tobytes())
+    (folder / "folder.jpg").mkdir()
+    square.save(folder / "folder.jpg" / "inside.png")
+    good = {path.relative_to(folder).as_posix() for path in folder.rglob("*.*") if path.is_file()}
+    pattern(200, 100, (20, 20, 90, 80)).save(folder / "whole.jpg")
+    content = (folder / "whole.jpg").read_bytes()
+    (folder / "whole.jpg").unlink()
+    (folder / "truncated.jpg").write_bytes(content[: len(content) * 3 // 4])
+    (folder / "empty.jpg").write_bytes(b"")
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "gone.jpg").symlink_to("nowhere.jpg")
+    return good, {"truncated.jpg", "empty.jpg", "text.jpg", "gone.jpg"}
+
+
+def test_pictures_of_every_kind_through_the_command(training, tmp_path):
+    good, bad = every_kind(tmp_path / "in")
+    code, output, _ = invoke(tmp_path / "in", "--checkpoint", training, "--out", tmp_path / "out")
+    assert code == 1 and f"written: {len(good)} of {len(good) + len(bad)}" in output
+    assert all(name in output.split("4 failed")[1] for name in bad)
+    written = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.*")}
+    assert {name for name in written if "." in Path(name).name and (tmp_path / "out" / name).is_file()} == {
+        f"{name}.{kind}" for name in good for kind in ("png", "json")
+    }
+    sizes = {name: (12, 24) if name == "turned.jpg" else (24, 12) for name in good}
+    greys = {}
+    for name, size in sizes.items():
+        numbers = read_json(tmp_path / "out" / f"{name}.json")
+        assert (numbers["width"], numbers["height"]) == size, name
+        greys[name] = np.asarray(read_picture(tmp_path / "in" / name).convert("L")).astype(int)
+    flat = {name: grey for name, grey in greys.items() if name not in ("turned.jpg", "palette.png")}
+    for name, grey in flat.items():
+        assert grey[5, 5] > 245 and grey[0, 20] < 10, name
+        if name not in ("palette.png", "la.png"):
+            trained_on = np.asarray(read_image(tmp_path / "in" / name).convert("L")).astype(int)
+            assert np.abs(trained_on - grey).max() <= 1, "as in training"
+
+
+def test_folders_that_cannot_be_searched_make_the_exit_code(training, birds, tmp_path):
+    too_deep(birds)
+    code, output, _ = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o")
+    assert code == 1 and "written: 3 of 3" in output and "1 folders not searched" in output and "ddd" in output
+
+
+def test_pictures_of_the_same_name_keep_their_own_results(training, tmp_path):
+    for folder, colour in (("one", "white"), ("two", "black")):
+        (tmp_path / folder).mkdir()
+        for suffix in ("png", "jpg"):
+            Image.new("RGB", (20, 10), colour).save(tmp_path / folder / f"bird.{suffix}")
+    out = tmp_path / "out"
+    code, output, _ = invoke(tmp_path / "one", tmp_path / "two", "--checkpoint", training, "--out", out)
+    assert code == 0 and "written: 4 of 4" in output
+    images = {read_json(path)["image"] for path in out.rglob("*.json")}
+    assert images == {str(tmp_path / folder / f"bird.{kind}") for folder in ("one", "two") for kind in ("png", "jpg")}
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(training, birds, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    for out in (tmp_path / "file", tmp_path / "file" / "deeper", "/proc/results"):
+        code, _, problem = invoke(birds, "--checkpoint", training, "--out", out)
+        assert code != 0 and "no results can be written" in problem and str(out) in problem
+    assert "photos/*.gif" in invoke(f"{birds}/*.gif", "--checkpoint", training)[2], "a glob without a match"
 
 
 def test_unreadable_pictures_are_named_after_the_others_are_done(training, birds, tmp_path):
@@ -611,7 +773,7 @@ def test_wrong_options_are_refused_before_anything_is_written(training, birds, t
     ):
         code, _, problem = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o", *options)
         assert code != 0 and words in problem and not (tmp_path / "o").exists(), options
-    for options in (("--threshold", 2), ("--percentile", 101), ("--batch-size", 0), ("--size", 2)):
+    for options in (("--threshold", 2), ("--percentile", 101), ("--batch-size", 0), ("--size", 2), ("--size", 99999)):
         assert invoke(birds, "--checkpoint", training, *options)[0] == 2
     assert "gone.jpg" in invoke(birds, tmp_path / "gone.jpg", "--checkpoint", training)[2]
 
@@ -621,12 +783,23 @@ def test_no_original_is_overwritten(training, birds):
     (birds / "a" / "bird").write_bytes(picture.read_bytes())  # a picture without a suffix, named on the command line
     code, _, problem = invoke(birds / "a" / "bird", picture, "--checkpoint", training, "--out", birds / "a")
     assert code != 0 and "would overwrite" in problem
-    code, _, problem = invoke(birds, "--checkpoint", training, "--out", birds)
-    assert code != 0 and "are results" in problem, "a folder is not its own results"
-    assert invoke(birds, "--checkpoint", training, "--out", birds / "found")[0] == 0
-    assert "3 of 3" in invoke(birds, "--checkpoint", training, "--out", birds / "found")[1], (
-        "again: results do not count"
-    )
+    (birds / "a" / "bird").unlink()
+    for foreign in ("bird.png.json", "bird.png.png"):
+        (birds / "a" / foreign).write_text('{"shapes": []}')
+        code, _, problem = invoke(birds, "--checkpoint", training, "--out", birds)
+        assert code != 0 and "would overwrite" in problem and foreign in problem, "not even one that nobody asked for"
+        (birds / "a" / foreign).unlink()
+
+
+def test_the_results_may_lie_among_the_pictures(training, birds, monkeypatch):
+    before = sorted(birds.rglob("*.*"))
+    for out in (birds / "found", ".", birds / "b", birds / "found"):
+        monkeypatch.chdir(birds)
+        code, output, problem = invoke(".", "--checkpoint", training, "--out", out)
+        assert code == 0 and "written: 3 of 3" in output, (out, output, problem)
+    assert sorted(path for path in birds.rglob("*.*") if path in before) == before
+    stems = ("a/bird.png", "b/deep/BIRD2.PNG", "b/deep/bird.png")
+    assert all((birds / out / f"{stem}.json").is_file() for out in ("found", ".", "b") for stem in stems)
 
 
 def test_the_command_is_part_of_the_program(training, birds, tmp_path):

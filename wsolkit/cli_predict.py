@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 import click
@@ -21,7 +22,7 @@ BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); o
 @click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
 @click.option("--label", default="predicted", show_default=True, help="class of the map: predicted, a name or a number")
 @click.option("--classes", help="text file with one class name per line (default: those of the training)")
-@click.option("--size", type=click.IntRange(min=8), help="input side in pixels (default: as the training)")
+@click.option("--size", type=click.IntRange(8, 4096), help="input side in pixels (default: as the training)")
 @click.option(
     "--geometry", type=click.Choice(["resize", "crop"]), help="evaluation geometry (default: as the training)"
 )
@@ -33,7 +34,8 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
 
     For each picture <out>/<name>.png shows the score map of the predicted class and its box, and <out>/<name>.json has
     class, probability and box. The box is in pixels of the upright picture (turned as its EXIF says), corners inclusive.
-    Exit code 1 when pictures could not be read; the others are done.
+    Earlier results in the folders are passed over, so <out> may be one of them. Exit code 1 when pictures or folders
+    could not be read; the others are done.
     """
     from tqdm import tqdm
 
@@ -46,11 +48,9 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
         if out
         else Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")) / "predictions"
     )
-    files = find_images(images, leave_out=folder)
-    originals = {file.path.resolve() for file in files}
-    results = [(folder / file.name).with_name(file.name.name + ".png") for file in files]
-    if overwritten := [str(path) for path in results if path.resolve() in originals]:
-        raise ValueError(f"the results would overwrite {listing(overwritten)}; choose another --out")
+    unsearched: list[str] = []
+    files = find_images(images, unsearched)
+    _check_out(folder, [file.name for file in files])
 
     from .data.base import Geometry
     from .prediction import default_percentile, default_threshold, load_trained
@@ -69,7 +69,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     percentile = default_percentile(method) if percentile is None else percentile
     source = "given"  # of the threshold
     if threshold is None:
-        threshold, source = default_threshold(trained, method, percentile, smoothings)
+        threshold, source = default_threshold(trained, method, percentile, smoothings, view)
     about = {
         "score_map": {"method": method, "smooth": list(smoothings)}, "threshold": threshold, "threshold_source": source,
         "percentile": percentile, "protocol": "wsolevaluation", "input": {"size": view.size, "geometry": view.kind},
@@ -92,9 +92,28 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
                 failed.append(f"{one[0].path}: could not be written ({error})")
     click.echo(f"box: above {rule}, {source}")
     click.echo(f"written: {len(files) - len(failed)} of {len(files)} pictures to {folder}")
-    if failed:
-        click.echo(f"error: {len(failed)} failed:\n{listing(failed, chr(10))}", err=True)
+    for what, problems in (("failed", failed), ("folders not searched", unsearched)):
+        if problems:
+            click.echo(f"error: {len(problems)} {what}:\n{listing(problems, chr(10))}", err=True)
+    if failed or unsearched:
         sys.exit(1)
+
+
+def _check_out(folder: Path, names: list[Path]) -> None:
+    """Refuse, before the network runs, a folder that cannot be written and results in the place of someone's files."""
+    from .files import listing
+    from .pictures import is_result
+
+    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=there):  # unlike a look at permissions, true for every file system
+            pass
+    except OSError as error:
+        reason = f"nothing can be written to {there}, {error.strerror}"
+        raise ValueError(f"no results can be written to {folder} ({reason}); choose another --out") from None
+    places = [(folder / name).with_name(name.name + suffix) for name in names for suffix in (".png", ".json")]
+    if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
+        raise ValueError(f"the results would overwrite {listing(foreign)}; choose another --out")
 
 
 def _names(path: str, count: int) -> list[str]:

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from . import cams
+from .cams.modules import evaluation_mode
 from .cams.networks import network_for
 from .cams.parts import rest_of
 from .cams.smoothing import parse_smooth
-from .cams.split import evaluation_mode
 from .data.base import WSOLDataset
 from .files import atomic_save_npz
 from .protocols import PAS_PERCENTILE, protocol_named

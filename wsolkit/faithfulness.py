@@ -24,7 +24,8 @@ from torchvision.transforms.functional import gaussian_blur
 
 from . import cams
 from .bootstrap import mean_interval
-from .cams.split import evaluation_mode
+from .cams.chunks import in_chunks
+from .cams.modules import evaluation_mode
 from .data.base import WSOLDataset, normalise
 from .evaluation import ScoreMaps, localise
 from .files import listing
@@ -110,11 +111,12 @@ def faithfulness(
         baseline: what replaces pixels: "blur" (Gaussian of 10/224 of the side), "mean" (ImageNet's mean colour) or
             "black"; one for both curves, or a pair for deletion and insertion.
         percentiles: in (0, 100): ROAD keeps this share of the pixels and removes the others.
-        chunk: pictures in one forward pass; bounds the memory. On the processor a 224-pixel image takes ROAD about 0.5 s
-            per percentile, a 64-pixel image 0.04 s: the sparse systems, not the network.
+        chunk: pictures in one forward pass; bounds the memory, and is halved where a device's runs out. On the processor a
+            224-pixel image takes ROAD about 0.5 s per percentile, a 64-pixel image 0.04 s: the sparse systems, not the
+            network.
 
     Raises:
-        ValueError: wrong shapes, types or ranges.
+        ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
     images, labels, maps = _check_inputs(images, labels, maps)
     percentiles = _check_options(steps, baseline, percentiles, chunk)
@@ -126,20 +128,28 @@ def faithfulness(
     with evaluation_mode(model), torch.inference_mode():
         place = torch.from_numpy(orders).to(images.device)[:, None]
         limits = torch.from_numpy(replaced).to(images.device)[:, None, None, None]
-        curves = []
+        pairs, curves = torch.arange(count * (steps + 1), device=images.device), []
         for before, after in ((images, fillings[0]), (fillings[1], images)):
-            rows = []
-            for pairs in torch.arange(count * (steps + 1), device=images.device).split(chunk):
+
+            def replaced_pixels(pairs: Tensor, before: Tensor = before, after: Tensor = after) -> Tensor:
                 i, k = pairs // (steps + 1), pairs % (steps + 1)
-                pictures = torch.where(place[i] < limits[k], after[i], before[i])
-                rows.append(_probabilities(model, pictures, labels[i]))
-            curves.append(np.concatenate(rows).reshape(count, steps + 1))
-        rows, wanted = [], labels.repeat_interleave(2 * len(percentiles))
-        pictures = _imputed(images, orders, percentiles, seed)
-        for own in wanted.split(chunk):
-            batch = torch.stack([next(pictures) for _ in own]).to(images)
-            rows.append(_probabilities(model, batch, own))
-        least, most = np.concatenate(rows).reshape(count, 2, len(percentiles)).transpose(1, 0, 2)
+                return _probabilities(model, torch.where(place[i] < limits[k], after[i], before[i]), labels[i])
+
+            curves.append(in_chunks(replaced_pixels, chunk, pairs).reshape(count, steps + 1).numpy())
+        imputed, waiting = _imputed(images, orders, percentiles, seed), {}
+
+        def removed_pixels(numbers: Tensor, labels: Tensor) -> Tensor:
+            for number in [number for number in waiting if number < numbers[0]]:
+                del waiting[number]
+            for number in numbers.tolist():  # a chunk that did not fit is asked for again, in smaller pieces
+                if number not in waiting:
+                    waiting[number] = next(imputed)
+            pictures = torch.stack([waiting[number] for number in numbers.tolist()])
+            return _probabilities(model, pictures.to(images), labels)
+
+        wanted = labels.repeat_interleave(2 * len(percentiles))
+        rows = in_chunks(removed_pixels, chunk, torch.arange(len(wanted)), wanted)
+        least, most = rows.reshape(count, 2, len(percentiles)).numpy().transpose(1, 0, 2)
     return Faithfulness(replaced / (height * width), *curves, 1 - np.array(percentiles) / 100, most, least)
 
 
@@ -183,11 +193,15 @@ def _imputed(images: Tensor, orders: np.ndarray, percentiles: tuple[float, ...],
         yield from pictures
 
 
-def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> np.ndarray:
+def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
+    """(n,) float64, on the processor."""
     logits = model(pictures)
     if logits.ndim != 2 or int(labels.max()) >= logits.shape[1]:
         raise ValueError(f"labels reach {int(labels.max())}, the model's output has shape {tuple(logits.shape)}")
-    return logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu().numpy()
+    shares = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu()
+    if not torch.isfinite(shares).all():
+        raise ValueError("the network's logits are not finite: its training has diverged, or the images hold NaN")
+    return shares
 
 
 def _check_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tensor, np.ndarray]:

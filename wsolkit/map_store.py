@@ -25,8 +25,9 @@ class MapStore:
     """`localise` with a memory, for `evaluate(..., localiser=store)`.
 
     Maps lie beside the training that they come from, one file per method, split and settings. Where the plain maps of a
-    method are missing, those of all methods of the study that need only the feature map of this network are made with
-    them: the pass of the body, which is nearly all of the cost, is the same. Two processes do not make the same maps.
+    method are missing that needs only the feature map (and its gradient), those of all such methods of the study are made
+    with them: the pass of the body, which is nearly all of the cost, is the same. Two processes do not make the same maps: the
+    second waits for the first, but only where it wants the maps that are being made.
     """
 
     def __init__(self, config: RunConfig, pooling: str) -> None:
@@ -48,18 +49,21 @@ class MapStore:
         settings = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
         settings["weights"] = _weights(model)
         settings["indices"] = None if indices is None else np.asarray(indices).tolist()
-        companions = [] if settings["smooth"] or options else self._companions(model)
-        names = [method, *(name for name in companions if name != method)]
+        cheap = not settings["smooth"] and not options and cams.resolve(method).needs != "forward"
+        if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
+            return found
         self.folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(self.folder) + ".lock"):
-            found = self._load(method, settings)
-            if found is None:
-                missing = [name for name in names if name == method or not self._path(name, settings).exists()]
-                made = localise(model, dataset, missing, smooth, indices, **running, **options)
-                for name, maps in made.items():
-                    maps.save(self._path(name, settings))
-                found = made[method]
-        return found
+        # one lock for what is made together, one for each of the others, which take long
+        with FileLock(self._path("together" if cheap else method, settings).with_suffix(".lock")):
+            if (found := self._load(method, settings)) is not None:
+                return found
+            companions = self._companions(model) if cheap else []
+            missing = [name for name in companions if not self._path(name, settings).exists()]
+            names = list(dict.fromkeys([method, *missing]))
+            made = localise(model, dataset, names, smooth, indices, **running, **options)
+            for name, maps in made.items():
+                maps.save(self._path(name, settings))
+        return made[method]
 
     def _companions(self, model: WSOLModel) -> list[str]:
         """Methods whose first report looks at this training, and whose maps cost next to nothing beside its features."""

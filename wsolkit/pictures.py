@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from .bit_depth import eight_bits
 from .files import listing
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
 IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
+RESULT_MARK = "wsolkit predict"  # near the beginning of every overlay and JSON that the command writes
 
 
 @dataclass(frozen=True)
@@ -27,37 +28,45 @@ class PictureFile:
     name: Path
 
 
-def find_images(sources: Sequence[str | Path], leave_out: str | Path | None = None) -> list[PictureFile]:
+def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = None) -> list[PictureFile]:
     """The pictures of files, folders (searched recursively by suffix, hidden ones left out) and globs (`**` is any depth).
 
-    leave_out: a folder whose pictures are not taken from folders and globs, such as that of earlier results.
-
     The order is that of `sources`, sorted within each; a picture that is reached twice, also through a link, comes once.
+    What `wsolkit predict` wrote is passed over. Folders that cannot be listed are appended to `unreadable`, with the reason.
     FileNotFoundError names every source that is not there, and every folder or glob without a picture.
     """
-    outside = None if leave_out is None else Path(leave_out).resolve()
-    found: dict[Path, Path] = {}
-    bases, empty = [], []
+    problems: list[str] = []  # with the folders
+    found: dict[str, Path] = {}
+    bases, empty, results = [], [], 0
     for source in map(str, sources):
         path = Path(source).expanduser()
-        if path.is_file():
+        if not source:  # an unset variable of a shell, which Path would take for the current folder
+            base, paths = path, []
+        elif path.is_file():
             base, paths = path.parent, [path]
-        elif path.is_dir():
-            base, paths = path, _below(path)
         else:
-            base, paths = _fixed_part(path), _matches(path)
-        if not path.is_file():
-            paths = [item for item in paths if outside is None or outside not in item.resolve().parents]
+            folder = path.is_dir()
+            base, paths = (path, _below(path, problems)) if folder else (_fixed_part(path), _matches(path, problems))
         if not paths:
-            empty.append(source)
-        bases += [os.path.abspath(base), *(os.path.dirname(os.path.abspath(item)) for item in paths)]
-        for item in paths:
-            found.setdefault(item.resolve(), item)
+            empty.append(source or "'' (an empty name)")
+        pictures = [item for item in paths if not is_result(item)]  # a shell names results too, for *.png
+        results += len(paths) - len(pictures)
+        if pictures:
+            bases += [os.path.abspath(base), *(os.path.dirname(os.path.abspath(item)) for item in pictures)]
+        for item in pictures:
+            found.setdefault(os.path.realpath(item), item)  # unlike Path.resolve, no error for a link to itself
+    problems = list(dict.fromkeys(problems))
+    if unreadable is not None:
+        unreadable += problems
     if empty:
-        also = "" if outside is None else f"; pictures below {leave_out} are results and do not count"
+        also = f"; could not be searched: {listing(problems)}" if problems else ""
         raise FileNotFoundError(
             f"no such file, or no picture in the folder or glob: {listing(empty)} "
             f"(folders and globs are searched for {', '.join(sorted(IMAGE_SUFFIXES))}{also})"
+        )
+    if not found and results:
+        raise FileNotFoundError(
+            f"all {results} files found are results of wsolkit predict: give the pictures themselves"
         )
     if not found:
         raise ValueError("no picture asked for: give files, folders or globs")
@@ -65,18 +74,40 @@ def find_images(sources: Sequence[str | Path], leave_out: str | Path | None = No
     return [PictureFile(path, Path(os.path.relpath(os.path.abspath(path), common))) for path in found.values()]
 
 
-def _below(folder: Path) -> list[Path]:
-    paths = []
-    for where, folders, names in os.walk(folder):
+def is_result(path: Path) -> bool:
+    """Whether the file says that `wsolkit predict` wrote it; only what is called .png or .json is looked into."""
+    try:
+        if path.suffix not in (".png", ".json") or not path.is_file():
+            return False
+        with open(path, "rb") as file:
+            return RESULT_MARK.encode() in file.read(512)
+    except OSError:  # unreadable: whoever reads it next says so
+        return False
+
+
+def _below(folder: Path, problems: list[str]) -> list[Path]:
+    """Pictures in a folder and all folders in it, linked ones too, each once."""
+    paths, seen = [], set()
+
+    def note(error: OSError) -> None:
+        problems.append(f"{error.filename}: the folder cannot be searched ({error.strerror})")
+
+    for where, folders, names in os.walk(folder, onerror=note, followlinks=True):
+        if (real := os.path.realpath(where)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths += [Path(where, name) for name in names if not name.startswith(".")]
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_fifo())
 
 
-def _matches(pattern: Path) -> list[Path]:
+def _matches(pattern: Path, problems: list[str]) -> list[Path]:
     matches = [Path(os.path.normpath(match)) for match in sorted(glob.glob(str(pattern), recursive=True))]
     files = [path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
-    return files + [path for folder in matches if folder.is_dir() for path in _below(folder)]
+    if "**" in pattern.parts:  # glob passes over folders that it cannot list, without a word
+        _below(_fixed_part(pattern), problems)
+    return files + [path for folder in matches if folder.is_dir() for path in _below(folder, problems)]
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -89,8 +120,7 @@ def _fixed_part(pattern: Path) -> Path:
 def read_picture(path: str | Path) -> Image.Image:
     """The picture as a viewer shows it: RGB, turned as its EXIF orientation says, transparency on white, first frame.
 
-    16-bit values keep their upper byte, as in training; floating-point pictures, which have no fixed range, are stretched
-    to theirs. ValueError (FileNotFoundError) names a file that cannot be decoded, or whose pixels are more than Pillow
+    Values of more than eight bits are scaled as in training (`eight_bits`). ValueError (FileNotFoundError) names a file that cannot be decoded, or whose pixels are more than Pillow
     decodes (`PIL.Image.MAX_IMAGE_PIXELS` times 2, 179 million).
     """
     path = Path(path)
@@ -100,7 +130,7 @@ def read_picture(path: str | Path) -> Image.Image:
             warnings.simplefilter("ignore")
             with Image.open(path) as image:
                 image.load()
-                return _rgb(_upright(image))
+                return _rgb(eight_bits(_upright(image), image.format))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except Image.DecompressionBombError:
@@ -118,14 +148,6 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    elif image.mode == "I":  # 16-bit PNGs in older versions of Pillow
-        image = Image.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        values = np.nan_to_num(np.asarray(image, np.float64))
-        span = values.max() - values.min()
-        image = Image.fromarray(((values - values.min()) * (255 / span if span > 0 else 0)).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

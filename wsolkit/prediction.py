@@ -14,9 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch import nn
 
 from . import cams
 from .boxes import extract_box
+from .cams.modules import evaluation_mode
+from .cams.networks import network_for
 from .cams.parts import rest_of
 from .data.base import Geometry, normalise
 from .files import read_json
@@ -68,8 +71,8 @@ class Prediction:
 
 
 def predict(
-    model: WSOLModel,
-    images: Sequence[str | Path | Image.Image | np.ndarray],
+    model: nn.Module,
+    images: str | Path | Image.Image | np.ndarray | Sequence[str | Path | Image.Image | np.ndarray],
     method: str = "cam",
     *,
     geometry: Geometry | None = None,
@@ -87,8 +90,8 @@ def predict(
     >>> found = predict(trained.model, ["bird.jpg"], "grad_cam++", **trained.view)                 # doctest: +SKIP
 
     Args:
-        model: body, pool and head; left as it was found. Runs where its parameters are.
-        images: files, RGB pictures (other modes are converted), or (H, W, 3) uint8 arrays.
+        model: any network that `score_maps` takes; left as it was found. Runs where its parameters are.
+        images: files, RGB pictures (other modes are converted), or (H, W, 3) uint8 arrays; one alone is a list of one.
         geometry: how pictures reach the network, as in its training; None is 224 pixels, resized.
         classes: names of the K classes; without them a class is called by its number.
         label: the class whose map and box are wanted; None is the predicted one of each picture.
@@ -110,16 +113,16 @@ def predict(
             raise ValueError(f"{name} must lie in [0, {high}], but is {value}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
-    if classes is not None and len(classes) != model.num_classes:
-        raise ValueError(f"{len(classes)} class names for a network with {model.num_classes} classes")
-    if label is not None and not 0 <= label < model.num_classes:
-        raise ValueError(f"label {label} is outside 0..{model.num_classes - 1}")
-
+    single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+    images = [images] if single else images
+    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
     predictions: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         views, sizes = zip(*(_view(image, geometry) for image in images[start : start + batch_size]), strict=True)
         batch = normalise(np.stack(views)).to(next(model.parameters()).device)
-        shares, maps, labels = _localise(model, batch, method, label, smooth, options)
+        if start == 0:  # cut once, not for every batch
+            model = network_for(model, layer, reshape, batch[:1])
+        shares, maps, labels = _localise(model, batch, method, classes, label, smooth, options)
         for row, score_map, own, size in zip(shares, maps, labels, sizes, strict=True):
             order = np.argsort(-row, kind="stable")[:5]
             shown, *top5 = (
@@ -141,19 +144,21 @@ def predict(
     return predictions
 
 
-def _localise(model, images, method, label, smooth, options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _check_classes(count: int, classes: Sequence[str] | None, label: int | None) -> None:
+    if classes is not None and len(classes) != count:
+        raise ValueError(f"{len(classes)} class names for a network with {count} classes")
+    if label is not None and not 0 <= label < count:
+        raise ValueError(f"label {label} is outside 0..{count - 1}")
+
+
+def _localise(model, images, method, classes, label, smooth, options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities (B, K) float64, maps (B, h, w) float32 and the labels (B,) whose maps they are."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()  # dropout between feature map and logits
-        features = cams.feature_map(model, images)
-        with torch.inference_mode():
-            logits = rest_of(model)(features.clone()).cpu().double()  # a copy: the rest may begin in place
-    finally:
-        for module, training in modes:
-            module.training = training
+    features = cams.feature_map(model, images, options.get("precision", "float32"))
+    with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
+        logits = rest_of(model, images)(features.clone()).cpu().double()  # a copy: the rest may begin in place
     if not torch.isfinite(logits).all():
         raise ValueError("the network's logits are not finite: its training has diverged, train again")
+    _check_classes(logits.shape[1], classes, label)
     shares = logits.softmax(1).numpy()
     labels = shares.argmax(1) if label is None else np.full(len(shares), label)
     maps = cams.score_maps(model, images, torch.from_numpy(labels), method, smooth, features=features, **options)
@@ -250,12 +255,13 @@ def default_percentile(method: str) -> float:
 
 
 def default_threshold(
-    trained: Trained, method: str, percentile: float, smooth: Sequence[str] = ()
+    trained: Trained, method: str, percentile: float, smooth: Sequence[str] = (), view: Geometry | None = None
 ) -> tuple[float, str]:
     """The threshold that suits, and where it comes from.
 
     It is the one that the report of this method chose on validation data, where a metrics.json of the same training lies
-    beside the training's folder and maps are thresholded as there; else the published fixed one.
+    beside the training's folder, and maps are made and thresholded as there; else the published fixed one.
+    view: how pictures reach the network, None is as in the training.
     """
     fixed = fixed_threshold(percentile), "fixed"
     path = trained.path.parent.parent / method_slug(cams.resolve(method).name) / "metrics.json"
@@ -268,6 +274,9 @@ def default_threshold(
     chosen = result.get("operating_point") == "validation" and result.get("threshold") is not None
     if not (same and chosen and result.get("percentile") == percentile):
         return fixed
+    if view not in (None, trained.geometry):
+        known = trained.geometry
+        return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
     return float(result["threshold"]), f"chosen on {result.get('n_val')} validation images ({path})"
 
 

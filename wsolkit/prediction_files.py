@@ -14,7 +14,7 @@ from PIL import Image
 from .data.base import Geometry
 from .figures import draw_boxes, overlay, style
 from .files import atomic_write_bytes, write_json
-from .pictures import PictureFile
+from .pictures import RESULT_MARK, PictureFile
 from .prediction import Prediction
 
 LONGEST, SHORTEST = (
@@ -56,7 +56,9 @@ def draw(picture: Image.Image, found: Prediction, geometry: Geometry, note: str 
             y = (foot - 4 - LINE * (number + 0.5)) / (height + foot)
             figure.text(8 / canvas, y, text, fontsize=size, color=colour, va="center")
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, pil_kwargs={"compress_level": 4})
+        figure.savefig(
+            buffer, format="png", dpi=DPI, metadata={"Software": RESULT_MARK}, pil_kwargs={"compress_level": 4}
+        )
     return buffer.getvalue()
 
 
@@ -86,7 +88,7 @@ def _lines(found: Prediction, note: str, width: int) -> list[tuple[str, float, s
 def record(image: str | Path, found: Prediction, about: dict[str, Any]) -> dict[str, Any]:
     """The JSON of one picture: what was found, then `about`, which is the same for all pictures of a call."""
     return {
-        "image": str(image), "width": found.size[0], "height": found.size[1],
+        "written_by": RESULT_MARK, "image": str(image), "width": found.size[0], "height": found.size[1],
         "class": found.name, "label": found.label, "probability": found.probability,
         "class_of_map": "predicted" if found.predicted else "given",
         "top5": [{"class": name, "label": label, "probability": share} for name, label, share in found.top5],

@@ -13,6 +13,7 @@ from .files import digest
 
 PACKAGE = Path(__file__).resolve().parent
 DATA_SOURCES = (
+    "bit_depth.py",
     *("data/__init__.py", "data/annotations.py", "data/base.py", "data/cub.py", "data/metadata.py"),
     *("data/metadata_files.py", "data/synthetic.py", "data/tiny_imagenet.py"),
 )

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from wsolkit.cams.hooked import HookedModel
 from wsolkit.cams.parts import rest_of
-from wsolkit.cams.registry import Context, is_registered, register
+from wsolkit.cams.registry import Context, MethodNotDefined, is_registered, register
+from wsolkit.files import listing
 
 
 class _Layered(nn.Module):
@@ -104,9 +105,35 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
         torch.enable_grad(),
         _grad_cam(class_name, network, [] if hooks_itself else [layer], **options) as made,
     ):
-        maps = made(context.images.detach(), targets=_targets(context))
+        runs = _count_runs(made.target_layers) if hooks_itself else {}
+        failed: Exception | None = None
+        try:
+            maps = made(context.images.detach(), targets=_targets(context))
+        except (AssertionError, ValueError) as error:  # there are not as many gradients as layers, or of other shapes
+            failed = error
+        names = {module: name for name, module in model.named_modules()}
+        odd = [f"{names[layer]} ({times})" for layer, times in runs.items() if times != 1]
+        if odd or isinstance(failed, AssertionError):
+            raise MethodNotDefined(
+                f"{class_name} needs every convolution and batch norm with a bias to run once in a forward pass, on the way "
+                f"to the logits; run another number of times: {listing(odd) or 'none'}. Use another method, such as layer_cam"
+            ) from failed
+        if failed is not None:
+            raise failed
     maps = torch.as_tensor(np.asarray(maps, dtype=np.float32), device=context.features.device)
     return F.interpolate(maps[:, None], size=context.features.shape[-2:], mode="area")[:, 0]
+
+
+def _count_runs(layers: list[nn.Module]) -> dict[nn.Module, int]:
+    """How often each layer has run since; the hooks stay, so the layers are those of a copy."""
+    runs = dict.fromkeys(layers, 0)
+
+    def count(layer: nn.Module, _inputs: tuple, _output: Tensor) -> None:
+        runs[layer] += 1
+
+    for layer in layers:
+        layer.register_forward_hook(count)
+    return runs
 
 
 def offered(class_name: str) -> Callable[[nn.Module], str]:

@@ -173,7 +173,10 @@ def _has_biased_layers(model: nn.Module) -> str:
     check=_has_biased_layers,
 )
 def full_grad(context: Context) -> Tensor:
-    """Srinivas and Fleuret, NeurIPS 2019. The one method that differentiates the body; made on a copy of the model."""
+    """Srinivas and Fleuret, NeurIPS 2019. The one method that differentiates the body; made on a copy of the model.
+
+    MethodNotDefined where a layer with a bias runs several times or never: its bias has no one gradient.
+    """
     return whole_network_by("FullGrad", context, hooks_itself=True)
 
 

@@ -14,8 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from wsolkit.cams.modules import evaluation_mode
 from wsolkit.cams.reshapes import Reshape, as_reshape, feature_map_of
-from wsolkit.cams.split import evaluation_mode, example_for, find_layer
+from wsolkit.cams.split import example_for, find_layer, uncompiled
 
 
 class HookedModel(nn.Module):
@@ -77,6 +78,7 @@ class HookedModel(nn.Module):
             raise ValueError(
                 f"layer '{self.layer_name}' of {self.backbone} runs {calls} times in a forward pass, so that it has no "
                 "one feature map: choose a layer that runs once"
+                + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer_name else "")
             )
         return logits
 
@@ -114,6 +116,7 @@ def hooked(
     Raises:
         CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
     """
+    model = uncompiled(model)
     name, _ = find_layer(model, layer)
     network = HookedModel(model, name, as_reshape(reshape), reason)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from wsolkit.cams import fused
 from wsolkit.cams.chunks import in_chunks
+from wsolkit.cams.modules import evaluation_mode
 from wsolkit.cams.networks import network_for
 from wsolkit.cams.parts import PRECISIONS
 from wsolkit.cams.registry import Context, Method, MethodNotDefined, is_defined, resolve
 from wsolkit.cams.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
-from wsolkit.cams.split import evaluation_mode
 
 
 def score_maps(

@@ -10,17 +10,9 @@ from torch import Tensor, nn
 from torchvision import models
 
 from wsolkit.cams.hooked import HookedModel, hooked
+from wsolkit.cams.modules import evaluation_mode, same_values, structure
 from wsolkit.cams.parts import rest_of
-from wsolkit.cams.split import (
-    CannotSplit,
-    SplitModel,
-    evaluation_mode,
-    example_for,
-    find_layer,
-    same_values,
-    split,
-    structure,
-)
+from wsolkit.cams.split import CannotSplit, SplitModel, example_for, find_layer, split, uncompiled
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
@@ -61,7 +53,8 @@ def network_for(
     This takes two or three passes of one image; a split is kept as long as the model lives and its modules stay the same.
 
     Args:
-        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given.
+        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
+            torch.compile wraps it, the network inside is taken.
         layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
         reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need.
         example: images that the network accepts, of which the first is used; None: a random one.
@@ -75,6 +68,7 @@ def network_for(
     """
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         raise ValueError(f"the network is already {type(model).__name__} at layer '{_layer_of(model)}': give no layer")
+    model = uncompiled(model)
     if layer is None and hasattr(model, "body"):
         if example is not None:
             _check_parts(model, example)
@@ -101,6 +95,8 @@ def _check_parts(model: nn.Module, example: Tensor) -> None:
     """
     if isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec") or model in _checked:
         return
+    if type(model).forward is nn.Module.forward:  # parts are all that there is
+        return
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         image = example[:1].detach().clone()
         expected = model(image.clone())
@@ -119,6 +115,7 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     Raises:
         ValueError: another network; the message lists the last layers that give a feature map or tokens.
     """
+    model = uncompiled(model)
     for family, name in _TARGETS.items():
         if isinstance(model, family):
             return name if isinstance(name, str) else name(model)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, fx, nn
 
+from wsolkit.cams.modules import as_found, evaluation_mode, same_values
 from wsolkit.cams.reshapes import Reshape, as_reshape, feature_map_of
 from wsolkit.pooling import GlobalAveragePool
 
@@ -68,6 +68,7 @@ def split(
             traced, a layer that runs several times, or logits that differ. `hooked` takes such networks.
         ValueError: no example at hand that the network accepts.
     """
+    model = uncompiled(model)
     name, module = find_layer(model, layer)
     shape = as_reshape(reshape)
     if shape is not None and shape.inverse is None:
@@ -97,26 +98,40 @@ def split(
         return network
 
 
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def uncompiled(model: nn.Module) -> nn.Module:
+    """The network that torch.compile wraps, with which it shares its weights; any other network as it is.
+
+    Compiled code shows no values on their way, so the network itself is traced and hooked. TorchScript keeps no Python
+    code: CannotSplit.
+    """
+    if isinstance(model, torch.jit.ScriptModule):
+        raise _scripted(type(model).__name__)
+    return getattr(model, "_orig_mod", model)
+
+
+def _scripted(name: str) -> CannotSplit:
+    return CannotSplit(
+        f"{name} is a TorchScript network (torch.jit), inside which no layer can be looked at: give the nn.Module that it "
+        "was made from, with the same weights (load_state_dict takes the state_dict of the script)"
+    )
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     """Dotted name and module of a layer given as either; CannotSplit with the nearest names if there is none."""
     modules = dict(model.named_modules())
-    name = layer if isinstance(layer, str) else next((n for n, m in modules.items() if m is layer), None)
+    name = (
+        layer.removeprefix("_orig_mod.")
+        if isinstance(layer, str)
+        else next((n for n, m in modules.items() if m is layer), None)
+    )
     if name is None:
         raise CannotSplit(f"the given layer {type(layer).__name__} is no part of {type(model).__name__}: give its name")
     if name == "":
         raise CannotSplit(f"layer '' is {type(model).__name__} itself: name a layer inside it")
+    parts = name.split(".")
+    for end in range(len(parts)):
+        if isinstance(modules.get(".".join(parts[:end])), torch.jit.ScriptModule):
+            raise _scripted(f"'{'.'.join(parts[:end])}', in which layer '{name}' lies,")
     try:
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
@@ -179,19 +194,6 @@ def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule,
     except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise _cannot(name, model, f"the forward methods around it cannot be traced: {reason}") from error
-
-
-@contextmanager
-def as_found(model: nn.Module) -> Iterator[None]:
-    """Attributes of all modules are afterwards what they were, exceptions included: tracing stores constants on the
-    model, and forward methods that keep something would keep traced values."""
-    before = [(module, dict(vars(module))) for module in model.modules()]
-    try:
-        yield
-    finally:
-        for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
 
 
 def _graph_up_to(model: nn.Module, nodes: list[fx.Node], at: int) -> fx.GraphModule:
@@ -271,25 +273,6 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
         f"{type(model).__name__} gives no logits (1, K) for a random image of {channels} channels and {_SIZES} px: "
         "give example=images that it accepts"
     )
-
-
-def structure(model: nn.Module) -> Hashable:
-    """Changes when a module is replaced or a plain attribute of one is set; weights do not count."""
-    plain = (int, float, bool, str, tuple, type(None))
-    return tuple(
-        (
-            id(m),
-            id(vars(m).get("forward")),
-            *((k, v) for k, v in vars(m).items() if type(v) in plain and k != "training"),
-        )
-        for m in model.modules()
-    )
-
-
-def same_values(found: Tensor, expected: Tensor) -> bool:
-    """Equal up to 1e-4 of the largest value; NaN equals NaN."""
-    tolerance = 1e-4 * expected.abs().nan_to_num().max().clamp(min=1e-6)
-    return bool(torch.allclose(found, expected, rtol=0, atol=float(tolerance), equal_nan=True))
 
 
 def _linear_head(rest: nn.Module, features: Tensor) -> nn.Linear | None:

@@ -15,6 +15,8 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
+from ..bit_depth import eight_bits
+
 SPLITS = ("train", "val", "test")
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -115,9 +117,7 @@ class Geometry:
 def read_image(path: Path) -> Image.Image:
     """Open any image as RGB, as it is shown (EXIF rotation applied); a file that cannot be decoded is named."""
     with _named(path), Image.open(path) as image:
-        if image.mode.startswith("I;16"):  # Pillow clips sixteen bits at 255 instead of scaling them
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        return ImageOps.exif_transpose(image).convert("RGB")
+        return eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
 
 
 def displayed_size(image: Image.Image) -> tuple[int, int]:

@@ -1,0 +1,55 @@
+"""What is asked of any nn.Module: its mode for a while, its attributes as they were, whether it is still the same."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included."""
+    # a frozen TorchScript network has no modes
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    try:
+        if hasattr(model, "training"):
+            model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@contextmanager
+def as_found(model: nn.Module) -> Iterator[None]:
+    """Attributes of all modules are afterwards what they were, exceptions included: tracing stores constants on the
+    model, and forward methods that keep something would keep traced values."""
+    before = [(module, dict(vars(module))) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, attributes in before:
+            vars(module).clear()
+            vars(module).update(attributes)
+
+
+def structure(model: nn.Module) -> Hashable:
+    """Changes when a module is replaced or a plain attribute of one is set; weights do not count."""
+    plain = (int, float, bool, str, tuple, type(None))
+    return tuple(
+        (
+            id(m),
+            id(vars(m).get("forward")),
+            *((k, v) for k, v in vars(m).items() if type(v) in plain and k != "training"),
+        )
+        for m in model.modules()
+    )
+
+
+def same_values(found: Tensor, expected: Tensor) -> bool:
+    """Equal up to 1e-4 of the largest value; NaN equals NaN."""
+    tolerance = 1e-4 * expected.abs().nan_to_num().max().clamp(min=1e-6)
+    return bool(torch.allclose(found, expected, rtol=0, atol=float(tolerance), equal_nan=True))
