@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from wsolkit.cams import activation, gradient, score, transformers
+from wsolkit.cams import acol, activation, gradient, score, transformers
 from wsolkit.cams.hooked import HookedModel, hooked
 from wsolkit.cams.maps import feature_map, options_of, score_maps
 from wsolkit.cams.networks import network_for, target_layer
@@ -32,6 +32,7 @@ __all__ = [
     "Method",
     "MethodNotDefined",
     "SplitModel",
+    "acol",
     "activation",
     "eigen_projection",
     "feature_map",
