@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from wsolkit.cams import acol, activation, gradient, score, transformers
+from wsolkit.cams import activation, gradient, score, transformers
 from wsolkit.cams.hooked import HookedModel, hooked
 from wsolkit.cams.maps import feature_map, options_of, score_maps
 from wsolkit.cams.networks import network_for, target_layer
@@ -22,6 +22,9 @@ from wsolkit.cams.registry import (
 )
 from wsolkit.cams.smoothing import SMOOTHINGS, eigen_projection
 from wsolkit.cams.split import CannotSplit, SplitModel, split
+
+# isort: split
+from wsolkit.cams import acol  # after the others: methods are listed in the order of registration
 
 __all__ = [
     "METHODS",
