@@ -307,6 +307,24 @@ def test_pretrained_files_load_below_the_branches(tmp_path):
     assert model.is_new("branch_b.0.weight") and not model.is_new("body.conv1.weight")
 
 
+def test_both_branches_get_their_gradients_through_the_wrapper_of_many_devices(tmp_path):
+    import torch.distributed as dist
+
+    model, plain = network("acol").train(), network("acol").train()
+    images, y = torch.randn(4, 3, 32, 32), LABELS
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(model)
+        with ACoL().attached(model):
+            ACoL().loss(wrapped, images, y, functional.cross_entropy)[0].backward()
+    finally:
+        dist.destroy_process_group()
+    ACoL().loss(plain, images, y, functional.cross_entropy)[0].backward()
+    for (name, a), b in zip(model.named_parameters(), plain.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, atol=1e-6), name
+    assert model.branch_b[0].weight.grad.any() and model.branch_a[0].weight.grad.any()
+
+
 # -- all of them in the loop ------------------------------------------------------------------------------------------
 
 
@@ -356,3 +374,24 @@ def test_a_training_belongs_to_its_method_and_its_values(tmp_path):
 def test_impossible_values_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_changed_images_keep_their_memory_format():
+    images = torch.rand(4, 3, 16, 16).contiguous(memory_format=torch.channels_last)
+    for objective in (HaS(), CutMix()):
+        changed, _ = objective.change(images, LABELS)
+        assert changed.is_contiguous(memory_format=torch.channels_last) and changed.shape == images.shape
+
+
+def test_published_numbers_stand_beside_measured_ones():
+    from wsolkit.published import published_table
+
+    row = dict.fromkeys(("top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"), 50.0)
+    row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}
+    lines = [line for line in published_table([row]) if line["measured"]]
+    assert [(line["method"], line["network"]) for line in lines] == [("HaS", "vgg16"), ("HaS", "resnet50")]
+    assert (
+        lines[0]["published"][3] == "63.7"
+        and lines[0]["differs"] == "50 epochs, cells of one size, values not searched"
+    )
+    assert "network vgg16" in lines[1]["differs"]

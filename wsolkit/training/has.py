@@ -43,4 +43,4 @@ class HaS(Objective):
         rows, columns = (-(-side // cell) for side, cell in zip((height, width), sides, strict=True))
         hidden = (torch.rand(len(images), rows, columns) < self.rate).to(images.device)
         hidden = hidden.repeat_interleave(sides[0], 1).repeat_interleave(sides[1], 2)[:, :height, :width]
-        return images.masked_fill(hidden[:, None], 0.0), labels
+        return images.clone().masked_fill_(hidden[:, None], 0.0), labels
