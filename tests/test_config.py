@@ -10,7 +10,17 @@ import pytest
 
 from wsolkit import staleness as module
 from wsolkit.config import RunConfig, project_path
-from wsolkit.methods import STUDY_METHODS, canonical, method_slug, notebook_of, poolings_of, undefined
+from wsolkit.methods import (
+    STUDY_METHODS,
+    TRAINING_METHODS,
+    canonical,
+    map_of,
+    method_slug,
+    notebook_of,
+    pooling_of,
+    poolings_of,
+    undefined,
+)
 from wsolkit.staleness import code_state, data_state, notebook_state
 
 
@@ -170,3 +180,25 @@ def test_methods_have_one_spelling_one_notebook_and_one_file_name():
         assert notebook_of(method).is_file(), method
     assert poolings_of("rethinking_cam", "vgg16") == ("tap", "gap") and poolings_of("grad_cam", "vgg16_fc") == ("fc",)
     assert undefined("cam", "vgg16_fc") and not undefined("grad_cam", "vgg16_fc")
+
+
+def test_training_time_methods_have_a_training_of_their_own_beside_the_plain_one():
+    base = RunConfig.make()
+    keys = {word: base.training_key(word) for word in ("gap", *TRAINING_METHODS)}
+    assert len(set(keys.values())) == 5
+    assert [canonical(name) for name in ("HaS", "CutMix", "ADL", "ACoL")] == list(TRAINING_METHODS)
+    for method in TRAINING_METHODS:
+        assert poolings_of(method, "convnext_tiny") == (method, "gap") and method not in STUDY_METHODS
+        assert notebook_of(method).is_file() and notebook_of(method).stem == "09_training_time_methods"
+        assert f"{method} is compared with plain CAM" in undefined(method, "vgg16_fc") and not undefined(
+            method, "vgg16"
+        )
+    assert [map_of(m) for m in ("has", "cutmix", "adl", "acol", "grad_cam")] == [
+        "cam",
+        "cam",
+        "cam",
+        "acol",
+        "grad_cam",
+    ]
+    assert [pooling_of(word) for word in ("has", "acol", "tap", "fc")] == ["gap", "acol", "tap", "fc"]
+    assert RunConfig.make(backbone="convnext_tiny").stride == 16 and not base.starts_from("has")

@@ -11,6 +11,7 @@ import wsolkit as wk
 from wsolkit.config import BACKBONE_STRIDES
 
 CHANNELS = {"vgg16": 1024, "resnet50": 2048, "resnet18": 512, "mobilenet_v2": 1280, "vgg16_fc": 512}
+CHANNELS["convnext_tiny"] = 768
 
 
 @pytest.mark.parametrize("backbone,stride", [(name, s) for name, strides in BACKBONE_STRIDES.items() for s in strides])
@@ -22,7 +23,10 @@ def test_feature_map_has_the_stride_asked_for(backbone, stride):
         features = model.body(images)
         logits = model(images)
     assert features.shape == (1, int(CHANNELS[backbone] * width), 64 // stride, 64 // stride)
-    assert (features >= 0).all(), "the feature map is what the last ReLU leaves"
+    if backbone == "convnext_tiny":
+        assert features.min() < 0 and torch.allclose(features.mean(dim=1), torch.zeros(()), atol=1e-4), "a LayerNorm"
+    else:
+        assert (features >= 0).all(), "the feature map is what the last ReLU leaves"
     assert logits.shape == (1, 5)
     with torch.no_grad():
         assert torch.allclose(logits, model.head(model.pool(features)), atol=1e-5)
@@ -61,6 +65,9 @@ def test_same_seed_same_network_and_the_global_generator_is_untouched():
         ({"backbone": "vgg16_fc", "pooling": "tap"}, "vgg16_fc has no pooling 'tap'"),
         ({"backbone": "resnet18", "width": 0.0}, "width"),
         ({"backbone": "resnet18", "batch_norm": False}, "always has batch normalisation"),
+        ({"backbone": "convnext_tiny", "batch_norm": True}, "convnext_tiny never has batch normalisation"),
+        ({"backbone": "vgg16_fc", "pooling": "acol"}, "vgg16_fc has no pooling 'acol'; choose from fc"),
+        ({"backbone": "resnet18", "pooling": "acol", "delta": 0.0}, "delta is a share"),
         ({"backbone": "resnet18", "num_classes": 1}, "num_classes"),
     ],
 )
@@ -90,6 +97,62 @@ def test_torchvision_files_load(tmp_path, kind, backbone, factory):
         else:
             expected = theirs.features(images)
     assert torch.allclose(ours, expected, atol=1e-5), "the body is torchvision's own network"
+
+
+@pytest.fixture(scope="module")
+def convnext(tmp_path_factory):
+    """torchvision's network and a file of its weights, with every LayerNorm and layer scale away from its start."""
+    torch.manual_seed(0)
+    theirs = torchvision.models.convnext_tiny(weights=None, num_classes=7).eval()
+    for name, parameter in theirs.named_parameters():
+        if parameter.ndim != 4:
+            torch.nn.init.normal_(parameter, 0.5 if "layer_scale" in name else 0.0, 0.2)
+    path = tmp_path_factory.mktemp("convnext") / "convnext.pth"
+    torch.save(theirs.state_dict(), path)
+    return theirs, str(path)
+
+
+def test_convnext_is_torchvisions_with_its_last_norm_before_the_pooling(convnext):
+    theirs, path = convnext
+    model = wk.build_model("convnext_tiny", 3, weights=path, stride=32).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        features = theirs.features(images)
+        assert torch.equal(model.body.features(images), features)
+        normed = theirs.classifier[0](features)
+        assert torch.equal(model.body(images), normed)
+        assert torch.allclose(model(images), model.head(normed.mean(dim=(2, 3))), atol=1e-5)
+        maps = wk.score_maps(model, images, torch.tensor([0, 2]), "cam")
+        logits = model(images)
+    own = maps.mean(dim=(1, 2)) + model.head.bias[[0, 2]]
+    assert torch.allclose(own, logits[[0, 1], [0, 2]], atol=1e-4), "CAM is the classifier, taken apart by position"
+
+
+def test_convnext_at_stride_16_takes_the_mean_of_the_four_windows_of_each_position(convnext):
+    theirs, path = convnext
+    model = wk.build_model("convnext_tiny", 3, weights=path, stride=16).eval()
+    with torch.no_grad():
+        x = torch.randn(1, 384, 5, 4)
+        kernel, bias = theirs.features[6][1].weight, theirs.features[6][1].bias
+        padded = torch.nn.functional.pad(theirs.features[6][0](x), (1, 1, 1, 1))
+        one = torch.zeros(1, 768, 5, 4)
+        for i in range(5):
+            for j in range(4):
+                for a in (0, 1):
+                    for b in (0, 1):
+                        window = padded[0, :, i + a : i + a + 2, j + b : j + b + 2]
+                        one[0, :, i, j] += (torch.einsum("ocij,cij->o", kernel, window) + bias) / 4
+        assert torch.allclose(model.body.features[6](x), one, atol=1e-4)
+        assert model.body(torch.randn(1, 3, 96, 96)).shape == (1, 768, 6, 6)
+
+
+def test_tap_of_a_signed_feature_map_is_that_of_its_positive_part():
+    features = torch.randn(3, 8, 5, 5, generator=torch.Generator().manual_seed(0))
+    features[0, 0] = -1.0
+    pooled = wk.thresholded_average_pool(features, 0.1)
+    assert torch.equal(pooled, wk.thresholded_average_pool(features.relu(), 0.1)) and pooled[0, 0] == 0
+    model = wk.build_model("convnext_tiny", 3, pooling="tap", weights="none", width=0.125)
+    assert torch.isfinite(model(torch.randn(2, 3, 32, 32))).all()
 
 
 @pytest.mark.parametrize("batch_norm", [None, True])

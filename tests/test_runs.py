@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
+import wsolkit as wk
 from wsolkit.config import RunConfig
+from wsolkit.prediction import default_threshold, load_trained
 from wsolkit.runs import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
@@ -72,6 +75,55 @@ def test_gallery_items_belong_to_their_images(run):
     items = run.gallery_items(result, [3, 0])
     assert [item["id"] for item in items] == [result.ids[3], result.ids[0]]
     assert items[0]["pixels"].shape == (48, 48, 3) and items[0]["score_map"].shape == run.maps(result).maps[3].shape
+
+
+def test_a_training_time_method_is_cam_on_the_network_of_its_own_training(run):
+    result = run.evaluate("has")
+    own, plain = run.model("has"), run.model("gap")
+    assert own.pooling == "gap" and not torch.equal(own.head.weight, plain.head.weight)
+    test = run.dataset("test")
+    cam = wk.localise(own, test, "cam", indices=test.spread(None))
+    assert np.array_equal(run.maps(result).maps, cam.maps)
+    assert not np.array_equal(run.maps(result).maps, run.maps(run.evaluate("cam")).maps)
+    content = json.loads(run.finish("has", result).read_text())
+    assert content["method"] == content["config"]["method"] == content["result"]["method"] == "has"
+    assert content["config"]["pooling"] == "has" and content["result"]["pooling"] == "gap"
+    words = "CAM on a network trained with HaS (grid 0.196, rate 0.5)"
+    assert content["result"]["conditions"]["method"] == words and words in result.protocol_line()
+    record = json.loads((run.config.training_folder("has") / "run.json").read_text())
+    assert record["pooling"] == "has" and record["fingerprint"] == run.config.training_key("has")
+
+
+def test_the_threshold_of_a_training_time_method_serves_its_checkpoint(run):
+    result = run.evaluate("has")
+    run.finish("has", result)
+    run.finish("cam", run.evaluate("cam"))
+    for training, report in (("has", "has"), ("gap", "cam")):
+        threshold, words = default_threshold(load_trained(run.config.training_folder(training)), "cam", 100.0)
+        assert f"/{report}/metrics.json" in words
+        if report == "has":
+            assert threshold == result.threshold
+
+
+def test_acol_has_a_network_and_a_map_of_its_own(run):
+    result = run.evaluate("acol", limit=8)
+    model = run.model("acol")
+    assert model.pooling == "acol" and result.pooling == result.method == "acol"
+    maps = run.maps(result).maps
+    assert maps.min() >= 0 and (maps.max(axis=(1, 2)) == 1).all()
+    again, _ = wk.load_checkpoint(run.config.training_folder("acol") / "best.pt")
+    assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
+    with pytest.raises(wk.MethodNotDefined, match="acol joins the maps of two branches"):
+        run.evaluate("acol", pooling="gap")
+
+
+def test_faithfulness_looks_at_the_network_of_the_method(run):
+    asking = run.with_changes(faithfulness=2)
+    asked = []
+    original = asking.model
+    asking.model = lambda word=None: asked.append(word) or original(word)
+    asking.show_faithfulness(asking.evaluate("has", limit=4))
+    assert set(asked) == {"has"}
 
 
 def test_parameters_of_a_notebook(monkeypatch, tmp_path):

@@ -111,6 +111,36 @@ def test_results_lie_in_files_that_need_no_model(swept):
     assert len((folder / "per_image.csv").read_text().splitlines()) == 17
 
 
+def test_a_training_time_method_in_a_sweep(tmp_path):
+    command = [sys.executable, "-m", "wsolkit.cli", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
+    command += [
+        "--per-class",
+        "2",
+        "--epochs",
+        "1",
+        "--size",
+        "32",
+        "--width",
+        "0.125",
+        "--classes",
+        "4",
+        "--jobs",
+        "2",
+    ]
+    done = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = rows(tmp_path)
+    assert list(found) == [("mobilenet_v2", "acol")] and found["mobilenet_v2", "acol"]["status"] == "completed"
+    folder = tmp_path / "runs/synthetic/mobilenet_v2"
+    assert {p.parent.name.split("-")[1] for p in folder.glob("train-*/run.json")} == {"gap", "acol"}
+    assert "Training mobilenet_v2 with ACoL on synthetic" in next(folder.glob("train-acol-*/train.html")).read_text()
+    page = (tmp_path / "synthetic/mobilenet_v2/acol.html").read_text()
+    assert "ACoL on a network trained with ACoL (delta 0.6)" in page
+    assert "trained with ACoL" not in (tmp_path / "index.html").read_text(), "it is no setting of all runs"
+    again = subprocess.run([*command, "--out", str(tmp_path)], capture_output=True, text=True, timeout=600)
+    assert "3 of 3 runs are up to date" in again.stdout
+
+
 def test_pages_load_nothing_and_name_every_picture(swept):
     out, _ = swept
     pages = [out / "index.html", *(out / "synthetic").rglob("*.html")]

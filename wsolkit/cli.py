@@ -14,7 +14,7 @@ from .cli_data import data
 from .cli_evaluate import compare, evaluate
 from .cli_predict import predict
 from .config import BACKBONE_STRIDES, DATASETS, RunConfig
-from .methods import STUDY_METHODS, canonical
+from .methods import STUDY_METHODS, TRAINING_METHODS, canonical
 
 _HELP = {
     "root": "folder of the dataset in its native layout, or of the images of a metadata folder",
@@ -78,7 +78,7 @@ def _check(config: RunConfig, methods: list[str]) -> None:
     """Find wrong paths, classes and names now, in one line, rather than in every report."""
     from .runs import Run
 
-    if unknown := [method for method in methods if method not in STUDY_METHODS]:
+    if unknown := [method for method in methods if method not in (*STUDY_METHODS, *TRAINING_METHODS)]:
         from .cams import resolve
 
         for method in unknown:
@@ -101,7 +101,10 @@ def cli() -> None:
 @_run_options
 @click.option("--backbones", default="vgg16,resnet18", show_default=True, help=f"of {', '.join(BACKBONE_STRIDES)}")
 @click.option(
-    "--methods", default=",".join(STUDY_METHODS), show_default=True, help="any method grad-cam offers works too"
+    "--methods",
+    default=",".join(STUDY_METHODS),
+    show_default=True,
+    help=f"training-time methods ({', '.join(TRAINING_METHODS)}) and any method grad-cam offers work too",
 )
 @click.option(
     "--jobs",
@@ -144,7 +147,7 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
 @cli.command()
 @_run_options
 @click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONE_STRIDES)}")
-@click.option("--pooling", help="gap (default), tap, or fc for vgg16_fc")
+@click.option("--pooling", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(TRAINING_METHODS)}")
 def train(backbone: str, pooling: str | None, **options: Any) -> None:
     """Train one network (or resume its training) and print the folder of its checkpoints."""
     from .runs import Run

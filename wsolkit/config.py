@@ -41,7 +41,8 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 SCRATCH: dict[str, dict[str, Any]] = {"synthetic": {"width": 0.25, "batch_size": 16, "lr": 0.03}}
 BACKBONE_STRIDES = {  # strides a feature map can have; the first is the published one
-    "vgg16": (16, 8), "resnet50": (16, 8, 32), "resnet18": (16, 8, 32), "mobilenet_v2": (16, 32), "vgg16_fc": (16,),
+    "vgg16": (16, 8), "resnet50": (16, 8, 32), "resnet18": (16, 8, 32), "mobilenet_v2": (16, 32),
+    "convnext_tiny": (16, 32), "vgg16_fc": (16,),
 }  # fmt: skip
 
 

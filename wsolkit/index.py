@@ -229,7 +229,8 @@ def _settings(rows: list[dict]) -> list[tuple[str, str]]:
         if texts:
             found.append((label, " / ".join(texts)))
     conditions = {name: text for row in rows for name, text in row["result"].get("conditions", {}).items()}
-    conditions.pop("images", None)  # how many images a row used stands in the row
+    for name in ("images", "method"):  # how many images a row used stands in the row, and a method is no setting of all
+        conditions.pop(name, None)
     protocols = dict.fromkeys(row["result"]["protocol"] for row in rows if row["result"].get("protocol"))
     conditions |= {"protocol": " / ".join(protocols)} if protocols else {}
     return found + [(name.replace("_", " "), str(text)) for name, text in conditions.items()]

@@ -1,16 +1,13 @@
-"""Backbones as body, pool and head: image -> feature map -> vector -> logits."""
+"""Networks as body, pool and head: image -> feature map -> vector -> logits."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-import torchvision
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from .backbones import BACKBONES, scaled
 from .config import BACKBONE_STRIDES
 from .pooling import GlobalAveragePool, ThresholdedAveragePool
 from .weights import load_pretrained
@@ -20,12 +17,12 @@ class WSOLModel(nn.Module):
     """A classifier in three parts, `head(pool(body(images)))`.
 
     Attributes:
-        body: (B, 3, H, W) -> feature map (B, C, h, w) after its last ReLU. Child names are torchvision's, so a
-            parameter is called "body." + torchvision's name.
+        body: (B, 3, H, W) -> feature map (B, C, h, w) after its last ReLU (convnext_tiny: after its last LayerNorm, so
+            with negative values). Child names are torchvision's: a parameter is called "body." + torchvision's name.
         pool: feature map -> (B, D).
         head: Linear(D, K); logits are (B, K).
         rest: feature map -> logits, the part through which gradients of localisation methods run.
-        pooling: "gap", "tap" or "fc". new_parts: modules whose weights came from no pretrained file.
+        pooling: "gap", "tap", "fc" or "acol". new_parts: modules whose weights came from no pretrained file.
         spec: the arguments that rebuild this model with `build_model(**spec)`.
     """
 
@@ -67,82 +64,67 @@ class WSOLModel(nn.Module):
         return parameter_name.startswith(tuple(part + "." for part in self.new_parts))
 
 
-@dataclass(frozen=True)
-class Backbone:
-    """How to build one family: its function, poolings (the first is the default), torchvision's name, its head's keys."""
+class ACoLModel(WSOLModel):
+    """Adversarial complementary learning: two classifiers, the second of which sees what the first did not need.
 
-    build: Callable[[int, float, bool], tuple[nn.Module, int]]
-    poolings: tuple[str, ...]
-    torchvision: str
-    head_keys: tuple[str, ...]
-    extra: tuple[str, ...] = ()
+    `branch_a` and `branch_b` turn a feature map (B, C, h, w) into K class maps (B, K, h, w): conv3x3 to 1024 channels and
+    ReLU, twice, then conv1x1; logits are the means of the maps. Branch B looks at the feature map without the positions
+    where A's map of the class, scaled to [0, 1], reaches `delta`. The erasing mask is a constant for the gradient.
 
+    `model(images)` gives A's logits, those that classify; `model(images, labels)` gives (A's, B's), as training needs
+    them. Plain CAM is not defined, as a branch is no linear head: the method is "acol".
 
-_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+    Differs from the published networks: no 3x3 mean pooling before the branches, poolings 2x2 with stride 2 throughout.
 
+    Source: Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization", CVPR 2018.
+    """
 
-def _vgg_features(width: float, dropped: tuple[int, ...], norm: bool) -> tuple[nn.Sequential, int]:
-    """torchvision's VGG16 `features` under its own indices; `dropped` counts the poolings (from 1) to leave out."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    index, channels, pools = 0, 3, 0
-    for item in _VGG16:
-        if item == "M":
-            pools += 1
-            if pools not in dropped:
-                layers[str(index)] = nn.MaxPool2d(2, 2)
-            index += 1
-            continue
-        out = _scaled(item, width)
-        for layer in _convolution(channels, out, norm):
-            layers[str(index)] = layer
-            index += 1
-        channels = out
-    return nn.Sequential(layers), channels
+    def __init__(
+        self, body: nn.Module, branch_a: nn.Module, branch_b: nn.Module, spec: dict, new_parts: tuple[str, ...]
+    ):
+        nn.Module.__init__(self)
+        self.body, self.branch_a, self.branch_b, self.pool = body, branch_a, branch_b, GlobalAveragePool()
+        self.spec, self.new_parts = spec, new_parts
 
+    def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None):
+        features = self.body(images)
+        maps_a = self.branch_a(features)
+        if labels is None:
+            return self.pool(maps_a)
+        seen = maps_a.detach()[torch.arange(len(labels), device=labels.device), labels]
+        return self.pool(maps_a), self.pool(self.branch_b(erase(features, seen, self.delta)))
 
-def _convolution(channels: int, out: int, norm: bool) -> list[nn.Module]:
-    norms = [nn.BatchNorm2d(out)] if norm else []
-    return [nn.Conv2d(channels, out, 3, padding=1), *norms, nn.ReLU(inplace=True)]
+    @property
+    def rest(self) -> nn.Sequential:
+        return nn.Sequential(OrderedDict(branch=self.branch_a, pool=self.pool))
 
+    @property
+    def delta(self) -> float:
+        return self.spec["delta"]
 
-def _scaled(channels: int, width: float) -> int:
-    return max(8, round(channels * width))
-
-
-def _vgg16(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-    features, channels = _vgg_features(width, (5,) if stride == 16 else (4, 5), norm)
-    out = _scaled(1024, width)
-    added = nn.Sequential(*_convolution(channels, out, norm))
-    return nn.Sequential(OrderedDict(features=features, added=added)), out
+    @property
+    def num_classes(self) -> int:
+        return self.spec["num_classes"]
 
 
-def _vgg16_fc(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-    features, channels = _vgg_features(width, (5,), norm)
-    return nn.Sequential(OrderedDict(features=features)), channels
+def unit_range(maps: torch.Tensor) -> torch.Tensor:
+    """(B, h, w) -> the same, each map scaled to [0, 1] by its own minimum and maximum; a constant one is all zeros."""
+    low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
+    return torch.where(high > low, (maps - low) / (high - low), torch.zeros_like(maps))
 
 
-def _resnet(block: type[nn.Module], depths: list[int]) -> Callable[[int, float, bool], tuple[nn.Module, int]]:
-    def build(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-        class ResNet(torchvision.models.ResNet):
-            def _make_layer(self, block, planes, *args, **options):  # the stem keeps its 64 channels
-                return super()._make_layer(block, _scaled(planes, width), *args, **options)
-
-        net = ResNet(block, depths)
-        for layer in [net.layer4] * (stride <= 16) + [net.layer3] * (stride <= 8):
-            for module in layer[0].modules():
-                if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                    module.stride = (1, 1)
-        parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
-        return nn.Sequential(OrderedDict((part, getattr(net, part)) for part in parts)), net.inplanes
-
-    return build
+def erase(features: torch.Tensor, seen: torch.Tensor, delta: float) -> torch.Tensor:
+    """(B, C, h, w) features, 0 where the map `seen` (B, h, w), scaled to [0, 1], is at least `delta`."""
+    return features * (unit_range(seen) < delta)[:, None].to(features.dtype)
 
 
-def _mobilenet_v2(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-    net = torchvision.models.mobilenet_v2(weights=None, width_mult=width)
-    if stride == 16:
-        net.features[14].conv[1][0].stride = (1, 1)  # the depthwise convolution that halves the map for the last time
-    return nn.Sequential(OrderedDict(features=net.features)), net.last_channel
+def _branch(channels: int, width: float, num_classes: int) -> nn.Sequential:
+    hidden = scaled(1024, width)
+    return nn.Sequential(
+        *(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(inplace=True)),
+        *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(inplace=True)),
+        nn.Conv2d(hidden, num_classes, 1),
+    )
 
 
 class _FullyConnected(nn.Module):
@@ -150,7 +132,7 @@ class _FullyConnected(nn.Module):
 
     def __init__(self, channels: int, width: float) -> None:
         super().__init__()
-        hidden = _scaled(4096, width)
+        hidden = scaled(4096, width)
         self.before = nn.Sequential(nn.MaxPool2d(2, 2), nn.AdaptiveAvgPool2d(7), nn.Flatten())
         self.classifier = nn.Sequential(
             *(nn.Linear(channels * 49, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
@@ -160,16 +142,6 @@ class _FullyConnected(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.before(features))
-
-
-_LINEAR = ("gap", "tap")
-BACKBONES = {
-    "vgg16": Backbone(_vgg16, _LINEAR, "vgg16", ("classifier.",), ("body.added",)),
-    "resnet50": Backbone(_resnet(Bottleneck, [3, 4, 6, 3]), _LINEAR, "resnet50", ("fc.",)),
-    "resnet18": Backbone(_resnet(BasicBlock, [2, 2, 2, 2]), _LINEAR, "resnet18", ("fc.",)),
-    "mobilenet_v2": Backbone(_mobilenet_v2, _LINEAR, "mobilenet_v2", ("classifier.",)),
-    "vgg16_fc": Backbone(_vgg16_fc, ("fc",), "vgg16", ("classifier.6.",)),
-}
 
 
 def build_model(
@@ -182,20 +154,25 @@ def build_model(
     width: float = 1.0,
     batch_norm: bool | None = None,
     seed: int = 0,
+    delta: float = 0.6,
 ) -> WSOLModel:
     """Build a classifier as body, pool and head.
 
     Args:
         backbone: "vgg16" (13 convolutions, one added 3x3 convolution to 1024 channels), "resnet50", "resnet18",
-            "mobilenet_v2", or "vgg16_fc" (plain VGG16 with its fully connected layers).
-        pooling: "gap", "tap" (thresholded average pooling with `tau`); "fc" is the only one of vgg16_fc.
+            "mobilenet_v2", "convnext_tiny" (with its last LayerNorm before the pooling, `backbones._convnext_tiny`), or
+            "vgg16_fc" (plain VGG16 with its fully connected layers).
+        pooling: "gap", "tap" (thresholded average pooling with `tau`; on the signed feature map of convnext_tiny it is
+            that of its positive part), "acol" (two branches, `ACoLModel`); "fc" is the only one of vgg16_fc.
         weights: "imagenet" (torchvision's file, downloaded once), "none", or a file (.safetensors or weights-only .pth)
             with torchvision's key names or this package's own.
-        stride: of the feature map: vgg16 16, 8; resnets 16, 8, 32; mobilenet_v2 16, 32; vgg16_fc 16; None is the first.
+        stride: of the feature map: vgg16 16, 8; resnets 16, 8, 32; mobilenet_v2 and convnext_tiny 16, 32; vgg16_fc 16; None is the
+            first.
         width: channels multiplied by this (1.0 is the published network), for training from scratch on small machines.
         batch_norm: True inserts batch normalisation into a VGG (torchvision's vgg16_bn), without which thirteen
-            convolutions hardly train from scratch; None is the family's own: VGG without, the others always with.
+            convolutions hardly train from scratch; None is the family's own: VGG and ConvNeXt without, others with.
         seed: of the random initialisation; the global random state is left as it was.
+        delta: share of the maximum at which ACoL erases, in (0, 1]; 0.6 is the published one.
 
     Raises:
         ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
@@ -210,32 +187,44 @@ def build_model(
             raise ValueError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
     if not 0.0 < width <= 4.0:
         raise ValueError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
+    if not 0.0 < delta <= 1.0:
+        raise ValueError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     if batch_norm is None:
-        batch_norm = not backbone.startswith("vgg")
-    elif not batch_norm and not backbone.startswith("vgg"):
-        raise ValueError(f"{backbone} always has batch normalisation; leave batch_norm at None")
+        batch_norm = bool(family.batch_norm)
+    elif family.batch_norm not in (None, batch_norm):
+        raise ValueError(f"{backbone} {'always' if family.batch_norm else 'never'} has batch normalisation; "
+                         "leave batch_norm at None")  # fmt: skip
     if num_classes < 2:
         raise ValueError(f"num_classes must be at least 2, but is {num_classes}")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        body, channels = family.build(stride, width, batch_norm)
-        pool: nn.Module = {"gap": GlobalAveragePool, "tap": lambda: ThresholdedAveragePool(tau)}.get(
-            pooling, lambda: _FullyConnected(channels, width)
-        )()
-        head = nn.Linear(getattr(pool, "out_features", channels), num_classes)
+        build = (family.branched if pooling == "acol" else None) or family.build
+        body, channels = build(stride, width, batch_norm)
         spec = {"backbone": backbone, "num_classes": num_classes, "pooling": pooling, "stride": stride}
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm}
-        # a network that starts from scratch has no pretrained layer whose gradients a recipe could damp
-        new = ("body", "pool", "head") if weights == "none" else (*family.extra, "head")
-        model = WSOLModel(body, pool, head, spec, new)
+        if pooling == "acol":
+            spec["delta"] = delta
+            branches = [_branch(channels, width, num_classes) for _ in range(2)]
+            model: WSOLModel = ACoLModel(body, *branches, spec, ("branch_a", "branch_b"))
+            heads = [branch[-1] for branch in branches]
+        else:
+            pool: nn.Module = {"gap": GlobalAveragePool, "tap": lambda: ThresholdedAveragePool(tau)}.get(
+                pooling, lambda: _FullyConnected(channels, width)
+            )()
+            head = nn.Linear(getattr(pool, "out_features", channels), num_classes)
+            model, heads = WSOLModel(body, pool, head, spec, (*family.extra, "head")), [head]
+        if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp
+            model.new_parts = tuple(name for name, _ in model.named_children())
+        own = set(body.modules()) if family.own_start else set()
         for module in model.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module not in own:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(head.weight, 0.0, 0.01)
-        nn.init.zeros_(head.bias)
+        for layer in heads:
+            nn.init.normal_(layer.weight, 0.0, 0.01)
+            nn.init.zeros_(layer.bias)
     if weights != "none":
         published = family.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else "")
         load_pretrained(model, weights, published, family.head_keys)

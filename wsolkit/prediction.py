@@ -23,7 +23,7 @@ from .cams.networks import network_for
 from .cams.parts import rest_of
 from .data.base import Geometry, normalise
 from .files import read_json
-from .methods import method_slug
+from .methods import map_of, method_slug
 from .models import WSOLModel
 from .pictures import read_picture
 from .protocols import PAS_PERCENTILE, fixed_threshold
@@ -264,7 +264,9 @@ def default_threshold(
     view: how pictures reach the network, None is as in the training.
     """
     fixed = fixed_threshold(percentile), "fixed"
-    path = trained.path.parent.parent / method_slug(cams.resolve(method).name) / "metrics.json"
+    name, training = cams.resolve(method).name, trained.run.get("pooling", "")
+    name = training if map_of(training) == name else name  # the report of a training-time method has that method's name
+    path = trained.path.parent.parent / method_slug(name) / "metrics.json"
     if smooth or not path.is_file():
         return fixed
     report = read_json(path)

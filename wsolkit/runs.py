@@ -23,10 +23,10 @@ from .evaluation import ScoreMaps, evaluate
 from .faithfulness_section import show_faithfulness
 from .files import atomic_write_bytes, write_json
 from .map_store import MapStore
-from .methods import method_slug, notebook_of, poolings_of
+from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from .models import WSOLModel, build_model
 from .results import EvalResult
-from .training import Recipe, fit, load_checkpoint
+from .training import OBJECTIVES, Recipe, fit, load_checkpoint
 
 GALLERY_IMAGES = 8
 PUBLISHED_BATCH, PUBLISHED_LR = 40, 3e-3
@@ -48,7 +48,7 @@ class Run:
         self.device = _device(config.device)
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
-        self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps]]] = {}
+        self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps], str]] = {}  # the third is the training
         self._faithfulness: dict[int, dict[str, Any]] = {}
 
     @classmethod
@@ -94,7 +94,8 @@ class Run:
         return recipe
 
     def model(self, pooling: str | None = None) -> WSOLModel:
-        """The trained network with this pooling: loaded where its training is complete, else trained (or resumed) now."""
+        """The trained network of this training ("gap", "tap", "fc", or the name of a training-time method): loaded where
+        the training is complete, else trained (or resumed) now."""
         pooling = pooling or self.pooling
         if pooling in self._models:
             return self._models[pooling]
@@ -114,12 +115,15 @@ class Run:
         begin = time.perf_counter()
         train, val = self.dataset("train"), self.dataset("val")
         model = build_model(
-            c.backbone, len(train.classes), pooling=pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
+            c.backbone, len(train.classes), pooling=pooling_of(pooling), weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
             batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
         )  # fmt: skip
         if start := c.starts_from(pooling):
             model.load_state_dict(self.model(start).state_dict())
-        history = fit(model, train, val, out=folder, recipe=self.recipe(pooling), device=self.device)
+        objective = OBJECTIVES[pooling]() if pooling in OBJECTIVES else None
+        history = fit(
+            model, train, val, out=folder, recipe=self.recipe(pooling), device=self.device, objective=objective
+        )
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
             "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
@@ -139,15 +143,28 @@ class Run:
 
     def evaluate(self, method: str, pooling: str | None = None, **options: Any) -> EvalResult:
         """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
-        is chosen on the validation split."""
+        is chosen on the validation split.
+
+        A training-time method ("has", "cutmix", "adl", "acol") is looked at on the network of its own training unless
+        `pooling` names another; the first three by plain CAM, which the result's conditions say.
+        """
+        training = pooling or (method if method in TRAINING_METHODS else self.pooling)
         kept: dict[str, ScoreMaps] = {}
         result = evaluate(
-            self.model(pooling), self.dataset("test"), method, val=self.dataset("val"), seed=self.config.seed,
-            keep=kept.__setitem__, localiser=MapStore(self.config, pooling or self.pooling),
-            **{"limit": self.config.limit, **options},
+            self.model(training), self.dataset("test"), map_of(method), val=self.dataset("val"), seed=self.config.seed,
+            keep=kept.__setitem__, localiser=MapStore(self.config, training), **{"limit": self.config.limit, **options},
         )  # fmt: skip
-        self._maps[id(result)] = (result, kept)  # the result itself is kept too, so that its id stays its own
+        result.method = method
+        if training in TRAINING_METHODS:
+            result.conditions["method"] = self._how(training, map_of(method))
+        self._maps[id(result)] = (result, kept, training)  # the result is kept too, so that its id stays its own
         return result
+
+    def _how(self, training: str, drawn: str) -> str:
+        """How a training-time method comes to its map, in words."""
+        settings = OBJECTIVES[training]().settings() or {"delta": self.model(training).spec["delta"]}
+        values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
+        return f"{label_of(drawn)} on a network trained with {label_of(training)} ({values})"
 
     def maps(self, result: EvalResult, split: str = "test") -> ScoreMaps:
         """The score maps behind a result of this run."""
@@ -160,7 +177,7 @@ class Run:
             images = min(self.config.faithfulness, result.n_images)
             maps = {result.method: self.maps(result)}
             self._faithfulness[id(result)] = show_faithfulness(
-                self.model(result.pooling), self.dataset("test"), maps, images, self.config.seed
+                self.model(self._maps[id(result)][2]), self.dataset("test"), maps, images, self.config.seed
             )
 
     def gallery_items(self, result: EvalResult, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
@@ -201,7 +218,7 @@ class Run:
         fingerprint = self.config.report_key(method, poolings, notebook_of(method))
         write_json(folder / "metrics.json", {
             "status": "completed", "fingerprint": fingerprint, "method": method,
-            "config": {**self.config.to_dict(), "method": method, "pooling": result.pooling}, "result": result.to_dict(),
+            "config": {**self.config.to_dict(), "method": method, "pooling": self._maps[id(result)][2]}, "result": result.to_dict(),
             "curve": {"thresholds": result.curve["thresholds"], "accuracy": result.curve["gt_known_loc"]}, "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
             "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -17,7 +17,7 @@ DATA_SOURCES = (
     *("data/__init__.py", "data/annotations.py", "data/base.py", "data/cub.py", "data/metadata.py"),
     *("data/metadata_files.py", "data/synthetic.py", "data/tiny_imagenet.py"),
 )
-TRAINING_SOURCES = (*DATA_SOURCES, "models.py", "weights.py", "pooling.py", "training", "tscam.py")
+TRAINING_SOURCES = (*DATA_SOURCES, "backbones.py", "models.py", "weights.py", "pooling.py", "training", "tscam.py")
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 PLANNING_SOURCES = (
     "sweep.py",

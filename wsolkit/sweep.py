@@ -23,7 +23,16 @@ from .config import RunConfig
 from .execute import note_failure
 from .files import read_json, write_json
 from .index import write_index
-from .methods import TRAIN_NOTEBOOK, method_slug, notebook_of, notebooks_folder, poolings_of, undefined
+from .methods import (
+    STUDY_METHODS,
+    TRAIN_NOTEBOOK,
+    label_of,
+    method_slug,
+    notebook_of,
+    notebooks_folder,
+    poolings_of,
+    undefined,
+)
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ def _train_job(config: RunConfig, pooling: str) -> Job:
     return Job(
         name, notebooks_folder() / TRAIN_NOTEBOOK, {**config.to_dict(), "pooling": pooling},
         {**config.to_dict(), "pooling": pooling}, folder, folder / "run.json", config.training_key(pooling),
-        folder / "train.html", f"Training {config.backbone} with {pooling.upper()} on {config.dataset}",
+        folder / "train.html", f"Training {config.backbone} with {label_of(pooling)} on {config.dataset}",
         (f"{config.dataset}/{config.backbone}/train {start}",) if start else (),
     )  # fmt: skip
 
@@ -99,7 +108,7 @@ def _report_job(config: RunConfig, method: str, poolings: tuple[str, ...]) -> Jo
     folder = config.runs_folder / method_slug(method)
     notebook = notebook_of(method)
     parameters = config.to_dict()
-    if notebook.name.startswith("07"):
+    if method not in STUDY_METHODS:
         parameters["method"] = method
     html = config.out_folder / config.dataset / config.backbone / f"{method_slug(method)}.html"
     needs = tuple(f"{config.dataset}/{config.backbone}/train {pooling}" for pooling in poolings)

@@ -23,6 +23,9 @@ from wsolkit.cams.registry import (
 from wsolkit.cams.smoothing import SMOOTHINGS, eigen_projection
 from wsolkit.cams.split import CannotSplit, SplitModel, split
 
+# isort: split
+from wsolkit.cams import acol  # after the others: methods are listed in the order of registration
+
 __all__ = [
     "METHODS",
     "SMOOTHINGS",
@@ -32,6 +35,7 @@ __all__ = [
     "Method",
     "MethodNotDefined",
     "SplitModel",
+    "acol",
     "activation",
     "eigen_projection",
     "feature_map",

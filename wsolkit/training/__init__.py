@@ -1,8 +1,14 @@
 """Training with image labels only: recipe, loop, checkpoints, and the objectives of training-time WSOL methods."""
 
+from .acol import ACoL
+from .adl import ADL
 from .checkpoints import load_checkpoint
+from .cutmix import CutMix
+from .has import HaS
 from .loop import classify, fit
 from .objective import Objective
 from .recipe import Recipe
 
-__all__ = ["Objective", "Recipe", "classify", "fit", "load_checkpoint"]
+OBJECTIVES = {kind.name: kind for kind in (HaS, CutMix, ADL, ACoL)}
+
+__all__ = ["ADL", "OBJECTIVES", "ACoL", "CutMix", "HaS", "Objective", "Recipe", "classify", "fit", "load_checkpoint"]

@@ -1,0 +1,142 @@
+"""The bodies of all networks: image -> feature map, under torchvision's names of layers and weights."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torchvision
+from torch import nn
+from torchvision.models.convnext import CNBlockConfig
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+Build = Callable[[int, float, bool], tuple[nn.Module, int]]
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """How to build one family.
+
+    Attributes:
+        build: (stride, width, batch_norm) -> body and its number of channels.
+        poolings: the first is the default.
+        torchvision: name of the published weights. head_keys: their classifier's keys, which are left out.
+        extra: parts of the body that no published file has.
+        branched: `build` for ACoL, whose branches bring their own convolutions; None where it is the same.
+        batch_norm: True and False where the family leaves no choice, None where it does.
+        own_start: keep torchvision's own initialisation instead of He's.
+    """
+
+    build: Build
+    poolings: tuple[str, ...]
+    torchvision: str
+    head_keys: tuple[str, ...]
+    extra: tuple[str, ...] = ()
+    branched: Build | None = None
+    batch_norm: bool | None = True
+    own_start: bool = False
+
+
+_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
+
+
+def _vgg_features(width: float, dropped: tuple[int, ...], norm: bool) -> tuple[nn.Sequential, int]:
+    """torchvision's VGG16 `features` under its own indices; `dropped` counts the poolings (from 1) to leave out."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    index, channels, pools = 0, 3, 0
+    for item in _VGG16:
+        if item == "M":
+            pools += 1
+            if pools not in dropped:
+                layers[str(index)] = nn.MaxPool2d(2, 2)
+            index += 1
+            continue
+        out = scaled(item, width)
+        for layer in _convolution(channels, out, norm):
+            layers[str(index)] = layer
+            index += 1
+        channels = out
+    return nn.Sequential(layers), channels
+
+
+def _convolution(channels: int, out: int, norm: bool) -> list[nn.Module]:
+    norms = [nn.BatchNorm2d(out)] if norm else []
+    return [nn.Conv2d(channels, out, 3, padding=1), *norms, nn.ReLU(inplace=True)]
+
+
+def scaled(channels: int, width: float) -> int:
+    return max(8, round(channels * width))
+
+
+def _vgg16_plain(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+    features, channels = _vgg_features(width, (5,) if stride == 16 else (4, 5), norm)
+    return nn.Sequential(OrderedDict(features=features)), channels
+
+
+def _vgg16(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+    body, channels = _vgg16_plain(stride, width, norm)
+    out = scaled(1024, width)
+    body.add_module("added", nn.Sequential(*_convolution(channels, out, norm)))
+    return body, out
+
+
+def _resnet(block: type[nn.Module], depths: list[int]) -> Build:
+    def build(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+        class ResNet(torchvision.models.ResNet):
+            def _make_layer(self, block, planes, *args, **options):  # the stem keeps its 64 channels
+                return super()._make_layer(block, scaled(planes, width), *args, **options)
+
+        net = ResNet(block, depths)
+        for layer in [net.layer4] * (stride <= 16) + [net.layer3] * (stride <= 8):
+            for module in layer[0].modules():
+                if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                    module.stride = (1, 1)
+        parts = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+        return nn.Sequential(OrderedDict((part, getattr(net, part)) for part in parts)), net.inplanes
+
+    return build
+
+
+def _mobilenet_v2(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+    net = torchvision.models.mobilenet_v2(weights=None, width_mult=width)
+    if stride == 16:
+        net.features[14].conv[1][0].stride = (1, 1)  # the depthwise convolution that halves the map for the last time
+    return nn.Sequential(OrderedDict(features=net.features)), net.last_channel
+
+
+def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+    """ConvNeXt-Tiny (Liu et al., CVPR 2022) up to its last LayerNorm, which comes before the pooling here.
+
+    torchvision pools first and normalises the vector, so that the linear layer does not act on the channels of a feature
+    map and CAM is not defined. With the same LayerNorm at every position it is, exactly; all weights load and the
+    features before the norm are torchvision's, but a vector is now the mean of normalised positions.
+
+    Stride 16: the last downsampling (2x2, stride 2) moves by one position instead of two, and each position takes the
+    mean of the four 2x2 windows that hold it. So the map keeps its size and is centred on its cells; a single window
+    would shift it by half a cell.
+    """
+    stages = [(96, 192, 3), (192, 384, 3), (384, 768, 9), (768, None, 3)]
+    setting = [CNBlockConfig(scaled(c, width), out and scaled(out, width), n) for c, out, n in stages]
+    net = torchvision.models.ConvNeXt(setting, stochastic_depth_prob=0.1, num_classes=1)
+    if stride == 16:
+        layers = net.features[6]
+        layers[1].stride, layers[1].padding = (1, 1), (1, 1)
+        layers.append(nn.AvgPool2d(2, stride=1))
+    norms = nn.Sequential(OrderedDict({"0": net.classifier[0]}))  # torchvision's name of the norm is classifier.0
+    return nn.Sequential(OrderedDict(features=net.features, classifier=norms)), setting[-1].input_channels
+
+
+_POOLINGS = ("gap", "tap", "acol")
+BACKBONES = {
+    "vgg16": Backbone(
+        _vgg16, _POOLINGS, "vgg16", ("classifier.",), ("body.added",), branched=_vgg16_plain, batch_norm=None
+    ),
+    "resnet50": Backbone(_resnet(Bottleneck, [3, 4, 6, 3]), _POOLINGS, "resnet50", ("fc.",)),
+    "resnet18": Backbone(_resnet(BasicBlock, [2, 2, 2, 2]), _POOLINGS, "resnet18", ("fc.",)),
+    "mobilenet_v2": Backbone(_mobilenet_v2, _POOLINGS, "mobilenet_v2", ("classifier.",)),
+    "convnext_tiny": Backbone(
+        _convnext_tiny, _POOLINGS, "convnext_tiny", ("classifier.2.",), batch_norm=False, own_start=True
+    ),
+    "vgg16_fc": Backbone(_vgg16_plain, ("fc",), "vgg16", ("classifier.6.",), batch_norm=None),
+}

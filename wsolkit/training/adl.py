@@ -1,0 +1,94 @@
+"""Attention-based dropout layer (ADL): the network's own attention hides the strongest positions, or stresses them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .objective import Objective
+
+
+class ADL(Objective):
+    """At three layers, in training, one draw per layer and forward pass: with probability `rate` positions are dropped
+    whose attention is at least `gamma` times the image's largest, else every position is multiplied by the sigmoid of its
+    attention. The layers have no parameters and exist only as hooks while an epoch lasts: the trained network is a plain
+    one, and evaluation and localisation see nothing of them.
+
+    Where: VGG after pool3, conv4_3 and conv5_3, ResNet after layer3[0], layer4[0] and layer4[2], as in wsolevaluation
+    (resnet18 has no layer4[2]: after the last block, layer4[1]). For mobilenet_v2 and convnext_tiny nothing is published;
+    the choice here is after the last block before each of the last two halvings, and after the last layer.
+
+    Args:
+        gamma: in [0, 1]; 0.8 as in wsolevaluation's layer (0.9 on its command line and in the authors' own command for
+            ResNet50-SE).
+        rate: probability of the drop mask, in [0, 1]; 0.75 in all three.
+
+    Source: Choe and Shim, "Attention-based Dropout Layer for Weakly Supervised Object Localization", CVPR 2019.
+    """
+
+    name = "adl"
+
+    def __init__(self, gamma: float = 0.8, rate: float = 0.75) -> None:
+        for name, value in (("gamma", gamma), ("rate", rate)):
+            if not 0.0 <= value <= 1.0:
+                raise ValueError(f"{name} must lie in [0, 1], but is {value}")
+        self.gamma, self.rate = float(gamma), float(rate)
+
+    def settings(self) -> dict[str, Any]:
+        return {"gamma": self.gamma, "rate": self.rate}
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
+            if not module.training:
+                return None
+            drop = float(torch.rand(())) < self.rate
+            return output * (drop_mask(output, self.gamma) if drop else importance_map(output))
+
+        handles = []
+        try:
+            for layer in layers(model):
+                handles.append(layer.register_forward_hook(hook))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def attention(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 1, h, w): the mean over channels. Only positive values count, which changes nothing after a
+    ReLU and gives the linear layers that end a block of mobilenet_v2 and convnext_tiny an attention too."""
+    return features.clamp(min=0).mean(dim=1, keepdim=True)
+
+
+def drop_mask(features: Tensor, gamma: float) -> Tensor:
+    """(B, C, h, w) -> (B, 1, h, w): 1 where the attention is below gamma times its maximum, else 0; no gradient."""
+    with torch.no_grad():
+        seen = attention(features)
+        return (seen < gamma * seen.amax(dim=(2, 3), keepdim=True)).to(features.dtype)
+
+
+def importance_map(features: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, 1, h, w) in [0.5, 1): the sigmoid of the attention, through which gradients run."""
+    return attention(features).sigmoid()
+
+
+def layers(model: nn.Module) -> list[nn.Module]:
+    """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
+    backbone, body = getattr(model, "backbone", type(model).__name__), getattr(model, "body", None)
+    if backbone.startswith("vgg16"):
+        pools = [module for module in body.features if isinstance(module, nn.MaxPool2d)]
+        relus = [module for module in body.features if isinstance(module, nn.ReLU)]
+        return [pools[2], relus[9], relus[12]]
+    if backbone.startswith("resnet"):
+        return [body.layer3[0], body.layer4[0], body.layer4[-1]]
+    if backbone == "mobilenet_v2":
+        return [body.features[6], body.features[13], body.features[18]]
+    if backbone == "convnext_tiny":
+        return [body.features[3], body.features[5], body.features[7]]
+    raise ValueError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
+                     "convnext_tiny")  # fmt: skip

@@ -1,0 +1,68 @@
+"""CutMix: a patch of another image is pasted in, and the loss asks for both classes in proportion to their areas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .objective import Criterion, Objective
+
+
+class CutMix(Objective):
+    """With probability `prob` a batch is mixed: lambda ~ Beta(beta, beta), a square of side int(L sqrt(1 - lambda)) around
+    a uniform centre, clipped at the borders, comes from the same place of the image's partner in a permutation of the
+    batch. lambda becomes 1 - (area of the patch) / L^2, and the loss lambda CE(label) + (1 - lambda) CE(partner's label).
+
+    One square and one lambda for a whole batch, as in the authors' code. That code halves the side in whole numbers, so
+    its odd sides lose one pixel; here the side is kept.
+
+    Args:
+        beta: of the Beta distribution, above 0; 1.0 (all shares alike) in the paper and in wsolevaluation's code.
+        prob: in [0, 1]; 1.0 in wsolevaluation's code and the authors' ImageNet command (0.5 in their CIFAR command).
+
+    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
+    """
+
+    name = "cutmix"
+
+    def __init__(self, beta: float = 1.0, prob: float = 1.0) -> None:
+        if not beta > 0.0:
+            raise ValueError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
+        if not 0.0 <= prob <= 1.0:
+            raise ValueError(f"prob is a probability and must lie in [0, 1], but is {prob}")
+        self.beta, self.prob = float(beta), float(prob)
+
+    def settings(self) -> dict[str, Any]:
+        return {"beta": self.beta, "prob": self.prob}
+
+    def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
+        """Mixed images, and (labels, labels of the partners, share of the image that is its own)."""
+        if float(torch.rand(())) >= self.prob:
+            return images, (labels, labels, 1.0)
+        height, width = images.shape[-2:]
+        share = float(torch.distributions.Beta(self.beta, self.beta).sample())
+        centre = int(torch.randint(height, ())), int(torch.randint(width, ()))
+        y0, y1, x0, x1 = patch(height, width, share, centre)
+        partner = torch.randperm(len(images)).to(images.device)
+        mixed = images.clone()
+        mixed[:, :, y0:y1, x0:x1] = images[partner, :, y0:y1, x0:x1]
+        return mixed, (labels, labels[partner], 1.0 - (y1 - y0) * (x1 - x0) / (height * width))
+
+    def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
+        labels, partners, share = target
+        logits = model(images)
+        if share == 1.0:
+            return criterion(logits, labels), logits
+        return share * criterion(logits, labels) + (1.0 - share) * criterion(logits, partners), logits
+
+
+def patch(height: int, width: int, share: float, centre: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The patch (y0, y1, x0, x1), ends excluded, whose sides are those of the image times sqrt(1 - share), clipped."""
+    bounds = []
+    for side, middle in zip((height, width), centre, strict=True):
+        length = int(side * (1.0 - share) ** 0.5)
+        start = middle - length // 2
+        bounds += [max(0, start), min(side, start + length)]
+    return tuple(bounds)
