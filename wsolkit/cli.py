@@ -106,14 +106,21 @@ def cli() -> None:
 @click.option(
     "--jobs",
     type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="runs at a time; 0 is one per core, at most 4",
+    help="runs at a time (default 1, with --dask one per thread of the cluster); 0 is one per core, at most 4, or per GPU",
 )
+@click.option(
+    "--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or scheduler file)"
+)
+@click.option(
+    "--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True,
+    help="seconds to wait for the scheduler and for workers",
+)  # fmt: skip
 @click.option(
     "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images with this method; N alone is for all"
 )
-def sweep(backbones: str, methods: str, jobs: int, limit: tuple[str, ...], **options: Any) -> None:
+def sweep(
+    backbones: str, methods: str, jobs: int | None, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any
+) -> None:  # fmt: skip
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
     from .sweep import run_sweep
 
@@ -128,7 +135,7 @@ def sweep(backbones: str, methods: str, jobs: int, limit: tuple[str, ...], **opt
     if strangers := [name for name in limits if name and name not in chosen]:
         raise ValueError(f"--limit names {', '.join(strangers)}, which is not among the methods {', '.join(chosen)}")
     _check(config, chosen)
-    sys.exit(run_sweep(config, networks, chosen, limits, jobs, lambda line: click.echo(line)))
+    sys.exit(run_sweep(config, networks, chosen, limits, jobs, click.echo, dask, dask_timeout))
 
 
 def _limits(items: tuple[str, ...]) -> dict[str, int]:
