@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -40,12 +38,16 @@ class DaskPool(Executor):
     def __init__(self, address: str, limit: int = 0, timeout: float = 60.0) -> None:
         try:
             from distributed import Client
+            from distributed.comm import get_address_host_port
         except ModuleNotFoundError:
             raise ValueError("a sweep on a Dask cluster needs dask.distributed: pip install 'wsolkit[dask]'") from None
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
         self.address, self.limit, self.timeout = address, limit, timeout
         try:
-            self.client = Client(_resolved(address, timeout), timeout=timeout, set_as_default=False)
+            get_address_host_port(
+                found := _resolved(address, timeout), strict=True
+            )  # says what a client would not survive
+            self.client = Client(found, timeout=timeout, set_as_default=False)
         except Exception as error:  # OSError, but a malformed address or another version raise anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ConnectionError(f"no Dask scheduler at {address} within {timeout:g} s ({reason}); give the address that "
@@ -86,7 +88,7 @@ class DaskPool(Executor):
         while not self.capacity():
             time.sleep(0.5)
         own = facts(str(token))
-        asked = {name: self.client.get_executor(pure=False, workers=[name]).submit(facts_of_worker, str(token))
+        asked = {name: self.client.get_executor(pure=False, workers=[name]).submit(questions(str(token)))
                  for name in self.client.nthreads()}  # fmt: skip
         if silent := wait(asked.values(), self.timeout).not_done:
             names = ", ".join(name for name, future in asked.items() if future in silent)
@@ -104,7 +106,7 @@ class DaskPool(Executor):
         say(f"Dask cluster {self.address}: {len(asked)} workers on {hosts} hosts, {self.threads} threads")
 
     def submit(self, function, /, *args, **kwargs) -> Future:
-        return self.pool.submit(in_worker, function, *args, **kwargs)
+        return self.pool.submit(in_worker(function), *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; what still runs there is given up (the sweep has told it to stop)."""
@@ -112,13 +114,27 @@ class DaskPool(Executor):
         self.client.close(timeout=ANSWER)
 
 
-def in_worker(function: Callable, *args: Any, **kwargs: Any) -> Any:
-    """Runs in a worker's thread: each job has its share of the cores of the worker."""
-    from distributed import get_worker
+def in_worker(function: Callable) -> Callable:
+    """The function as it is sent: a worker imports it by its name in the thread that runs it, and gives each job its share
+    of the worker's cores.
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    share = max(1, cores // get_worker().state.nthreads)
-    return function(*args, threads=int(os.environ.get("WSOLKIT_THREADS") or share), **kwargs)
+    Nested, because Dask sends the code of nested functions. It would send a name for others, and a scheduler or worker
+    that cannot import it while it reads the message ends, without a word to us.
+    """
+    module, name = function.__module__, function.__qualname__
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        import importlib
+        import os
+
+        from distributed import get_worker
+
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        share = max(1, cores // get_worker().state.nthreads)
+        threads = int(os.environ.get("WSOLKIT_THREADS") or share)
+        return getattr(importlib.import_module(module), name)(*args, threads=threads, **kwargs)
+
+    return run
 
 
 def facts(token: str) -> dict[str, str | None]:
@@ -136,13 +152,22 @@ def facts(token: str) -> dict[str, str | None]:
     return {**found, "wsolkit": code_state(WHOLE_PACKAGE), "token": content}
 
 
-def facts_of_worker(token: str) -> dict[str, str | None]:
-    """The facts as a new process finds them, which is what a job will be: a worker may be older than the code."""
-    code = "import json, sys; from wsolkit.dask_pool import facts; print(json.dumps(facts(sys.argv[1])))"
-    done = subprocess.run([sys.executable, "-c", code, token], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
-    return json.loads(done.stdout)
+def questions(token: str) -> Callable[[], dict[str, str | None]]:
+    """A function that finds the facts in a new process, which is what a job will be: a worker may be older than the code.
+    Nested for the reason that `in_worker` gives."""
+
+    def ask() -> dict[str, str | None]:
+        import json
+        import subprocess
+        import sys
+
+        code = "import json, sys; from wsolkit.dask_pool import facts; print(json.dumps(facts(sys.argv[1])))"
+        done = subprocess.run([sys.executable, "-c", code, token], capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
+        return json.loads(done.stdout)
+
+    return ask
 
 
 def differences(own: dict[str, str | None], other: dict[str, str | None], token: Path) -> list[str]:

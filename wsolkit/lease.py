@@ -41,13 +41,14 @@ class Lease:
         """Wait until nobody else works here, then take the lease. Looks every `pause` seconds."""
         while not self._locked():
             time.sleep(pause)
-        seen, since = None, time.monotonic()
+        seen, silent, looked = None, 0.0, time.monotonic()
         while True:
             last = self._last()
-            mark = self._mark(last)
-            if mark != seen:
-                seen, since = mark, time.monotonic()
-            if (self._free(last) or time.monotonic() - since > self.stale) and self._take(last + 1):
+            mark, now = self._mark(last), time.monotonic()
+            # time in which we were stopped ourselves says nothing about the other one
+            silent = 0.0 if mark != seen else silent + min(now - looked, 2 * pause)
+            seen, looked = mark, now
+            if (self._free(last) or silent > self.stale) and self._take(last + 1):
                 return
             time.sleep(pause)
 
