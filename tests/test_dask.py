@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -176,21 +177,21 @@ def test_no_scheduler_is_one_line_and_no_files(tmp_path):
 
 
 def test_the_end_of_the_scheduler_ends_the_sweep(cluster, tmp_path):
-    """The workers end with their scheduler, their jobs with them, and the sweep says so; what is done stays done."""
+    """The worker ends with its scheduler, the job with the worker, and the sweep says so; what is done stays done."""
     cluster.worker()
-    jobs = [tiny_job(tmp_path, "first", GOOD), tiny_job(tmp_path, "endless", "import time; time.sleep(600)")]
+    jobs = [
+        tiny_job(tmp_path, "first", GOOD),
+        tiny_job(tmp_path, "endless", "import time; time.sleep(600)", needs=("first",)),
+    ]
     pool = DaskPool(str(cluster.file), timeout=PATIENCE)
     until(pool.capacity, PATIENCE)
     pool.client._timeout = 1.0  # how long the client tries to find the scheduler again
-
-    def say(line: str) -> None:
-        if "first" in line:
-            until(lambda: events(jobs[1].folder), PATIENCE)
-            cluster.scheduler.kill()
-
-    jobs[1] = tiny_job(tmp_path, "endless", "import time; time.sleep(600)", needs=("first",))
+    killer = threading.Thread(
+        target=lambda: (until(lambda: events(jobs[1].folder), PATIENCE), cluster.scheduler.kill()), daemon=True
+    )
+    killer.start()
     with pytest.raises(ConnectionError, match=r"the Dask scheduler at .* is gone"):
-        Sweep(jobs, pool=pool, say=say, token=tmp_path / "token").run()
+        Sweep(jobs, pool=pool, say=lambda line: None, token=tmp_path / "token").run()
     assert jobs[0].fresh() and not (tmp_path / "token").exists()
     end = until(lambda: events(jobs[1].folder)[1:], PATIENCE)
     assert end[0]["event"] == "end" and end[0]["outcome"] in (

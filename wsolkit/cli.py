@@ -1,4 +1,4 @@
-"""`wsolkit sweep | train | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
+"""`wsolkit sweep | train | localise | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from .cli_data import data
 from .cli_evaluate import compare, evaluate
+from .cli_localise import localise
 from .cli_predict import predict
 from .config import BACKBONE_STRIDES, DATASETS, RunConfig
 from .methods import STUDY_METHODS, canonical
@@ -171,7 +172,7 @@ def report(out: str | None) -> None:
     click.echo(write_index(Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()))
 
 
-for command in (data, evaluate, compare, predict):
+for command in (data, evaluate, compare, predict, localise):
     cli.add_command(command)
 
 

@@ -197,7 +197,7 @@ class Sweep:
 
     def _collect(self, job: Job, future: Future, waiting: list[Job]) -> None:
         try:
-            self._record(job, *future.result())
+            error, seconds = future.result()
         except CancelledError:  # not by us: the pool has lost it
             self.lost[job.name] += 1
             if self.stopping:
@@ -209,6 +209,8 @@ class Sweep:
                 self._fail(job, f"lost {self.lost[job.name]} times; the pool's own log may tell why")
         except Exception as error:  # of the pool, not of the notebook
             self._fail(job, f"{type(error).__name__}: {error}")
+        else:
+            self._record(job, error, seconds)
 
     def _fail(self, job: Job, error: str) -> None:
         note_failure(job.folder, error, job.config)

@@ -1,0 +1,166 @@
+"""`wsolkit localise`: two gloo processes write the bits of one, an interrupted run goes on, foreign parts are not used."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from test_lease import until
+
+import wsolkit as wk
+from wsolkit.cli_localise import localise as command
+from wsolkit.sharding import Parts, forget, localise_in_parts
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def training(tmp_path_factory):
+    """A training of one epoch on birds."""
+    run = wk.Run.start(
+        dataset="synthetic", backbone="resnet18", width=0.125, classes=2, per_class=4, size=32, epochs=1, batch_size=4,
+        out=str(tmp_path_factory.mktemp("reports")), device="cpu",
+    )  # fmt: skip
+    run.model("gap")
+    return run.config.training_folder("gap")
+
+
+@pytest.fixture(scope="module")
+def birds():
+    return wk.load_dataset("synthetic", "test", size=32, classes=2, per_class=4)
+
+
+def invoke(*arguments):
+    done = CliRunner().invoke(command, list(map(str, arguments)))
+    if done.exception is not None and not isinstance(done.exception, SystemExit | ValueError | OSError):
+        raise done.exception
+    return done.exit_code, done.output, str(done.exception)
+
+
+def started(processes: int, *arguments) -> subprocess.Popen:
+    """The command under torchrun, on loopback."""
+    launcher = (
+        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
+    )
+    words = [sys.executable, *launcher, "-m", "wsolkit", "localise", *map(str, arguments)]
+    loopback = "lo0" if sys.platform == "darwin" else "lo"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
+    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+
+def same(a: wk.ScoreMaps, b: wk.ScoreMaps) -> bool:
+    arrays = ("labels", "logits", "maps")
+    return a.ids == b.ids and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
+
+
+def test_processes_share_the_work_and_write_the_bits_of_one(training, birds, tmp_path):
+    """Two processes with five batches, the last one smaller; three processes with two images."""
+    assert len(birds) % 3, "shares are uneven"
+    common = ["--checkpoint", training, "--method", "cam,grad_cam", "--device", "cpu", "--batch-size"]
+    code, output, error = invoke(*common, 3, "--out", tmp_path / "one")
+    assert code == 0, output + error
+    for processes, batch, more in ((2, 3, []), (3, 1, ["--limit", 2])):
+        process = started(processes, *common, batch, "--out", tmp_path / "many", *more)
+        said, _ = process.communicate(timeout=240)
+        assert process.returncode == 0, said
+        assert said.count("written: ") == 2, "one process speaks"
+        assert not (tmp_path / "many.parts").exists()
+        for method in ("cam", "grad_cam"):
+            many = wk.ScoreMaps.load(tmp_path / "many" / f"{method}.npz")
+            if not more:
+                one = wk.ScoreMaps.load(tmp_path / "one" / f"{method}.npz")
+                assert same(one, many) and many.ids == [sample.id for sample in birds.samples]
+                assert many.seconds_per_image > 0
+                results = [_scored(maps, birds) for maps in (one, many)]
+                assert results[0] == results[1] and results[0]["n_images"] == len(birds)
+            else:
+                assert len(many) == 2 and set(many.ids) < {sample.id for sample in birds.samples}
+
+
+def _scored(maps: wk.ScoreMaps, dataset) -> dict:
+    boxes = [dataset.target(i).boxes.numpy() for i in range(len(dataset))]
+    result = wk.score(maps.maps, boxes, maps.logits, maps.labels, maps.ids, size=32).to_dict()
+    return {name: value for name, value in result.items() if "seconds" not in name and "memory" not in name}
+
+
+def test_an_interrupted_run_goes_on(training, birds, tmp_path):
+    """SIGKILL in the middle of a slow method; what was finished is not made again."""
+    model, _ = wk.load_checkpoint(training / "best.pt")
+    whole = wk.localise(model, birds, "score_cam", batch_size=1)
+    out = tmp_path / "maps.npz"
+    options = ["--checkpoint", training, "--method", "score_cam", "--device", "cpu", "--batch-size", 1, "--out", out]
+    process = started(1, *options)
+    parts = tmp_path / "maps.npz.parts"
+    until(lambda: list(parts.glob("part-*.npz")), 240)
+    process.send_signal(signal.SIGSTOP)
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("part-*.npz")}
+    process.kill()
+    process.communicate()
+    if out.exists():
+        pytest.skip("the run was faster than the one who wanted to kill it")
+    seen = {}
+    real = Parts.merged
+
+    def merged(self):
+        seen.update({path: path.stat().st_mtime_ns for path in self.folder.glob("part-*.npz")})
+        return real(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Parts, "merged", merged)
+        code, output, error = invoke(*options)
+    assert code == 0, output + error
+    assert kept.items() <= seen.items() and not parts.exists()
+    found = wk.ScoreMaps.load(out)
+    assert found.ids == whole.ids and np.array_equal(found.logits, whole.logits)
+    assert np.abs(found.maps - whole.maps).max() < 1e-5 * np.abs(whole.maps).max()
+
+
+def test_only_parts_of_the_same_localisation_are_used(training, birds, tmp_path):
+    model, _ = wk.load_checkpoint(training / "best.pt")
+    expected = wk.localise(model, birds, "cam", batch_size=4)
+
+    def run(identity, methods=("cam",), batch_size=4):
+        counted = []
+        found = localise_in_parts(
+            model, birds, methods, tmp_path, identity, batch_size=batch_size, progress=lambda done, total: counted.append(total)
+        )  # fmt: skip
+        return found["cam"], counted[0] if counted else 0
+
+    n = len(birds)
+    found, made = run({"weights": "a"})
+    assert made == n and same(found, expected)
+    assert run({"weights": "a"})[1] == 0, "all parts are there"
+    assert run({"weights": "b"})[1] == n and run({"weights": "b"}, ("cam", "grad_cam"))[1] == n
+    assert run({"weights": "b"}, batch_size=5)[1] == n, "other batches, other bits"
+    assert run({"weights": "a"})[1] == n
+    parts = sorted(tmp_path.glob("part-*.npz"))
+    parts[0].write_bytes(parts[0].read_bytes()[:-40])  # torn
+    found, made = run({"weights": "a"})
+    assert 0 < made <= n and same(found, expected)
+    forget(tmp_path)
+    assert not tmp_path.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments,message",
+    [
+        (["--checkpoint", "absent.pt", "--out", "x.npz"], "absent.pt"),
+        (["--checkpoint", "TRAINING", "--out", "x.npz", "--method", "cam,grad_cam"], "a folder for several"),
+        (["--checkpoint", "TRAINING", "--out", "x.npz", "--method", "magic_cam"], "magic_cam"),
+        (["--checkpoint", "TRAINING", "--out", "x.npz", "--classes", "3"], "knows the classes"),
+        (["--checkpoint", "TRAINING", "--out", "x.npz", "--device", "nowhere"], "nowhere"),
+        (["--checkpoint", "TRAINING", "--out", "FOLDER.npz"], "it is a folder"),
+    ],
+)
+def test_wrong_arguments_are_one_error_and_no_files(training, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    Path("FOLDER.npz").mkdir()
+    code, _, error = invoke(*(str(training) if word == "TRAINING" else word for word in arguments))
+    assert code != 0 and message in error and len(error.splitlines()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["FOLDER.npz"]
