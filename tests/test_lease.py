@@ -39,7 +39,7 @@ def events(folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def until(condition, seconds=120.0):
+def until(condition, seconds=1500.0):
     end = time.monotonic() + seconds
     while not (found := condition()):
         assert time.monotonic() < end, "waited in vain"
@@ -67,7 +67,7 @@ def test_processes_of_one_machine_take_turns(tmp_path):
     command = [sys.executable, "-c", code, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     processes = [subprocess.Popen(command, env=environment) for _ in range(4)]
-    assert [process.wait(timeout=120) for process in processes] == [0] * 4
+    assert [process.wait(timeout=1500) for process in processes] == [0] * 4
     assert (tmp_path / "count").read_text() == "120"
     assert [path.name for path in tmp_path.glob(".lease-*.json")] == [".lease-120.json"]
 
@@ -86,7 +86,7 @@ def test_another_machine_waits_while_the_holder_lives_and_takes_over_when_it_is_
     _, got = in_background(other)
     for _ in range(30):
         assert holder.touch() and not got.wait(0.1), "a holder that is heard of keeps the folder"
-    assert got.wait(60), "it is silent now"
+    assert got.wait(1500), "it is silent now"
     assert not holder.touch(), "it was cut off, and learns so"
     assert other.touch() and other.number == 2
     holder.release()
@@ -100,7 +100,7 @@ def test_a_released_lease_binds_nobody_at_once(tmp_path):
     _, got = in_background(other)
     assert not got.wait(0.3)
     first.release()
-    assert got.wait(60) and other.number == 2
+    assert got.wait(1500) and other.number == 2
 
 
 def test_of_many_machines_that_wait_one_takes_over_at_a_time(tmp_path):
@@ -123,7 +123,7 @@ def test_of_many_machines_that_wait_one_takes_over_at_a_time(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(1500)
     assert not overlaps and sorted(lease.number for lease in waiting) == list(range(2, 10))
 
 
@@ -151,7 +151,7 @@ def test_the_kernel_of_a_killed_process_has_ended_before_the_next_one_starts(tmp
     job = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "40"))
     os.kill(start["pid"], signal.SIGKILL)
     assert run_job(content(job))[0] == ""
-    first.join(60)
+    first.join(1500)
     kernels = [line.split() for line in ticks.read_text().splitlines()]
     order = list(dict.fromkeys(pid for pid, _ in kernels))
     assert len(order) == 2
@@ -167,7 +167,7 @@ def test_who_waited_for_the_same_job_does_not_repeat_it(tmp_path):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(1500)
     assert len({line.split()[0] for line in (job.folder.parent / "ticks").read_text().splitlines()}) == 1
     assert [event.get("outcome") for event in events(job.folder)] == [None, "done", None, "was done"]
 

@@ -51,7 +51,9 @@ def started(processes: int, *arguments) -> subprocess.Popen:
     words = [sys.executable, *launcher, "-m", "wsolkit", "localise", *map(str, arguments)]
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    return subprocess.Popen(
+        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
 
 
 def same(a: wk.ScoreMaps, b: wk.ScoreMaps) -> bool:
@@ -59,28 +61,24 @@ def same(a: wk.ScoreMaps, b: wk.ScoreMaps) -> bool:
     return a.ids == b.ids and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
 
 
-def test_processes_share_the_work_and_write_the_bits_of_one(training, birds, tmp_path):
-    """Two processes with five batches, the last one smaller; three processes with two images."""
-    assert len(birds) % 3, "shares are uneven"
-    common = ["--checkpoint", training, "--method", "cam,grad_cam", "--device", "cpu", "--batch-size"]
-    code, output, error = invoke(*common, 3, "--out", tmp_path / "one")
+def test_two_processes_share_the_work_and_write_the_bits_of_one(training, birds, tmp_path):
+    """All images, where the shares are uneven and the last batch is smaller, and fewer images than processes."""
+    assert len(birds) % 3 and (-(-len(birds) // 3)) % 2
+    common = ["--checkpoint", training, "--method", "cam,grad_cam", "--device", "cpu", "--batch-size", 3]
+    code, output, error = invoke(*common, "--out", tmp_path / "one")
     assert code == 0, output + error
-    for processes, batch, more in ((2, 3, []), (3, 1, ["--limit", 2])):
-        process = started(processes, *common, batch, "--out", tmp_path / "many", *more)
-        said, _ = process.communicate(timeout=240)
-        assert process.returncode == 0, said
-        assert said.count("written: ") == 2, "one process speaks"
-        assert not (tmp_path / "many.parts").exists()
-        for method in ("cam", "grad_cam"):
-            many = wk.ScoreMaps.load(tmp_path / "many" / f"{method}.npz")
-            if not more:
-                one = wk.ScoreMaps.load(tmp_path / "one" / f"{method}.npz")
-                assert same(one, many) and many.ids == [sample.id for sample in birds.samples]
-                assert many.seconds_per_image > 0
-                results = [_scored(maps, birds) for maps in (one, many)]
-                assert results[0] == results[1] and results[0]["n_images"] == len(birds)
-            else:
-                assert len(many) == 2 and set(many.ids) < {sample.id for sample in birds.samples}
+    process = started("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, __file__, tmp_path, *common)
+    said, _ = process.communicate(timeout=1500)
+    assert process.returncode == 0, said
+    assert said.count("written: ") == 4, "one process speaks"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "many", "one"]
+    for method in ("cam", "grad_cam"):
+        one, many, few = (wk.ScoreMaps.load(tmp_path / name / f"{method}.npz") for name in ("one", "many", "few"))
+        assert same(one, many) and many.ids == [sample.id for sample in birds.samples]
+        results = [_scored(maps, birds) for maps in (one, many)]
+        assert results[0] == results[1] and results[0]["n_images"] == len(birds)
+        assert len(few) == 1 and few.ids[0] in many.ids
+        assert np.allclose(few.maps[0], many.maps[many.ids.index(few.ids[0])], atol=1e-5)
 
 
 def _scored(maps: wk.ScoreMaps, dataset) -> dict:
@@ -95,9 +93,9 @@ def test_an_interrupted_run_goes_on(training, birds, tmp_path):
     whole = wk.localise(model, birds, "score_cam", batch_size=1)
     out = tmp_path / "maps.npz"
     options = ["--checkpoint", training, "--method", "score_cam", "--device", "cpu", "--batch-size", 1, "--out", out]
-    process = started(1, *options)
+    process = started("-m", "wsolkit", "localise", *options)
     parts = tmp_path / "maps.npz.parts"
-    until(lambda: list(parts.glob("part-*.npz")), 240)
+    until(lambda: list(parts.glob("part-*.npz")), 1500)
     process.send_signal(signal.SIGSTOP)
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("part-*.npz")}
     process.kill()
@@ -164,3 +162,9 @@ def test_wrong_arguments_are_one_error_and_no_files(training, tmp_path, monkeypa
     code, _, error = invoke(*(str(training) if word == "TRAINING" else word for word in arguments))
     assert code != 0 and message in error and len(error.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["FOLDER.npz"]
+
+
+if __name__ == "__main__":  # one of two processes of torchrun: the command twice
+    out, *options = sys.argv[1:]
+    command([*options, "--out", f"{out}/many"], standalone_mode=False)
+    command([*options, "--out", f"{out}/few", "--limit", "1"], standalone_mode=False)

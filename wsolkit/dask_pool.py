@@ -6,6 +6,7 @@ that nothing runs twice at the same time is the business of `wsolkit.lease`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import sys
@@ -110,8 +111,9 @@ class DaskPool(Executor):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Leave the cluster; what still runs there is given up (the sweep has told it to stop)."""
-        self.pool.shutdown(wait=False)
-        self.client.close(timeout=ANSWER)
+        with contextlib.suppress(Exception):  # there may be nobody left to take leave of
+            self.pool.shutdown(wait=False)
+            self.client.close(timeout=ANSWER)
 
 
 def in_worker(function: Callable) -> Callable:
