@@ -43,17 +43,12 @@ def invoke(*arguments):
     return done.exit_code, done.output, str(done.exception)
 
 
-def started(processes: int, *arguments) -> subprocess.Popen:
-    """The command under torchrun, on loopback."""
-    launcher = (
-        ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)] if processes > 1 else []
-    )
-    words = [sys.executable, *launcher, "-m", "wsolkit", "localise", *map(str, arguments)]
+def started(*words) -> subprocess.Popen:
+    """A Python process whose gloo group is on loopback."""
     loopback = "lo0" if sys.platform == "darwin" else "lo"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": loopback}
-    return subprocess.Popen(
-        [sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
+    command = [sys.executable, *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
 
 
 def same(a: wk.ScoreMaps, b: wk.ScoreMaps) -> bool:
