@@ -185,8 +185,10 @@ def _resolved(address: str, timeout: float) -> str:
     if not address.endswith(".json"):
         return address
     path, end = Path(address), time.monotonic() + timeout
-    while not path.is_file():
-        if time.monotonic() > end:
-            raise FileNotFoundError(f"{path} does not exist")
+    while True:
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))["address"]
+        except (OSError, ValueError, KeyError) as error:
+            if time.monotonic() > end:
+                raise FileNotFoundError(f"{path} is absent or no scheduler file ({type(error).__name__})") from None
         time.sleep(0.2)
-    return json.loads(path.read_text(encoding="utf-8"))["address"]
