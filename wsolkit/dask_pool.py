@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .execute import WHOLE_PACKAGE
+from .execute import WORKING_CODE
 from .staleness import code_state
 
 ANSWER = 10.0  # seconds that a scheduler may take for a short answer
@@ -151,7 +151,7 @@ def facts(token: str) -> dict[str, str | None]:
         content = Path(token).read_text(encoding="utf-8")
     except OSError:
         content = None
-    return {**found, "wsolkit": code_state(WHOLE_PACKAGE), "token": content}
+    return {**found, "wsolkit": code_state(WORKING_CODE), "token": content}
 
 
 def questions(token: str) -> Callable[[], dict[str, str | None]]:

@@ -23,10 +23,10 @@ from typing import Any
 
 from .files import read_json, write_json
 from .lease import BEAT, STALE, Lease
-from .staleness import code_state
+from .staleness import SCORING_SOURCES, code_state
 
 FAILED, TAKEN_OVER, STOPPED = 3, 75, 130  # exit codes; with FAILED there is a failure.json
-WHOLE_PACKAGE = (".",)
+WORKING_CODE = (*SCORING_SOURCES, "execute.py", "lease.py")  # what a job runs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -177,11 +177,11 @@ def _write_output_to(log: Path) -> None:
 
 
 def _check_code(expected: str | None) -> None:
-    found = code_state(WHOLE_PACKAGE) if expected else None
+    found = code_state(WORKING_CODE) if expected else None
     if found != expected:
         where = f"{os.uname().nodename}, {Path(__file__).parent}"
         raise ValueError(f"this machine ({where}) has other code of wsolkit ({found}) than the sweep ({expected}); "
-                         "install the same version on all machines, or use a shared folder")  # fmt: skip
+                         "give all machines the same version, and do not change it while a sweep runs")  # fmt: skip
 
 
 def run_notebook(

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
@@ -23,7 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .config import RunConfig
-from .execute import WHOLE_PACKAGE, is_fresh, note_failure
+from .execute import WORKING_CODE, is_fresh, note_failure
 from .files import write_json
 from .index import write_index
 from .lease import this_machine
@@ -262,7 +263,7 @@ def run_sweep(
         for left in home.glob(".sweep-*"):  # of a sweep that was killed: its jobs on other machines end
             left.unlink(missing_ok=True)
         token = home / f".sweep-{uuid.uuid4().hex}"
-        extra = {"code": code_state(WHOLE_PACKAGE)} if dask else {}
+        extra = {"code": code_state(WORKING_CODE)} if dask else {}
         sweep = Sweep(todo, say=say, pool=pool, token=token, extra=extra)
         previous = (
             signal.signal(signal.SIGTERM, lambda *_: (sweep.kill(), sys.exit(143))) if _in_main_thread() else None
@@ -290,12 +291,9 @@ def _pool(config: RunConfig, jobs: int | None, dask: str, timeout: float) -> Exe
 
 
 def automatic_jobs() -> int:
-    """One process per core, four at most (several single-threaded networks beat one with several threads), or one per GPU
-    where there are more of them."""
+    """One per core, four at most (several single-threaded networks beat one with several threads), or one per GPU."""
     return max(1, min(4, os.cpu_count() or 1), len(gpus()))
 
 
 def _in_main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()
