@@ -1,4 +1,4 @@
-"""`wsolkit sweep | train | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
+"""`wsolkit sweep | train | localise | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from .cli_data import data
 from .cli_evaluate import compare, evaluate
+from .cli_localise import localise
 from .cli_predict import predict
 from .config import BACKBONE_STRIDES, DATASETS, RunConfig
 from .methods import STUDY_METHODS, TRAINING_METHODS, canonical
@@ -109,14 +110,21 @@ def cli() -> None:
 @click.option(
     "--jobs",
     type=click.IntRange(min=0),
-    default=1,
-    show_default=True,
-    help="runs at a time; 0 is one per core, at most 4",
+    help="runs at a time (default 1, with --dask one per thread of the cluster); 0 is one per core, at most 4, or per GPU",
 )
+@click.option(
+    "--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or scheduler file)"
+)
+@click.option(
+    "--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True,
+    help="seconds to wait for the scheduler and for workers",
+)  # fmt: skip
 @click.option(
     "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images with this method; N alone is for all"
 )
-def sweep(backbones: str, methods: str, jobs: int, limit: tuple[str, ...], **options: Any) -> None:
+def sweep(
+    backbones: str, methods: str, jobs: int | None, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any
+) -> None:  # fmt: skip
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
     from .sweep import run_sweep
 
@@ -131,7 +139,7 @@ def sweep(backbones: str, methods: str, jobs: int, limit: tuple[str, ...], **opt
     if strangers := [name for name in limits if name and name not in chosen]:
         raise ValueError(f"--limit names {', '.join(strangers)}, which is not among the methods {', '.join(chosen)}")
     _check(config, chosen)
-    sys.exit(run_sweep(config, networks, chosen, limits, jobs, lambda line: click.echo(line)))
+    sys.exit(run_sweep(config, networks, chosen, limits, jobs, click.echo, dask, dask_timeout))
 
 
 def _limits(items: tuple[str, ...]) -> dict[str, int]:
@@ -167,7 +175,7 @@ def report(out: str | None) -> None:
     click.echo(write_index(Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()))
 
 
-for command in (data, evaluate, compare, predict):
+for command in (data, evaluate, compare, predict, localise):
     cli.add_command(command)
 
 

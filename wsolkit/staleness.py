@@ -22,9 +22,14 @@ LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 PLANNING_SOURCES = (
     "sweep.py",
     "execute.py",
+    "pools.py",
+    "dask_pool.py",
+    "lease.py",
+    "sharding.py",
     "cli.py",
     "cli_data.py",
     "cli_evaluate.py",
+    "cli_localise.py",
     "cli_predict.py",
     "file_evaluation.py",
     "map_files.py",
@@ -36,6 +41,7 @@ PLANNING_SOURCES = (
     "published.py",
     "methods.py",
     "__init__.py",
+    "__main__.py",
 )
 SCORING_SOURCES = tuple(
     sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)

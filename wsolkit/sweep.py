@@ -1,18 +1,22 @@
-"""The grid of runs: what is stale, in which order, in how many processes. No torch import here.
+"""The grid of runs: what is stale, in which order, how many at a time. No torch import here.
 
 A training is one job, a report another; a report waits for the trainings it looks at. Each job is a process of its own
-(`wsolkit.execute`) with a log file. Whether a job is done is read from the files it leaves, never from a notebook.
+(`wsolkit.execute`) with a log file, started by a pool: that of this machine, or that of a cluster. Whether a job is done is
+read from the files it leaves, never from a notebook.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
+import tempfile
+import threading
 import time
+import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +24,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .config import RunConfig
-from .execute import note_failure
-from .files import read_json, write_json
+from .execute import WORKING_CODE, is_fresh, note_failure
+from .files import write_json
 from .index import write_index
+from .lease import this_machine
 from .methods import (
     STUDY_METHODS,
     TRAIN_NOTEBOOK,
@@ -33,6 +38,10 @@ from .methods import (
     poolings_of,
     undefined,
 )
+from .pools import INTERRUPTED, LocalPool, gpus, run_job
+from .staleness import code_state
+
+RETRIES = 3  # of a job that its pool has lost
 
 
 @dataclass(frozen=True)
@@ -52,13 +61,7 @@ class Job:
 
     def fresh(self) -> bool:
         """True where the result on disk is complete and was made from the same parameters, data, code and notebook."""
-        if not self.done.exists() or not self.html.exists() or (self.folder / "failure.json").exists():
-            return False
-        try:
-            content = read_json(self.done)
-        except ValueError:
-            return False
-        return content.get("status") == "completed" and content.get("fingerprint") == self.key
+        return is_fresh(self.folder, self.done, self.html, self.key)
 
 
 def plan(
@@ -120,16 +123,30 @@ def _report_job(config: RunConfig, method: str, poolings: tuple[str, ...]) -> Jo
 
 
 class Sweep:
-    """Runs jobs in processes; the first Ctrl-C stops scheduling, a second kills what runs."""
+    """Runs jobs in a pool; the first Ctrl-C stops scheduling, a second kills what runs.
 
-    def __init__(self, jobs: list[Job], workers: int = 1, say: Callable[[str], None] = print) -> None:
+    Args:
+        workers: jobs at a time, where the pool has no opinion.
+        pool: any `concurrent.futures.Executor` (default: processes on this machine); it is shut down at the end. It may have
+            a method capacity() that says how many jobs it takes now; an OSError from there ends the sweep.
+        token: path of a file that lives as long as the sweep wants its jobs to run; a pool of other machines needs one that
+            they can see.
+        extra: more content for each job, see `wsolkit.execute`.
+    """
+
+    def __init__(
+        self, jobs: list[Job], workers: int = 1, say: Callable[[str], None] = print, pool: Executor | None = None,
+        token: Path | None = None, extra: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         self.jobs = {job.name: job for job in jobs}
-        self.workers = workers
+        self.pool = pool or LocalPool(workers)
+        self.capacity: Callable[[], int] = getattr(self.pool, "capacity", lambda: workers)
+        self.token = token or Path(tempfile.gettempdir()) / f".sweep-{uuid.uuid4().hex}"
+        self.extra = extra or {}
         self.say = say
-        self.processes: set[subprocess.Popen] = set()
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
+        self.lost: Counter[str] = Counter()
         self.stopping = False
-        self.killed = False
 
     def run(self) -> dict[str, str]:
         """Run what is stale; returns the error of every job that did not end well."""
@@ -142,101 +159,106 @@ class Sweep:
         if self.outcome:
             self.say(f"{len(self.outcome)} of {len(self.jobs)} runs are up to date")
         running: dict[Future, Job] = {}
-        with ThreadPoolExecutor(self.workers) as pool:
+        write_json(self.token, {"sweep": self.token.name, "host": this_machine()})
+        try:
+            if check := getattr(self.pool, "check", None):
+                check(self.token, self.say)
             while waiting or running:
                 try:
-                    self._submit(pool, waiting, running)
-                    if not running:
+                    room = self.capacity()
+                    self._submit(waiting, running, room)
+                    if not running and room:
                         break
-                    done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        self._record(running.pop(future), future.result())
+                    if not running:  # nobody is there to take a job at the moment
+                        time.sleep(0.5)
+                    for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
+                        self._collect(running.pop(future), future, waiting)
                 except KeyboardInterrupt:
-                    if self.stopping:
-                        self.kill()
-                    else:
+                    if not self.stopping:
                         self.say("stopping: no new run is started; press Ctrl-C again to kill the running ones")
+                    elif self.token.exists():
+                        self.kill()
+                    else:  # a third time: those that do not answer are given up
+                        raise
                     self.stopping = True
                     waiting.clear()
-        return {name: error for name, error in self.outcome.items() if error and error != "interrupted"}
+        finally:
+            self.kill()
+            self.pool.shutdown()
+        return {name: error for name, error in self.outcome.items() if error and error != INTERRUPTED}
 
-    def _submit(self, pool: ThreadPoolExecutor, waiting: list[Job], running: dict[Future, Job]) -> None:
+    def _submit(self, waiting: list[Job], running: dict[Future, Job], room: int) -> None:
         for job in list(waiting):
             failed = [name for name in job.needs if self.outcome.get(name)]
             if failed:
                 waiting.remove(job)
                 error = f"not run, because {failed[0]} failed: {self.outcome[failed[0]]}"
-                note_failure(job.folder, error, job.config)
-                self._record(job, (error, 0.0))
-            elif len(running) < self.workers and all(name in self.outcome for name in job.needs):
+                self._fail(job, error)
+            elif len(running) < room and all(name in self.outcome for name in job.needs):
                 waiting.remove(job)
-                running[pool.submit(self._execute, job)] = job
+                running[self.pool.submit(run_job, self._content(job))] = job
 
-    def _execute(self, job: Job) -> tuple[str, float]:
-        """One process from start to end; returns (error or "", seconds)."""
-        begin = time.time()
-        job.folder.mkdir(parents=True, exist_ok=True)
-        for stale in (job.html, job.folder / "failure.json"):  # the old page must not stand beside new numbers
-            stale.unlink(missing_ok=True)
-        log = job.folder / "log.txt"
-        write_json(job.folder / "job.json", {
+    def _content(self, job: Job) -> dict[str, Any]:
+        return {
             "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
-            "done": str(job.done), "fingerprint": job.key, "html": str(job.html), "title": job.title, "log": log.name,
-        })  # fmt: skip
-        threads = str(max(1, (os.cpu_count() or 1) // self.workers))
-        environment = os.environ | {
-            "OMP_NUM_THREADS": threads,
-            "WSOLKIT_THREADS": threads,
-            "WSOLKIT_BATCH": "1",
-            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-        }
-        with open(log, "wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "wsolkit.execute", str(job.folder / "job.json")],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
-            )  # fmt: skip
-            self.processes.add(process)
-            code = process.wait()
-            self.processes.discard(process)
-        error = ""
-        if code and self.killed:
-            (job.folder / "failure.json").unlink(missing_ok=True)  # nothing is wrong with this run: it was stopped
-            error = "interrupted"
-        elif code:
-            failure = job.folder / "failure.json"
-            if not failure.exists():
-                note_failure(job.folder, f"the process ended with code {code}; see {log}", job.config)
-            error = read_json(failure)["error"]
-        return error, time.time() - begin
+            "done": str(job.done), "fingerprint": job.key, "html": str(job.html), "title": job.title,
+            "token": str(self.token), **self.extra,
+        }  # fmt: skip
 
-    def _record(self, job: Job, outcome: tuple[str, float]) -> None:
-        error, seconds = outcome
+    def _collect(self, job: Job, future: Future, waiting: list[Job]) -> None:
+        try:
+            error, seconds = future.result()
+        except CancelledError:  # not by us: the pool has lost it
+            self.lost[job.name] += 1
+            if self.stopping:
+                self._record(job, INTERRUPTED)
+            elif self.lost[job.name] <= RETRIES:
+                self.say(f"{job.name} was lost and is run again")
+                waiting.insert(0, job)
+            else:
+                self._fail(job, f"lost {self.lost[job.name]} times; the pool's own log may tell why")
+        except Exception as error:  # of the pool, not of the notebook
+            self._fail(job, f"{type(error).__name__}: {error}")
+        else:
+            self._record(job, error, seconds)
+
+    def _fail(self, job: Job, error: str) -> None:
+        note_failure(job.folder, error, job.config)
+        self._record(job, error)
+
+    def _record(self, job: Job, error: str, seconds: float = 0.0) -> None:
         self.outcome[job.name] = error
-        word = "done" if not error else error if error == "interrupted" else f"FAILED {error.splitlines()[-1][:200]}"
+        word = "done" if not error else error if error == INTERRUPTED else f"FAILED {error.splitlines()[-1][:200]}"
         self.say(f"[{len(self.outcome)}/{len(self.jobs)}] {job.name}  {seconds:.0f} s  {word}")
 
     def kill(self) -> None:
-        self.killed = True
-        for process in list(self.processes):
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
+        """Tell the running jobs to end, wherever they are."""
+        self.token.unlink(missing_ok=True)
 
 
 def run_sweep(
     config: RunConfig, backbones: Iterable[str], methods: Iterable[str], limits: dict[str, int] | None = None,
-    jobs: int = 1, say: Callable[[str], None] = print,
+    jobs: int | None = None, say: Callable[[str], None] = print, dask: str = "", timeout: float = 60.0,
 ) -> int:  # fmt: skip
     """Run a grid and write OUT/index.html and OUT/results.csv; returns the exit code (0 good, 1 something failed, 130
-    interrupted). One failing report does not stop the others."""
+    interrupted). One failing report does not stop the others.
+
+    Args:
+        jobs: at a time; None is one, or with `dask` as many as the cluster has threads; 0 is one per core, four at most.
+        dask: address of a Dask scheduler (or its scheduler file), whose workers share the folders of this machine.
+        timeout: seconds to wait for the scheduler and, whenever it has none, for a worker.
+    """
     begin = time.time()
+    config = RunConfig.make(**{**config.given, "out": str(config.out_folder)})  # one place, whoever looks
     todo, impossible = plan(config, backbones, methods, limits or {})
-    lock = FileLock(str(config.out_folder / "runs" / config.dataset / ".lock"))
-    Path(lock.lock_file).parent.mkdir(parents=True, exist_ok=True)
+    pool = _pool(config, jobs, dask, timeout)  # before anything is written
+    home = config.out_folder / "runs" / config.dataset
+    home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(home / ".lock"))
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        pool.shutdown()
         raise ValueError(
             f"another sweep of {config.dataset} is writing to {config.out_folder}; wait for it or choose another out"
         ) from None
@@ -247,7 +269,11 @@ def run_sweep(
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
             say(f"{job.name}  not defined: {reason}")
-        sweep = Sweep(todo, jobs or automatic_jobs(), say)
+        for left in home.glob(".sweep-*"):  # of a sweep that was killed: its jobs on other machines end
+            left.unlink(missing_ok=True)
+        token = home / f".sweep-{uuid.uuid4().hex}"
+        extra = {"code": code_state(WORKING_CODE)} if dask else {}
+        sweep = Sweep(todo, say=say, pool=pool, token=token, extra=extra)
         previous = (
             signal.signal(signal.SIGTERM, lambda *_: (sweep.kill(), sys.exit(143))) if _in_main_thread() else None
         )
@@ -265,12 +291,18 @@ def run_sweep(
     return 130 if sweep.stopping else int(bool(errors))
 
 
+def _pool(config: RunConfig, jobs: int | None, dask: str, timeout: float) -> Executor:
+    if dask:
+        from .dask_pool import DaskPool
+
+        return DaskPool(dask, jobs or 0, timeout)
+    return LocalPool(1 if jobs is None else jobs or automatic_jobs(), gpus() if config.device in ("", "cuda") else [])
+
+
 def automatic_jobs() -> int:
-    """One process per core, four at most: several single-threaded networks beat one with several threads."""
-    return max(1, min(4, os.cpu_count() or 1))
+    """One per core, four at most (several single-threaded networks beat one with several threads), or one per GPU."""
+    return max(1, min(4, os.cpu_count() or 1), len(gpus()))
 
 
 def _in_main_thread() -> bool:
-    import threading
-
     return threading.current_thread() is threading.main_thread()

@@ -1,0 +1,130 @@
+"""`wsolkit localise`: the score maps of a split as files, alone or by the processes that torchrun has started."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .config import DATASETS
+
+DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
+_TEXT = {
+    "root": "folder of the dataset, or of the images of a metadata folder",
+    "metadata": "folder with test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)",
+    "classes": "first so many classes, or names or numbers separated by commas",
+    "geometry": "evaluation geometry: resize or crop",
+}
+_NUMBERS = {
+    "size": (int, "input side in pixels"),
+    "val_share": (float, "share of the training images that are the split val"),
+    "per_class": (int, "synthetic birds: images per class"),
+    "seed": (int, "of the split, of synthetic birds and of --limit"),
+}
+
+
+def _data_options(function):
+    """What is not given is as in the training."""
+    for name, (kind, text) in reversed(_NUMBERS.items()):
+        function = click.option(f"--{name.replace('_', '-')}", type=kind, help=text)(function)
+    for name, text in reversed(_TEXT.items()):
+        function = click.option(f"--{name}", help=text)(function)
+    return click.option("--dataset", type=click.Choice(list(DATASETS)), help="default: that of the training")(function)
+
+
+@click.command()
+@click.option("--checkpoint", required=True, help="best.pt of a training, or the folder that holds it")
+@click.option("--method", default="cam", show_default=True, metavar="M[,M2...]", help="methods; they share a pass")
+@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--out", required=True, help="a file .npz, or a folder for one <method>.npz each")
+@click.option("--limit", type=click.IntRange(min=0), default=0, help="at most N images, balanced over the classes")
+@click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
+@click.option(
+    "--channels", type=click.IntRange(min=1), help="score_cam: the N channels of largest energy (approximate)"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
+@click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
+@_data_options
+def localise(checkpoint, method, split, out, limit, smooth, precision, channels, batch_size, device, **data) -> None:
+    """Write the score maps of a split (ids, labels, logits, maps; `wsolkit.ScoreMaps.load` reads them).
+
+    `torchrun --nproc-per-node N -m wsolkit localise ...` shares the images among N processes; the maps are the same. An
+    interrupted run goes on where it stopped when it is started again with the same options.
+    """
+    names = [name.strip() for name in method.split(",") if name.strip()]
+    target = Path(out).expanduser()
+    single = target.suffix == ".npz"
+    if not names or (single and len(names) > 1):
+        raise ValueError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
+    if target.is_dir() if single else target.is_file():
+        raise ValueError(
+            f"--out {out}: expected {'a file, but it is a folder' if single else 'a folder, but it is a file'}"
+        )
+
+    import numpy as np
+
+    from .cams import resolve
+    from .distributed import process_group, rank
+    from .methods import method_slug
+    from .prediction import load_trained
+    from .runs import _device, versions
+    from .sharding import forget, localise_in_parts
+    from .staleness import LOCALISING_SOURCES, code_state, weights_state
+
+    names = list(dict.fromkeys(resolve(name).name for name in names))
+    _device(device)
+    options = {"smooth": tuple(name.strip() for name in smooth.split(",") if name.strip()), "precision": precision}
+    options |= {"channels": channels} if channels else {}
+    week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
+    with process_group(device, timeout=week) as place:
+        trained = load_trained(checkpoint, place)
+        dataset, state, seed = _dataset(trained, data, split)
+        identity = {
+            "weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)], "split": split,
+            "options": options, "code": code_state(LOCALISING_SOURCES), "versions": versions(), "device": place.type,
+        }  # fmt: skip
+        folder = target.with_name(target.name + ".parts")
+        first = rank() == 0
+
+        def progress(done: int, total: int) -> None:
+            if first and sys.stderr.isatty():
+                click.echo(f"\r{done} of {total} images of this process", nl=done == total, err=True)
+
+        indices = np.sort(dataset.spread(limit, seed)) if limit else None  # the dataset's order
+        found = localise_in_parts(
+            trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
+        )
+        if found is not None:
+            for name, maps in found.items():
+                path = target if single else target / f"{method_slug(name)}.npz"
+                maps.save(path)
+                click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
+            forget(folder)
+
+
+def _dataset(trained: Any, data: dict[str, Any], split: str):
+    """The split that the options name, opened as the training opened it where they say nothing; the state of its files; the
+    seed."""
+    from .runs import Run
+    from .staleness import data_state
+
+    known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}
+    given = {name: value for name, value in data.items() if value is not None}
+    if "dataset" not in {**known, **given}:
+        raise ValueError(f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
+    if given.get("dataset", known.get("dataset")) != known.get("dataset"):
+        known = {name: value for name, value in known.items() if name in ("size", "geometry")}
+    if trained.geometry is not None:
+        known |= {"size": trained.geometry.size, "geometry": trained.geometry.kind}
+    for name in ("root", "metadata"):  # the command line counts from where the caller stands
+        if name in given:
+            given[name] = str(Path(given[name]).expanduser().resolve())
+    run = Run.start(**{**known, **given}, device="cpu")
+    dataset = run.dataset(split)
+    if [str(name) for name in dataset.classes] != trained.classes:
+        raise ValueError(f"{trained.path} knows the classes {', '.join(trained.classes[:3])}, ..., but {dataset} has "
+                         f"{', '.join(map(str, dataset.classes[:3]))}, ...; give the --classes of the training")  # fmt: skip
+    return dataset, data_state(run.config.root), run.config.seed

@@ -1,0 +1,117 @@
+"""What runs the jobs of a sweep: one function on plain data, and the pool of this machine. No torch import here.
+
+A pool is a `concurrent.futures.Executor`; one that has a method `capacity` says itself how many jobs it takes at a time.
+`wsolkit.dask_pool` has the one for many machines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from .execute import FAILED, STOPPED, TAKEN_OVER, note_failure
+from .files import read_json
+
+INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is wrong with it
+
+
+def run_job(job: dict[str, Any], threads: int = 1, environment: dict[str, str] | None = None) -> tuple[str, float]:
+    """Run one job in a process of its own and wait for it: (error or "", seconds).
+
+    A process, because the kernel of a notebook may crash, and because whoever calls this (a thread here, a worker of a
+    cluster) is used for many jobs.
+
+    Args:
+        job: what `wsolkit.execute` takes.
+        threads: for numerical libraries.
+        environment: variables for this process only, e.g. CUDA_VISIBLE_DEVICES.
+    """
+    begin = time.time()
+    variables = {
+        "OMP_NUM_THREADS": str(threads),
+        "WSOLKIT_THREADS": str(threads),
+        "WSOLKIT_BATCH": "1",
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+    }
+    with tempfile.TemporaryFile() as words:  # until the process writes into its log
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wsolkit.execute", "-"], stdin=subprocess.PIPE, stdout=words, stderr=subprocess.STDOUT,
+            env=os.environ | variables | (environment or {}), start_new_session=True,
+        )  # fmt: skip
+        process.communicate(json.dumps(job).encode())
+        words.seek(0)
+        said = words.read().decode(errors="replace").strip()
+    return _error(process.returncode, job, said), time.time() - begin
+
+
+def _error(code: int, job: dict[str, Any], said: str) -> str:
+    folder = Path(job["folder"])
+    if code == 0:
+        return ""
+    if code == STOPPED:
+        return INTERRUPTED
+    if code == TAKEN_OVER:
+        return "another machine has taken this run over, because this one was not heard of for a long time"
+    if code != FAILED:
+        last = f": {said.splitlines()[-1]}" if said else f"; see {folder / 'log.txt'}"
+        note_failure(folder, f"the process ended with code {code}{last}", job["config"])
+    return read_json(folder / "failure.json")["error"]
+
+
+class LocalPool(Executor):
+    """Processes on this machine, started from threads; each of the jobs that run at a time has its share of cores, and
+    where there are several GPUs, one of them."""
+
+    def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
+        self.workers = workers
+        self.threads = max(1, (os.cpu_count() or 1) // workers)
+        self.pool = ThreadPoolExecutor(workers)
+        self.slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        for number in range(workers):
+            self.slots.put({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if len(devices) > 1 else {})
+
+    def capacity(self) -> int:
+        return self.workers
+
+    def submit(self, function, /, *args, **kwargs) -> Future:
+        return self.pool.submit(self._in_slot, function, *args, **kwargs)
+
+    def _in_slot(self, function, *args, **kwargs):
+        slot = self.slots.get()
+        try:
+            return function(*args, threads=self.threads, environment=slot, **kwargs)
+        finally:
+            self.slots.put(slot)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self.pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+def gpus() -> list[str]:
+    """Names of the CUDA devices of this machine as CUDA_VISIBLE_DEVICES takes them; [] where there is none.
+
+    They are those of CUDA_VISIBLE_DEVICES where it is set, else the UUIDs that `nvidia-smi -L` lists (numbers would depend
+    on CUDA_DEVICE_ORDER).
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+        end = next(
+            (i for i, name in enumerate(names) if name in ("", "-1")), len(names)
+        )  # CUDA stops reading there too
+        return names[:end]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[\w-]+)\)", listed.stdout, re.M) if listed.returncode == 0 else []

@@ -1,0 +1,157 @@
+"""Score maps of a large set of images, made in parts: by several processes, and again only where one was interrupted.
+
+The images are cut into batches, always the same ones, whoever localises them, so the maps do not depend on the number of
+processes. Each process writes parts (some batches, a file each, by rename) into a folder beside the result; process 0 puts
+them together in the dataset's order. Nothing else goes from process to process but the list of what is to be done.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from torch import nn
+
+from .data.base import WSOLDataset
+from .distributed import rank, world_size
+from .evaluation import ScoreMaps, localise
+from .files import atomic_save_npz, digest
+
+PART_SECONDS = 10.0  # of work that an interruption may cost
+
+
+class Parts:
+    """The parts of one localisation in a folder.
+
+    Args:
+        identity: what the maps are made from (weights, data, settings); parts of anything else are not used.
+        indices: the images, in the order of the result.
+    """
+
+    def __init__(
+        self, folder: Path, identity: dict[str, Any], dataset: WSOLDataset, indices: np.ndarray, methods: Sequence[str],
+        batch_size: int,
+    ) -> None:  # fmt: skip
+        self.folder, self.dataset, self.indices = folder, dataset, indices
+        self.methods, self.batch_size = list(methods), batch_size
+        ids = [dataset.samples[i].id for i in indices]
+        self.identity = digest({**identity, "methods": self.methods, "batch_size": batch_size, "ids": ids})
+        self.batches = -(-len(indices) // batch_size)
+
+    def rows(self, batches: Sequence[int]) -> np.ndarray:
+        """Positions in the result of the images of some batches."""
+        every = np.arange(len(self.indices))
+        return np.concatenate([every[k * self.batch_size : (k + 1) * self.batch_size] for k in batches])
+
+    def missing(self) -> list[int]:
+        """Batches that no part holds. Parts that cannot be used (another identity, torn, double) are removed."""
+        left = set(range(self.batches))
+        for path in sorted(self.folder.glob("part-*.npz")):
+            try:
+                held = self.load(path)["batches"].tolist()
+            except ValueError:
+                held = []
+            if held and left.issuperset(held):
+                left.difference_update(held)
+            else:
+                path.unlink()
+        return sorted(left)
+
+    def load(self, path: Path) -> dict[str, np.ndarray]:
+        """ValueError for a part that is not one of these."""
+        try:
+            with np.load(path, allow_pickle=False) as content:
+                part = {name: content[name] for name in content.files}
+            rows = self.rows(part["batches"])
+            complete = all(len(part[name]) == len(rows) for name in ("logits", *self._names()))
+            known = str(part["identity"]) == self.identity and part["cost"].shape == (len(self.methods), 2)
+        except Exception as error:  # a torn archive fails in many ways
+            raise ValueError(f"{path} cannot be read ({error})") from error
+        if not (known and complete):
+            raise ValueError(f"{path} belongs to another localisation")
+        return part
+
+    def save(self, batches: Sequence[int], found: dict[str, ScoreMaps]) -> None:
+        results = [found[method] for method in self.methods]
+        cost = np.array([[one.seconds_per_image * len(one), one.peak_memory_mb] for one in results])
+        maps = dict(zip(self._names(), (one.maps for one in results), strict=True))
+        atomic_save_npz(self.folder / f"part-{batches[0]:07d}.npz", identity=np.array(self.identity),
+                        batches=np.array(batches), logits=results[0].logits, cost=cost, **maps)  # fmt: skip
+
+    def merged(self) -> dict[str, ScoreMaps]:
+        """All parts in the order of `indices`. One part is in memory at a time beside the result."""
+        ids, labels = [self.dataset.samples[i].id for i in self.indices], self.dataset.labels[self.indices]
+        whole: dict[str, np.ndarray] = {}
+        cost = np.zeros((len(self.methods), 2))
+        for path in sorted(self.folder.glob("part-*.npz")):
+            part = self.load(path)
+            rows = self.rows(part["batches"])
+            for name in ("logits", *self._names()):
+                if name not in whole:
+                    whole[name] = np.empty((len(ids), *part[name].shape[1:]), part[name].dtype)
+                whole[name][rows] = part[name]
+            cost = np.stack([cost[:, 0] + part["cost"][:, 0], np.maximum(cost[:, 1], part["cost"][:, 1])], axis=1)
+        return {
+            method: ScoreMaps(ids, labels, whole["logits"], whole[name], float(seconds) / len(ids), float(memory))
+            for method, name, (seconds, memory) in zip(self.methods, self._names(), cost, strict=True)
+        }
+
+    def _names(self) -> list[str]:
+        return [f"maps_{number}" for number in range(len(self.methods))]
+
+
+def localise_in_parts(
+    model: nn.Module,
+    dataset: WSOLDataset,
+    methods: Sequence[str],
+    folder: str | Path,
+    identity: dict[str, Any],
+    indices: Sequence[int] | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> dict[str, ScoreMaps] | None:
+    """`localise` by all processes of the group (or this one alone), continued where an earlier call was interrupted.
+
+    Args:
+        folder: for the parts, the same for all processes; the caller removes it (`forget`) when the result is saved.
+        identity: JSON-like; all that the maps depend on beside methods, images and batch size.
+        progress: called with the number of images done by this process, and of those it has to do.
+        options: smooth, precision and what else `localise` takes.
+
+    Returns:
+        the maps of each method in the order of `indices` on process 0, None on the others.
+    """
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
+    if len(indices) == 0:
+        raise ValueError(f"no images to localise in {dataset}")
+    parts = Parts(Path(folder), identity, dataset, indices, methods, batch_size)
+    parts.folder.mkdir(parents=True, exist_ok=True)
+    todo = [parts.missing() if rank() == 0 else None]
+    if world_size() > 1:  # one process looks, or some would count what others have just made
+        dist.broadcast_object_list(todo, src=0)
+    mine = [int(k) for k in np.array_split(np.array(todo[0], np.int64), world_size())[rank()]]
+    total, done, count = len(parts.rows(mine)) if mine else 0, 0, 1
+    while mine:
+        chosen, mine = mine[:count], mine[count:]
+        begin = time.perf_counter()
+        rows = parts.rows(chosen)
+        parts.save(
+            chosen, localise(model, dataset, parts.methods, indices=indices[rows], batch_size=batch_size, **options)
+        )
+        done += len(rows)
+        progress(done, total)
+        count = max(1, int(count * PART_SECONDS / (time.perf_counter() - begin)))
+    if world_size() > 1:
+        dist.barrier()
+    return parts.merged() if rank() == 0 else None
+
+
+def forget(folder: str | Path) -> None:
+    """Remove the parts."""
+    shutil.rmtree(folder, ignore_errors=True)
