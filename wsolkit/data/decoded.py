@@ -8,19 +8,20 @@ half-written one, is never read: the next build removes it.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
+import re
 import shutil
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from ..files import atomic_path, digest, read_json, write_json
@@ -121,8 +122,9 @@ class DecodedPixels:
         return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
 
     def _build(self) -> np.ndarray:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(str(self.folder) + ".lock"):
+            self.folder.mkdir(exist_ok=True)
             identity = self._identity()
             if (pixels := self._open(identity)) is not None:
                 return pixels  # another process made it while this one waited
@@ -173,12 +175,50 @@ class DecodedPixels:
             return error
 
 
-def empty(folder: Path) -> int:
-    """Remove what a folder of the cache holds, pixels.json first, and return the bytes."""
-    total = 0
+def empty(folder: Path) -> None:
+    """Remove what a folder of the cache holds, pixels.json first."""
     for path in sorted(folder.iterdir(), key=lambda path: path.name != ABOUT):
-        with contextlib.suppress(FileNotFoundError):
-            size = path.stat().st_size
-            path.unlink()
-            total += size
-    return total
+        path.unlink(missing_ok=True)
+
+
+# -- the cache as a whole ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of the cache: bytes on disk, and, where `usable`, what pixels.json says of it."""
+
+    folder: Path
+    bytes: int
+    usable: bool = False
+    title: str = ""
+    images: int = 0
+    side: int = 0
+    source: str = ""
+
+
+def entries(cache: Path) -> list[Entry]:
+    """What lies in the cache, in the order of its names; other things in the folder are passed over."""
+    folders = sorted(cache.iterdir()) if cache.is_dir() else []
+    return [_entry(folder) for folder in folders if folder.is_dir() and re.fullmatch("[0-9a-f]{16}", folder.name)]
+
+
+def _entry(folder: Path) -> Entry:
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    try:
+        about = read_json(folder / ABOUT)
+        usable = about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file()
+        return Entry(folder, size, usable, about["title"], about["images"], about["side"], about["folder"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return Entry(folder, size)
+
+
+def clear_entry(folder: Path) -> bool:
+    """Remove one folder of the cache; False where a process is making its file now. One that reads it keeps what it has."""
+    try:
+        with FileLock(str(folder) + ".lock", timeout=0):
+            empty(folder)
+            folder.rmdir()
+            return True
+    except Timeout:
+        return False
