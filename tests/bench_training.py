@@ -213,12 +213,14 @@ def whole_study(folder: Path, options: argparse.Namespace) -> None:
         train = len(data) / float(np.median(epochs[1:]))
         speed = {}
         for title, methods, count in (("maps", SHARED_MAPS, len(test)), ("score_cam", ["score_cam"], 64)):
-            few = wk.localise(model, test, methods, indices=range(min(128, count)), batch_size=64)  # warm-up
-            del few
-            start = time.perf_counter()
-            wk.localise(model, test, methods, indices=range(min(count, len(test))), batch_size=64)
-            synchronise(options.device)
-            speed[title] = min(count, len(test)) / (time.perf_counter() - start)
+            count = min(count, len(test))
+            precision = options.recipe.get("precision", "float32")
+            for some in (min(128, count), count):  # first to warm up
+                synchronise(options.device)
+                start = time.perf_counter()
+                wk.localise(model, test, methods, indices=range(some), batch_size=64, precision=precision)
+                synchronise(options.device)
+            speed[title] = count / (time.perf_counter() - start)
         trainings = 2 * EPOCHS * CUB["train"] / train
         looks = 2 * (CUB["test"] + CUB["train"] // 5) / speed["maps"]
         hours += (trainings + looks) / 3600

@@ -84,7 +84,7 @@ def test_shares_and_skips(birds, world_size, skip):
 
 def test_shares_cut_without_gap_also_where_there_are_fewer_images_than_processes():
     assert [share_of((10, 12), rank, 4) for rank in range(4)] == [
-        slice(10, 10), slice(10, 11), slice(11, 11), slice(11, 12),
+        slice(10, 11), slice(11, 12), slice(12, 12), slice(12, 12),
     ]  # fmt: skip
     for count, world_size in ((32, 3), (7, 7), (5, 8), (1, 1)):
         cuts = [share_of((4, 4 + count), rank, world_size) for rank in range(world_size)]

@@ -198,9 +198,12 @@ def draw_epoch(count: int, batch_size: int, room: int, seed: int, epoch: int) ->
 
 
 def share_of(bounds: tuple[int, int], rank: int, world_size: int) -> slice:
-    """The contiguous part of a global batch that one of `world_size` processes trains on; they differ by one image at most."""
-    start, count = bounds[0], bounds[1] - bounds[0]
-    return slice(start + count * rank // world_size, start + count * (rank + 1) // world_size)
+    """The contiguous part of a global batch that one of `world_size` processes trains on; the first ones may have one image
+    more."""
+    start, stop = bounds
+    size, more = divmod(stop - start, world_size)
+    first = start + rank * size + min(rank, more)
+    return slice(first, first + size + (rank < more))
 
 
 def epoch_batches(dataset: WSOLDataset, epoch: Epoch, shares: list[slice], device: torch.device) -> Iterator[Batch]:
