@@ -29,9 +29,10 @@ test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a brow
 	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks/00_tour.ipynb
 	$(BIN)/python -m pytest -q tests
 
-bench: $(STAMP) ## time evaluator and localisation against OpenCV and grad-cam, side by side
+bench: $(STAMP) ## time evaluator, localisation and training against OpenCV, grad-cam and a DataLoader, side by side
 	$(BIN)/python tests/bench_evaluator.py
 	$(BIN)/python tests/bench_localisation.py
+	$(BIN)/python tests/bench_training.py
 
 lint: $(STAMP) ## check style, notebooks included
 	$(BIN)/ruff check .

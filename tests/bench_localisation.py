@@ -256,11 +256,17 @@ def whole_set(options: argparse.Namespace) -> None:
             print(f"  {title:<24} {precision:<8} {speed:10.1f} images/s over {seen} images")
 
 
-def machine(device: str, with_torchcam: bool) -> None:
+def machine(device: str, with_torchcam: bool | None = None) -> None:
+    """The lines above every table; torch-cam is named where a table could have rows of it."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
     print(f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
-    tool = f"torch-cam {version('torchcam')}" if with_torchcam else "torch-cam is not installed: its rows are absent"
-    print(f"Python {platform.python_version()}, torch {torch.__version__}, grad-cam {version('grad-cam')}, {tool}")
+    tools = [f"Python {platform.python_version()}", f"torch {torch.__version__}"]
+    if with_torchcam is not None:
+        tools += [f"grad-cam {version('grad-cam')}"]
+        tools += [
+            f"torch-cam {version('torchcam')}" if with_torchcam else "torch-cam is not installed: its rows are absent"
+        ]
+    print(", ".join(tools))
     print("median over rounds (10th to 90th percentile)")
 
 

@@ -21,3 +21,11 @@ def shared():
         return path
 
     return find
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Decoded images of tests do not land in the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WSOLKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -1,4 +1,4 @@
-"""`wsolkit data`: fetch a dataset, or convert annotations of another format to a metadata folder."""
+"""`wsolkit data`: fetch a dataset, convert annotations to a metadata folder, list or clear decoded images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import click
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
-    """Fetch a dataset, or convert annotations to a metadata folder for `--dataset metadata`."""
+    """Fetch a dataset, convert annotations for `--dataset metadata`, list or clear decoded images."""
 
 
 def _fetch(name: str, what: str) -> Callable:
@@ -53,3 +53,30 @@ def convert(kind: str, source: str, **options) -> None:
     from .data.convert import convert
 
     click.echo(convert(kind, source, **options))
+
+
+@data.command("cache")
+@click.option("--clear", is_flag=True, help="remove the files instead; they are made again when they are needed")
+def decoded_pixels(clear: bool) -> None:
+    """List the files of decoded images that trainings read.
+
+    They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded images
+    in memory only.
+    """
+    from .data.decoded import cache_folder, clear_entry, entries
+
+    folder = cache_folder()
+    if folder is None:
+        click.echo("WSOLKIT_CACHE is empty: decoded images are kept in memory only")
+        return
+    total = 0
+    for entry in entries(folder):
+        if clear and not clear_entry(entry.folder):
+            click.echo(f"{entry.folder.name}  left alone: a process is making it")
+            continue
+        what = f"{entry.title}, {entry.images} images of {entry.side} px from {entry.source}"
+        if not entry.usable:
+            what = "no usable file (killed, damaged, or of another version)"
+        click.echo(f"{entry.folder.name}  {entry.bytes / 2**20:8.1f} MiB  {what}")
+        total += entry.bytes
+    click.echo(f"{folder}: {total / 2**20:.1f} MiB {'removed' if clear else 'in use'}")

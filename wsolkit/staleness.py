@@ -14,8 +14,9 @@ from .files import digest
 PACKAGE = Path(__file__).resolve().parent
 DATA_SOURCES = (
     "bit_depth.py",
-    *("data/__init__.py", "data/annotations.py", "data/base.py", "data/cub.py", "data/metadata.py"),
-    *("data/metadata_files.py", "data/synthetic.py", "data/tiny_imagenet.py"),
+    *("data/__init__.py", "data/annotations.py", "data/base.py", "data/batches.py", "data/cub.py"),
+    *("data/decoded.py", "data/metadata.py", "data/metadata_files.py", "data/samples.py", "data/synthetic.py"),
+    "data/tiny_imagenet.py",
 )
 TRAINING_SOURCES = (*DATA_SOURCES, "backbones.py", "models.py", "weights.py", "pooling.py", "training", "tscam.py")
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")

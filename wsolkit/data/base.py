@@ -16,102 +16,37 @@ from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
 from ..bit_depth import eight_bits
+from .batches import (
+    AS_THEY_ARE,
+    as_images,
+    denormalise,
+    draw_epoch,
+    epoch_batches,
+    normalise,
+    normalised_on_device,
+    share_of,
+    windows,
+)
+from .decoded import DecodedPixels, cache_folder
+from .samples import SPLITS, Geometry, Sample, Target, select_classes, stratified_split
 
-SPLITS = ("train", "val", "test")
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+__all__ = [
+    "SPLITS",
+    "Geometry",
+    "Sample",
+    "Target",
+    "WSOLDataset",
+    "denormalise",
+    "displayed_size",
+    "normalise",
+    "read_image",
+    "select_classes",
+    "stratified_split",
+]
+
 ORIENTATION = 0x0112  # the EXIF tag
-CACHE_BYTES = 3 * 2**30  # decoded pixels kept in memory per dataset; above it images are decoded again each time
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One image as the annotation files know it.
-
-    Attributes:
-        id: unique within the dataset, also the name in result files.
-        label: class index, 0-based.
-        boxes: ground-truth boxes (x0, y0, x1, y1) in original pixels.
-        path: the image file; None where the picture is drawn by code.
-    """
-
-    id: str
-    label: int
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
-    path: Path | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Target:
-    """What belongs to one image after resize and crop.
-
-    Attributes:
-        label: class index, 0-based.
-        boxes: (n, 4) int64, x0 y0 x1 y1, inclusive corners, in pixels of the returned image.
-        mask: (H, W) uint8 (0 background, 1 object, 255 ignore) or None.
-        id: the sample's id.
-    """
-
-    label: int
-    boxes: torch.Tensor
-    mask: torch.Tensor | None
-    id: str
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """How an original image becomes the network's input.
-
-    `kind="resize"` is wsolevaluation's: both sides to `size`, no crop. `kind="crop"` is RethinkingCAM's: both sides to
-    256/224 of `size`, then the central `size` pixels. Ground-truth corners are scaled and truncated to integers; with a
-    crop also shifted, and clipped to the frame [0, size - 1]. (Without one they are not clipped, as in wsolevaluation:
-    an inclusive corner inside the image lies inside the frame.)
-    """
-
-    size: int = 224
-    kind: str = "resize"
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("resize", "crop"):
-            raise ValueError(f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
-        if not isinstance(self.size, int) or self.size < 8:
-            raise ValueError(f"the input size must be an integer of at least 8 pixels, but is {self.size!r}")
-
-    @property
-    def enlarged(self) -> int:
-        """Side before a crop (256 for 224), used by `kind="crop"` and by the random crops of training."""
-        return round(self.size * 256 / 224)
-
-    @property
-    def side(self) -> int:
-        """Side to which an evaluation image is resized."""
-        return self.enlarged if self.kind == "crop" else self.size
-
-    @property
-    def offset(self) -> int:
-        return (self.side - self.size) // 2
-
-    def boxes(self, boxes: Sequence[Sequence[float]], original: tuple[int, int]) -> torch.Tensor:
-        """(n, 4) boxes in original pixels of an image of `original` (width, height) -> (n, 4) int64 in the input frame."""
-        if len(boxes) == 0:
-            return torch.zeros((0, 4), dtype=torch.int64)
-        width, height = original
-        extent = np.array([width, height] * 2, dtype=np.float64)
-        # corner * side / size in this order, as the published protocol: another order can truncate differently
-        scaled = np.trunc(np.asarray(boxes, dtype=np.float64) * self.side / extent).astype(np.int64) - self.offset
-        if self.kind == "resize":
-            return torch.from_numpy(scaled)
-        inside = (scaled[:, 2:] >= 0).all(axis=1) & (scaled[:, :2] < self.size).all(axis=1)
-        if inside.any():  # an object that the crop cut away cannot be found; the last one is kept so that none is lost
-            scaled = scaled[inside]
-        return torch.from_numpy(scaled.clip(0, self.size - 1))
-
-    def crop(self, pixels: np.ndarray) -> np.ndarray:
-        """Cut the central window out of (..., side, side, C) or (side, side) pixels."""
-        if self.offset == 0 and self.side == self.size:
-            return pixels
-        window = slice(self.offset, self.offset + self.size)
-        return pixels[..., window, window, :] if pixels.ndim > 2 else pixels[window, window]
+SMALL_BYTES = 64 * 2**20  # decoded pixels that are kept in memory only; more go to a file, see `decoded`
+CACHE_BYTES = 3 * 2**30  # where no file can be: above it images are decoded again each time
 
 
 def read_image(path: Path) -> Image.Image:
@@ -137,39 +72,6 @@ def _named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path}: not a readable image ({error}); replace the file or remove its entry") from error
 
 
-def normalise(pixels: np.ndarray | torch.Tensor) -> torch.Tensor:
-    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with ImageNet mean 0 and standard deviation 1."""
-    tensor = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
-    tensor = tensor.movedim(-1, -3).to(torch.float32).div_(255.0)
-    tensor = tensor.sub_(torch.tensor(IMAGENET_MEAN).view(3, 1, 1)).div_(torch.tensor(IMAGENET_STD).view(3, 1, 1))
-    # a batch stays in the layout of the pixels, channels last: the one in which convolutions run fastest on CPUs
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
-
-
-def denormalise(image: torch.Tensor) -> np.ndarray:
-    """(..., 3, H, W) normalised float -> (..., H, W, 3) uint8, for figures."""
-    image = image.detach().cpu().float().movedim(-3, -1)
-    image = image * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
-    return (image * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (rest, held-out): of each class `share`, rounded, at least one where the class has two or more."""
-    if not 0.0 < share < 1.0:
-        raise ValueError(f"the validation share must lie strictly between 0 and 1, but is {share}")
-    labels = np.asarray(labels)
-    held: list[int] = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
-        if len(members) > 1:
-            count = min(len(members) - 1, max(1, round(share * len(members))))
-            order = np.random.default_rng([seed, int(label)]).permutation(members)
-            held.extend(order[:count].tolist())
-    mask = np.zeros(len(labels), dtype=bool)
-    mask[held] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
 @dataclass(eq=False)
 class WSOLDataset(Dataset):
     """Images with labels for training and boxes (masks) for evaluation only.
@@ -184,7 +86,9 @@ class WSOLDataset(Dataset):
     samples: list[Sample]
     geometry: Geometry
     opener: Callable[[str], WSOLDataset] | None = None  # builds another split of the same data
-    _cache: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)
+    _cache: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)  # in memory, by side
+    _files: dict[int, DecodedPixels | None] = field(default_factory=dict, repr=False)  # on disk, by side
+    _held: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False)  # on a device
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -227,7 +131,6 @@ class WSOLDataset(Dataset):
         """The same split cut to `indices`, in that order."""
         small = copy.copy(self)
         small.samples = [self.samples[i] for i in indices]
-        small._cache = {}
         small.__post_init__()
         return small
 
@@ -242,26 +145,68 @@ class WSOLDataset(Dataset):
             order.extend(queue.pop(0) for queue in queues if queue)
         return np.array(order[:n], dtype=np.int64)
 
+    def prepare(self, side: int | None = None) -> None:
+        """Decode all images now, to the file that `pixels` reads (None: at the side of evaluation). Training does this by
+        itself; datasets that are drawn or small need no file."""
+        self._whole(self.geometry.side if side is None else side, len(self))
+
     def pixels(self, indices: Sequence[int], side: int) -> np.ndarray:
-        """(B, side, side, 3) uint8: whole images resized to a square, decoded in threads and kept in memory while they fit."""
+        """(B, side, side, 3) uint8: whole images resized to a square.
+
+        They are decoded once, in threads: to a file that later runs read too, or, where the dataset is drawn or small or
+        there is no room for a file, kept in memory while they fit.
+        """
+        rows = np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
+        if (whole := self._whole(side, len(rows))) is not None:
+            return whole[rows]
         if side not in self._cache and len(self) * side * side * 3 <= CACHE_BYTES:
             self._cache[side] = (np.empty((len(self), side, side, 3), np.uint8), np.zeros(len(self), bool))
         if side not in self._cache:
-            return np.stack(_in_threads(lambda i: self._square(i, side), indices))
+            return np.stack(_in_threads(lambda i: self._square(self.samples[i], side), rows))
         store, known = self._cache[side]
-        missing = [int(i) for i in dict.fromkeys(map(int, indices)) if not known[i]]
-        for i, image in zip(missing, _in_threads(lambda i: self._square(i, side), missing), strict=True):
+        missing = [i for i in dict.fromkeys(rows.tolist()) if not known[i]]
+        for i, image in zip(missing, _in_threads(lambda i: self._square(self.samples[i], side), missing), strict=True):
             store[i] = image
             known[i] = True
-        return store[np.asarray(indices, dtype=np.int64)]
+        return store[rows]
 
-    def _square(self, index: int, side: int) -> np.ndarray:
-        image, _ = self.load(self.samples[int(index)])
+    def source(self, indices: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where the pixels of some images lie, without a copy if they are decoded: ((n, side, side, 3) uint8, rows of it)."""
+        rows = np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
+        if (whole := self._whole(side, len(rows))) is not None:
+            return whole, rows
+        return self.pixels(rows, side), np.arange(len(rows))
+
+    def _whole(self, side: int, asked: int) -> np.ndarray | None:
+        """The pixels of all images, once there is a file of them or all are in memory."""
+        if side not in self._files:
+            cache = cache_folder()
+            small = len(self) * side * side * 3 <= SMALL_BYTES
+            drawn = type(self).load is not WSOLDataset.load or any(sample.path is None for sample in self.samples)
+            self._files[side] = None if small or drawn or cache is None else DecodedPixels(
+                f"{self.name} {self.split}", self.samples, side, lambda sample: self._square(sample, side), cache
+            )  # fmt: skip
+        file = self._files[side]
+        if file is not None and (pixels := file.get(asked)) is not None:
+            return pixels
+        store, known = self._cache.get(side, (None, None))
+        return store if store is not None and known.all() else None
+
+    def _square(self, sample: Sample, side: int) -> np.ndarray:
+        image, _ = self.load(sample)
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
-    def images(self, indices: Sequence[int]) -> torch.Tensor:
-        """(B, 3, H, W) float32, normalised, in the evaluation geometry."""
-        return normalise(self.geometry.crop(self.pixels(indices, self.geometry.side)))
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_cache": {}, "_files": {}, "_held": {}}  # a copy finds or makes its own pixels
+
+    def images(self, indices: Sequence[int], device: str | torch.device = "cpu") -> torch.Tensor:
+        """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, floats are made there."""
+        source, rows = self.source(indices, self.geometry.side)
+        corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
+        drawn = (source, rows, corners, flips, self.geometry.size)
+        if torch.device(device).type == "cpu":
+            return as_images(windows(*drawn))
+        return normalised_on_device(torch.from_numpy(windows(*drawn, AS_THEY_ARE)).to(device))
 
     def target(self, index: int) -> Target:
         sample = self.samples[index]
@@ -284,27 +229,44 @@ class WSOLDataset(Dataset):
         index %= len(self)
         return self.images([index])[0].contiguous(), self.target(index)
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def train_batches(
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        device: str | torch.device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        skip: int = 0,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One epoch of shuffled (images, labels): resize to 256/224 of the size, random crop, random horizontal flip.
 
-        Everything drawn depends on (seed, epoch) alone, so an epoch can be repeated exactly after an interruption. A last
-        batch of a single image is left out (batch normalisation cannot train on one value per channel).
+        Everything drawn depends on (seed, epoch) and the batch size alone, and is the same on every device and for every
+        number of processes, so an epoch can be repeated exactly after an interruption. A last batch of a single image is
+        left out (batch normalisation cannot train on one value per channel).
+
+        Args:
+            batch_size: images of a global batch, all processes together.
+            device: where the batches go. On CUDA all decoded pixels stay there while they take a third of its free memory.
+            rank, world_size: each global batch is cut into `world_size` contiguous shares; this process gets number `rank`.
+                A share is empty where a last batch has fewer images than there are processes.
+            skip: global batches to leave out at the beginning, without decoding them.
+
+        Yields:
+            images (b, 3, S, S) float32, channels last, normalised, and labels (b,) int64, on `device`.
+
+        Raises:
+            ValueError: an argument out of range; unreadable images, all of them.
         """
-        rng = np.random.default_rng([seed, epoch, 1])
-        order, size, side = rng.permutation(len(self)), self.geometry.size, self.geometry.enlarged
-        labels = self.labels
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            if len(chosen) == 1 and len(order) > 1:
-                continue
-            corners = rng.integers(0, side - size + 1, (len(chosen), 2))
-            flips = rng.random(len(chosen)) < 0.5
-            batch = np.empty((len(chosen), size, size, 3), np.uint8)
-            whole = self.pixels(chosen, side)
-            for k, ((top, left), flip) in enumerate(zip(corners, flips, strict=True)):
-                window = whole[k, top : top + size, left : left + size]
-                batch[k] = window[:, ::-1] if flip else window
-            yield normalise(batch), torch.from_numpy(labels[chosen])
+        if batch_size < 1 or skip < 0:
+            raise ValueError(f"batch_size must be at least 1 and skip at least 0, but are {batch_size} and {skip}")
+        if not 0 <= rank < world_size:
+            raise ValueError(f"rank must be one of 0 to {world_size - 1} (world_size - 1), but is {rank}")
+        side = self.geometry.enlarged
+        self.prepare(side)
+        drawn = draw_epoch(len(self), batch_size, side - self.geometry.size, seed, epoch)
+        shares = [share_of(bounds, rank, world_size) for bounds in drawn.bounds[skip:]]
+        return epoch_batches(self, drawn, shares, torch.device(device))
 
 
 def _in_threads(function: Callable, items: Sequence) -> list:
@@ -313,24 +275,3 @@ def _in_threads(function: Callable, items: Sequence) -> list:
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return list(pool.map(function, items))
-
-
-def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | None) -> list[int]:
-    """Indices of the wanted classes: None is all, an integer the first so many, else a list of names or 0-based indices."""
-    if wanted is None:
-        return list(range(len(names)))
-    if isinstance(wanted, str):
-        wanted = [wanted]
-    if isinstance(wanted, int):
-        if not 2 <= wanted <= len(names):
-            raise ValueError(f"classes={wanted}: expected a number between 2 and {len(names)}")
-        return list(range(wanted))
-    chosen = []
-    for item in wanted:
-        index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
-        if not 0 <= index < len(names):
-            raise ValueError(f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}")
-        chosen.append(index)
-    if len(set(chosen)) != len(chosen) or len(chosen) < 2:
-        raise ValueError(f"classes must be at least two different ones, but are {list(wanted)}")
-    return chosen

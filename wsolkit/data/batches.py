@@ -1,0 +1,247 @@
+"""From decoded pixels to the batches of a training: what an epoch draws, and crop, flip and normalise on whole batches.
+
+What is drawn depends on (seed, epoch) alone and is drawn by numpy, so every device sees the same images. On the CPU a
+compiled loop reads the decoded pixels once and writes normalised floats, one or two batches ahead of the training step.
+On CUDA the decoded pixels of all images lie on the device where they fit, and whole batches are gathered there.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..compiled import compiled
+
+if TYPE_CHECKING:
+    from .base import WSOLDataset
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+DEVICE_SHARE = 1 / 3  # of the free memory of a CUDA device that decoded pixels may take: a training step needs the rest
+AHEAD = 2  # batches made while a training step runs
+UPLOAD = 256  # images copied to the device at a time
+
+Batch = tuple[Tensor, Tensor]
+
+
+def normalise(pixels: np.ndarray | Tensor) -> Tensor:
+    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with ImageNet mean 0 and standard deviation 1."""
+    tensor = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
+    tensor = tensor.movedim(-1, -3).to(torch.float32).div_(255.0)
+    tensor = tensor.sub_(torch.tensor(IMAGENET_MEAN).view(3, 1, 1)).div_(torch.tensor(IMAGENET_STD).view(3, 1, 1))
+    # a batch stays in the layout of the pixels, channels last: the one in which convolutions run fastest on CPUs
+    return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
+
+
+def denormalise(image: Tensor) -> np.ndarray:
+    """(..., 3, H, W) normalised float -> (..., H, W, 3) uint8, for figures."""
+    image = image.detach().cpu().float().movedim(-3, -1)
+    image = image * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
+    return (image * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _levels() -> np.ndarray:
+    """(256, 3) float32: what `normalise` makes of each grey level of each channel. Looked up instead of computed, the
+    values are the same on every device, and the CPU reads one byte and writes one float per value."""
+    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
+    return np.ascontiguousarray(normalise(levels)[:, :, 0].numpy().T)
+
+
+LEVELS = _levels()
+AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+
+
+# -- on the CPU --------------------------------------------------------------------------------------------------------
+
+
+@compiled
+def _look_up(source, rows, corners, flips, table, out):
+    """out[k, y, x, c] = table[source at row k's window, c]; mirrored where flips[k]."""
+    size = out.shape[1]
+    for k in range(rows.size):
+        whole = source[rows[k]]
+        top, left = corners[k, 0], corners[k, 1]
+        first, step = (left + size - 1, -1) if flips[k] else (left, 1)
+        for y in range(size):
+            for x in range(size):
+                for c in range(3):
+                    out[k, y, x, c] = table[whole[top + y, first + step * x, c], c]
+
+
+def windows(
+    source: np.ndarray, rows: np.ndarray, corners: np.ndarray, flips: np.ndarray, size: int, table: np.ndarray = LEVELS
+) -> np.ndarray:
+    """Cut a window out of some images, mirror it or not, and look its values up in `table`, all in one pass.
+
+    Args:
+        source: (N, side, side, 3) uint8, in memory or mapped from a file.
+        rows, corners, flips: (b,) int64 images to take, (b, 2) int64 top and left of the window, (b,) bool mirror.
+        size: side of the window in pixels.
+        table: (256, 3): LEVELS normalises, AS_THEY_ARE keeps uint8.
+
+    Returns:
+        (b, size, size, 3) of the table's dtype.
+
+    Raises:
+        IndexError: a row or a window lies outside `source`.
+    """
+    side = source.shape[1]
+    if len(rows) and not (rows.min() >= 0 and rows.max() < len(source)):
+        raise IndexError(f"images {rows.min()} to {rows.max()} of {len(source)}")
+    if len(rows) and not (corners.min() >= 0 and corners.max() + size <= side):
+        raise IndexError(f"a window of {size} pixels at {corners.max()} leaves an image of {side}")
+    out = np.empty((len(rows), size, size, 3), table.dtype)
+    _look_up(np.asarray(source), rows, corners, flips, table, out)  # the compiled loop checks no index
+    return out
+
+
+def as_images(values: np.ndarray) -> Tensor:
+    """(b, H, W, 3) float32 -> the same memory as (b, 3, H, W), channels last."""
+    return torch.from_numpy(values).permute(0, 3, 1, 2)
+
+
+def ahead(function: Callable, items: Iterable, depth: int = AHEAD, threads: int = 1) -> Iterator:
+    """function(item) for every item, in order, made by threads up to `depth` results before they are asked for."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # after an error, or when nobody wants the rest
+            for future in waiting:
+                future.cancel()
+
+
+# -- on a device -------------------------------------------------------------------------------------------------------
+
+
+@cache
+def _levels_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(LEVELS).flatten().to(device), torch.arange(3, dtype=torch.int32, device=device)
+
+
+def normalised_on_device(pixels: Tensor) -> Tensor:
+    """(b, H, W, 3) uint8 -> (b, 3, H, W) float32, channels last: the values of `normalise`, bit for bit."""
+    levels, channel = _levels_on(pixels.device)
+    places = pixels.to(torch.int32).mul_(3).add_(channel)
+    return levels.index_select(0, places.flatten()).view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def windows_on_device(pixels: Tensor, rows: Tensor, corners: Tensor, flips: Tensor, size: int) -> Tensor:
+    """`windows` without a loop: the indices of all rows and columns of all windows, and one gather. Arguments as there, as
+    tensors on one device; (b, size, size, 3) uint8."""
+    steps = torch.arange(size, device=pixels.device)
+    down = corners[:, :1] + steps
+    across = corners[:, 1:] + torch.where(flips[:, None], size - 1 - steps, steps)
+    return pixels[rows[:, None, None], down[:, :, None], across[:, None, :]]
+
+
+def held_on(dataset: WSOLDataset, side: int, device: torch.device) -> Tensor | None:
+    """All decoded pixels of `dataset` on a CUDA device, (N, side, side, 3) uint8, kept there for the next epoch; None where
+    they would take more than a third of its free memory."""
+    key = (side, str(device))
+    if key not in dataset._held:
+        free, _ = torch.cuda.mem_get_info(device)
+        if len(dataset) * side * side * 3 > DEVICE_SHARE * free:
+            return None
+        dataset._held[key] = uploaded(dataset, side, device)
+    return dataset._held[key]
+
+
+def uploaded(dataset: WSOLDataset, side: int, device: torch.device) -> Tensor:
+    held = torch.empty((len(dataset), side, side, 3), dtype=torch.uint8, device=device)
+    for start in range(0, len(dataset), UPLOAD):
+        some = dataset.pixels(range(start, min(start + UPLOAD, len(dataset))), side)
+        held[start : start + len(some)] = torch.from_numpy(some).to(device)
+    return held
+
+
+# -- an epoch ----------------------------------------------------------------------------------------------------------
+
+
+class Epoch(NamedTuple):
+    """What an epoch draws: order (N,) int64, corners (N, 2) int64 and flips (N,) bool in that order, and the (start, stop)
+    of each global batch."""
+
+    order: np.ndarray
+    corners: np.ndarray
+    flips: np.ndarray
+    bounds: list[tuple[int, int]]
+
+
+def draw_epoch(count: int, batch_size: int, room: int, seed: int, epoch: int) -> Epoch:
+    """Shuffle `count` images and draw a corner in [0, room] and a flip for each, from (seed, epoch) and the batch size.
+
+    A last batch of a single image is left out (batch normalisation cannot train on one value per channel).
+    """
+    rng = np.random.default_rng([seed, epoch, 1])
+    order = rng.permutation(count)
+    bounds = [(start, min(start + batch_size, count)) for start in range(0, count, batch_size)]
+    if count > 1 and bounds[-1][1] - bounds[-1][0] == 1:
+        bounds.pop()
+    corners, flips = np.zeros((count, 2), np.int64), np.zeros(count, bool)
+    for start, stop in bounds:  # batch by batch: the numbers of an epoch have always been drawn in this order
+        corners[start:stop] = rng.integers(0, room + 1, (stop - start, 2))
+        flips[start:stop] = rng.random(stop - start) < 0.5
+    return Epoch(order, corners, flips, bounds)
+
+
+def share_of(bounds: tuple[int, int], rank: int, world_size: int) -> slice:
+    """The contiguous part of a global batch that one of `world_size` processes trains on; the first ones may have one image
+    more."""
+    start, stop = bounds
+    size, more = divmod(stop - start, world_size)
+    first = start + rank * size + min(rank, more)
+    return slice(first, first + size + (rank < more))
+
+
+def epoch_batches(dataset: WSOLDataset, epoch: Epoch, shares: list[slice], device: torch.device) -> Iterator[Batch]:
+    """The (images, labels) of `shares`, on `device`; see `WSOLDataset.train_batches`."""
+    side = dataset.geometry.enlarged
+    if device.type == "cuda" and (held := held_on(dataset, side, device)) is not None:
+        yield from from_device(held, dataset, epoch, shares)
+        return
+    yield from from_host(dataset, side, epoch, shares, device)
+
+
+def from_device(held: Tensor, dataset: WSOLDataset, epoch: Epoch, shares: list[slice]) -> Iterator[Batch]:
+    """Batches gathered out of all pixels on a device; what was drawn goes there once, so that no step waits for a copy."""
+    drawn = (epoch.order, epoch.corners, epoch.flips, dataset.labels[epoch.order])
+    order, corners, flips, labels = (torch.from_numpy(array).to(held.device) for array in drawn)
+    for share in shares:
+        pixels = windows_on_device(held, order[share], corners[share], flips[share], dataset.geometry.size)
+        yield normalised_on_device(pixels), labels[share]
+
+
+def from_host(
+    dataset: WSOLDataset, side: int, epoch: Epoch, shares: list[slice], device: torch.device
+) -> Iterator[Batch]:
+    """Batches cut out of pixels in memory or in a mapped file, made in a thread while the step before them runs."""
+    size, labels = dataset.geometry.size, dataset.labels[epoch.order]
+    stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
+
+    def made(share: slice) -> Batch:
+        source, rows = dataset.source(epoch.order[share], side)
+        drawn = (source, rows, epoch.corners[share], epoch.flips[share], size)
+        wanted = torch.from_numpy(labels[share])
+        if device.type == "cpu":
+            return as_images(windows(*drawn)), wanted
+        pixels = torch.from_numpy(windows(*drawn, AS_THEY_ARE))  # bytes travel, floats are made there
+        if stream is None:
+            return normalised_on_device(pixels.to(device)), wanted.to(device)
+        with torch.cuda.stream(stream):  # which also makes `device` the current one of this thread
+            moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in (pixels, wanted)]
+            return normalised_on_device(moved[0]), moved[1]
+
+    yield from ahead(made, shares)

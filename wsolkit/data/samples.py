@@ -1,0 +1,140 @@
+"""One image as annotations know it, the geometry that image, boxes and mask go through, splits, and choices of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the annotation files know it.
+
+    Attributes:
+        id: unique within the dataset, also the name in result files.
+        label: class index, 0-based.
+        boxes: ground-truth boxes (x0, y0, x1, y1) in original pixels.
+        path: the image file; None where the picture is drawn by code.
+    """
+
+    id: str
+    label: int
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    path: Path | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """What belongs to one image after resize and crop.
+
+    Attributes:
+        label: class index, 0-based.
+        boxes: (n, 4) int64, x0 y0 x1 y1, inclusive corners, in pixels of the returned image.
+        mask: (H, W) uint8 (0 background, 1 object, 255 ignore) or None.
+        id: the sample's id.
+    """
+
+    label: int
+    boxes: torch.Tensor
+    mask: torch.Tensor | None
+    id: str
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an original image becomes the network's input.
+
+    `kind="resize"` is wsolevaluation's: both sides to `size`, no crop. `kind="crop"` is RethinkingCAM's: both sides to
+    256/224 of `size`, then the central `size` pixels. Ground-truth corners are scaled and truncated to integers; with a
+    crop also shifted, and clipped to the frame [0, size - 1]. (Without one they are not clipped, as in wsolevaluation:
+    an inclusive corner inside the image lies inside the frame.)
+    """
+
+    size: int = 224
+    kind: str = "resize"
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("resize", "crop"):
+            raise ValueError(f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
+        if not isinstance(self.size, int) or self.size < 8:
+            raise ValueError(f"the input size must be an integer of at least 8 pixels, but is {self.size!r}")
+
+    @property
+    def enlarged(self) -> int:
+        """Side before a crop (256 for 224), used by `kind="crop"` and by the random crops of training."""
+        return round(self.size * 256 / 224)
+
+    @property
+    def side(self) -> int:
+        """Side to which an evaluation image is resized."""
+        return self.enlarged if self.kind == "crop" else self.size
+
+    @property
+    def offset(self) -> int:
+        return (self.side - self.size) // 2
+
+    def boxes(self, boxes: Sequence[Sequence[float]], original: tuple[int, int]) -> torch.Tensor:
+        """(n, 4) boxes in original pixels of an image of `original` (width, height) -> (n, 4) int64 in the input frame."""
+        if len(boxes) == 0:
+            return torch.zeros((0, 4), dtype=torch.int64)
+        width, height = original
+        extent = np.array([width, height] * 2, dtype=np.float64)
+        # corner * side / size in this order, as the published protocol: another order can truncate differently
+        scaled = np.trunc(np.asarray(boxes, dtype=np.float64) * self.side / extent).astype(np.int64) - self.offset
+        if self.kind == "resize":
+            return torch.from_numpy(scaled)
+        inside = (scaled[:, 2:] >= 0).all(axis=1) & (scaled[:, :2] < self.size).all(axis=1)
+        if inside.any():  # an object that the crop cut away cannot be found; the last one is kept so that none is lost
+            scaled = scaled[inside]
+        return torch.from_numpy(scaled.clip(0, self.size - 1))
+
+    def crop(self, pixels: np.ndarray) -> np.ndarray:
+        """Cut the central window out of (..., side, side, C) or (side, side) pixels."""
+        if self.offset == 0 and self.side == self.size:
+            return pixels
+        window = slice(self.offset, self.offset + self.size)
+        return pixels[..., window, window, :] if pixels.ndim > 2 else pixels[window, window]
+
+
+def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split indices into (rest, held-out): of each class `share`, rounded, at least one where the class has two or more."""
+    if not 0.0 < share < 1.0:
+        raise ValueError(f"the validation share must lie strictly between 0 and 1, but is {share}")
+    labels = np.asarray(labels)
+    held: list[int] = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) > 1:
+            count = min(len(members) - 1, max(1, round(share * len(members))))
+            order = np.random.default_rng([seed, int(label)]).permutation(members)
+            held.extend(order[:count].tolist())
+    mask = np.zeros(len(labels), dtype=bool)
+    mask[held] = True
+    return np.flatnonzero(~mask), np.flatnonzero(mask)
+
+
+def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | None) -> list[int]:
+    """Indices of the wanted classes: None is all, an integer the first so many, else a list of names or 0-based indices."""
+    if wanted is None:
+        return list(range(len(names)))
+    if isinstance(wanted, str):
+        wanted = [wanted]
+    if isinstance(wanted, int):
+        if not 2 <= wanted <= len(names):
+            raise ValueError(f"classes={wanted}: expected a number between 2 and {len(names)}")
+        return list(range(wanted))
+    chosen = []
+    for item in wanted:
+        index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
+        if not 0 <= index < len(names):
+            raise ValueError(f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}")
+        chosen.append(index)
+    if len(set(chosen)) != len(chosen) or len(chosen) < 2:
+        raise ValueError(f"classes must be at least two different ones, but are {list(wanted)}")
+    return chosen
