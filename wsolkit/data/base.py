@@ -284,7 +284,16 @@ class WSOLDataset(Dataset):
         index %= len(self)
         return self.images([index])[0].contiguous(), self.target(index)
 
-    def train_batches(self, batch_size: int, seed: int, epoch: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def train_batches(
+        self,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        device: str | torch.device = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+        skip: int = 0,
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One epoch of shuffled (images, labels): resize to 256/224 of the size, random crop, random horizontal flip.
 
         Everything drawn depends on (seed, epoch) alone, so an epoch can be repeated exactly after an interruption. A last
@@ -299,12 +308,16 @@ class WSOLDataset(Dataset):
                 continue
             corners = rng.integers(0, side - size + 1, (len(chosen), 2))
             flips = rng.random(len(chosen)) < 0.5
+            if start < skip * batch_size:
+                continue
+            share = np.array_split(np.arange(len(chosen)), world_size)[rank]
+            chosen, corners, flips = chosen[share], corners[share], flips[share]
             batch = np.empty((len(chosen), size, size, 3), np.uint8)
             whole = self.pixels(chosen, side)
             for k, ((top, left), flip) in enumerate(zip(corners, flips, strict=True)):
                 window = whole[k, top : top + size, left : left + size]
                 batch[k] = window[:, ::-1] if flip else window
-            yield normalise(batch), torch.from_numpy(labels[chosen])
+            yield normalise(batch).to(device), torch.from_numpy(labels[chosen]).to(device)
 
 
 def _in_threads(function: Callable, items: Sequence) -> list:
