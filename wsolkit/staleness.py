@@ -35,6 +35,7 @@ PLANNING_SOURCES = (
     "published.py",
     "methods.py",
     "__init__.py",
+    "__main__.py",
 )
 SCORING_SOURCES = tuple(
     sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
