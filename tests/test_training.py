@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import asdict
 
 import pytest
@@ -94,26 +89,6 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, backbone):
     assert whole_history == resumed_history
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert not list((tmp_path / "cut").glob("*.part")), "no half-written file stays"
-
-
-def test_killed_process_continues_to_the_same_weights(tmp_path):
-    script = (
-        "import sys, torch, wsolkit as wk; torch.set_num_threads(1)\n"
-        "d = lambda s: wk.load_dataset('synthetic', s, size=32, classes=3, per_class=6)\n"
-        "m = wk.build_model('mobilenet_v2', 3, weights='none', width=0.25, stride=16)\n"
-        "wk.fit(m, d('train'), d('val'), out=sys.argv[1], epochs=6, batch_size=8, lr=0.02)\n"
-    )
-    command = [sys.executable, "-c", script]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    process = subprocess.Popen([*command, str(tmp_path / "cut")], stdout=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while not (tmp_path / "cut" / "last.pt").exists() and time.time() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
-    whole, cut = (wk.load_checkpoint(tmp_path / name / "best.pt")[0].state_dict() for name in ("whole", "cut"))
-    assert all(torch.equal(whole[key], cut[key]) for key in whole)
 
 
 def shortened(data):
