@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from wsolkit.training.checkpoints import checksum
+from wsolkit.training.checkpoints import checksum, read
 
 KILLS = 10
 
@@ -53,6 +53,16 @@ def fork(out: Path, splits: list) -> int:
     return pid
 
 
+def check(out: Path) -> None:
+    """What a killed training leaves: whole files, and best.pt never ahead of last.pt."""
+    if (out / "last.pt").exists():
+        best = read(out / "last.pt")["progress"]["best"]
+        if (out / "best.pt").exists():
+            assert read(out / "best.pt")["epoch"] <= best["epoch"]
+    else:
+        assert not (out / "previous.pt").exists() and not (out / "best.pt").exists()
+
+
 def serve(folder: Path) -> None:
     torch.set_num_threads(1)
     chance, splits = random.Random(0), data()
@@ -74,6 +84,7 @@ def serve(folder: Path) -> None:
             ended = os.WIFEXITED(status)
             assert not ended or status == 0, f"{out.name} failed"
             kills += not ended
+            check(out)
     (folder / "answer.json").write_text(json.dumps({"kills": kills, "trainings": trainings}))
 
 

@@ -59,7 +59,9 @@ def test_two_processes_give_the_metrics_of_one_and_one_goes_on_for_two(tmp_path)
     done = torchrun("-m", "wsolkit", "train", *options, "--out", tmp_path / "two")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
-    assert [line[:9] for line in lines[:-1]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"], "the first process alone prints"
+    assert [line[:9] for line in lines[:-1]] == ["epoch 1/3", "epoch 2/3", "epoch 3/3"], (
+        "the first process alone prints"
+    )
     two = Path(lines[-1])
     assert json.loads((two / "run.json").read_text())["processes"] == 2
 

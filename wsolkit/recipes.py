@@ -60,6 +60,15 @@ def recipe_values(name: str, backbone: str, weights: str) -> dict[str, Any]:
     return {**recipe.values, **(special[0] if special else {}), **(recipe.scratch if weights == "none" else {})}
 
 
-def recipe_source(name: str, weights: str) -> str:
-    """Where a recipe's values come from, in words; "" is the default of dataset and start weights."""
-    return RECIPES[name].source if name else _OWN.get(weights, _OWN["imagenet"])
+def recipe_source(config: dict[str, Any]) -> str:
+    """Where the values of a complete configuration come from, in words, and which of a named recipe's it replaces."""
+    if not config["recipe"]:
+        return _OWN.get(config["weights"], _OWN["imagenet"])
+    values = recipe_values(config["recipe"], config["backbone"], config["weights"])
+    replaced = [name for name, value in values.items() if _plain(config[name]) != _plain(value)]
+    source = RECIPES[config["recipe"]].source
+    return source + (f"; replaced here: {', '.join(replaced)}" if replaced else "")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

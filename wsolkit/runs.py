@@ -100,8 +100,8 @@ class Run:
 
     @property
     def recipe_source(self) -> str:
-        """Where the recipe's values come from, in words."""
-        return recipe_source(self.config.recipe, self.config.weights)
+        """Where the recipe's values come from, in words, and which of them a parameter replaced."""
+        return recipe_source(self.config.to_dict())
 
     def model(self, pooling: str | None = None) -> WSOLModel:
         """The trained network with this pooling: loaded where its training is complete, else trained (or resumed) now, by
