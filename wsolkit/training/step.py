@@ -35,17 +35,14 @@ def add_gradients(
     for number, (some, answers) in enumerate(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)):
         with alone(network) if number < parts - 1 else nullcontext():
             with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                if len(some):
-                    changed, target = objective.change(some, answers)
-                    loss, logits = objective.loss(network, changed, target, criterion)
-                else:
-                    logits = network(some)
-                    loss = logits.sum()
+                changed, target = objective.change(some, answers)
+                loss, logits = objective.loss(network, changed, target, criterion)
             # the processes' gradients are averaged, so that each must count by its share of the batch
             (loss * (len(some) * world_size() / together)).backward()
-        sums[0] += loss.detach().double() * len(some)
-        sums[1] += (logits.detach().argmax(1) == answers).sum()
-        sums[2] += len(some)
+        if len(some):  # the mean loss of no image is NaN, its gradient 0
+            sums[0] += loss.detach().double() * len(some)
+            sums[1] += (logits.detach().argmax(1) == answers).sum()
+            sums[2] += len(some)
     return sums
 
 
