@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -77,4 +78,6 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
     yield chosen  # after an error there is no goodbye: the others may wait for this process, and torchrun ends them
+    gc.collect()  # networks that hold on to the group
+    together()
     dist.destroy_process_group()
