@@ -163,7 +163,7 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
     On several devices: torchrun --nproc-per-node N -m wsolkit train ...
     """
-    from .distributed import process_group, rank
+    from .distributed import leave, process_group, rank
     from .runs import Run
 
     config = _config(options, backbone=backbone)
@@ -172,6 +172,7 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
         run.model(pooling)
         if rank() == 0:
             click.echo(config.training_folder(pooling or run.pooling))
+    leave()
 
 
 @cli.command()
