@@ -739,7 +739,7 @@ def test_checkpoints_that_cannot_be_used(training, birds, tmp_path):
     (tmp_path / "torn.pt").write_bytes((training / "best.pt").read_bytes()[:3000])
     assert "torn.pt cannot be read" in problem(tmp_path / "torn.pt")
     assert "no wsolkit model checkpoint" in problem(training / "last.pt")
-    content = torch.load(training / "best.pt", weights_only=True)
+    content = {**torch.load(training / "best.pt", weights_only=True), "format": 1}  # without a checksum
     torch.save({**content, "spec": {**content["spec"], "width": 0.25}}, tmp_path / "misfit.pt")
     assert "misfit.pt cannot be used" in problem(tmp_path / "misfit.pt")
     torch.save({**content, "classes": ["a"]}, tmp_path / "names.pt")

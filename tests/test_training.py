@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import csv
-import os
-import signal
-import subprocess
-import sys
-import time
+import io
 from dataclasses import asdict
 
 import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.training import Recipe, classify
+from wsolkit.training import Objective, Recipe, classify
+from wsolkit.training.checkpoints import read
 
 SMALL = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "backbone_grad_scale": 1.0}
 
@@ -94,44 +91,66 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, backbone):
     assert not list((tmp_path / "cut").glob("*.part")), "no half-written file stays"
 
 
-def test_killed_process_continues_to_the_same_weights(tmp_path):
-    script = (
-        "import sys, torch, wsolkit as wk; torch.set_num_threads(1)\n"
-        "d = lambda s: wk.load_dataset('synthetic', s, size=32, classes=3, per_class=6)\n"
-        "m = wk.build_model('mobilenet_v2', 3, weights='none', width=0.25, stride=16)\n"
-        "wk.fit(m, d('train'), d('val'), out=sys.argv[1], epochs=6, batch_size=8, lr=0.02)\n"
-    )
-    command = [sys.executable, "-c", script]
-    subprocess.run([*command, str(tmp_path / "whole")], check=True, capture_output=True)
-    process = subprocess.Popen([*command, str(tmp_path / "cut")], stdout=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while not (tmp_path / "cut" / "last.pt").exists() and time.time() < deadline and process.poll() is None:
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    subprocess.run([*command, str(tmp_path / "cut")], check=True, capture_output=True)
-    whole, cut = (wk.load_checkpoint(tmp_path / name / "best.pt")[0].state_dict() for name in ("whole", "cut"))
-    assert all(torch.equal(whole[key], cut[key]) for key in whole)
+def shortened(data):
+    return data[: len(data) // 2]
 
 
-def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
-    wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
+def flipped(data):
+    middle = len(data) // 2  # inside the tensors: torch itself would not notice
+    return data[:middle] + bytes([data[middle] ^ 4]) + data[middle + 1 :]
+
+
+def foreign(data):
+    file = io.BytesIO()
+    torch.save({"weights": torch.zeros(1)}, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("damage", [shortened, flipped, foreign, lambda data: b""])
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_it_is_used(tmp_path, damage):
+    def train(**changes):
+        model = network()
+        history = wk.fit(model, birds("train"), birds("val"), out=tmp_path, **{**SMALL, "epochs": 3, **changes})
+        return model.state_dict(), [{k: v for k, v in row.items() if k != "seconds"} for row in history]
+
+    weights, history = train()
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    assert (read(last)["progress"]["epoch"], read(previous)["progress"]["epoch"]) == (3, 2)
+    last.write_bytes(damage(last.read_bytes()))
+    with pytest.warns(UserWarning, match=r"last\.pt cannot be read .*goes on from previous\.pt") as seen:
+        weights_again, history_again = train()
+    assert len(seen) == 1 and history_again == history
+    assert all(torch.equal(weights[key], weights_again[key]) for key in weights)
+    assert (read(last)["progress"]["epoch"], read(previous)["progress"]["epoch"]) == (3, 2)
+    for path in (last, previous):
+        path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"last\.pt cannot be read .*previous\.pt cannot be read .*resume=False"):
+        train()
+    assert train(resume=False)[1] == history
+
+
+def test_checkpoints_of_other_trainings_are_refused(tmp_path):
+    short = {**SMALL, "epochs": 2}
+    wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **short)
     with pytest.raises(ValueError, match="belongs to another recipe"):
-        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **{**SMALL, "lr": 0.5})
-    data = (tmp_path / "last.pt").read_bytes()
-    (tmp_path / "last.pt").write_bytes(data[: len(data) // 2])
-    with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
-        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
-    (tmp_path / "last.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"last\.pt cannot be read"):
-        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **SMALL)
-    wk.fit(network(), birds("train"), birds("val"), out=tmp_path, resume=False, **SMALL)
+        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **{**short, "lr": 0.5})
     other = wk.load_dataset("synthetic", "train", size=32, classes=3, per_class=6, seed=5)
     with pytest.raises(ValueError, match="belongs to another recipe"):
-        wk.fit(network(), other, birds("val"), out=tmp_path, **SMALL)
+        wk.fit(network(), other, birds("val"), out=tmp_path, **short)
+    with pytest.raises(ValueError, match="belongs to another recipe"):
+        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, objective=Renamed(), **short)
+    (tmp_path / "best.pt").write_bytes(flipped((tmp_path / "best.pt").read_bytes()))
+    with pytest.raises(ValueError, match=r"best\.pt cannot be read .its content does not fit its checksum"):
+        wk.load_checkpoint(tmp_path / "best.pt")
+    wk.fit(network(), birds("train"), birds("val"), out=tmp_path, **short)
+    wk.load_checkpoint(tmp_path / "best.pt")  # written again from last.pt
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match=r"other\.pt cannot be read"):
         wk.load_checkpoint(tmp_path / "other.pt")
+
+
+class Renamed(Objective):
+    name = "other"
 
 
 @pytest.mark.parametrize("pretrained", [True, False])

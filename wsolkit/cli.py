@@ -16,6 +16,7 @@ from .cli_localise import localise
 from .cli_predict import predict
 from .config import BACKBONE_STRIDES, DATASETS, RunConfig
 from .methods import STUDY_METHODS, TRAINING_METHODS, canonical
+from .recipes import RECIPES
 
 _HELP = {
     "root": "folder of the dataset in its native layout, or of the images of a metadata folder",
@@ -32,13 +33,22 @@ _HELP = {
     "weights": "imagenet, none, or a .safetensors or .pth file",
     "tau": "threshold of thresholded average pooling (default 0.1)",
     "epochs": "length of a training",
+    "recipe": f"{', '.join(RECIPES)}; options below replace single values (default: as dataset and weights ask)",
     "batch_size": "images per training step",
     "lr": "learning rate",
+    "lr_classifier_ratio": "learning rate of head and added layers (ResNet: layer4 and head) over that of the others",
     "schedule": "step or cosine",
-    "lr_steps": "epochs after which the learning rate is divided by ten, separated by commas",
+    "lr_steps": "epochs after which a step schedule lowers the rate, separated by commas",
+    "lr_period": "epochs between two steps, instead of --lr-steps",
+    "lr_gamma": "factor on the learning rate at a step (default 0.1)",
     "warmup_epochs": "epochs over which the learning rate rises",
     "weight_decay": "weight decay (default 0.0005)",
     "backbone_grad_scale": "factor on the gradients of pretrained layers",
+    "label_smoothing": "share of the target spread over all classes (default 0)",
+    "precision": "float32 (default) or bf16: bfloat16 autocast in training",
+    "accumulate": "parts into which a batch is cut to fit the memory (default 1); batch norm sees the parts",
+    "compile": "run training steps through torch.compile",
+    "checkpoint_seconds": "within an epoch, save so often (default 300; 0: at its end only)",
     "faithfulness": "test images for deletion, insertion and ROAD curves in each report (default none)",
     "seed": "of split, drawings, initialisation and training",
     "device": "cpu or cuda (default: cuda where there is one)",
@@ -53,6 +63,9 @@ def _run_options(function):
     )
     kinds = {item.name: type(item.default) for item in fields(RunConfig)}
     for name, text in reversed(_HELP.items()):
+        if kinds[name] is bool:
+            function = click.option(f"--{name.replace('_', '-')}", is_flag=True, default=None, help=text)(function)
+            continue
         kind = str if name == "classes" else kinds.get(name, str)
         function = click.option(f"--{name.replace('_', '-')}", type=kind if kind in (int, float) else str, help=text)(
             function
@@ -157,13 +170,20 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
 @click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONE_STRIDES)}")
 @click.option("--pooling", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(TRAINING_METHODS)}")
 def train(backbone: str, pooling: str | None, **options: Any) -> None:
-    """Train one network (or resume its training) and print the folder of its checkpoints."""
+    """Train one network (or resume its training) and print the folder of its checkpoints.
+
+    On several devices: torchrun --nproc-per-node N -m wsolkit train ...
+    """
+    from .distributed import leave, process_group, rank
     from .runs import Run
 
     config = _config(options, backbone=backbone)
-    run = Run(config)
-    run.model(pooling)
-    click.echo(config.training_folder(pooling or run.pooling))
+    with process_group(config.device):
+        run = Run(config)
+        run.model(pooling)
+        if rank() == 0:
+            click.echo(config.training_folder(pooling or run.pooling))
+    leave()
 
 
 @cli.command()
@@ -186,7 +206,8 @@ def main() -> None:
         ValueError,
         OSError,
     ) as error:  # every message of the package names the value, what was expected, what to do
-        click.echo(f"error: {error}", err=True)
+        where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
+        click.echo(f"error{where}: {error}", err=True)
         sys.exit(2)
 
 

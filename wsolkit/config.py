@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import digest
+from .recipes import recipe_values
 from .staleness import (
     SCORING_SOURCES,
     TRAINING_SOURCES,
@@ -25,11 +26,11 @@ PACKAGE = Path(__file__).resolve().parent
 # al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
 _PRETRAINED = {
     "backbone_grad_scale": 0.1, "schedule": "step", "warmup_epochs": 0, "batch_size": 0, "lr": 0.0, "width": 1.0,
-    "batch_norm": "no", "stride": 16,
+    "batch_norm": "no", "stride": 16, "weight_decay": 5e-4, "lr_steps": (60, 120, 180), "lr_classifier_ratio": 1.0,
 }  # fmt: skip
 _SCRATCH = {
     "backbone_grad_scale": 1.0, "schedule": "cosine", "warmup_epochs": 2, "batch_size": 32, "lr": 0.02, "width": 1.0,
-    "batch_norm": "auto", "stride": 8,
+    "batch_norm": "auto", "stride": 8, "weight_decay": 5e-4, "lr_steps": (60, 120, 180), "lr_classifier_ratio": 1.0,
 }  # fmt: skip
 DATASETS: dict[str, dict[str, Any]] = {
     "synthetic": {"weights": "none", "size": 64, "epochs": 22},
@@ -59,7 +60,10 @@ class RunConfig:
         lr: 0 is the published 3e-3 of a batch of 40, in proportion for a smaller batch.
         tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
             starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
-        epochs, schedule, lr_steps, warmup_epochs, weight_decay, backbone_grad_scale: see `Recipe`.
+        recipe: name of a recipe (`wsolkit.recipes`), whose values fill what is empty before dataset and start weights do.
+        epochs, schedule, lr_steps, lr_period, lr_gamma, lr_classifier_ratio, warmup_epochs, weight_decay,
+            backbone_grad_scale, label_smoothing, precision, accumulate: see `Recipe`.
+        compile, checkpoint_seconds: see `fit`; like the device they do not make a finished training stale.
         limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
         faithfulness: number of test images for deletion, insertion and ROAD curves; 0 leaves them out.
         seed: of split, drawing, initialisation and training.
@@ -85,13 +89,22 @@ class RunConfig:
     tau: float = 0.1
     epochs: int = 0
     tap_epochs: int = 0
+    recipe: str = ""
     batch_size: int = 0
     lr: float = 0.0
+    lr_classifier_ratio: float = 0.0
     schedule: str = ""
-    lr_steps: tuple[int, ...] = (60, 120, 180)
+    lr_steps: tuple[int, ...] = ()
+    lr_period: int = 0
+    lr_gamma: float = 0.1
     warmup_epochs: int = -1
-    weight_decay: float = 5e-4
+    weight_decay: float = -1.0
     backbone_grad_scale: float = 0.0
+    label_smoothing: float = 0.0
+    precision: str = "float32"
+    accumulate: int = 1
+    compile: bool = False
+    checkpoint_seconds: float = 300.0
     limit: int = 0
     faithfulness: int = 0
     seed: int = 0
@@ -119,8 +132,11 @@ class RunConfig:
         if dataset not in DATASETS:
             raise ValueError(f"unknown dataset '{dataset}'; choose from {', '.join(DATASETS)}")
         weights = given.get("weights", DATASETS[dataset]["weights"])
-        recipe = _SCRATCH if weights == "none" else _PRETRAINED
-        filled = {**recipe, **DATASETS[dataset], **(SCRATCH.get(dataset, {}) if weights == "none" else {})}
+        filled = {**(_SCRATCH if weights == "none" else _PRETRAINED), **DATASETS[dataset]}
+        filled |= SCRATCH.get(dataset, {}) if weights == "none" else {}
+        filled |= recipe_values(given.get("recipe", ""), given.get("backbone", cls.backbone), weights)
+        if "lr_steps" in given:
+            filled["lr_period"] = 0  # the steps that were asked for, not the recipe's period
         values = {**filled, **given, "weights": weights}
         if values["batch_norm"] == "auto":
             values["batch_norm"] = "yes" if weights == "none" and values.get("backbone", "").startswith("vgg") else "no"
@@ -169,6 +185,7 @@ class RunConfig:
     def training_key(self, pooling: str) -> str:
         """Digest of all that a training depends on: data, network, start weights, recipe, and the code that does it."""
         skip = {"limit", "faithfulness", "device", "out", "root", "metadata", "masks", "weights"}
+        skip |= {"compile", "checkpoint_seconds", "recipe"}  # a recipe's values count, not its name
         if pooling != "tap":
             skip |= {"tau", "tap_epochs"}
         values = {key: value for key, value in self.to_dict().items() if key not in skip}
@@ -225,7 +242,7 @@ def _convert(name: str, value: Any, default: Any) -> Any:
     if name == "batch_norm" and isinstance(value, bool):
         return "yes" if value else "no"
     kind = type(default)
-    if isinstance(value, bool) and kind is not bool:
+    if isinstance(value, bool) is not (kind is bool):
         raise ValueError(f"parameter '{name}' must be {kind.__name__}, but is {value!r}")
     try:
         converted = kind(value)

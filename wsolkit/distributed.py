@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -21,27 +24,74 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+def share(n: int) -> range:
+    """This process's contiguous share of n items; the shares of all processes differ by one item at most."""
+    return range(n * rank() // world_size(), n * (rank() + 1) // world_size())
+
+
+def agreed(value: Any) -> Any:
+    """The first process's value, on every process; all of them must call it."""
+    if world_size() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def total(numbers: torch.Tensor) -> torch.Tensor:
+    """Sum of `numbers` (any shape, on the group's device) over all processes; `numbers` itself is left alone."""
+    numbers = numbers.clone()
+    if world_size() > 1:
+        dist.all_reduce(numbers)
+    return numbers
+
+
+def together() -> None:
+    """Wait until every process has come here."""
+    agreed(None)
+
+
 @contextmanager
 def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.device]:
     """Join the processes that torchrun started (WORLD_SIZE > 1 in the environment); without torchrun nothing happens.
 
     Args:
-        device: "cpu", "cuda", "cuda:N" or "" (cuda where there is one). Under torchrun "cuda" is the device of LOCAL_RANK.
+        device: "cpu", "cuda" or "" (cuda where there is one). Under torchrun "cuda" is the device of LOCAL_RANK; alone,
+            "cuda:N" will do too.
         timeout: seconds after which a process that waits for the others gives up.
 
     Yields:
         the device of this process; gloo is the backend on the CPU, nccl on CUDA.
+
+    Raises:
+        ValueError: "cuda:N" under torchrun, or fewer CUDA devices than processes on this machine.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    together = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
-    if not together:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield torch.device(kind)
         return
-    chosen = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if kind == "cuda" else kind)
-    if chosen.type == "cuda":
+    chosen = torch.device("cpu")
+    if kind != "cpu":
+        chosen = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
+        if kind != "cuda" or chosen.index >= torch.cuda.device_count():
+            raise ValueError(f"device '{kind}' under torchrun: choose cpu, or cuda with at most as many processes on this "
+                             f"machine as its {torch.cuda.device_count()} CUDA devices")  # fmt: skip
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
-    try:
-        yield chosen
-    finally:
-        dist.destroy_process_group()
+    yield chosen  # after an error there is no goodbye: the others may wait for this process, and torchrun ends them
+    gc.collect()  # networks that hold on to the group
+    if chosen.type == "cpu":
+        dist.barrier()
+    dist.destroy_process_group()
+
+
+def leave() -> None:
+    """End a process of torchrun that is done, at once; without torchrun nothing happens.
+
+    A thread of gloo that still lets go of its last tensor can abort the interpreter while that shuts down, and torchrun
+    would take it for a failure (pytorch/pytorch pull request 179291).
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)

@@ -94,7 +94,7 @@ def localise(
     names = list(method) if isinstance(method, list | tuple) else [method]
     chosen_smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
-    example = dataset.images(indices[:1]).to(device)
+    example = dataset.images(indices[:1], device)
     model = network_for(
         model, options.pop("layer", None), options.pop("reshape", None), example
     )  # once for all batches
@@ -105,7 +105,7 @@ def localise(
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in starts if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
-            images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen]).to(device)
+            images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = _clock(device)
             features = cams.feature_map(model, images, precision)
             with torch.inference_mode():

@@ -31,7 +31,7 @@ from .training import load_checkpoint
 
 MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
 # what a report may differ in from the training it looks at; its pooling is compared on its own
-OF_A_REPORT = ("limit", "device", "out", "method", "pooling")
+OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method", "pooling")
 
 
 class ClassScore(NamedTuple):

@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import asdict, fields, replace
+from contextlib import nullcontext
+from dataclasses import fields, replace
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,12 +20,14 @@ from filelock import FileLock
 from . import figures
 from .config import RunConfig
 from .data import WSOLDataset, load_dataset
+from .distributed import agreed, rank, together, world_size
 from .evaluation import ScoreMaps, evaluate
 from .faithfulness_section import show_faithfulness
 from .files import atomic_write_bytes, write_json
 from .map_store import MapStore
 from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from .models import WSOLModel, build_model
+from .recipes import recipe_source
 from .results import EvalResult
 from .training import OBJECTIVES, Recipe, fit, load_checkpoint
 
@@ -87,15 +90,22 @@ class Run:
         lr = c.lr or PUBLISHED_LR * batch_size / PUBLISHED_BATCH  # fewer images in a step, a smaller step
         recipe = Recipe(
             epochs=c.epochs, batch_size=batch_size, lr=lr, weight_decay=c.weight_decay, schedule=c.schedule,
-            lr_steps=c.lr_steps, warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, seed=c.seed,
+            lr_steps=c.lr_steps, lr_period=c.lr_period, lr_gamma=c.lr_gamma, lr_classifier_ratio=c.lr_classifier_ratio,
+            warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, label_smoothing=c.label_smoothing,
+            precision=c.precision, accumulate=c.accumulate, seed=c.seed,
         )  # fmt: skip
         if c.starts_from(pooling):
             recipe = replace(recipe, epochs=c.tap_epochs, lr=recipe.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
         return recipe
 
+    @property
+    def recipe_source(self) -> str:
+        """Where the recipe's values come from, in words, and which of them a parameter replaced."""
+        return recipe_source(self.config.to_dict())
+
     def model(self, pooling: str | None = None) -> WSOLModel:
         """The trained network of this training ("gap", "tap", "fc", or the name of a training-time method): loaded where
-        the training is complete, else trained (or resumed) now."""
+        the training is complete, else trained (or resumed) now, by all processes of a process group together."""
         pooling = pooling or self.pooling
         if pooling in self._models:
             return self._models[pooling]
@@ -103,9 +113,11 @@ class Run:
         if not (folder / "run.json").exists():
             self.dataset("train")  # a wrong root or class is found before anything is written
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(folder) + ".lock"):  # two notebooks that need the same network train it once
-            if not (folder / "run.json").exists():
+        # two notebooks that need the same network train it once
+        with FileLock(str(folder) + ".lock") if rank() == 0 else nullcontext():
+            if not agreed((folder / "run.json").exists()):
                 self._train(pooling, folder)
+            together()  # the first process writes, all read
         model, _ = load_checkpoint(folder / "best.pt", self.device)
         self._models[pooling] = model
         return model
@@ -120,14 +132,19 @@ class Run:
         )  # fmt: skip
         if start := c.starts_from(pooling):
             model.load_state_dict(self.model(start).state_dict())
+        recipe = self.recipe(pooling)
         objective = OBJECTIVES[pooling]() if pooling in OBJECTIVES else None
         history = fit(
-            model, train, val, out=folder, recipe=self.recipe(pooling), device=self.device, objective=objective
-        )
+            model, train, val, out=folder, recipe=recipe, device=self.device, objective=objective, compile=c.compile,
+            checkpoint_seconds=c.checkpoint_seconds,
+        )  # fmt: skip
+        if rank() != 0:
+            return
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
             "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
-            "recipe": asdict(self.recipe(pooling)), "best_epoch": best + 1,
+            "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
+            "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip

@@ -41,6 +41,7 @@ PLANNING_SOURCES = (
     "rows.py",
     "published.py",
     "methods.py",
+    "recipes.py",
     "__init__.py",
     "__main__.py",
 )

@@ -5,9 +5,10 @@ from .adl import ADL
 from .checkpoints import load_checkpoint
 from .cutmix import CutMix
 from .has import HaS
-from .loop import classify, fit
+from .loop import fit
 from .objective import Objective
 from .recipe import Recipe
+from .validation import classify
 
 OBJECTIVES = {kind.name: kind for kind in (HaS, CutMix, ADL, ACoL)}
 

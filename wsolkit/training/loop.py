@@ -1,33 +1,36 @@
 """Training with image labels only: one loop that reads from top to bottom, resumes exactly, and picks its best epoch on val.
 
-Everything random in an epoch (order, crops, flips, dropout) is drawn from (seed, epoch), and the epoch's end is on disk
-before the next begins. So an interrupted run that is started again repeats at most one epoch, with the same result as an
-uninterrupted run (bit for bit on the CPU with the same number of threads).
+Order, crops and flips of an epoch are drawn from (seed, epoch), and everything else random from (seed, epoch, step,
+process). So no generator has a state that could be lost: a training that was killed goes on after its last saved step,
+with the same result as an uninterrupted one (bit for bit on the CPU with the same number of threads).
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn import functional
+from torch import Tensor
 from tqdm import tqdm
 
 from ..data.base import WSOLDataset
-from ..files import atomic_write_text, digest
+from ..distributed import agreed, rank, total, world_size
+from ..files import digest
 from ..models import WSOLModel
-from .checkpoints import load_state, save
+from ..progress import watched
+from .checkpoints import checksum, load_state, start_anew
 from .objective import Objective
+from .optimiser import load_optimiser, make_optimiser, pretrained_parameters, scale_gradients, set_rate
+from .progress import HISTORY, Files, Progress
 from .recipe import Recipe
+from .replicas import replicate, share_buffers
+from .step import add_gradients, step_seed
+from .validation import classify
 
-HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
+LOOK_EVERY = 16  # steps between two looks at the loss on CUDA, where a look waits for all steps before it
 
 
 def fit(
@@ -39,146 +42,137 @@ def fit(
     device: str | torch.device | None = None,
     recipe: Recipe | None = None,
     objective: Objective | None = None,
+    compile: bool = False,
+    checkpoint_seconds: float = 300.0,
     **changes,
 ) -> list[dict]:
     """Train `model` in place and leave it with the weights of its best epoch on `val` (the last one without `val`).
 
+    Inside a process group (`wsolkit.distributed.process_group`, torchrun) every process calls it with the same arguments
+    and trains on its share of every batch; the gradient is that of the whole batch, and the first process alone writes.
+
     Args:
         model: from `build_model`; trained and returned on `device` (None: where it is).
         train, val: datasets; only images and labels are used. Pass no test split here: the best epoch is chosen on val.
-        out: folder for last.pt, best.pt and history.csv, each replaced by rename. None keeps everything in memory.
-        resume: continue from out/last.pt if it belongs to the same recipe, network and data; False starts anew.
+        out: folder for last.pt, previous.pt, best.pt and history.csv. None keeps everything in memory.
+        resume: continue from out/last.pt if it belongs to the same recipe, network and data; False removes it first.
         objective: what a step minimises: a training-time WSOL method, or None for plain classification.
+        compile: run the steps through torch.compile; not for objectives that attach something to the network.
+        checkpoint_seconds: last.pt is written after every epoch, and within one where the last is so long ago (0: never).
         recipe: all values; `changes` replace single ones, e.g. fit(..., epochs=12, lr=0.01).
 
     Returns:
         One dictionary per epoch, keys as in history.csv; losses in nats, top1 in percent, seconds per epoch.
 
     Raises:
-        ValueError: if out/last.pt is damaged or from another run, or if the loss is no longer finite.
+        ValueError: if last.pt and previous.pt are damaged or from another run, or if the loss is no longer finite.
     """
     recipe = Recipe(**{**asdict(recipe or Recipe()), **changes})
     objective = objective or Objective()
     device = torch.device(device) if device is not None else next(model.parameters()).device
-    model.to(device)
+    _check(model, train, objective, compile)
+    # boxes stand in for the pictures (they are never trained on): drawings of another seed have other boxes
+    data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
+    identity = digest({"recipe": asdict(recipe), "model": model.spec, "data": data, "classes": train.classes,
+                       "geometry": asdict(train.geometry), "start": checksum(model.state_dict()),
+                       "objective": [objective.name, objective.settings()]})  # fmt: skip
+    state = None
+    if out is not None and rank() == 0:
+        if not resume:
+            start_anew(Path(out))
+        state = load_state(Path(out), identity)
+    state = agreed(state)
+
+    model.to(device, memory_format=torch.channels_last)  # the layout in which convolutions run fastest
+    if state is not None:
+        model.load_state_dict(state["model"])
+    bare, network = replicate(model)
+    optimiser = make_optimiser(bare, recipe)
+    now = Progress()
+    if state is not None:
+        load_optimiser(optimiser, state["optimiser"])
+        now = Progress(**state["progress"])
+    network = torch.compile(network) if compile else network
+    files = Files(out, identity, bare, optimiser, recipe, train, checkpoint_seconds)
+    if state is not None:
+        files.write_best(now)
+
+    while now.epoch < recipe.epochs:
+        begin = time.perf_counter() - now.seconds
+        rate = recipe.rate(now.epoch)
+        set_rate(optimiser, rate)
+        loss, top1 = _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
+        share_buffers(bare)
+        val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
+        row = (now.epoch + 1, rate, loss, top1, val_loss, val_top1, time.perf_counter() - begin)
+        now.history.append(dict(zip(HISTORY, row, strict=True)))
+        score = [now.epoch, 0.0] if val is None else [val_top1, -val_loss]
+        improved = now.best is None or score > now.best["score"]
+        if improved:
+            now.best = {"score": score, "epoch": now.epoch + 1, "model": _copy(bare.state_dict())}
+        now.finish_epoch()
+        files.write_last(now)
+        if improved:
+            files.write_best(now)
+        files.write_history(now)
+        if rank() == 0:
+            print(_line(row, recipe.epochs), flush=True)
+    model.load_state_dict(now.best["model"])
+    model.eval()
+    return now.history
+
+
+def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files) -> tuple[float, float]:
+    """What is left of an epoch; mean loss and Top-1 in percent over all its images, in training mode."""
+    network.train()
+    device = next(bare.parameters()).device
+    pretrained = pretrained_parameters(bare)
+    # of this process, on its device, since reading them waits for the steps before; what is resumed is the first one's
+    sums = torch.tensor(now.sums if rank() == 0 else [0.0] * 3, dtype=torch.float64, device=device)
+    begin = time.perf_counter() - now.seconds
+    batches = train.train_batches(
+        recipe.batch_size, recipe.seed, now.epoch, device=device, rank=rank(), world_size=world_size(), skip=now.step
+    )
+    bar = tqdm(batches, total=-(-len(train) // recipe.batch_size), initial=now.step, desc=f"epoch {now.epoch + 1}",
+               leave=False, disable=rank() != 0 or not watched())  # fmt: skip
+    # the caller's generators stay as they were
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(step_seed(recipe.seed, now.epoch, rank()))
+        with objective.attached(bare):
+            for images, labels in bar:
+                torch.manual_seed(step_seed(recipe.seed, now.epoch, rank(), now.step + 1))
+                together = min(recipe.batch_size, len(train) - now.step * recipe.batch_size)
+                optimiser.zero_grad(set_to_none=True)
+                sums += add_gradients(network, images, labels, together, recipe, objective)
+                scale_gradients(pretrained, recipe.backbone_grad_scale)
+                optimiser.step()
+                now.step += 1
+                if device.type == "cpu" or now.step % LOOK_EVERY == 0:
+                    _check_finite(sums, now.epoch, recipe.lr)
+                    if files.due():
+                        now.sums, now.seconds = total(sums).tolist(), time.perf_counter() - begin
+                        files.write_last(now)
+    _check_finite(sums, now.epoch, recipe.lr)
+    loss, right, seen = total(sums).tolist()
+    return loss / seen, 100.0 * right / seen
+
+
+def _check(model: WSOLModel, train: WSOLDataset, objective: Objective, compile: bool) -> None:
     if model.num_classes != len(train.classes):
         raise ValueError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
     if len(train) < 2:
         raise ValueError(f"{train} is too small to train on: two images at least")
-    # boxes stand in for the pictures (they are never trained on): drawings of another seed have other boxes
-    data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
-    identity = digest({"recipe": asdict(recipe), "model": model.spec, "data": data, "classes": train.classes,
-                       "geometry": asdict(train.geometry), "start": _fingerprint(model),
-                       "objective": [objective.name, objective.settings()]})  # fmt: skip
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov and recipe.momentum > 0,
-    )  # fmt: skip
-    state = {"epoch": 0, "history": [], "best": None}
-    out = Path(out) if out is not None else None
-    if out is not None and resume and (out / "last.pt").exists():
-        state = load_state(out / "last.pt", identity)
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-    history: list[dict] = state["history"]
-    best = state["best"]  # {"score": [top1, -loss], "epoch": int, "model": state_dict}
-
-    for epoch in range(state["epoch"], recipe.epochs):
-        start = time.perf_counter()
-        for group in optimiser.param_groups:
-            group["lr"] = recipe.rate(epoch)
-        loss, top1 = _train_epoch(model, optimiser, train, recipe, objective, epoch, device)
-        val_loss, val_top1 = classify(model, val) if val is not None else (None, None)
-        seconds = time.perf_counter() - start
-        row = (epoch + 1, recipe.rate(epoch), loss, top1, val_loss, val_top1, seconds)
-        history.append(dict(zip(HISTORY, row, strict=True)))
-        score = [epoch, 0.0] if val is None else [val_top1, -val_loss]
-        improved = best is None or score > best["score"]
-        if improved:
-            best = {"score": score, "epoch": epoch + 1, "model": _copy(model.state_dict())}
-        if out is not None:
-            if improved:
-                save(out / "best.pt", {"format": 1, "spec": model.spec, "classes": train.classes, "epoch": epoch + 1,
-                                        "geometry": asdict(train.geometry), "model": best["model"],
-                                        "recipe": recipe.plain()})  # fmt: skip
-            save(out / "last.pt", {"format": 1, "identity": identity, "epoch": epoch + 1, "history": history, "best": best,
-                                    "model": model.state_dict(), "optimiser": optimiser.state_dict()})  # fmt: skip
-            _write_history(out / "history.csv", history)
-        print(_line(row, recipe.epochs), flush=True)
-    model.load_state_dict(best["model"])
-    model.eval()
-    return history
+    if compile and type(objective).attached is not Objective.attached:
+        raise ValueError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
 
 
-def _train_epoch(model, optimiser, train, recipe, objective, epoch, device) -> tuple[float, float]:
-    """One epoch; mean loss and Top-1 in percent over its images, in training mode."""
-    model.train()
-    total = right = seen = 0.0
-    pretrained = [p for name, p in model.named_parameters() if not model.is_new(name)]
-    batches = train.train_batches(recipe.batch_size, recipe.seed, epoch)
-    bar = tqdm(batches, total=-(-len(train) // recipe.batch_size), desc=f"epoch {epoch + 1}", leave=False,
-               disable=not _watched())  # fmt: skip
-    devices = [device] if device.type == "cuda" else []
-    # dropout follows (seed, epoch) too, and the caller's generator stays as it was
-    with torch.random.fork_rng(devices=devices), objective.attached(model):
-        torch.manual_seed((recipe.seed * 1_000_003 + epoch) % 2**63)
-        for images, labels in bar:
-            images, labels = images.to(device, non_blocking=True), labels.to(device, non_blocking=True)
-            changed, target = objective.change(images, labels)
-            loss, logits = objective.loss(model, changed, target, functional.cross_entropy)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            if recipe.backbone_grad_scale != 1.0:
-                for parameter in pretrained:
-                    if parameter.grad is not None:
-                        parameter.grad.mul_(recipe.backbone_grad_scale)
-            optimiser.step()
-            total += float(loss.detach()) * len(labels)
-            right += int((logits.detach().argmax(1) == labels).sum())
-            seen += len(labels)
-            if not np.isfinite(total):
-                raise ValueError(
-                    f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {recipe.lr})"
-                )
-    return total / seen, 100.0 * right / seen
-
-
-@torch.inference_mode()
-def classify(model: WSOLModel, dataset: WSOLDataset, batch_size: int = 64) -> tuple[float, float]:
-    """Mean cross-entropy (nats) and Top-1 Cls (percent) of `model` on the whole of `dataset`."""
-    model.eval()
-    device = next(model.parameters()).device
-    total = right = 0.0
-    for start in range(0, len(dataset), batch_size):
-        indices = range(start, min(start + batch_size, len(dataset)))
-        labels = torch.from_numpy(dataset.labels[list(indices)]).to(device)
-        logits = model(dataset.images(indices).to(device))
-        total += float(functional.cross_entropy(logits, labels, reduction="sum"))
-        right += int((logits.argmax(1) == labels).sum())
-    return total / len(dataset), 100.0 * right / len(dataset)
+def _check_finite(sums: Tensor, epoch: int, lr: float) -> None:
+    if not np.isfinite(float(sums[0])):
+        raise ValueError(f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {lr})")
 
 
 def _copy(state: dict) -> dict:
     return {key: value.detach().clone() for key, value in state.items()}
-
-
-def _fingerprint(model: WSOLModel) -> float:
-    """Tells models that start from different weights apart."""
-    with torch.no_grad():
-        return float(sum(p.double().abs().sum() for p in model.parameters()))
-
-
-def _write_history(path: Path, history: list[dict]) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    atomic_write_text(path, text.getvalue())
-
-
-def _watched() -> bool:
-    """A person is watching: a terminal, or a notebook that is not run in batch."""
-    return sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get("WSOLKIT_BATCH"))
 
 
 def _line(row: tuple, epochs: int) -> str:

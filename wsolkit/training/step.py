@@ -1,0 +1,56 @@
+"""One step: the gradient of the mean loss over a batch, whatever it is cut into."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..distributed import world_size
+from .objective import Objective
+from .recipe import Recipe
+from .replicas import alone
+
+
+def add_gradients(
+    network: nn.Module, images: Tensor, labels: Tensor, together: int, recipe: Recipe, objective: Objective
+) -> Tensor:
+    """Add the gradient of the mean loss over a batch to the gradients of `network`'s parameters.
+
+    Args:
+        images, labels: (b, 3, H, W) and (b,), this process's share of the batch; b may be 0 in a last batch of fewer
+            images than processes.
+        together: images in the batch over all processes.
+
+    Returns:
+        (3,) float64 on the device of `images`, of this process: loss times images, right ones, images.
+    """
+    criterion = partial(cross_entropy, smoothing=recipe.label_smoothing)
+    sums = torch.zeros(3, dtype=torch.float64, device=images.device)
+    parts = min(recipe.accumulate, max(1, together // world_size()))  # the same number in every process
+    for number, (some, answers) in enumerate(zip(images.tensor_split(parts), labels.tensor_split(parts), strict=True)):
+        with alone(network) if number < parts - 1 else nullcontext():
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                changed, target = objective.change(some, answers)
+                loss, logits = objective.loss(network, changed, target, criterion)
+            # the processes' gradients are averaged, so that each must count by its share of the batch
+            (loss * (len(some) * world_size() / together)).backward()
+        if len(some):  # the mean loss of no image is NaN, its gradient 0
+            sums[0] += loss.detach().double() * len(some)
+            sums[1] += (logits.detach().argmax(1) == answers).sum()
+            sums[2] += len(some)
+    return sums
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Mean over the batch, in float32 under autocast too."""
+    return functional.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
+
+
+def step_seed(*numbers: int) -> int:
+    """A seed for torch from whole numbers of at least 0: other numbers, another stream."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
