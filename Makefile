@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 0
 STAMP := $(VENV)/.installed
+# as many files at a time as there are cores (four at most), each on one thread
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help install reports test bench lint lab clean
 
@@ -25,9 +27,9 @@ reports: $(STAMP) ## train on synthetic birds, localise with five methods, write
 	$(BIN)/wsolkit sweep --dataset synthetic --backbones vgg16,resnet18 --limit score_cam=32 --jobs $(JOBS) --out reports
 
 test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a browser
-	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
+	WSOLKIT_OUT=$(CURDIR)/build/nbval $(PARALLEL) --nbval-lax --nbval-current-env --nbval-cell-timeout=900 notebooks
 	WSOLKIT_OUT=$(CURDIR)/build/nbval $(BIN)/python -m pytest -q --nbval --nbval-current-env notebooks/00_tour.ipynb
-	$(BIN)/python -m pytest -q tests
+	$(PARALLEL) tests
 
 bench: $(STAMP) ## time evaluator, localisation and training against OpenCV, grad-cam and a DataLoader, side by side
 	$(BIN)/python tests/bench_evaluator.py

@@ -145,6 +145,7 @@ def test_inside_no_grad_and_inference_mode(method, frozen):
 
 def test_features_can_be_shared_and_the_body_runs_once():
     model, images, y = Net(), pictures(), torch.tensor([0, 4])
+    cams.score_maps(model, images, y)  # the first look also checks that the parts are the whole
     calls = []
     model.body.register_forward_hook(lambda _, inputs, output: calls.append(len(inputs[0])))
     expected = cams.score_maps(model, images, y, "grad_cam")

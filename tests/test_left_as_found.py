@@ -169,7 +169,9 @@ CASES = [(kind, method) for kind in KINDS for method in defined(kind)]
 
 
 def test_the_cases_are_of_every_kind():
-    assert {method for _, method in CASES} >= set(method_names()) - {"ts_cam"}, "ts_cam has a test of its own below"
+    assert {method for _, method in CASES} >= set(method_names()) - {"ts_cam", "acol"}, (
+        "these two have networks of their own"
+    )
     networks = {kind: type(network_for(made(kind), KINDS[kind][1], example=pictures())).__name__ for kind in KINDS}
     assert networks == {"parts": "Parts", "split": "SplitModel", "hooked": "HookedModel", "vit": "HookedModel"}
 
@@ -206,7 +208,8 @@ def test_after_an_exception(kind, method, where, error):
         model = worn(kind)
         failing = [m for m in model.modules() if isinstance(m, Fails)]
         failing = failing[0] if where == "body" else failing[-1]
-        failing.error, failing.left = error, at
+        # without what an earlier case left on it: methods that copy the network would copy it along
+        failing.error, failing.left = error.with_traceback(None), at
         before = state(model)
         try:
             call(model, kind, method)

@@ -342,7 +342,8 @@ def test_a_training_repeats_is_a_plain_network_and_comes_back_from_its_file(word
     assert set(loaded.state_dict()) == set(network(word).state_dict())
     images, y = birds("val").images(range(2)), torch.tensor([0, 1])
     method = "acol" if word == "acol" else "cam"
-    assert torch.equal(wk.score_maps(loaded, images, y, method), wk.score_maps(model, images, y, method))
+    # the trained weights lie in another memory format, whose convolutions may round differently
+    assert torch.allclose(wk.score_maps(loaded, images, y, method), wk.score_maps(model, images, y, method), atol=1e-5)
     assert info["spec"].get("delta") == (0.6 if word == "acol" else None)
     if word != "acol":
         plain = network(word)

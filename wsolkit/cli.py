@@ -174,7 +174,7 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
     On several devices: torchrun --nproc-per-node N -m wsolkit train ...
     """
-    from .distributed import leave, process_group, rank
+    from .distributed import process_group, rank
     from .runs import Run
 
     config = _config(options, backbone=backbone)
@@ -183,7 +183,6 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
         run.model(pooling)
         if rank() == 0:
             click.echo(config.training_folder(pooling or run.pooling))
-    leave()
 
 
 @cli.command()
@@ -209,6 +208,12 @@ def main() -> None:
         where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
         click.echo(f"error{where}: {error}", err=True)
         sys.exit(2)
+    except SystemExit as end:
+        if not end.code and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            from .distributed import leave
+
+            leave()
+        raise
 
 
 if __name__ == "__main__":

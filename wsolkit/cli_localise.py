@@ -103,7 +103,6 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 maps.save(path)
                 click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
             forget(folder)
-    leave()
 
 
 def _dataset(trained: Any, data: dict[str, Any], split: str):
