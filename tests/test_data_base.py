@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 
 import numpy as np
@@ -298,3 +299,11 @@ def test_datasets_travel_to_other_processes(tmp_path):
     copy = pickle.loads(pickle.dumps(dataset))
     assert torch.equal(copy[3][0], dataset[3][0])
     assert copy.sibling("val").ids == dataset.sibling("val").ids
+
+
+def test_another_list_of_samples_has_pixels_of_its_own():
+    birds = load_dataset("synthetic", "test", size=32, classes=2, per_class=2)
+    first = birds.images([0, 1])
+    other = dataclasses.replace(birds, samples=birds.samples[::-1])
+    last = len(birds) - 1
+    assert torch.equal(other.images([last, last - 1]), first)

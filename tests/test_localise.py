@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from filelock import FileLock
 from test_lease import until
 
 import wsolkit as wk
+from wsolkit import sharding
 from wsolkit.cli_localise import localise as command
 from wsolkit.sharding import Parts, forget, localise_in_parts
 
@@ -136,8 +139,33 @@ def test_only_parts_of_the_same_localisation_are_used(training, birds, tmp_path)
     parts[0].write_bytes(parts[0].read_bytes()[:-40])  # torn
     found, made = run({"weights": "a"})
     assert 0 < made <= n and same(found, expected)
+    other = birds.subset(range(n))
+    other.samples = [dataclasses.replace(sample, label=1 - sample.label) for sample in other.samples]
+    (held,) = {Parts(tmp_path, {}, birds, np.arange(n), ["cam"], 4).identity for _ in range(2)}
+    assert Parts(tmp_path, {}, other, np.arange(n), ["cam"], 4).identity != held, "maps of other labels"
     forget(tmp_path)
     assert not tmp_path.exists()
+
+
+def test_maps_are_not_put_together_while_parts_are_missing(training, birds, tmp_path, monkeypatch):
+    model, _ = wk.load_checkpoint(training / "best.pt")
+    parts = Parts(tmp_path, {}, birds, np.arange(len(birds)), ["cam"], 3)
+    parts.save([0], {"cam": wk.localise(model, birds, "cam", indices=parts.rows([0]))})
+    monkeypatch.setattr(sharding, "LAG_SECONDS", 0.0)
+    with pytest.raises(ValueError, match=f"parts with {parts.batches - 1} of {parts.batches} batches are not there"):
+        parts.merged()
+    assert len(list(tmp_path.glob("part-*.npz"))) == 1, "what is there is kept"
+
+
+def test_one_command_at_a_time_for_one_result(training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    common = ["--checkpoint", training, "--method", "cam", "--device", "cpu"]
+    with FileLock("maps.npz.parts.lock"):
+        code, _, error = invoke(*common, "--out", "maps.npz")
+    assert code != 0 and "another localise is writing to" in error and not Path("maps.npz").exists()
+    code, output, error = invoke(*common, "--out", ".")
+    assert code == 0, output + error
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith(".lock")] == ["cam.npz"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from test_sweep import GOOD, tiny_job
 
-from wsolkit.pools import LocalPool, gpus
+from wsolkit.pools import INTERRUPTED, LocalPool, gpus
 from wsolkit.sweep import Sweep
 
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)
@@ -62,6 +62,15 @@ def test_a_sweep_runs_in_any_executor(tmp_path):
     job = tiny_job(tmp_path, "one", GOOD)
     assert Sweep([job], workers=1, say=lambda line: None, pool=ProcessPoolExecutor(1)).run() == {}
     assert job.fresh()
+
+
+def test_a_job_that_others_stopped_is_an_error(tmp_path):
+    class Stopping(ProcessPoolExecutor):
+        def submit(self, function, /, *args, **kwargs):
+            return super().submit(tuple, [INTERRUPTED, 0.0])
+
+    errors = Sweep([tiny_job(tmp_path, "one", GOOD)], say=lambda line: None, pool=Stopping(1)).run()
+    assert errors["one"].startswith("stopped from outside")
 
 
 def test_a_pool_that_breaks_is_an_error_of_its_jobs(tmp_path):

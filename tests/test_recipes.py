@@ -43,6 +43,8 @@ def test_named_recipes_have_the_published_values():
 def test_given_values_replace_those_of_a_recipe_and_names_do_not_count():
     r = recipe_of(recipe="wsolevaluation", backbone="resnet18", epochs=4, lr_steps="1,2", weight_decay=0.0)
     assert (r.epochs, r.lr_steps, r.lr_period, r.weight_decay, r.batch_size) == (4, (1, 2), 0, 0.0, 32)
+    r = recipe_of(recipe="wsolevaluation", backbone="resnet18", lr_period=0)
+    assert r.lr_period == 0 and r.rate(49) == r.lr, "no period, although the recipe has one"
     source = recipe_source(RunConfig.make(recipe="quick", epochs=3, weights="none").to_dict())
     assert source.endswith("replaced here: epochs") and "package" in source
     assert "replaced" not in recipe_source(RunConfig.make(recipe="rethinking_cam").to_dict())
@@ -166,7 +168,7 @@ def test_bf16_trains_float32_weights_to_nearly_the_same_numbers():
 
 def test_compile_is_refused_where_hooks_would_be_lost():
     class Hooked(Objective):
-        name = "hooked"
+        name, hooks = "hooked", True
 
         def attached(self, model):
             raise AssertionError("not reached")

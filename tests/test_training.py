@@ -12,6 +12,7 @@ import torch
 import wsolkit as wk
 from wsolkit.training import Objective, Recipe, classify
 from wsolkit.training.checkpoints import read
+from wsolkit.training.progress import Files
 
 SMALL = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "backbone_grad_scale": 1.0}
 
@@ -89,6 +90,23 @@ def test_resumed_run_equals_an_uninterrupted_one(tmp_path, backbone):
     assert whole_history == resumed_history
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert not list((tmp_path / "cut").glob("*.part")), "no half-written file stays"
+
+
+def test_the_history_is_whole_after_a_kill_at_the_very_end(tmp_path, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    def run():
+        return wk.fit(wk.build_model("mobilenet_v2", 3, weights="none", width=0.1), birds("train"), birds("val"),
+                      out=tmp_path, **{**SMALL, "epochs": 1})  # fmt: skip
+
+    with monkeypatch.context() as patch:  # after last.pt, before history.csv
+        patch.setattr(Files, "write_history", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run()
+    assert (tmp_path / "last.pt").exists() and not (tmp_path / "history.csv").exists()
+    history = run()
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 1 + len(history) == 2
 
 
 def shortened(data):

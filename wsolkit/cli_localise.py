@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
+from filelock import FileLock, Timeout
 
 from .config import DATASETS
 
@@ -55,7 +58,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     interrupted run goes on where it stopped when it is started again with the same options.
     """
     names = [name.strip() for name in method.split(",") if name.strip()]
-    target = Path(out).expanduser()
+    target = Path(out).expanduser().absolute()
     single = target.suffix == ".npz"
     if not names or (single and len(names) > 1):
         raise ValueError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
@@ -94,15 +97,32 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 click.echo(f"\r{done} of {total} images of this process", nl=done == total, err=True)
 
         indices = np.sort(dataset.spread(limit, seed)) if limit else None  # the dataset's order
-        found = localise_in_parts(
-            trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
-        )
-        if found is not None:
-            for name, maps in found.items():
-                path = target if single else target / f"{method_slug(name)}.npz"
-                maps.save(path)
-                click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
-            forget(folder)
+        with _alone(folder) if first else nullcontext():
+            found = localise_in_parts(
+                trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
+            )
+            if found is not None:
+                for name, maps in found.items():
+                    path = target if single else target / f"{method_slug(name)}.npz"
+                    maps.save(path)
+                    click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
+                forget(folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """No second command may write, put together or remove these parts meanwhile."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(folder) + ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(
+            f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
+        ) from None
+    with lock:
+        yield
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _dataset(trained: Any, data: dict[str, Any], split: str):

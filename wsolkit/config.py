@@ -95,7 +95,7 @@ class RunConfig:
     lr_classifier_ratio: float = 0.0
     schedule: str = ""
     lr_steps: tuple[int, ...] = ()
-    lr_period: int = 0
+    lr_period: int = -1
     lr_gamma: float = 0.1
     warmup_epochs: int = -1
     weight_decay: float = -1.0
@@ -137,7 +137,7 @@ class RunConfig:
         filled |= recipe_values(given.get("recipe", ""), given.get("backbone", cls.backbone), weights)
         if "lr_steps" in given:
             filled["lr_period"] = 0  # the steps that were asked for, not the recipe's period
-        values = {**filled, **given, "weights": weights}
+        values = {"lr_period": 0, **filled, **given, "weights": weights}
         if values["batch_norm"] == "auto":
             values["batch_norm"] = "yes" if weights == "none" and values.get("backbone", "").startswith("vgg") else "no"
         if weights == "none" and not values.get("tap_epochs"):

@@ -23,6 +23,7 @@ from .evaluation import ScoreMaps, localise
 from .files import atomic_save_npz, digest
 
 PART_SECONDS = 10.0  # of work that an interruption may cost
+LAG_SECONDS = 60.0  # that a shared folder may take to show what another machine wrote
 
 
 class Parts:
@@ -39,8 +40,9 @@ class Parts:
     ) -> None:  # fmt: skip
         self.folder, self.dataset, self.indices = folder, dataset, indices
         self.methods, self.batch_size = list(methods), batch_size
-        ids = [dataset.samples[i].id for i in indices]
-        self.identity = digest({**identity, "methods": self.methods, "batch_size": batch_size, "ids": ids})
+        # boxes tell drawings of another seed apart, labels belong to the maps
+        data = [(s.id, s.label, s.boxes) for s in (dataset.samples[i] for i in indices)]
+        self.identity = digest({**identity, "methods": self.methods, "batch_size": batch_size, "samples": data})
         self.batches = -(-len(indices) // batch_size)
 
     def rows(self, batches: Sequence[int]) -> np.ndarray:
@@ -88,7 +90,7 @@ class Parts:
         ids, labels = [self.dataset.samples[i].id for i in self.indices], self.dataset.labels[self.indices]
         whole: dict[str, np.ndarray] = {}
         cost = np.zeros((len(self.methods), 2))
-        for path in sorted(self.folder.glob("part-*.npz")):
+        for path in self._complete():
             part = self.load(path)
             rows = self.rows(part["batches"])
             for name in ("logits", *self._names()):
@@ -100,6 +102,18 @@ class Parts:
             method: ScoreMaps(ids, labels, whole["logits"], whole[name], float(seconds) / len(ids), float(memory))
             for method, name, (seconds, memory) in zip(self.methods, self._names(), cost, strict=True)
         }
+
+    def _complete(self) -> list[Path]:
+        """All parts; waits for those of other machines, whose folder may lag behind. ValueError where some stay away."""
+        end = time.monotonic() + LAG_SECONDS
+        while self.missing():
+            if time.monotonic() > end:
+                raise ValueError(
+                    f"{self.folder}: parts with {len(self.missing())} of {self.batches} batches are not there, though every "
+                    "process has written its own; do all see the same folder? Start it again: what is there is kept"
+                )
+            time.sleep(0.5)
+        return sorted(self.folder.glob("part-*.npz"))
 
     def _names(self) -> list[str]:
         return [f"maps_{number}" for number in range(len(self.methods))]

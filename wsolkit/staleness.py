@@ -18,7 +18,16 @@ DATA_SOURCES = (
     *("data/decoded.py", "data/metadata.py", "data/metadata_files.py", "data/samples.py", "data/synthetic.py"),
     "data/tiny_imagenet.py",
 )
-TRAINING_SOURCES = (*DATA_SOURCES, "backbones.py", "models.py", "weights.py", "pooling.py", "training", "tscam.py")
+TRAINING_SOURCES = (
+    *DATA_SOURCES,
+    "backbones.py",
+    "models.py",
+    "weights.py",
+    "pooling.py",
+    "training",
+    "tscam.py",
+    "distributed.py",
+)
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 PLANNING_SOURCES = (
     "sweep.py",

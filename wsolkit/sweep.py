@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from .config import RunConfig
 from .execute import WORKING_CODE, is_fresh, note_failure
-from .files import write_json
+from .files import read_json, write_json
 from .index import write_index
 from .lease import this_machine
 from .methods import (
@@ -220,7 +220,10 @@ class Sweep:
         except Exception as error:  # of the pool, not of the notebook
             self._fail(job, f"{type(error).__name__}: {error}")
         else:
-            self._record(job, error, seconds)
+            if error == INTERRUPTED and not self.stopping:  # its token or lease was taken away, but not by us
+                self._fail(job, "stopped from outside this sweep, perhaps by another one; run the sweep again")
+            else:
+                self._record(job, error, seconds)
 
     def _fail(self, job: Job, error: str) -> None:
         note_failure(job.folder, error, job.config)
@@ -269,8 +272,11 @@ def run_sweep(
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
             say(f"{job.name}  not defined: {reason}")
-        for left in home.glob(".sweep-*"):  # of a sweep that was killed: its jobs on other machines end
-            left.unlink(missing_ok=True)
+        for left in home.glob(
+            ".sweep-*"
+        ):  # of a sweep on this machine that was killed: its jobs end, wherever they are
+            if _host_of(left) == this_machine():
+                left.unlink(missing_ok=True)
         token = home / f".sweep-{uuid.uuid4().hex}"
         extra = {"code": code_state(WORKING_CODE)} if dask else {}
         sweep = Sweep(todo, say=say, pool=pool, token=token, extra=extra)
@@ -289,6 +295,13 @@ def run_sweep(
     )
     say(f"index: {index}")
     return 130 if sweep.stopping else int(bool(errors))
+
+
+def _host_of(token: Path) -> str:
+    try:
+        return read_json(token).get("host", "")
+    except (OSError, ValueError):
+        return ""
 
 
 def _pool(config: RunConfig, jobs: int | None, dask: str, timeout: float) -> Executor:

@@ -86,9 +86,11 @@ class WSOLDataset(Dataset):
     samples: list[Sample]
     geometry: Geometry
     opener: Callable[[str], WSOLDataset] | None = None  # builds another split of the same data
-    _cache: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict, repr=False)  # in memory, by side
-    _files: dict[int, DecodedPixels | None] = field(default_factory=dict, repr=False)  # on disk, by side
-    _held: dict[tuple[int, str], torch.Tensor] = field(default_factory=dict, repr=False)  # on a device
+    _cache: dict[int, tuple[np.ndarray, np.ndarray]] = field(
+        init=False, default_factory=dict, repr=False
+    )  # in memory, by side
+    _files: dict[int, DecodedPixels | None] = field(init=False, default_factory=dict, repr=False)  # on disk, by side
+    _held: dict[tuple[int, str], torch.Tensor] = field(init=False, default_factory=dict, repr=False)  # on a device
 
     def __post_init__(self) -> None:
         if not self.samples:

@@ -26,12 +26,14 @@ from tqdm import tqdm
 
 from ..files import atomic_path, digest, read_json, write_json
 from ..progress import watched
+from ..staleness import code_state
 from .batches import ahead
 
 if TYPE_CHECKING:
     from .samples import Sample
 
-FORMAT = 1  # raised when reading or resizing changes: files of another format are made again
+FORMAT = 1  # of the files
+READING = ("bit_depth.py", "data/base.py")  # where this code changes, images are decoded again
 RESAMPLING = "bilinear"
 ABOUT = "pixels.json"
 ROOM = 256 * 2**20  # bytes that a build leaves free on the disk
@@ -102,7 +104,7 @@ class DecodedPixels:
                 stamps.append([sample.id, info.st_size, info.st_mtime_ns])
             except OSError:  # reading it will tell
                 stamps.append([sample.id, -1, 0])
-        return digest([FORMAT, RESAMPLING, PIL.__version__, self.shape, stamps])
+        return digest([FORMAT, RESAMPLING, PIL.__version__, code_state(READING), self.shape, stamps])
 
     def _open(self, identity: str) -> np.ndarray | None:
         """The file, if it is whole and of these images."""

@@ -31,6 +31,7 @@ class ADL(Objective):
     """
 
     name = "adl"
+    hooks = True
 
     def __init__(self, gamma: float = 0.8, rate: float = 0.75) -> None:
         for name, value in (("gamma", gamma), ("rate", rate)):

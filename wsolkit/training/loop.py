@@ -96,6 +96,7 @@ def fit(
     files = Files(out, identity, bare, optimiser, recipe, train, checkpoint_seconds)
     if state is not None:
         files.write_best(now)
+        files.write_history(now)
 
     while now.epoch < recipe.epochs:
         begin = time.perf_counter() - now.seconds
@@ -162,7 +163,7 @@ def _check(model: WSOLModel, train: WSOLDataset, objective: Objective, compile: 
         raise ValueError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
     if len(train) < 2:
         raise ValueError(f"{train} is too small to train on: two images at least")
-    if compile and type(objective).attached is not Objective.attached:
+    if compile and objective.hooks:
         raise ValueError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
 
 

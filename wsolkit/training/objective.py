@@ -19,6 +19,7 @@ class Objective:
     """
 
     name = "plain"
+    hooks = False  # whether `attached` hooks something into the network, which torch.compile does not see
 
     def settings(self) -> dict[str, Any]:
         """Plain values that define the method beyond its name; they belong to the identity of a training."""

@@ -69,7 +69,7 @@ class Files:
         self.written = time.monotonic()
 
     def write_best(self, now: Progress) -> None:
-        """best.pt and history.csv, from what last.pt knows; never before it."""
+        """best.pt, from what last.pt knows; never before it."""
         if self.folder is None or rank() != 0 or now.best is None:
             return
         save(Path(self.folder) / "best.pt", {
