@@ -65,10 +65,12 @@ def test_two_processes_share_the_work_and_write_the_bits_of_one(training, birds,
     common = ["--checkpoint", training, "--method", "cam,grad_cam", "--device", "cpu", "--batch-size", 3]
     code, output, error = invoke(*common, "--out", tmp_path / "one")
     assert code == 0, output + error
-    process = started("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, __file__, tmp_path, *common)
-    said, _ = process.communicate(timeout=1500)
-    assert process.returncode == 0, said
-    assert said.count("written: ") == 4, "one process speaks"
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2, "-m", "wsolkit", "localise"]
+    for name, more in (("many", []), ("few", ["--limit", 1])):
+        process = started(*torchrun, *common, "--out", tmp_path / name, *more)
+        said, _ = process.communicate(timeout=1500)
+        assert process.returncode == 0, said
+        assert said.count("written: ") == 2, "one process speaks"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["few", "many", "one"]
     for method in ("cam", "grad_cam"):
         one, many, few = (wk.ScoreMaps.load(tmp_path / name / f"{method}.npz") for name in ("one", "many", "few"))
@@ -185,9 +187,3 @@ def test_wrong_arguments_are_one_error_and_no_files(training, tmp_path, monkeypa
     code, _, error = invoke(*(str(training) if word == "TRAINING" else word for word in arguments))
     assert code != 0 and message in error and len(error.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["FOLDER.npz"]
-
-
-if __name__ == "__main__":  # one of two processes of torchrun: the command twice
-    out, *options = sys.argv[1:]
-    command([*options, "--out", f"{out}/many"], standalone_mode=False)
-    command([*options, "--out", f"{out}/few", "--limit", "1"], standalone_mode=False)
