@@ -32,8 +32,10 @@ def as_found(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes in before:
-            vars(module).clear()
-            vars(module).update(attributes)
+            now = vars(module)  # never empty, as another thread may look through the model meanwhile
+            for name in now.keys() - attributes.keys():
+                del now[name]
+            now.update({name: value for name, value in attributes.items() if now.get(name, now) is not value})
 
 
 def structure(model: nn.Module) -> Hashable:
