@@ -13,13 +13,7 @@ from wsolkit.training import Objective, Recipe
 from wsolkit.training.optimiser import load_optimiser, make_optimiser, set_rate
 from wsolkit.training.step import add_gradients, step_seed
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def recipe_of(**parameters):

@@ -14,6 +14,8 @@ from wsolkit.training import Objective, Recipe, classify
 from wsolkit.training.checkpoints import read
 from wsolkit.training.progress import Files
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = {"epochs": 4, "batch_size": 8, "lr": 0.02, "schedule": "cosine", "backbone_grad_scale": 1.0}
 
 
@@ -23,14 +25,6 @@ def birds(split, per_class=6):
 
 def network(**changes):
     return wk.build_model("mobilenet_v2", 3, weights="none", **{"width": 0.25, "stride": 16, **changes})
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_network_learns_from_labels():

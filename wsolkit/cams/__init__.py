@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from wsolkit.cams import activation, gradient, score, transformers
 from wsolkit.cams.hooked import HookedModel, hooked
-from wsolkit.cams.maps import feature_map, options_of, score_maps, timed_maps
+from wsolkit.cams.maps import feature_map, score_maps, timed_maps
 from wsolkit.cams.networks import network_for, target_layer
 from wsolkit.cams.registry import (
     METHODS,
@@ -44,7 +44,6 @@ __all__ = [
     "is_defined",
     "method_names",
     "network_for",
-    "options_of",
     "register",
     "resolve",
     "score",

@@ -114,18 +114,15 @@ def _state(body: nn.Module) -> Hashable:
     where = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
     # of every tensor one sum, weighed by position so that values that change places show too
     flat = [t.detach().reshape(-1) for t in tensors if t.dtype == torch.float32]
-    weights = _weights(max((len(t) for t in flat), default=0))
+    longest = max((len(t) for t in flat), default=1)
+    weights = _weights(1 << (longest - 1).bit_length())  # few lengths, so that they are drawn once
     sums = torch.stack([torch.dot(t, weights[: len(t)]) for t in flat]) if flat else torch.zeros(0)
     return structure(body), tuple(where), sums.numpy().tobytes()
 
 
-@lru_cache(maxsize=1)
-def _ramp(length: int) -> Tensor:
-    return torch.rand(length, generator=torch.Generator().manual_seed(0))
-
-
+@lru_cache(maxsize=2)
 def _weights(length: int) -> Tensor:
-    return _ramp(max(1 << 20, 1 << (length - 1).bit_length()) if length else 0)
+    return torch.rand(length, generator=torch.Generator().manual_seed(0))
 
 
 def _make(body: nn.Module, images: Tensor, dtype: torch.dtype) -> tuple[nn.Module, int] | None:

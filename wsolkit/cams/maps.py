@@ -228,13 +228,6 @@ def _own(entry: Method, options: dict) -> dict:
     return options if entry.takes_any_option else {k: v for k, v in options.items() if k in entry.options}
 
 
-def options_of(method: str, options: dict, among: list[str]) -> dict:
-    """The options of a call for several methods that are this method's business; ValueError for one that is nobody's."""
-    special = {name: value for name, value in options.items() if name != "chunk"}  # which every method takes
-    _check_options({name: resolve(name) for name in among}, special)
-    return {name: options[name] for name in options if name == "chunk"} | _own(resolve(method), special)
-
-
 def _check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
         raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
