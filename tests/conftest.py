@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -39,3 +40,53 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium (the system's) as playwright's Browser: `browser.new_page()`; skipped where there is none."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no chromium on this machine: pages were not opened in a browser")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """An empty tab that may not reach the network; errors of its scripts fail the test."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    opened, errors = context.new_page(), []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    asked = []
+    opened.route(lambda url: url.startswith("http"), lambda route: (asked.append(route.request.url), route.abort()))
+    yield opened
+    context.close()
+    assert not asked, f"the page asked the network for {asked}"
+    assert not errors, errors
+
+
+@pytest.fixture(scope="session")
+def axe_violations(browser):
+    """`axe_violations(path, dark=False)`: the serious and critical findings of axe-core on a page, as text."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def find(path: Path, dark: bool = False, width: int = 1280) -> list[str]:
+        context = browser.new_context(  # axe is a script of its own, which the page's policy would refuse
+            bypass_csp=True, color_scheme="dark" if dark else "light", viewport={"width": width, "height": 900}
+        )
+        try:
+            opened = context.new_page()
+            opened.goto(path.as_uri())
+            found = Axe().run(opened).response["violations"]
+        finally:
+            context.close()
+        serious = [item for item in found if item["impact"] in ("serious", "critical")]
+        return [f"{item['id']} ({item['impact']}): {node['html'][:200]}" for item in serious for node in item["nodes"]]
+
+    return find

@@ -1,15 +1,18 @@
-"""HTML that needs no network and no script: Markdown with MathML, sanitising, and the frame that every page shares.
+"""HTML that needs no network: Markdown with MathML, sanitising, and the frame that every page shares.
 
 Whatever text comes from outside (identifiers, error messages, notebook outputs) reaches a page either through jinja2's
 autoescape or through `clean`, an allowlist applied by bleach. Pages also carry a Content-Security-Policy that forbids
-scripts and every request, so that a mistake here would still do nothing.
+every request and every script but the package's own (named by their hashes), so that a mistake here would do nothing.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import html
 import re
 from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,7 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 HERE = Path(__file__).parent
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+STYLE = "report.css"  # of every page
 
 
 def _words(text: str) -> frozenset[str]:
@@ -236,7 +240,21 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
-def render(template: str, **values: Any) -> str:
-    """A page from one of the package's templates; everything but `markupsafe.Markup` is escaped."""
-    css = Markup((HERE / "report.css").read_text(encoding="utf-8"))
-    return _environment().get_template(template).render(css=css, policy=CONTENT_POLICY, **values)
+def render(template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] = (), **values: Any) -> str:
+    """A page from one of the package's templates; everything but `markupsafe.Markup` is escaped.
+
+    styles, scripts: names of the package's own .css and .js files, put into the page after the shared style and at its
+    end; the page's Content-Security-Policy lets exactly these scripts run.
+    """
+    css = "\n".join((HERE / name).read_text(encoding="utf-8") for name in (STYLE, *styles))
+    code = [(HERE / name).read_text(encoding="utf-8") for name in scripts]
+    policy = CONTENT_POLICY
+    if code:
+        policy += "; script-src " + " ".join(f"'{_digest(text)}'" for text in code)
+    page = _environment().get_template(template)
+    return page.render(css=Markup(css), policy=Markup(policy), scripts=[Markup(text) for text in code], **values)
+
+
+def _digest(text: str) -> str:
+    """A script's hash as a Content-Security-Policy names it."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -87,8 +87,8 @@ def code_state(sources: tuple[str, ...]) -> str:
 def page_state() -> str:
     """Digest of the style and the templates of report pages."""
     total = hashlib.sha256()
-    for path in sorted([*PACKAGE.glob("*.css"), *PACKAGE.glob("*.j2")]):
-        if path.name != "index.html.j2":  # the index is written anew by every sweep
+    for path in sorted(path for kind in ("css", "j2", "js") for path in PACKAGE.glob(f"*.{kind}")):
+        if not path.name.startswith("index."):  # the index is written anew by every sweep
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
 
