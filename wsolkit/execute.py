@@ -63,10 +63,10 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"failed: {error}", file=sys.stderr)
     if job.get("html") and (folder / "notebook.ipynb").exists():
         try:
-            from .report import notebook_to_html
+            from .report import write_report
 
             footer = dict(job["config"], **_facts(done), wall_time=f"{time.time() - begin:.0f} s")
-            notebook_to_html(folder / "notebook.ipynb", job["html"], job["title"], footer, error or None)
+            write_report(folder, job["html"], job["title"], footer, error or None, job.get("home"))
         except Exception as caught:
             traceback.print_exc()
             if not error:
