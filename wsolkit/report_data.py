@@ -167,6 +167,8 @@ def _training(run: RunFiles, name: Any, pooling: str) -> Training | None:
         with open(folder / "history.csv", newline="", encoding="utf-8") as file:
             lines = list(csv.DictReader(file))
         history = [{key: float(line.get(key) or "nan") for key in HISTORY} for line in lines]
+        if not all(math.isfinite(row["epoch"]) for row in history):
+            raise ValueError(f"history.csv needs a number of the epoch in every row and the columns {', '.join(HISTORY)}")
         facts = mapping(read_json(folder / "run.json")) if (folder / "run.json").is_file() else {}
     except (ValueError, OSError) as error:
         run.notes.append(f"{folder.name} could not be read, and its training curve is left out: {error}")

@@ -160,7 +160,9 @@ def _share_cells(row: pd.Series, tick: float | None = None) -> dict[str, Any]:
     if not row["n"]:
         return {"n": 0, "value": "\u2013", "interval": "", "iou": "\u2013", "bar": ""}
     ends = (float(row["low"]), float(row["high"]))
-    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": between(ends),
+    # where all images are alike, no resample differs: "100 to 100" would promise what a few images cannot
+    words = {0: "none is hit", 100: "all are hit"}.get(row["gt_known_loc"], between(ends))
+    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": words,
             "iou": f"{row['mean_iou']:.2f}", "bar": charts.bar(float(row["gt_known_loc"]), ends, tick)}  # fmt: skip
 
 
@@ -270,7 +272,9 @@ def cost(run: RunFiles) -> dict[str, Any]:
                       "training": f"{seconds(trained)}, {network.label}" if trained is not None else "\u2013"})  # fmt: skip
     times = [number(result.get("seconds_per_image")) for _, result, _ in rows]
     ratio = times[0] / times[1] if len(times) == 2 and times[0] and times[1] else None
-    words = "" if ratio is None else f"{run.method} takes {ratio:.2g} times as long for an image as plain CAM."
+    words = f"{run.method} takes about {ratio:.2g} times as long for an image as plain CAM." if ratio else ""
+    if ratio and 0.9 < ratio < 1.1:
+        words = f"{run.method} takes about as long for an image as plain CAM."
     return {"lines": lines, "words": words, "device": str(run.values.get("device") or "not known"),
             "wall": seconds(number(run.values.get("wall_seconds")))}  # fmt: skip
 
@@ -291,5 +295,5 @@ def published(run: RunFiles) -> dict[str, Any]:
 
 def parameters(run: RunFiles) -> list[tuple[str, str]]:
     skip = {"out"}
-    return [(name, "(dataset's own)" if value in ("", [], None) else ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return [(name, "\u2013" if value in ("", [], None) else ", ".join(map(str, value)) if isinstance(value, list) else str(value))
             for name, value in run.config.items() if name not in skip]  # fmt: skip

@@ -12,7 +12,7 @@ from wsolkit.per_image import FAILURES, parse_boxes
 from wsolkit.report_data import RunFiles, mapping, number
 
 CHANCE = 0.05
-SMALL, LARGE = 0.8, 1.25  # a middle box below or above this many object areas is called too small or too large
+SMALL, LARGE = 0.8, 1.25  # a median box below or above this many object areas is called too small or too large
 NAMES = {"cam": "plain CAM", "centre_box": "the centre box"}
 MINUS = "\u2212"
 
@@ -83,7 +83,7 @@ VERDICTS = {
 def summary(run: RunFiles) -> list[str]:
     """What happened, in a few sentences; the first is the main one. Only what the numbers carry is said."""
     sentences = [_found(run), _compared(run), _box_sizes(run), _failures(run), _threshold(run)]
-    return [sentence for sentence in sentences if sentence]
+    return [sentence.replace(" %", "\u00a0%") for sentence in sentences if sentence]
 
 
 def _found(run: RunFiles) -> str:
@@ -165,12 +165,12 @@ def _box_sizes(run: RunFiles) -> str:
         return "No image has a box at all: at this threshold every mask is empty."
     middle, below = float(np.median(ratios)), float((ratios < 1).mean())
     if middle < SMALL:
-        word = f"Its boxes are mostly too small: the middle one has {middle:.2f} times the area of the object's box"
+        word = f"Its boxes are mostly too small: the median one has {middle:.2f} times the area of the object's box"
     elif middle > LARGE:
-        word = f"Its boxes are mostly too large: the middle one has {middle:.2f} times the area of the object's box"
+        word = f"Its boxes are mostly too large: the median one has {middle:.2f} times the area of the object's box"
     else:
-        word = f"Its boxes are about as large as the objects: the middle one has {middle:.2f} times the area"
-    return f"{word}, and {100 * below:.0f} % are smaller than the object.{empty}"
+        word = f"Its boxes are about as large as the objects' (the median one has {middle:.2f} times the area)"
+    return f"{word}; {100 * below:.0f} % are smaller than the object's.{empty}"
 
 
 def _failures(run: RunFiles) -> str:
