@@ -33,7 +33,10 @@ SECTIONS = {  # in the page's order; "galleries" and "experiment" are where othe
     "published": "Published and measured",
     "parameters": "Parameters and protocol",
 }
-MEANINGS = [["found and named", "named, but not found"], ["found, but taken for another class", "neither found nor named"]]
+MEANINGS = [  # of class right or wrong, by box right or wrong
+    ["found and named: Top-1 Loc", "named, but not found"],
+    ["found, but taken for another class", "neither found nor named"],
+]
 FILES = ("metrics.json", "per_image.csv", "notebook.ipynb", "log.txt")
 
 
@@ -68,12 +71,15 @@ def write_report(
         return notebook_to_html(folder / "notebook.ipynb", html, title or folder.name, footer or {}, banner, home)
     from wsolkit import markup
     from wsolkit import report_parts as parts
-    from wsolkit.report_data import CARDS, read_run
     from wsolkit.report_charts import MARKS, SWATCHES
+    from wsolkit.report_classes import class_and_box, classes
+    from wsolkit.report_data import read_run
     from wsolkit.report_words import summary
 
     run = read_run(folder)
-    title = title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
+    title = (
+        title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
+    )
     body, subtitle, headings = _chapter(run, title)
     galleries, styles, scripts = _galleries(run)
     trainings = [parts.training(item, scored=index == 0) for index, item in enumerate(run.trainings)]
@@ -85,14 +91,24 @@ def write_report(
         "protocol_line": parts.protocol_line(run), "has_cam": bool(run.plain), "other_numbers": parts.other_numbers(run),
         "threshold": parts.threshold(run), "overlaps": parts.overlaps(run), "sizes": parts.sizes(run),
         "galleries": galleries, "chapter": body, "notebook_link": _link(folder / "notebook.ipynb", html),
-        "class_and_box": parts.class_and_box(run), "meanings": MEANINGS, "trainings": trainings,
-        "classes": parts.classes(run), "cost": parts.cost(run), "published": parts.published(run),
+        "class_and_box": class_and_box(run), "meanings": MEANINGS, "trainings": trainings,
+        "classes": classes(run), "cost": parts.cost(run), "published": parts.published(run),
         "published_columns": parts.PUBLISHED_COLUMNS, "parameters": parts.parameters(run),
         "interval": f"{run.metric('interval') or 0.001:g}",
         "point_marks": {name: Markup(shape.format("s1")) for name, shape in MARKS.items()}, "swatches": SWATCHES,
     }  # fmt: skip
-    there = {"threshold": values["threshold"], "iou": values["overlaps"], "sizes": values["sizes"], "galleries": galleries}
-    there |= {"experiment": body, "confusion": values["class_and_box"], "training": trainings, "classes": values["classes"]}
+    there = {
+        "threshold": values["threshold"],
+        "iou": values["overlaps"],
+        "sizes": values["sizes"],
+        "galleries": galleries,
+    }
+    there |= {
+        "experiment": body,
+        "confusion": values["class_and_box"],
+        "training": trainings,
+        "classes": values["classes"],
+    }
     contents = []
     for key, text in SECTIONS.items():
         if there.get(key, True):

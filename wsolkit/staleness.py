@@ -53,6 +53,7 @@ PLANNING_SOURCES = (
     "report_data.py",
     "report_words.py",
     "report_charts.py",
+    "report_classes.py",
     "report_parts.py",
     "notebook_page.py",
     "methods.py",
