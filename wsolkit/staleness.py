@@ -49,6 +49,8 @@ PLANNING_SOURCES = (
     "index.py",
     "rows.py",
     "published.py",
+    "gallery_maps.py",
+    "gallery_section.py",
     "methods.py",
     "recipes.py",
     "__init__.py",
