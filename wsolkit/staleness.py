@@ -55,6 +55,8 @@ PLANNING_SOURCES = (
     "report_charts.py",
     "report_parts.py",
     "notebook_page.py",
+    "gallery_maps.py",
+    "gallery_section.py",
     "methods.py",
     "recipes.py",
     "__init__.py",
