@@ -49,8 +49,13 @@ def result(gt=70.0, n=300, seconds=0.02):
     }
 
 
-def run(out, dataset, backbone, method, images=(), **changes):
-    folder = out / "runs" / dataset / backbone / method_slug(method)
+def home_of(out, seed):
+    """Where the runs of a seed lie: those of the first (0 here) in OUT itself."""
+    return out / f"seed-{seed}" if seed else out
+
+
+def run(out, dataset, backbone, method, images=(), seed=0, **changes):
+    folder = home_of(out, seed) / "runs" / dataset / backbone / method_slug(method)
     (folder / "gallery").mkdir(parents=True)
     gallery = []
     for index, name in enumerate(images):
@@ -63,7 +68,7 @@ def run(out, dataset, backbone, method, images=(), **changes):
     values = {
         "status": "completed",
         "fingerprint": "abc",
-        "config": {"dataset": dataset, "backbone": backbone, "method": method, "size": 224, "epochs": 12, "seed": 0}
+        "config": {"dataset": dataset, "backbone": backbone, "method": method, "size": 224, "epochs": 12, "seed": seed}
         | {"weights": "imagenet", "stride": 16},
         "result": result(gt, changes.pop("n", 300), changes.pop("seconds", 0.02)),
         "curve": {"thresholds": taus.tolist(), "accuracy": (gt * np.exp(-((taus - 0.35) ** 2) / 0.08)).tolist()},
@@ -73,15 +78,17 @@ def run(out, dataset, backbone, method, images=(), **changes):
         "finished": "2025-01-01T00:00:00",
     } | changes
     (folder / "metrics.json").write_text(json.dumps(values))
-    report = out / dataset / backbone / f"{method_slug(method)}.html"
+    (folder / "notebook.ipynb").write_text("{}")
+    report = home_of(out, seed) / dataset / backbone / f"{method_slug(method)}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("<!DOCTYPE html><title>report</title>")
     return folder
 
 
-def failure(out, dataset, backbone, method, status, error):
-    folder = out / "runs" / dataset / backbone / method_slug(method)
+def failure(out, dataset, backbone, method, status, error, seed=0):
+    folder = home_of(out, seed) / "runs" / dataset / backbone / method_slug(method)
     folder.mkdir(parents=True, exist_ok=True)
-    config = {"dataset": dataset, "backbone": backbone, "method": method}
-    values = {"status": status, "error": error, "config": config, "log": f"runs/{backbone}/{method}.log"}
+    config = {"dataset": dataset, "backbone": backbone, "method": method, "seed": seed}
+    values = {"status": status, "error": error, "config": config, "log": "log.txt"}
+    (folder / "log.txt").write_text(error)
     (folder / "failure.json").write_text(json.dumps(values))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from urllib.parse import unquote
 
 import pytest
 from bs4 import BeautifulSoup
@@ -42,49 +43,80 @@ def test_method_slug():
     assert [method_slug(name) for name in ("cam", "grad_cam++")] == ["cam", "grad_cam_plusplus"]
 
 
+def table(soup, dataset, kind):
+    return soup.find(id=f"data-{dataset}-table-{kind}")
+
+
+def lines(soup, dataset, backbone):
+    """method -> the texts of its cells in the table of results, after the network."""
+    found = table(soup, dataset, "lines").select(f'tbody tr[data-backbone="{backbone}"]')
+    return {row.th.get_text(): [cell.get_text(" ", strip=True) for cell in row.find_all("td")[1:]] for row in found}
+
+
 def test_index_page(tree):
     text, soup = index_of(tree)
     well_formed(text)
     no_requests(text)
     assert len(text.encode()) < 3_000_000
-    results = soup.select("table.results:not(.points)")
-    assert len(results) == 2
-    links = {link["href"] for link in results[1].select("a")}
-    assert "synthetic/vgg16/grad_cam_plusplus.html" in links and len(links) == 10
-    assert all((tree / link).is_file() for link in links)
+    for link in soup.select("a[href]:not([href^='#'])"):
+        assert (tree / unquote(link["href"])).is_file(), link
+    matrix = {link["href"] for link in table(soup, "synthetic", "matrix").select("a")}
+    assert "synthetic/vgg16/grad_cam_plusplus.html" in matrix and len(matrix) == 10
     assert soup.find("a", href="results.csv")
-    assert len(soup.select("table.thumbs img")) == 60 + 2
+    pictures = soup.select("table.thumbs img")
+    assert len(pictures) == 60 + 2
+    assert all(image.parent.name == "a" and image.parent["href"].endswith(".html") for image in pictures)
+    runs = table(soup, "cub", "runs").select("tbody tr")
+    assert len(runs) == 4
+    hrefs = [[link["href"] for link in row.select("a")] for row in runs]
+    assert ["cub/mobilenet_v2/cam.html", "runs/cub/mobilenet_v2/cam/notebook.ipynb"] in hrefs
+    assert ["runs/cub/vgg16_fc/grad_cam_plusplus/log.txt"] in hrefs
 
 
 def test_index_marks_and_deltas(tree):
     _, soup = index_of(tree)
-    rows = {
-        row.th.get_text(): row.find_all("td") for row in soup.select("table.results:not(.points)")[1].select("tbody tr")
-    }
-    plain, best, limited = (rows[name][0].get_text(" ", strip=True) for name in ("cam", "grad_cam++", "score_cam"))
-    assert "to cam" not in plain and "+14.0 to centre box" in plain  # resnet18: 55 against 41
-    assert "+9.0 to cam" in best and "[59.0 to 69.0]" in best
-    assert rows["grad_cam++"][0].select_one(".value.best") and not rows["score_cam"][0].select_one(".best")
-    assert "≈" in rows["grad_cam"][0].get_text() and "≈" not in plain
-    assert "† 16 images" in limited and "score_cam on vgg16 used 16" in soup.get_text()
-    box = next(cells for name, cells in rows.items() if name.startswith("centre box"))
-    assert "41.0" in box[0].get_text() and "36.0 to 46.0" in box[0].get_text()
+    found = lines(soup, "synthetic", "resnet18")
+    assert found["grad_cam++"][:3] == ["64.0 best 59.0 to 69.0", "+9.0", "+23.0 ▲ told apart"]
+    assert found["cam"][1] == "\u2013" and found["cam"][2] == "+14.0 ▲ told apart"  # 50 to 60 against 36 to 46
+    assert "≈" in found["grad_cam"][0] and "≈" not in found["cam"][0]
+    assert "† 16 images" in found["score_cam"][0] and "score_cam on vgg16 used 16" in soup.get_text()
+    assert found["centre box"][0] == "41.0 36.0 to 46.0" and "square of 150 px" in found["centre box"][-1]
+    matrix = table(soup, "synthetic", "matrix")
+    assert [cell.get_text() for cell in matrix.select("thead th")] == ["Method", "resnet18", "vgg16"]
+    assert [row.th.get_text(" ", strip=True) for row in matrix.select("tbody tr")] == [
+        *METHODS,
+        "centre box no network",
+    ]
+    numbers = [cell["data-value"] for cell in matrix.select('td[data-backbone="vgg16"]')]
+    assert numbers == ["60", "63", "66", "69", "72", "41"]
 
 
 def test_index_troubles_and_published(tree):
     text, soup = index_of(tree)
     assert EVIL not in text and "&lt;script&gt;alert(1)" in text
     cub = soup.find(id="data-cub").parent
-    table = cub.select_one("table.results:not(.points)").get_text(" ", strip=True)
-    assert "not defined cam is not defined on vgg16_fc: no pooling before the head" in table
-    assert "failed ValueError:" in table
-    assert "Traceback\n  a line" in cub.select_one("details pre").get_text() + "".join(
-        pre.get_text() for pre in cub.select("details pre")
-    )
+    found = lines(soup, "cub", "vgg16_fc")
+    assert found["cam"][0] == "not defined cam is not defined on vgg16_fc: no pooling before the head"
+    assert found["grad_cam++"][0].startswith("failed ValueError:")
+    assert any("Traceback\n  a line" in pre.get_text() for pre in cub.select(".troubles details pre"))
     published = cub.find(id="data-cub-published").find_next("table").get_text(" ", strip=True)
     assert "56.0 44.2" in published and "the study this kit grew out of" in published
     assert "network mobilenet_v2, 300 of 5794 test images" in published
     assert soup.find(id="data-synthetic-published") is None
+
+
+def test_charts(tree):
+    _, soup = index_of(tree)
+    charts = soup.select('section.dataset[data-dataset="synthetic"] svg.chart')
+    assert len(charts) == 4, "curves and cost on two networks"
+    looks = [(group["class"][0], group.select_one(".line")["stroke-dasharray"]) for group in charts[0].select("g")]
+    assert len(set(looks)) == 5 and len({look[1] for look in looks}) == 5, "a line style each, beside a colour each"
+    assert [group["data-method"] for group in charts[0].select("g")] == METHODS
+    assert "rethinking_cam 58.0" in charts[0]["aria-label"]
+    tau, height = (float(part) for part in charts[0].select_one("g .marker")["transform"][10:-1].split())
+    assert tau == pytest.approx(46 + 502 * 0.35, abs=0.1), "the threshold that the table reports"
+    assert height == pytest.approx(12 + 274 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
+    assert "3 s per image" in charts[3]["aria-label"]
 
 
 def test_results_csv(tree):
@@ -92,7 +124,7 @@ def test_results_csv(tree):
         reader = csv.DictReader(file)
         rows = list(reader)
     expected = "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,"
-    expected += "max_box_acc_v2,pxap,seconds_per_image,peak_memory_mb,status"
+    expected += "max_box_acc_v2,pxap,seconds_per_image,peak_memory_mb,status,seed"
     assert reader.fieldnames == expected.split(",") == COLUMNS
     assert len(rows) == 14
     first = next(row for row in rows if row["backbone"] == "vgg16" and row["method"] == "grad_cam++")
@@ -124,6 +156,8 @@ def test_no_runs(tmp_path):
         json.dumps({"status": "completed", "result": [], "curve": {"thresholds": [0.1], "accuracy": [1, 2]}}),
         json.dumps({"status": "completed", "result": {}, "gallery": ["x"]}),
         json.dumps({"status": "completed", "result": {"centre_box": {"gt_known_loc": True}}}),
+        json.dumps({"status": "completed", "result": {"failures": {"right": "many"}}}),
+        json.dumps({"status": "completed", "result": {}, "against": {"cam": {"gt_known_loc": {"difference": "big"}}}}),
     ],
 )
 def test_damaged_metrics_are_one_failed_row(tmp_path, damage):
