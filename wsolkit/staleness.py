@@ -29,8 +29,14 @@ TRAINING_SOURCES = (
     "distributed.py",
 )
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
+PAGE_SOURCES = ("markup.py", *sorted(path.name for path in PACKAGE.glob("report*.py")))  # write pages, compute nothing
 PLANNING_SOURCES = (
+    *PAGE_SOURCES,
     "sweep.py",
+    "sweep_file.py",
+    "grid.py",
+    "plan.py",
+    "status.py",
     "execute.py",
     "pools.py",
     "dask_pool.py",
@@ -85,8 +91,8 @@ def code_state(sources: tuple[str, ...]) -> str:
 
 @cache
 def page_state() -> str:
-    """Digest of the style and the templates of report pages."""
-    total = hashlib.sha256()
+    """Digest of the style, the templates and the code of report pages."""
+    total = hashlib.sha256(code_state(PAGE_SOURCES).encode())
     for path in sorted(path for kind in ("css", "j2", "js") for path in PACKAGE.glob(f"*.{kind}")):
         if not path.name.startswith("index."):  # the index is written anew by every sweep
             total.update(path.read_bytes())
