@@ -71,12 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
     if error:
         note_failure(folder, error, job["config"])
         print(f"failed: {error}", file=sys.stderr)
-    if job.get("html") and (folder / "notebook.ipynb").exists():
+    if job.get("html") and (page_only or (folder / "notebook.ipynb").exists()):
         try:
-            from .report import notebook_to_html
+            from .report import write_report
 
             footer = dict(job["config"], **_facts(done), wall_time=f"{time.time() - begin:.0f} s")
-            notebook_to_html(folder / "notebook.ipynb", job["html"], job["title"], footer, error or None)
+            write_report(folder, job["html"], job["title"], footer, error or None, job.get("home"))
         except Exception as caught:
             traceback.print_exc()
             if not error:
@@ -110,8 +110,10 @@ def is_fresh(folder: Path, done: Path, html: str | Path | None, fingerprint: str
 
 
 def only_page(folder: Path, done: Path, fingerprint: str) -> bool:
-    """True where the numbers are complete and what a page is made of lies beside them."""
-    return is_complete(folder, done, fingerprint) and (folder / "notebook.ipynb").exists()
+    """True where the numbers are complete and lie beside what a page is made of: of a report the files of its run, of a
+    training the executed notebook."""
+    made_of = done if done.name == "metrics.json" else folder / "notebook.ipynb"
+    return is_complete(folder, done, fingerprint) and made_of.exists()
 
 
 def seconds_of(folder: Path, done: Path) -> float | None:
