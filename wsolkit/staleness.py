@@ -66,6 +66,7 @@ PLANNING_SOURCES = (
     "rows.py",
     "methods.py",
     "recipes.py",
+    *("exercises.py", "exercises_basics.py", "exercises_cam.py", "exercises_maps.py", "exercises_networks.py"),
     "__init__.py",
     "__main__.py",
 )
