@@ -136,12 +136,10 @@ def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
 
 def _galleries(run) -> tuple[Markup | str, tuple[str, ...], tuple[str, ...]]:
     """The galleries with their style and script; "" where none were kept."""
+    from wsolkit.gallery_section import section as galleries_of
+
     try:
-        from wsolkit import galleries
-    except ImportError:
-        return "", (), ()
-    try:
-        section = galleries.section(run.folder)
+        section = galleries_of(run.folder)
     except (ValueError, OSError) as error:
         run.notes.append(f"The galleries are left out: {error}")
         section = ""

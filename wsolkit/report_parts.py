@@ -8,11 +8,13 @@ import numpy as np
 
 from wsolkit import report_charts as charts
 from wsolkit.failures import slices
+from wsolkit.index_groups import Group
 from wsolkit.per_image import FAILURES
 from wsolkit.published import FIELDS, published_table
 from wsolkit.report_classes import share_cells
 from wsolkit.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
 from wsolkit.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, verdict
+from wsolkit.rows import METRICS
 
 WHAT = {
     "top1_loc": "box right and class right",
@@ -219,10 +221,10 @@ def published(run: RunFiles) -> dict[str, Any]:
     if dataset != "cub":
         what = "synthetic birds" if dataset == "synthetic" else f"the data set {dataset or 'of this run'}"
         return {"none": f"There are no published numbers for {what}.", "lines": []}
-    result = {name: number(value) if not isinstance(value, dict | str) else value for name, value in run.result.items()}
-    row = dict.fromkeys(CARDS) | {name: run.metric(name) for name in CARDS}
-    row |= {"method": run.method, "backbone": str(run.config.get("backbone")), "n_images": run.n}
-    lines = [line for line in published_table([row | {"result": result, "config": run.config}]) if line["measured"]]
+    row: dict[str, Any] = {name: run.metric(name) for name in METRICS}
+    row |= {"method": run.method, "backbone": str(run.config.get("backbone")), "n_images": run.n, "status": "completed"}
+    row |= {"config": run.config, "result": {"n_classes": int(run.metric("n_classes") or 0)}}
+    lines = [line for line in published_table([Group("cub", row["backbone"], run.method, [row])]) if line["measured"]]
     none = "" if lines else f"The list of published numbers on CUB-200-2011 has none for {run.method}."
     return {"none": none, "lines": lines}
 

@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import figures
+from . import figures, galleries
 from .against import against_centre_box, against_result
 from .config import RunConfig
 from .data import WSOLDataset, load_dataset
 from .distributed import agreed, rank, together, world_size
 from .evaluation import ScoreMaps, evaluate
 from .faithfulness_section import show_faithfulness
-from .files import atomic_write_bytes, write_json
+from .files import atomic_write_bytes, digest, write_json
 from .map_store import MapStore
 from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from .models import WSOLModel, build_model
@@ -143,11 +143,13 @@ class Run:
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
             "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
+            "made_from": c.training_parts(pooling),
             "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
             "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip
+        (folder / "failure.json").unlink(missing_ok=True)  # of an earlier try
 
     def history(self, pooling: str | None = None) -> list[dict[str, float]]:
         """Rows of the training's history.csv, as numbers."""
@@ -237,7 +239,8 @@ class Run:
         the centre box ("against"), the folders of the trainings, and the classes' names.
         """
         folder = self.folder(method)
-        (folder / "metrics.json").unlink(missing_ok=True)
+        for earlier in ("metrics.json", "failure.json", "notebook.ipynb"):
+            (folder / earlier).unlink(missing_ok=True)
         plain, training = self.baseline(result), self._maps[id(result)][2]
         seed = self.config.seed
         against = {"cam": against_result(result, plain, seed) if plain else None,
@@ -249,6 +252,7 @@ class Run:
         for split, maps in self._maps[id(result)][1].items():
             maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / "per_image.csv")
+        galleries.save(self, result, folder)
         items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
         for number, item in enumerate(items):
             picture = figures.thumbnail(item["pixels"], item["score_map"], item["gt_boxes"], item["box"])
@@ -258,9 +262,9 @@ class Run:
         found = self._faithfulness.get(id(result))
         faithfulness = {"faithfulness": found} if found else {}
         poolings = poolings_of(method, self.config.backbone)
-        fingerprint = self.config.report_key(method, poolings, notebook_of(method))
+        made_from = self.config.report_parts(method, poolings, notebook_of(method))
         write_json(folder / "metrics.json", {
-            "status": "completed", "fingerprint": fingerprint, "method": method,
+            "status": "completed", "fingerprint": digest(made_from), "made_from": made_from, "method": method,
             "config": {**self.config.to_dict(), "method": method, "pooling": training}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,
             "training": self.config.training_folder(training).name,
