@@ -103,15 +103,22 @@ def curve_chart(
     if points.get(chosen):
         plot.upright(points[chosen]["threshold"], "rule")
     if plain is not None:
-        plot.line(*plain, "s2 dash")
+        plot.line(*_through(plain, [plain_point] if plain_point else []), "s2 dash")
     if plain_point is not None:
         plot.mark(*plain_point, "validation", "s2")
-    plot.line(*curve, "s1")
+    marked = [(point["threshold"], point.get("gt_known_loc")) for point in points.values()]
+    plot.line(*_through(curve, marked), "s1")
     for name in ("fixed", "best_on_test", "validation"):
         point = points.get(name) or {}
         if point.get("threshold") is not None and point.get("gt_known_loc") is not None:
             plot.mark(point["threshold"], point["gt_known_loc"], name, "s1")
     return plot.svg(label)
+
+
+def _through(curve, points: Sequence[tuple]) -> tuple:
+    """A stored curve is thinned; with the operating points among its own, it goes through their marks."""
+    known = [point for point in points if None not in point]
+    return tuple(zip(*sorted({**dict(zip(*curve, strict=True)), **dict(known)}.items()), strict=True))
 
 
 def iou_chart(ious: np.ndarray, plain: np.ndarray | None, label: str) -> Markup:
