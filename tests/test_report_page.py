@@ -471,7 +471,7 @@ def test_published_numbers_stand_beside_measured_ones(copy, method, known):
     if known:
         assert (
             "56.0 44.2" in words
-            and "What differs here:" in words
+            and "What differs here" in words
             and "of 5794 test images" in words
             and "3 epochs" in words
         )

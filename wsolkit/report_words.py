@@ -38,7 +38,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "\u2013"
     if value < 0.0995:
-        return f"{value * 1000:.2g} ms" if value < 0.00995 else f"{value * 1000:.0f} ms"
+        return f"{value * 1000:.1f} ms" if value < 0.00995 else f"{value * 1000:.0f} ms"
     if value < 59.5:
         return f"{value:.2g} s" if value < 9.95 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
