@@ -16,13 +16,13 @@ from PIL import Image
 
 from wsolkit.figures import COLOUR_MAP
 from wsolkit.files import read_json
+from wsolkit.galleries import FORMAT
 from wsolkit.gallery_maps import page_map
 from wsolkit.markup import fragment
 from wsolkit.per_image import FAILURES
 from wsolkit.preparation import prepare_map
 from wsolkit.protocols import protocol_named
 
-FORMAT = "wsolkit-galleries-1"
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
 TITLES = {
