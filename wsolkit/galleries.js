@@ -265,7 +265,7 @@
   function summary(found, kind) {
     const mean = found.reduce((sum, { iou }) => sum + iou, 0) / found.length;
     const share = Math.round((100 * found.filter(({ iou }) => iou >= 0.5).length) / found.length);
-    return `${found.length} ${kind}: mean IoU ${mean.toFixed(2)}, ${share}\u00a0% with IoU ≥ 0.5.`;
+    return `${found.length} ${kind}: mean IoU ${mean.toFixed(2)}, ${share}\u00a0% ≥\u00a00.5`;
   }
 
   let speaking = 0;
