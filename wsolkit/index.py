@@ -98,14 +98,15 @@ def write_index(out: str | Path) -> Path:
     looks = {method: Look.of(index) for index, method in enumerate(methods)}
     keys = _keys(sorted({row["dataset"] for row in rows}))
     statuses = ("completed", "failed", "missing", "undefined")
+    compared = [row for row in rows if row["status"] == "completed"] or rows
     troubles = sum(row["status"] != "completed" for row in rows)
 
     def page(sections: list[dict], limits: Limits) -> str:
         return markup.render(
             "index.html.j2", styles=("index.css",), scripts=("index.js",), subtitle="", home=None, contents=[],
             title="Weakly supervised localisation: methods compared", sections=sections, notes=notes,
-            counts={status: sum(row["status"] == status for row in rows) for status in statuses}, methods=methods,
-            backbones=sorted({row["backbone"] for row in rows}), status_names=STATUS_NAMES, others=OTHERS,
+            counts={status: sum(row["status"] == status for row in rows) for status in statuses},
+            methods={row["method"] for row in compared}, backbones={row["backbone"] for row in compared}, status_names=STATUS_NAMES, others=OTHERS,
             run_columns=RUN_COLUMNS, point_names=[POINT_NAMES[key] for key in POINTS], folded=FOLDED,
             most_runs=limits.runs // max(1, len(sections)), most_points=limits.points // max(1, len(sections)),
             clip=lambda text: _clip(text, max(200, limits.errors // max(1, troubles))),

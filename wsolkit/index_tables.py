@@ -32,7 +32,7 @@ SETTING_NAMES = {
     },
     **{"epochs": "epochs", "seed": "seed", "stride": "stride", "width": "width", "batch_norm": "batch norm"},
 }
-REASON = 160  # characters of an error in a cell; the whole text stands at the end of the page
+REASON = 220  # characters of an error in a cell; the whole text stands at the end of the page
 
 
 def cell(text: str, sort: float | None = None, **more: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def result_lines(groups: Sequence[Group], full: int, key: str) -> list[dict[str,
                 "cam": _difference_cell(difference(group, "cam", cam)), "box": _difference_cell(difference(group, "centre_box", None)),
                 "others": [_number_cell(group, name, marked[name].get(group.method)) for name, _ in OTHERS],
                 "seconds": cell("\u2013") if time is None else cell(seconds(time.mean), time.mean),
-                "reason": reason(group.runs[0]), "runs": group.runs, "several": len(group.runs) > 1,
+                "reason": reason(next(row for row in group.runs if row["status"] == group.status)), "runs": group.runs, "several": len(group.runs) > 1,
                 "done": len(group.done), "centre": None,
             })  # fmt: skip
         if (centre := centre_box(members, full)) is not None:
@@ -215,7 +215,7 @@ def tables(rows: Sequence[dict], key: str, most_methods: int = 1000, most_backbo
     return {
         "groups": groups, "shown": shown, "full": full, "backbones": backbones, "methods": methods, "lines": lines, "done": len(done),
         "matrix": matrix(lines, backbones, methods), "runs": run_lines(rows, full), "points": point_lines(done, full),
-        "settings": settings(done or rows), "seeds": sorted({row["seed"] for row in rows if row["seed"] is not None}),
+        "settings": settings(done or rows), "seeds": sorted({row["seed"] for row in done if row["seed"] is not None}),
         "fewer": list(dict.fromkeys(f"{row['method']} on {row['backbone']} used {row['n_images'] or 0:g}"
                                     for row in done if row["n_images"] != full)),
         "troubles": [row for row in rows if row["status"] != "completed"],
