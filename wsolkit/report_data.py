@@ -19,7 +19,12 @@ from wsolkit.files import read_json
 from wsolkit.methods import label_of
 from wsolkit.per_image import read_per_image
 
-CARDS = {"top1_loc": "Top-1 Loc", "gt_known_loc": "GT-known Loc", "max_box_acc_v2": "MaxBoxAccV2", "top1_cls": "Top-1 Cls"}
+CARDS = {
+    "top1_loc": "Top-1 Loc",
+    "gt_known_loc": "GT-known Loc",
+    "max_box_acc_v2": "MaxBoxAccV2",
+    "top1_cls": "Top-1 Cls",
+}
 HISTORY = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 
 

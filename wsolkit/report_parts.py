@@ -25,7 +25,12 @@ WHAT = {
 POINTS = {"validation": "chosen on validation", "fixed": "fixed", "best_on_test": "best on test (optimistic)"}
 MARKS = {"better": "\u25b2", "worse": "\u25bc", "open": "\u2248", "equal": "=", "": ""}
 PUBLISHED_COLUMNS = [CARDS[name] for name in FIELDS]
-OTHER_METRICS = {"top5_cls": "Top-5 Cls", "top5_loc": "Top-5 Loc", "max_box_acc": "MaxBoxAcc (best on test)", "pxap": "PxAP"}
+OTHER_METRICS = {
+    "top5_cls": "Top-5 Cls",
+    "top5_loc": "Top-5 Loc",
+    "max_box_acc": "MaxBoxAcc (best on test)",
+    "pxap": "PxAP",
+}
 
 # ------------------------------------------------------------------------------------------------ headline
 
@@ -87,7 +92,9 @@ def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     box = mapping(run.result.get("centre_box"))
     if number(box.get("gt_known_loc")) is not None:
         side = f"Centre box ({box.get('side')} px, {'chosen on validation' if box.get('operating_point') == 'validation' else 'fixed'})"
-        rows.append((f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box"))))
+        rows.append(
+            (f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box")))
+        )
     return rows
 
 
@@ -184,7 +191,11 @@ def class_and_box(run: RunFiles) -> dict[str, Any] | None:
         return {"count": count, "share": plain(100 * count / total)}
 
     cells = [[cell(klass, box) for box in (True, False)] for klass in (True, False)]
-    rates = [(100 * hit[right == klass].mean(), int((right == klass).sum())) for klass in (True, False) if (right == klass).any()]
+    rates = [
+        (100 * hit[right == klass].mean(), int((right == klass).sum()))
+        for klass in (True, False)
+        if (right == klass).any()
+    ]
     words = ""
     if len(rates) == 2:
         (a, na), (b, nb) = rates
@@ -220,9 +231,21 @@ def classes(run: RunFiles) -> dict[str, Any] | None:
         top1 = None if known.isna().any() else 100 * float(known.astype(bool).mean())
         misses = {name: row[name] for name in FAILURES if name != "right" and row[name] > 0}
         most = [name for name, share in misses.items() if share == max(misses.values())]
-        common = f"{listed(most)} ({round(misses[most[0]] * row['n'] / 100)}{' each' if len(most) > 1 else ''})" if most else "none"
+        common = (
+            f"{listed(most)} ({round(misses[most[0]] * row['n'] / 100)}{' each' if len(most) > 1 else ''})"
+            if most
+            else "none"
+        )
         order = (row["gt_known_loc"], row["mean_iou"])
-        rows.append({"name": run.class_name(int(label)), "top1": plain(top1), "failure": common, "order": order, **_share_cells(row)})
+        rows.append(
+            {
+                "name": run.class_name(int(label)),
+                "top1": plain(top1),
+                "failure": common,
+                "order": order,
+                **_share_cells(row),
+            }
+        )
     rows.sort(key=lambda row: row["order"])
     many = len(rows) > FOLDED
     return {"rows": rows, "count": len(rows), "worst": rows[:EXTREMES] if many else None,

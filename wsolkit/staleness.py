@@ -30,7 +30,12 @@ TRAINING_SOURCES = (
 )
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 # what writes pages and computes nothing: a change there writes pages again, and runs nothing
-PAGE_SOURCES = (*sorted(path.name for path in PACKAGE.glob("report*.py")), "markup.py", "notebook_page.py", "published.py")
+PAGE_SOURCES = (
+    *sorted(path.name for path in PACKAGE.glob("report*.py")),
+    "markup.py",
+    "notebook_page.py",
+    "published.py",
+)
 PLANNING_SOURCES = (
     *PAGE_SOURCES,
     "sweep.py",
