@@ -216,11 +216,21 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--out", help="folder of the reports (default reports)")
-def report(out: str | None) -> None:
-    """Write index.html and results.csv anew from the runs that are there."""
-    from .index import write_index
+@click.option("--all", "everything", is_flag=True, help="write every page, also those that are newer than their results")
+def report(out: str | None, everything: bool) -> None:
+    """Write pages, index.html and results.csv anew from the runs that are there; nothing is run.
 
-    click.echo(write_index(Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()))
+    Pages of completed runs are written where they are absent or older than their metrics.json.
+    """
+    from .report import write_index, write_reports
+
+    folder = Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()
+    problems = 0
+    for page, error in write_reports(folder, everything):
+        click.echo(f"{page}: {error}" if error else page, err=bool(error))
+        problems += bool(error)
+    click.echo(write_index(folder))
+    sys.exit(int(bool(problems)))
 
 
 for command in (data, evaluate, compare, predict, localise):

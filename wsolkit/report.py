@@ -33,10 +33,7 @@ SECTIONS = {  # in the page's order; "galleries" and "experiment" are where othe
     "published": "Published and measured",
     "parameters": "Parameters and protocol",
 }
-MEANINGS = [
-    ["found and named", "named, but not found"],
-    ["found, but taken for another class", "neither found nor named"],
-]
+MEANINGS = [["found and named", "named, but not found"], ["found, but taken for another class", "neither found nor named"]]
 FILES = ("metrics.json", "per_image.csv", "notebook.ipynb", "log.txt")
 
 
@@ -76,9 +73,7 @@ def write_report(
     from wsolkit.report_words import summary
 
     run = read_run(folder)
-    title = (
-        title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
-    )
+    title = title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
     body, subtitle, headings = _chapter(run, title)
     galleries, styles, scripts = _galleries(run)
     trainings = [parts.training(item, scored=index == 0) for index, item in enumerate(run.trainings)]
@@ -96,18 +91,8 @@ def write_report(
         "interval": f"{run.metric('interval') or 0.001:g}",
         "point_marks": {name: Markup(shape.format("s1")) for name, shape in MARKS.items()}, "swatches": SWATCHES,
     }  # fmt: skip
-    there = {
-        "threshold": values["threshold"],
-        "iou": values["overlaps"],
-        "sizes": values["sizes"],
-        "galleries": galleries,
-    }
-    there |= {
-        "experiment": body,
-        "confusion": values["class_and_box"],
-        "training": trainings,
-        "classes": values["classes"],
-    }
+    there = {"threshold": values["threshold"], "iou": values["overlaps"], "sizes": values["sizes"], "galleries": galleries}
+    there |= {"experiment": body, "confusion": values["class_and_box"], "training": trainings, "classes": values["classes"]}
     contents = []
     for key, text in SECTIONS.items():
         if there.get(key, True):

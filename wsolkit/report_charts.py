@@ -141,12 +141,7 @@ def training_chart(history: Sequence[Mapping[str, float]], kind: str, best: int 
     last = max(epochs[-1], 2)
     plot = _Plot((min(1, epochs[0]), last), (0, ticks[-1]), height=210)
     step = max(1, int(np.ceil(last / 6)))
-    plot.axes(
-        [1, *range(step + (step == 1), int(last) + 1, step)],
-        ticks,
-        "epoch",
-        "Top-1 Cls (%)" if kind == "top1" else "loss",
-    )
+    plot.axes([1, *range(step + (step == 1), int(last) + 1, step)], ticks, "epoch", "Top-1 Cls (%)" if kind == "top1" else "loss")
     if best is not None:
         plot.upright(best, "rule")
     for values, look in zip(series, ("s1", "s2 dash"), strict=True):
@@ -161,9 +156,7 @@ def bar(value: float, ends: tuple[float, float] | None = None, tick: float | Non
     hold the numbers, so it is hidden from screen readers."""
     parts = [f'<rect y="3" width="{value:.1f}" height="8" class="bar"/>']
     if ends is not None:
-        parts.append(
-            f'<rect x="{ends[0]:.1f}" y="6.2" width="{max(ends[1] - ends[0], 0.4):.1f}" height="1.6" class="range"/>'
-        )
+        parts.append(f'<rect x="{ends[0]:.1f}" y="6.2" width="{max(ends[1] - ends[0], 0.4):.1f}" height="1.6" class="range"/>')
     if tick is not None:
         parts.append(f'<rect x="{min(tick, 99.2):.1f}" y="0" width="0.9" height="14" class="tick"/>')
     frame = '<rect y="3" width="100" height="8" class="rail"/>'
@@ -175,14 +168,10 @@ def strip(value: float, ends: tuple[float, float] | None, others: Mapping[str, f
     """A line from 0 to 100 with the value, its interval and what it is compared with ("cam", "centre_box")."""
     parts = ['<path d="M0 8H100" class="grid"/>']
     if ends is not None:
-        parts.append(
-            f'<rect x="{ends[0]:.1f}" y="6" width="{max(ends[1] - ends[0], 0.4):.1f}" height="4" class="range"/>'
-        )
+        parts.append(f'<rect x="{ends[0]:.1f}" y="6" width="{max(ends[1] - ends[0], 0.4):.1f}" height="4" class="range"/>')
     for name, kind in (("cam", "tick s2"), ("centre_box", "tick s3")):
         if others.get(name) is not None:
-            parts.append(
-                f'<rect x="{min(max(others[name], 0), 99.2):.1f}" y="2" width="0.9" height="12" class="{kind}"/>'
-            )
+            parts.append(f'<rect x="{min(max(others[name], 0), 99.2):.1f}" y="2" width="0.9" height="12" class="{kind}"/>')
     parts.append(f'<rect x="{min(max(value - 0.6, 0), 98.8):.1f}" y="1" width="1.4" height="14" class="value"/>')
     attributes = 'class="strip" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true" focusable="false"'
     return Markup(f"<svg {attributes}>{''.join(parts)}</svg>")

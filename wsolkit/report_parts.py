@@ -25,12 +25,7 @@ WHAT = {
 POINTS = {"validation": "chosen on validation", "fixed": "fixed", "best_on_test": "best on test (optimistic)"}
 MARKS = {"better": "\u25b2", "worse": "\u25bc", "open": "\u2248", "equal": "=", "": ""}
 PUBLISHED_COLUMNS = [CARDS[name] for name in FIELDS]
-OTHER_METRICS = {
-    "top5_cls": "Top-5 Cls",
-    "top5_loc": "Top-5 Loc",
-    "max_box_acc": "MaxBoxAcc (best on test)",
-    "pxap": "PxAP",
-}
+OTHER_METRICS = {"top5_cls": "Top-5 Cls", "top5_loc": "Top-5 Loc", "max_box_acc": "MaxBoxAcc (best on test)", "pxap": "PxAP"}
 
 # ------------------------------------------------------------------------------------------------ headline
 
@@ -92,9 +87,7 @@ def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     box = mapping(run.result.get("centre_box"))
     if number(box.get("gt_known_loc")) is not None:
         side = f"Centre box ({box.get('side')} px, {'chosen on validation' if box.get('operating_point') == 'validation' else 'fixed'})"
-        rows.append(
-            (f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box")))
-        )
+        rows.append((f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box"))))
     return rows
 
 
@@ -167,7 +160,9 @@ def _share_cells(row: pd.Series, tick: float | None = None) -> dict[str, Any]:
     if not row["n"]:
         return {"n": 0, "value": "\u2013", "interval": "", "iou": "\u2013", "bar": ""}
     ends = (float(row["low"]), float(row["high"]))
-    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": between(ends),
+    # where all images are alike, no resample differs: "100 to 100" would promise what a few images cannot
+    words = {0: "none is hit", 100: "all are hit"}.get(row["gt_known_loc"], between(ends))
+    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": words,
             "iou": f"{row['mean_iou']:.2f}", "bar": charts.bar(float(row["gt_known_loc"]), ends, tick)}  # fmt: skip
 
 
@@ -191,11 +186,7 @@ def class_and_box(run: RunFiles) -> dict[str, Any] | None:
         return {"count": count, "share": plain(100 * count / total)}
 
     cells = [[cell(klass, box) for box in (True, False)] for klass in (True, False)]
-    rates = [
-        (100 * hit[right == klass].mean(), int((right == klass).sum()))
-        for klass in (True, False)
-        if (right == klass).any()
-    ]
+    rates = [(100 * hit[right == klass].mean(), int((right == klass).sum())) for klass in (True, False) if (right == klass).any()]
     words = ""
     if len(rates) == 2:
         (a, na), (b, nb) = rates
@@ -231,21 +222,9 @@ def classes(run: RunFiles) -> dict[str, Any] | None:
         top1 = None if known.isna().any() else 100 * float(known.astype(bool).mean())
         misses = {name: row[name] for name in FAILURES if name != "right" and row[name] > 0}
         most = [name for name, share in misses.items() if share == max(misses.values())]
-        common = (
-            f"{listed(most)} ({round(misses[most[0]] * row['n'] / 100)}{' each' if len(most) > 1 else ''})"
-            if most
-            else "none"
-        )
+        common = f"{listed(most)} ({round(misses[most[0]] * row['n'] / 100)}{' each' if len(most) > 1 else ''})" if most else "none"
         order = (row["gt_known_loc"], row["mean_iou"])
-        rows.append(
-            {
-                "name": run.class_name(int(label)),
-                "top1": plain(top1),
-                "failure": common,
-                "order": order,
-                **_share_cells(row),
-            }
-        )
+        rows.append({"name": run.class_name(int(label)), "top1": plain(top1), "failure": common, "order": order, **_share_cells(row)})
     rows.sort(key=lambda row: row["order"])
     many = len(rows) > FOLDED
     return {"rows": rows, "count": len(rows), "worst": rows[:EXTREMES] if many else None,
@@ -293,7 +272,9 @@ def cost(run: RunFiles) -> dict[str, Any]:
                       "training": f"{seconds(trained)}, {network.label}" if trained is not None else "\u2013"})  # fmt: skip
     times = [number(result.get("seconds_per_image")) for _, result, _ in rows]
     ratio = times[0] / times[1] if len(times) == 2 and times[0] and times[1] else None
-    words = "" if ratio is None else f"{run.method} takes {ratio:.2g} times as long for an image as plain CAM."
+    words = f"{run.method} takes about {ratio:.2g} times as long for an image as plain CAM." if ratio else ""
+    if ratio and 0.9 < ratio < 1.1:
+        words = f"{run.method} takes about as long for an image as plain CAM."
     return {"lines": lines, "words": words, "device": str(run.values.get("device") or "not known"),
             "wall": seconds(number(run.values.get("wall_seconds")))}  # fmt: skip
 
@@ -314,5 +295,5 @@ def published(run: RunFiles) -> dict[str, Any]:
 
 def parameters(run: RunFiles) -> list[tuple[str, str]]:
     skip = {"out"}
-    return [(name, "(dataset's own)" if value in ("", [], None) else ", ".join(map(str, value)) if isinstance(value, list) else str(value))
+    return [(name, "\u2013" if value in ("", [], None) else ", ".join(map(str, value)) if isinstance(value, list) else str(value))
             for name, value in run.config.items() if name not in skip]  # fmt: skip

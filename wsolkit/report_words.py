@@ -12,7 +12,7 @@ from wsolkit.per_image import FAILURES, parse_boxes
 from wsolkit.report_data import RunFiles, mapping, number
 
 CHANCE = 0.05
-SMALL, LARGE = 0.8, 1.25  # a middle box below or above this many object areas is called too small or too large
+SMALL, LARGE = 0.8, 1.25  # a median box below or above this many object areas is called too small or too large
 NAMES = {"cam": "plain CAM", "centre_box": "the centre box"}
 MINUS = "\u2212"
 
@@ -28,7 +28,7 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def between(ends: Sequence[float] | None, sign: bool = False) -> str:
-    """ "18.8 to 27.0", or "" where there is no interval."""
+    """"18.8 to 27.0", or "" where there is no interval."""
     write = signed if sign else plain
     return "" if ends is None else f"{write(ends[0])} to {write(ends[1])}"
 
@@ -54,7 +54,7 @@ def listed(items: Sequence[str], word: str = "and") -> str:
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """ "better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
+    """"better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
 
     A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small.
     """
@@ -83,7 +83,7 @@ VERDICTS = {
 def summary(run: RunFiles) -> list[str]:
     """What happened, in a few sentences; the first is the main one. Only what the numbers carry is said."""
     sentences = [_found(run), _compared(run), _box_sizes(run), _failures(run), _threshold(run)]
-    return [sentence for sentence in sentences if sentence]
+    return [sentence.replace(" %", "\u00a0%") for sentence in sentences if sentence]
 
 
 def _found(run: RunFiles) -> str:
@@ -118,10 +118,7 @@ def _compared(run: RunFiles) -> str:
             ends = between((found["low"], found["high"]), sign=True)
             text = f"{name} ({signed(found['difference'])} points GT-known Loc, 95 % interval {ends})"
             groups.setdefault(word, []).append(text)
-        elif (
-            other == "centre_box"
-            and (box := number(mapping(run.result.get("centre_box")).get("gt_known_loc"))) is not None
-        ):
+        elif other == "centre_box" and (box := number(mapping(run.result.get("centre_box")).get("gt_known_loc"))) is not None:
             away = run.metric("gt_known_loc") - box
             where = f"{plain(abs(away))} points {'above' if away > 0 else 'below'}" if round(away, 1) else "level with"
             groups.setdefault("", []).append(f"{where} {name}, by how much beyond chance is not known")
@@ -163,19 +160,17 @@ def _box_sizes(run: RunFiles) -> str:
         return ""
     ratios = box_ratios(table)
     missing = len(table) - len(ratios)
-    empty = (
-        f" In {counted(missing, 'image')} no pixel lies above the threshold: these count as misses." if missing else ""
-    )
+    empty = f" In {counted(missing, 'image')} no pixel lies above the threshold: these count as misses." if missing else ""
     if len(ratios) == 0:
         return "No image has a box at all: at this threshold every mask is empty."
     middle, below = float(np.median(ratios)), float((ratios < 1).mean())
     if middle < SMALL:
-        word = f"Its boxes are mostly too small: the middle one has {middle:.2f} times the area of the object's box"
+        word = f"Its boxes are mostly too small: the median one has {middle:.2f} times the area of the object's box"
     elif middle > LARGE:
-        word = f"Its boxes are mostly too large: the middle one has {middle:.2f} times the area of the object's box"
+        word = f"Its boxes are mostly too large: the median one has {middle:.2f} times the area of the object's box"
     else:
-        word = f"Its boxes are about as large as the objects: the middle one has {middle:.2f} times the area"
-    return f"{word}, and {100 * below:.0f} % are smaller than the object.{empty}"
+        word = f"Its boxes are about as large as the objects' (the median one has {middle:.2f} times the area)"
+    return f"{word}; {100 * below:.0f} % are smaller than the object's.{empty}"
 
 
 def _failures(run: RunFiles) -> str:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import figures
+from . import figures, galleries
 from .against import against_centre_box, against_result
 from .config import RunConfig
 from .data import WSOLDataset, load_dataset
@@ -255,6 +255,7 @@ class Run:
         for split, maps in self._maps[id(result)][1].items():
             maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / "per_image.csv")
+        galleries.save(self, result, folder)
         items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
         for number, item in enumerate(items):
             picture = figures.thumbnail(item["pixels"], item["score_map"], item["gt_boxes"], item["box"])

@@ -32,9 +32,7 @@ LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 # what writes pages and computes nothing: a change there writes pages again, and runs nothing
 PAGE_SOURCES = (
     *sorted(path.name for path in PACKAGE.glob("report*.py")),
-    "markup.py",
-    "notebook_page.py",
-    "published.py",
+    *("gallery_maps.py", "gallery_section.py", "markup.py", "notebook_page.py", "published.py"),
 )
 PLANNING_SOURCES = (
     *PAGE_SOURCES,
@@ -59,9 +57,16 @@ PLANNING_SOURCES = (
     "prediction.py",
     "prediction_files.py",
     "index.py",
+    "index_charts.py",
+    "index_groups.py",
+    "index_pictures.py",
+    "index_tables.py",
+    "index_words.py",
+    "planned.py",
     "rows.py",
     "methods.py",
     "recipes.py",
+    *("exercises.py", "exercises_basics.py", "exercises_cam.py", "exercises_maps.py", "exercises_networks.py"),
     "__init__.py",
     "__main__.py",
 )
