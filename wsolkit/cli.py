@@ -163,7 +163,10 @@ def sweep(
         given["limits"] = _limits(limit)
     grids = sweep_file.grids(content, given)
     for grid in grids:
-        _check(grid.config, list(grid.methods))
+        try:
+            _check(grid.config, list(grid.methods))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{file}: {error}" if file else str(error)) from None
     jobs = content.get("jobs") if jobs is None else jobs
     if plan:
         from .plan import show_plan

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from .files import atomic_write_bytes, digest, write_json
 from .map_store import MapStore
 from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from .models import WSOLModel, build_model
+from .parameters import of_notebook
 from .provenance import device_name, git_commit, versions
 from .recipes import recipe_source
 from .results import EvalResult
@@ -62,9 +63,8 @@ class Run:
     @classmethod
     def of(cls, namespace: dict[str, Any]) -> Run:
         """From a notebook's globals(): every variable that has the name of a parameter is taken as one."""
-        names = {item.name for item in fields(RunConfig)} - {"given"}
         torch.set_num_threads(int(os.environ.get("WSOLKIT_THREADS") or torch.get_num_threads()))
-        return cls.start(**{name: value for name, value in namespace.items() if name in names})
+        return cls.start(**of_notebook(namespace))
 
     # -- data and networks ---------------------------------------------------------------------------------------------
 
