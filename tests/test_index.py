@@ -117,6 +117,15 @@ def test_charts(tree):
     assert "3 s per image" in charts[3]["aria-label"]
 
 
+def test_charts_reach_up_to_the_centre_box(tmp_path):
+    run(tmp_path, "cub", "a", "cam", gt=12.0)
+    write_index(tmp_path)
+    _, soup = index_of(tmp_path)
+    chart = soup.select_one("svg.chart")
+    assert "50" in [text.get_text() for text in chart.select("text")], "the centre box has 41 %"
+    assert chart.select_one(".centre")["d"].split()[1] == f"{12 + 274 * (1 - 41 / 50):.1f}H548"
+
+
 def test_results_csv(tree):
     with open(tree / "results.csv", newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)

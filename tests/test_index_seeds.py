@@ -79,6 +79,19 @@ def test_a_failed_seed_is_shown_and_the_others_count(tmp_path):
     assert soup.select_one(".troubles li a")["href"] == "seed-2/runs/synthetic/vgg16/cam/log.txt"
 
 
+def test_fewer_seeds_are_not_ranked(tmp_path):
+    for seed, gt in ((0, 40), (1, 60)):
+        run(tmp_path, "cub", "a", "cam", seed=seed, **with_result(gt))
+    run(tmp_path, "cub", "a", "grad_cam", seed=0, **with_result(45))
+    line = said(tmp_path, "cub")[1]
+    assert line.startswith(
+        "On a, cam is the only method with a result on all images and seeds: its box is right on 50.0"
+    )
+    assert not page_of(tmp_path).select("table .best")
+    run(tmp_path, "cub", "a", "grad_cam", seed=1, **with_result(65))
+    assert said(tmp_path, "cub")[1].startswith("On a, grad_cam is best: its box is right on 55.0")
+
+
 def test_the_same_seed_in_two_folders_counts_once(tmp_path):
     run(tmp_path, "synthetic", "vgg16", "cam", seed=1, gt=50)
     (tmp_path / "seed-1").rename(tmp_path / "moved")

@@ -76,7 +76,7 @@ def _at(tau: float, taus: Sequence[float], accuracy: Sequence[float]) -> float:
 
 def highest(groups: Sequence[Group]) -> float:
     """The upper end of the accuracy axis that all charts of a dataset share: a multiple of ten."""
-    tops = [0.0]
+    tops = [0.0, *_centres(groups)]
     for group in groups:
         curve, value = mean_curve(group), group.value(HEADLINE)
         tops += curve[1] if curve else []

@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.index_groups import HEADLINE, Difference, Group, Value, difference, marks
+from wsolkit.index_groups import HEADLINE, Difference, Group, Value, comparable, difference, marks
 
 MINUS = "\u2212"
 BIRDS = ("synthetic", "cub")
@@ -66,8 +66,7 @@ def answer(groups: Sequence[Group], full: int) -> dict[str, Any]:
 
 def _line(members: list[Group], full: int) -> tuple[Markup, str]:
     """The sentences about one network with results, and the name of its single best method or ""."""
-    values = {group.method: group.value(HEADLINE) for group in members if group.n_images == full}
-    values = {method: value for method, value in values.items() if value is not None}
+    values = comparable(members, HEADLINE, full)
     if not values:
         if any(group.value(HEADLINE) is not None for group in members):
             return Markup("no method has looked at all {:g} images, so none is called best.").format(full), ""
@@ -76,7 +75,8 @@ def _line(members: list[Group], full: int) -> tuple[Markup, str]:
     best = [method for method, value in values.items() if math.isclose(value.mean, top)]
     group = next(group for group in members if group.method == best[0])
     if len(values) == 1:
-        does = "is the only method with a result" + (" on all images" if len(members) > 1 else "")
+        rest = " on all images" + " and seeds" * (values[best[0]].n > 1)
+        does = "is the only method with a result" + rest * (len(members) > 1)
     elif len(best) == len(values):
         does = "come out equal"
     else:
