@@ -163,7 +163,10 @@ def sweep(
         given["limits"] = _limits(limit)
     grids = sweep_file.grids(content, given)
     for grid in grids:
-        _check(grid.config, list(grid.methods))
+        try:
+            _check(grid.config, list(grid.methods))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{file}: {error}" if file else str(error)) from None
     jobs = content.get("jobs") if jobs is None else jobs
     if plan:
         from .plan import show_plan
@@ -213,7 +216,9 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--out", help="folder of the reports (default reports)")
-@click.option("--all", "everything", is_flag=True, help="write every page, also those that are newer than their results")
+@click.option(
+    "--all", "everything", is_flag=True, help="write every page, also those that are newer than their results"
+)
 def report(out: str | None, everything: bool) -> None:
     """Write pages, index.html and results.csv anew from the runs that are there; nothing is run.
 

@@ -42,7 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     if is_fresh(folder, done, job.get("html"), job["fingerprint"], job.get("page", "")):  # by the one we waited for
         guard.leave("was done")
         return 0
-    page_only = only_page(folder, done, job["fingerprint"])
+    complete = is_complete(folder, done, job["fingerprint"])
+    # a report is written from the files of its run, the page of a training from its executed notebook (which then trains nothing)
+    page_only = complete and (done.name == "metrics.json" or (folder / "notebook.ipynb").exists())
     if not page_only:
         # the old page must not stand beside new numbers
         for stale in (job.get("html"), folder / "failure.json", folder / "running.ipynb"):
@@ -50,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
                 Path(stale).unlink(missing_ok=True)
     write_json(folder / "job.json", job)
     _write_output_to(folder / "log.txt", os.O_APPEND if page_only else os.O_TRUNC)
-    begin = time.time() - (seconds_of(folder, done) or 0.0 if page_only else 0.0)
+    begin = time.time() - (seconds_of(folder, done) or 0.0 if complete else 0.0)
     error = ""
     try:
         _check_code(job.get("code"))
@@ -107,13 +109,6 @@ def is_fresh(folder: Path, done: Path, html: str | Path | None, fingerprint: str
     return Path(html).exists() and (
         not page or (written.get("page"), written.get("fingerprint")) == (page, fingerprint)
     )
-
-
-def only_page(folder: Path, done: Path, fingerprint: str) -> bool:
-    """True where the numbers are complete and lie beside what a page is made of: of a report the files of its run, of a
-    training the executed notebook."""
-    made_of = done if done.name == "metrics.json" else folder / "notebook.ipynb"
-    return is_complete(folder, done, fingerprint) and made_of.exists()
 
 
 def seconds_of(folder: Path, done: Path) -> float | None:

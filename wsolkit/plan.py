@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .execute import PAGE, content_of, is_complete, only_page, seconds_of
+from .execute import PAGE, content_of, is_complete, seconds_of
 from .grid import Grid, Job
 from .methods import undefined
 from .staleness import page_state
@@ -49,7 +49,7 @@ def _page_reasons(job: Job) -> list[str]:
         reason = "page template changed"
     else:
         return []
-    return [reason + (" (page only)" if only_page(job.folder, job.done, job.key) else "")]
+    return [f"{reason} (page only)"]
 
 
 def _first_time(job: Job) -> list[str]:
@@ -119,7 +119,7 @@ def _shown(value: Any) -> str:
 def expected_seconds(job: Job) -> float | None:
     """How long a job will take, from an earlier run of it, be it with other parameters (a training's time goes with its
     epochs) or with another seed; None where there was none."""
-    if only_page(job.folder, job.done, job.key):
+    if is_complete(job.folder, job.done, job.key):
         return PAGE_SECONDS
     others = sorted(job.home.parent.glob("seed-*/runs")) if job.home else []
     for runs in (job.folder.parents[2], *([job.home.parent / "runs"] if job.home else []), *others):

@@ -46,8 +46,11 @@ class StatusLine:
         line = shortened(_printable(text, self.stream), self._columns() - 1)
         width = columns_of(line)
         blank = " " * min(max(0, self.drawn - width), self._columns() - 1 - width)
-        self.stream.write(f"\r{line}{blank}" + ("" if text else "\r"))
-        self.stream.flush()
+        try:
+            self.stream.write(f"\r{line}{blank}" + ("" if text else "\r"))
+            self.stream.flush()
+        except OSError:  # the terminal is gone, the sweep is not
+            self.live = False
         self.drawn = width
 
     def _columns(self) -> int:

@@ -112,24 +112,27 @@ def _joined(values: dict[str, Any]) -> dict[str, Any]:
 
 def _parameter(name: str, key: str, value: Any, base: Path) -> Any:
     default = PARAMETERS[key]
-    kinds = (str, int, float, bool, type(None), *((list,) if key in ("classes", "lr_steps") else ()))
+    kind = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(type(default), "a list")
+    kind = "a number or a list of names or numbers" if key == "classes" else kind
+    wrong = f"{name} must be {kind}, but is {_shown(value)}"
+    if isinstance(value, bool) and isinstance(default, str):
+        wrong += "; YAML takes yes, no, on and off for true and false unless they are quoted"
+    kinds = (str, int, float, type(None), *((list,) if key in ("classes", "lr_steps") else ()))
     if not isinstance(value, kinds) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ValueError(f"{name} must be {_kind(default)}, but is {_shown(value)}")
+        raise ValueError(wrong)
+    if key == "classes" and isinstance(value, bool):
+        raise ValueError(wrong)
     if key == "classes" and isinstance(value, list):
-        if strange := [item for item in value if isinstance(item, bool) or not isinstance(item, str | int)]:
-            raise ValueError(f"{name} must be a number or a list of names or numbers, but holds {_shown(strange[0])}")
+        if any(isinstance(item, bool) or not isinstance(item, str | int) for item in value):
+            raise ValueError(wrong)
         value = [str(item) for item in value]
     try:
         value = convert(key, value, default)
-    except ValueError as error:
-        raise ValueError(f"{name.removesuffix(key).rstrip('.')}: {error}" if name != key else str(error)) from None
+    except ValueError:
+        raise ValueError(wrong) from None
     if key in PATHS and value not in ("", "none", "imagenet"):
         value = str((base / Path(value).expanduser()).resolve())
     return value
-
-
-def _kind(default: Any) -> str:
-    return {str: "text", int: "a whole number", float: "a number", bool: "true or false"}.get(type(default), "a list")
 
 
 def _list(name: str, key: str, value: Any) -> list:
@@ -192,7 +195,8 @@ def grids(content: dict[str, Any], given: dict[str, Any] | None = None) -> list[
     common = {key: value for key, value in content.items() if key not in ("datasets", "dataset", "jobs")}
     found = [{**common, **own, **given, "dataset": name} for name, own in sections.items()]
     methods = list(dict.fromkeys(name for values in found for name in values.get("methods", STUDY_METHODS)))
-    limited = dict.fromkeys(name for values in found for name in values.get("limits", ()))
+    # the command line may choose fewer methods than the file has limits for
+    limited = dict.fromkeys(name for values in ([given] if given else found) for name in values.get("limits", ()))
     if strangers := [name for name in limited if name and name not in methods]:
         raise ValueError(f"a limit is for {', '.join(strangers)}, which is not among the methods {', '.join(methods)}")
     return [_grid(values) for values in found]
