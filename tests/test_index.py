@@ -244,5 +244,15 @@ def test_missing_and_broken_pictures(tmp_path):
     assert len(soup.select("table.thumbs img")) == 1
 
 
+def test_networks_without_pictures_take_no_share_of_the_bytes(tmp_path, monkeypatch):
+    folder = run(tmp_path, "cub", "z", "cam", ["a", "b"])
+    for backbone in "pqrs":
+        failure(tmp_path, "cub", backbone, "cam", "failed", "no")
+    needed = sum(4 * -(-path.stat().st_size // 3) + 30 for path in (folder / "gallery").iterdir())
+    monkeypatch.setattr("wsolkit.index.PICTURE_BYTES", needed)
+    write_index(tmp_path)
+    assert len(index_of(tmp_path)[1].select("table.thumbs img")) == 2
+
+
 def test_sixty_methods_look_different():
     assert len({(look.colour, look.dash) for look in map(Look.of, range(60))}) == 60
