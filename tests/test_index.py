@@ -113,8 +113,8 @@ def test_charts(tree):
     assert [group["data-method"] for group in charts[0].select("g")] == METHODS
     assert "rethinking_cam 58.0" in charts[0]["aria-label"]
     tau, height = (float(part) for part in charts[0].select_one("g .marker")["transform"][10:-1].split())
-    assert tau == pytest.approx(46 + 502 * 0.35, abs=0.1), "the threshold that the table reports"
-    assert height == pytest.approx(12 + 274 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
+    assert tau == pytest.approx(56 + 492 * 0.35, abs=0.1), "the threshold that the table reports"
+    assert height == pytest.approx(12 + 272 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
     assert "3 s per image" in charts[3]["aria-label"]
 
 
@@ -124,7 +124,7 @@ def test_charts_reach_up_to_the_centre_box(tmp_path):
     _, soup = index_of(tmp_path)
     chart = soup.select_one("svg.chart")
     assert "50" in [text.get_text() for text in chart.select("text")], "the centre box has 41 %"
-    assert chart.select_one(".centre")["d"].split()[1] == f"{12 + 274 * (1 - 41 / 50):.1f}H548"
+    assert chart.select_one(".centre")["d"].split()[1] == f"{12 + 272 * (1 - 41 / 50):.1f}H548"
 
 
 def test_results_csv(tree):

@@ -19,7 +19,7 @@ from wsolkit.index_groups import HEADLINE, Group
 from wsolkit.index_words import with_spread
 
 WIDTH, HEIGHT = 560, 330
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 44  # margins of the plot
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 46  # margins of the plot
 COLOURS = 8  # classes c0 to c7 in index.css
 DASHES = ("none", "9 4", "2 3", "11 3 2 3", "16 6", "6 2 1 2 1 2", "1 5", "20 3 6 3")
 MARKERS = (  # paths around (0, 0)
