@@ -118,7 +118,7 @@ def test_planned_runs_without_a_result_are_missing(tmp_path):
 
 @pytest.mark.parametrize(
     "text", ["[1, 2]", "backbones: {a: 1}", "a: [", "seeds: [x]\nbackbones: [a]", "\x00", "backbones: [../../etc]",
-             "backbones: [a]\nmethods: ['']", "seeds: [" + ", ".join(map(str, range(30000))) + "]\nbackbones: [a]\nmethods: [b]"],
+             "backbones: [a]\nmethods: ['']", f"seeds: {list(range(150))}\nbackbones: {list(range(150))}\nmethods: [b]"],
 )  # fmt: skip
 def test_a_plan_that_cannot_be_read_is_told(tmp_path, text):
     run(tmp_path, "synthetic", "vgg16", "cam")
@@ -232,3 +232,28 @@ def test_runs_without_boxes(tmp_path):
     run(tmp_path, "cub", "a", "cam", **with_result(50, gt_known_loc=None, centre_box={}))
     assert said(tmp_path, "cub")[1] == "On a, no run has a GT-known Loc, so no method is called best."
     page_of(tmp_path)
+
+
+def test_very_many_runs_keep_the_page_small(tmp_path, monkeypatch):
+    """With a tenth of the bytes a tenth of the runs is very many: what is left out is said, and the file has it."""
+    monkeypatch.setattr("wsolkit.index.TEXT_BYTES", 140_000)
+    for backbone in "abc":
+        for index in range(20):
+            run(
+                tmp_path,
+                "cub",
+                backbone,
+                "cam" if index == 19 else f"method_{index}",
+                gt=30 + index,
+                images=["a"][: index % 2],
+            )
+    failure(tmp_path, "cub", "a", "long", "failed", "<x>" * 100_000)
+    page = write_index(tmp_path)
+    assert page.stat().st_size < 300_000
+    soup = BeautifulSoup(page.read_text(), "html.parser")
+    shown = {row["data-method"] for row in soup.select("table.lines tr[data-method]")}
+    assert {"cam", "method_18"} <= shown and len(shown) == 12 and "method_0" not in shown
+    assert "36 of 61 results are shown" in soup.select_one(".dataset .banner").get_text()
+    assert "method_18 is best" not in soup.select_one(".answer").get_text(), "cam has one point more"
+    with open(tmp_path / "results.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 61

@@ -42,7 +42,9 @@ def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
 
 def test_numbers_and_protocol_come_first(tmp_path):
     text = said(tmp_path)
-    assert text.startswith("The box hits the object in 50.0 % of 40 test images (GT-known Loc), and in 45.0 % it also names")
+    assert text.startswith(
+        "The box hits the object in 50.0 % of 40 test images (GT-known Loc), and in 45.0 % it also names"
+    )
 
 
 @pytest.mark.parametrize(
@@ -72,12 +74,18 @@ def test_plain_cam_is_not_compared_with_itself(tmp_path):
 
 def test_old_runs_without_intervals(tmp_path):
     text = said(tmp_path)
-    assert "It is 20.0 points above the centre box, by how much beyond chance is not known." in text and "plain CAM" not in text
+    assert (
+        "It is 20.0 points above the centre box, by how much beyond chance is not known." in text
+        and "plain CAM" not in text
+    )
     assert "10.0 points below the centre box" in said(tmp_path, centre_box={"gt_known_loc": 60.0})
     assert "It is level with the centre box" in said(tmp_path, centre_box={"gt_known_loc": 50.0})
 
 
-@pytest.mark.parametrize("ratio, words", [(0.5, "mostly too small: the median one has 0.50"), (1.5, "mostly too large"), (1.0, "about as large")])
+@pytest.mark.parametrize(
+    "ratio, words",
+    [(0.5, "mostly too small: the median one has 0.50"), (1.5, "mostly too large"), (1.0, "about as large")],
+)
 def test_sizes_of_boxes(tmp_path, ratio, words):
     assert words in said(tmp_path, rows=table(ratio))
 
@@ -88,17 +96,27 @@ def test_box_ratios_take_the_object_that_the_box_overlaps_most():
 
 
 def test_empty_masks(tmp_path):
-    assert "In 3 images no pixel lies above the threshold: these count as misses." in said(tmp_path, rows=table(empty=3))
+    assert "In 3 images no pixel lies above the threshold: these count as misses." in said(
+        tmp_path, rows=table(empty=3)
+    )
     assert "In 1 image no pixel" in said(tmp_path, rows=table(empty=1))
     assert "No image has a box at all: at this threshold every mask is empty." in said(tmp_path, rows=table(empty=40))
     assert "no pixel" not in said(tmp_path, rows=table())
 
 
 def test_commonest_failure(tmp_path):
-    assert "The commonest failure is \u201cpart only\u201d (12 of 22 failed images): more than half of the box lies" in said(tmp_path)
-    assert "\u201ctoo large\u201d (40 of 40 failed images): the box covers" in said(tmp_path, rows=table(failures=("too large",)))
+    assert (
+        "The commonest failure is \u201cpart only\u201d (12 of 22 failed images): more than half of the box lies"
+        in said(tmp_path)
+    )
+    assert "\u201ctoo large\u201d (40 of 40 failed images): the box covers" in said(
+        tmp_path, rows=table(failures=("too large",))
+    )
     tied = said(tmp_path, rows=table(failures=("part only", "background")))
-    assert "The commonest failures are \u201cpart only\u201d and \u201cbackground\u201d (20 of 40 failed images each)." in tied
+    assert (
+        "The commonest failures are \u201cpart only\u201d and \u201cbackground\u201d (20 of 40 failed images each)."
+        in tied
+    )
     three = said(tmp_path, rows=table(failures=tuple(FAILURES)[1:4], n=39))
     assert "\u201cwrong class\u201d, \u201cpart only\u201d and \u201ctoo large\u201d (13 of 39" in three
     assert "No image fails." in said(tmp_path, rows=table(failures=("right",)))
@@ -112,21 +130,31 @@ def test_cost_of_the_threshold(tmp_path):
     assert "on 20 validation images cost nothing" in said(tmp_path, operating_points=best)
     assert "would have cost nothing." in said(tmp_path, operating_points=best)
     fixed = {"operating_point": "fixed", "n_val": 0, "operating_points": best | {"validation": None}}
-    assert "There is no validation split with boxes, so the fixed threshold 0.4 stands, which cost nothing" in said(tmp_path, **fixed)
+    assert "There is no validation split with boxes, so the fixed threshold 0.4 stands, which cost nothing" in said(
+        tmp_path, **fixed
+    )
     one = {"operating_points": {"fixed": POINT, "validation": None, "best_on_test": None}, "operating_point": "fixed"}
     assert "The protocol has one threshold, 0.4; nothing was chosen." in said(tmp_path, **one)
 
 
 def test_no_boxes(tmp_path):
-    without = dict.fromkeys(("gt_known_loc", "top1_loc", "threshold")) | {"centre_box": {}, "failures": {}, "operating_points": {}}
+    without = dict.fromkeys(("gt_known_loc", "top1_loc", "threshold")) | {
+        "centre_box": {},
+        "failures": {},
+        "operating_points": {},
+    }
     text = said(tmp_path, pxap=61.25, **without)
     assert text == ("There are no ground-truth boxes to score the 40 test images against, so no box accuracy is reported. Its "
                     "maps reach a pixel average precision (PxAP) of 61.2 %.")  # fmt: skip
 
 
 def test_limited_and_single_images_and_unknown_classes(tmp_path):
-    text = said(tmp_path, n_images=1, conditions={"images": "1 of 400, balanced over classes"}, top1_loc=None, top1_cls=None)
-    assert text.startswith("The box hits the object in 50.0 % of 1 test image (GT-known Loc); whether the class is right is not known.")
+    text = said(
+        tmp_path, n_images=1, conditions={"images": "1 of 400, balanced over classes"}, top1_loc=None, top1_cls=None
+    )
+    assert text.startswith(
+        "The box hits the object in 50.0 % of 1 test image (GT-known Loc); whether the class is right is not known."
+    )
     assert "Only a part of the test images was used: 1 of 400, balanced over classes." in text
     assert said(tmp_path, n_images=0).startswith("No image was measured.")
 
@@ -134,4 +162,14 @@ def test_limited_and_single_images_and_unknown_classes(tmp_path):
 def test_how_numbers_are_written():
     assert [signed(value) for value in (1.25, -3.0, 0.0, -0.04)] == ["+1.2", "\u22123.0", "0.0", "0.0"]
     times = (None, 0.00112, 0.0123, 0.25, 3.21, 42.4, 59.6, 200, 7500)
-    assert [seconds(t) for t in times] == ["\u2013", "1.1 ms", "12 ms", "0.25 s", "3.2 s", "42 s", "1 min 0 s", "3 min 20 s", "2 h 5 min"]
+    assert [seconds(t) for t in times] == [
+        "\u2013",
+        "1.1 ms",
+        "12 ms",
+        "0.25 s",
+        "3.2 s",
+        "42 s",
+        "1 min 0 s",
+        "3 min 20 s",
+        "2 h 5 min",
+    ]

@@ -24,7 +24,9 @@ def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict
     for which there is no exact test. ValueError: other images.
     """
     if result.ids != other.ids:
-        raise ValueError(f"{other.method} was measured on other images than {result.method}; evaluate both with one limit")
+        raise ValueError(
+            f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
+        )
     found = _paired(result, result.per_image(), other, other.per_image(), seed)
     if result.v2_hits is not None and other.v2_hits is not None:
         found["max_box_acc_v2"] = _best_boxes(result, other.v2_hits, seed)

@@ -216,7 +216,9 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--out", help="folder of the reports (default reports)")
-@click.option("--all", "everything", is_flag=True, help="write every page, also those that are newer than their results")
+@click.option(
+    "--all", "everything", is_flag=True, help="write every page, also those that are newer than their results"
+)
 def report(out: str | None, everything: bool) -> None:
     """Write pages, index.html and results.csv anew from the runs that are there; nothing is run.
 

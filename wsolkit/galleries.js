@@ -258,14 +258,14 @@
     item.mark.className = hit ? "mark hit" : "mark miss";
     item.mark.setAttribute("aria-label", hit ? "hit" : "miss");
     const covers = Math.floor((100 * w * h) / (width * height) + 0.5);
-    const words = hidden ? "There is no predicted box." : `The predicted box covers ${covers}\u00a0% of it.`;
-    item.alt.setAttribute("aria-label", `${item.alt.dataset.alt} ${words}`);
+    const words = hidden ? "and there is no predicted box." : `the predicted box ${covers}\u00a0%.`;
+    item.alt.setAttribute("aria-label", `${item.alt.dataset.alt}, ${words}`);
   }
 
   function summary(found, kind) {
     const mean = found.reduce((sum, { iou }) => sum + iou, 0) / found.length;
     const share = Math.round((100 * found.filter(({ iou }) => iou >= 0.5).length) / found.length);
-    return `${found.length} ${kind}: mean IoU ${mean.toFixed(2)}, ${share}\u00a0% with IoU ≥ 0.5.`;
+    return `${found.length} ${kind}: mean IoU ${mean.toFixed(2)}, ${share}\u00a0% ≥\u00a00.5`;
   }
 
   let speaking = 0;
@@ -282,7 +282,7 @@
     find("threshold-value").textContent = String(Math.round(state.threshold * 1e4) / 1e4);
     find("percentile-value").textContent = state.percentile === 100 ? "100 (max)" : String(state.percentile);
     find("sum").textContent =
-      summary(found, "pictures") + " " + summary(data.random.map((number) => found[number]), "random ones");
+      summary(found, "pictures") + "\n" + summary(data.random.map((number) => found[number]), "random ones");
   }
 
   function speak() { // a screen reader hears the outcome, not every step

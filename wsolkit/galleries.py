@@ -1,7 +1,7 @@
 """Galleries of a run: which test images its report shows, and what is kept of them in `<run folder>/galleries/`.
 
 Four kinds of rows: random images (drawn with the run's seed, so nobody picked them), the best and the worst by IoU, and
-some of every failure type that occurs. `section` (of `wsolkit.gallery_section`) makes the page's part from the folder.
+some of every failure type that occurs. `section` makes the page's part from the folder.
 """
 
 from __future__ import annotations
@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from wsolkit.files import atomic_save_npz, atomic_write_bytes, write_json
-from wsolkit.gallery_section import FORMAT, section
 from wsolkit.per_image import FAILURES
 
 if TYPE_CHECKING:
     from wsolkit.results import EvalResult
     from wsolkit.runs import Run
 
-__all__ = ["choose", "save", "section"]
-
+FORMAT = "wsolkit-galleries-1"
 RANDOM, OTHERS = 8, 4  # images in a row
 SIDE = 224  # pixels of a photo's longer side, at most
 QUALITY = 80
@@ -105,3 +104,10 @@ def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
+
+
+def section(folder: str | Path) -> Markup:
+    """See `wsolkit.gallery_section.section` (imported on use: a run that only writes needs no templates)."""
+    from wsolkit.gallery_section import section as make
+
+    return make(folder)

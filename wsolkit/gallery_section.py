@@ -16,13 +16,13 @@ from PIL import Image
 
 from wsolkit.figures import COLOUR_MAP
 from wsolkit.files import read_json
+from wsolkit.galleries import FORMAT
 from wsolkit.gallery_maps import page_map
 from wsolkit.markup import fragment
 from wsolkit.per_image import FAILURES
-from wsolkit.preparation import prepare_map, to_uint8
+from wsolkit.preparation import prepare_map
 from wsolkit.protocols import protocol_named
 
-FORMAT = "wsolkit-galleries-1"
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
 TITLES = {
@@ -42,7 +42,9 @@ def section(folder: str | Path) -> Markup:
         return Markup("")
     kept = read_json(folder / "galleries.json")
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise ValueError(f"{folder / 'galleries.json'} is not of this version (format {FORMAT!r}); run the method again")
+        raise ValueError(
+            f"{folder / 'galleries.json'} is not of this version (format {FORMAT!r}); run the method again"
+        )
     try:
         with np.load(folder / "maps.npz", allow_pickle=False) as content:
             maps = [content[str(number)] for number in range(len(kept["pictures"]))]
@@ -57,7 +59,8 @@ def section(folder: str | Path) -> Markup:
     data = {"frame": frame, "clamped": clamped, "threshold": kept["threshold"], "percentile": kept["percentile"]}
     data["random"] = kept["rows"][0]["pictures"]
     data["pictures"] = [
-        page_map(scores, frame) | {"truths": picture["gt_boxes"]} for picture, scores in zip(pictures, maps, strict=True)
+        page_map(scores, frame) | {"truths": picture["gt_boxes"]}
+        for picture, scores in zip(pictures, maps, strict=True)
     ]
     return fragment(
         "galleries.html.j2", data=data, height=frame[0], width=frame[1], pictures=pictures, colours=_gradient(),
@@ -75,7 +78,9 @@ def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     return row | {"title": title, "words": words, "slug": row["name"].replace(" ", "-")}
 
 
-def _picture(number: int, picture: dict, photo: bytes, scores: np.ndarray, frame: tuple[int, int], clamped: bool) -> dict:
+def _picture(
+    number: int, picture: dict, photo: bytes, scores: np.ndarray, frame: tuple[int, int], clamped: bool
+) -> dict:
     """What the template draws: everything in pixels of the frame."""
     prepared = prepare_map(scores, frame)
     shown = None if picture["empty"] and clamped else _rectangle(picture["box"], frame)
@@ -88,7 +93,7 @@ def _picture(number: int, picture: dict, photo: bytes, scores: np.ndarray, frame
         "truths": truths,
         "prediction": shown,
         "hit": picture["iou"] >= 0.5,
-        "alt": f"{picture['class']}: the heat map is {_strongest(prepared)}; the object's box covers {_percent(share)} of the picture.",
+        "alt": f"{picture['class']}: the heat map is {_strongest(prepared)}; the object's box covers {_percent(share)} of the picture",
         "covers": "" if shown is None else _percent(shown["width"] * shown["height"] / (frame[0] * frame[1])),
     }
 

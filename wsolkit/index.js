@@ -15,7 +15,7 @@
     );
 
   function show() {
-    for (const element of tagged) element.hidden = !wanted(element);
+    for (const element of tagged) element.toggleAttribute("hidden", !wanted(element)); // SVG knows no property hidden
     for (const section of document.querySelectorAll("section.dataset"))
       section.hidden ||= !section.querySelector("table.lines tbody tr[data-method]:not([hidden])");
     for (const link of document.querySelectorAll("nav a[href^='#']")) {
@@ -146,7 +146,12 @@
         });
         field.append(button);
       }
-      box.append(field);
+      if (names.length <= 12) box.append(field);
+      else { // many names are folded
+        const details = document.createElement("details");
+        details.append(Object.assign(document.createElement("summary"), { textContent: `${label}: ${names.length}` }), field);
+        box.append(details);
+      }
     }
     if (!box.children.length) return;
     const note = document.createElement("p");

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,33 +22,55 @@ __all__ = ["COLUMNS", "method_slug", "read_rows", "write_index"]
 
 PAGE_BYTES = 2_900_000  # of the whole page
 PICTURE_BYTES = 1_900_000  # of them for thumbnails, in base64
-ERROR_BYTES = 400_000  # of them for the full texts of errors
-MOST_RUNS = 1500  # that the table of single runs lists; results.csv has them all
-MOST_POINTS = 600  # and that of operating points
+TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
 FOLDED = 24  # a table with more lines than this is folded
 TITLES = {"synthetic": "Synthetic birds", "cub": "CUB-200-2011", "tiny_imagenet": "Tiny-ImageNet-200"}
 TITLES["metadata"] = "Pictures of a metadata folder"
 
 
-def _section(dataset: str, rows: list[dict], looks: dict[str, Look], taken: set[str]) -> dict[str, Any]:
-    key = "data-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in dataset.lower())
-    while key in taken:
-        key += "-"
-    taken.add(key)
-    found = tables(rows, key)
-    done = [row for row in rows if row["status"] == "completed"]
+@dataclass(frozen=True)
+class Limits:
+    """How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and pictures (the
+    best ones, with plain CAM), rows of single runs and of operating points on the page, points of a curve, and bytes for
+    the full texts of errors."""
+
+    methods: int
+    backbones: int
+    runs: int
+    points: int
+    curve: int
+    errors: int
+
+
+LEVELS = (Limits(1000, 1000, 1500, 600, 250, 300_000), Limits(1000, 1000, 200, 100, 50, 50_000),
+          Limits(50, 10, 100, 50, 50, 20_000), Limits(12, 6, 20, 10, 25, 5_000))  # fmt: skip
+
+
+def _section(dataset: str, rows: list[dict], looks: dict[str, Look], key: str, limits: Limits) -> dict[str, Any]:
+    found = tables(rows, key, limits.methods, limits.backbones)
     return {
-        **found, "dataset": dataset, "title": TITLES.get(dataset, dataset), "key": key,
-        "answer": answer(found["groups"], found["full"]), "charts": charts(found["groups"], looks), "galleries": [],
-        "published": published_table(found["groups"]) if dataset == "cub" and done else None,
+        **found, "dataset": dataset, "title": TITLES.get(dataset, dataset), "key": key, "galleries": [],
+        "answer": answer(found["groups"], found["full"]), "charts": charts(found["shown"], looks, limits.curve),
+        "published": published_table(found["groups"]) if dataset == "cub" and found["done"] else None,
     }  # fmt: skip
+
+
+def _keys(datasets: Sequence[str]) -> dict[str, str]:
+    """An id for each dataset's section, which no other one has."""
+    keys: dict[str, str] = {}
+    for dataset in datasets:
+        key = "data-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in dataset.lower())
+        while key in keys.values():
+            key += "-"
+        keys[dataset] = key
+    return keys
 
 
 def _add_pictures(sections: Sequence[dict], budget: int) -> None:
     """Give every dataset and backbone an equal share of the bytes; what one leaves over, the next ones have."""
     wanted = [(section, backbone) for section in sections for backbone in section["backbones"]]
     for index, (section, backbone) in enumerate(wanted):
-        members = [group for group in section["groups"] if group.backbone == backbone]
+        members = [group for group in section["shown"] if group.backbone == backbone]
         gallery = same_images(members, budget // (len(wanted) - index))
         if gallery is not None:
             budget -= gallery["bytes"]
@@ -73,23 +96,30 @@ def write_index(out: str | Path) -> Path:
     rows = sort_rows([*rows, *missing])
     methods = sorted({row["method"] for row in rows}, key=rank)
     looks = {method: Look.of(index) for index, method in enumerate(methods)}
-    taken: set[str] = set()
-    names = sorted({row["dataset"] for row in rows})
-    sections = [_section(name, [row for row in rows if row["dataset"] == name], looks, taken) for name in names]
+    keys = _keys(sorted({row["dataset"] for row in rows}))
     statuses = ("completed", "failed", "missing", "undefined")
-    troubles = sum(len(section["troubles"]) for section in sections)
+    compared = [row for row in rows if row["status"] == "completed"] or rows
+    troubles = sum(row["status"] != "completed" for row in rows)
 
-    def page() -> str:
+    def page(sections: list[dict], limits: Limits) -> str:
         return markup.render(
             "index.html.j2", styles=("index.css",), scripts=("index.js",), subtitle="", home=None, contents=[],
             title="Weakly supervised localisation: methods compared", sections=sections, notes=notes,
-            counts={status: sum(row["status"] == status for row in rows) for status in statuses}, methods=methods,
-            backbones=sorted({row["backbone"] for row in rows}), status_names=STATUS_NAMES, others=OTHERS,
+            counts={status: sum(row["status"] == status for row in rows) for status in statuses},
+            methods={row["method"] for row in compared}, backbones={row["backbone"] for row in compared}, status_names=STATUS_NAMES, others=OTHERS,
             run_columns=RUN_COLUMNS, point_names=[POINT_NAMES[key] for key in POINTS], folded=FOLDED,
-            most_runs=MOST_RUNS // max(1, len(sections)), most_points=MOST_POINTS // max(1, len(sections)),
-            clip=lambda text: _clip(text, max(300, ERROR_BYTES // max(1, troubles))),
+            most_runs=limits.runs // max(1, len(sections)), most_points=limits.points // max(1, len(sections)),
+            clip=lambda text: _clip(text, max(200, limits.errors // max(1, troubles))),
         )  # fmt: skip
 
-    _add_pictures(sections, min(PICTURE_BYTES, PAGE_BYTES - len(page().encode())))
-    atomic_write_text(out / "index.html", page())
+    for limits in LEVELS:
+        sections = [
+            _section(name, [row for row in rows if row["dataset"] == name], looks, key, limits)
+            for name, key in keys.items()
+        ]
+        size = len(page(sections, limits).encode())
+        if size <= TEXT_BYTES:
+            break
+    _add_pictures(sections, min(PICTURE_BYTES, PAGE_BYTES - size))
+    atomic_write_text(out / "index.html", page(sections, limits))
     return out / "index.html"

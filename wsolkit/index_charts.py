@@ -121,8 +121,9 @@ def _told(parts: list[str]) -> str:
     return ", ".join(parts[:TOLD]) + (f" and {len(parts) - TOLD} more methods" if len(parts) > TOLD else "")
 
 
-def curve_chart(groups: Sequence[Group], looks: dict[str, Look], top: float) -> Markup | None:
-    """Accuracy against the threshold of the groups of one backbone, their operating points, and the centre box as a line."""
+def curve_chart(groups: Sequence[Group], looks: dict[str, Look], top: float, most: int) -> Markup | None:
+    """Accuracy against the threshold of the groups of one backbone (at most so many points of each), their operating points,
+    and the centre box as a line."""
     body, told = [], []
     if boxes := _centres(groups):
         body.append(
@@ -133,9 +134,9 @@ def curve_chart(groups: Sequence[Group], looks: dict[str, Look], top: float) -> 
         if curve is None:
             continue
         taus, accuracy = curve
-        path = "L".join(
-            f"{_x(tau):.1f} {_y(percent, top):.1f}" for tau, percent in zip(taus, accuracy, strict=True) if tau <= 1
-        )
+        points = [point for point in zip(taus, accuracy, strict=True) if point[0] <= 1]
+        points = points[:: -(-len(points) // most) or 1]
+        path = "L".join(f"{_x(tau):.1f} {_y(percent, top):.1f}" for tau, percent in points)
         line = Markup('<path class="line" d="M{}" stroke-dasharray="{}"/>').format(path, look.dash)
         marked = [row["result"].get("threshold") for row in group.done]
         marked = [tau for tau in marked if isinstance(tau, int | float) and 0 <= tau <= 1]
@@ -197,7 +198,7 @@ def time_span(groups: Sequence[Group]) -> tuple[float, float]:
     return (low, high) if high >= 10 * low else (low, 10 * low)
 
 
-def charts(groups: Sequence[Group], looks: dict[str, Look]) -> dict[str, Any]:
+def charts(groups: Sequence[Group], looks: dict[str, Look], most: int = 250) -> dict[str, Any]:
     """The charts of one dataset: {"curves": [{"backbone", "chart"}], "cost": likewise, "keys": [{"method", "line",
     "marker"}], the legend, "centre": whether there is a line of the centre box}."""
     done = [group for group in groups if group.done]
@@ -205,7 +206,7 @@ def charts(groups: Sequence[Group], looks: dict[str, Look]) -> dict[str, Any]:
     found: dict[str, list] = {"curves": [], "cost": []}
     for backbone in dict.fromkeys(group.backbone for group in done):
         members = [group for group in done if group.backbone == backbone]
-        drawn = {"curves": curve_chart(members, looks, top), "cost": cost_chart(members, looks, top, span)}
+        drawn = {"curves": curve_chart(members, looks, top, most), "cost": cost_chart(members, looks, top, span)}
         for kind, chart in drawn.items():
             if chart is not None:
                 found[kind].append({"backbone": backbone, "chart": chart})

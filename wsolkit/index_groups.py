@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from wsolkit.rows import METRICS, gt_known_on_images_of, sort_rows
@@ -57,6 +57,7 @@ class Group:
     method: str
     runs: list[dict[str, Any]]
     done: list[dict[str, Any]] = field(default_factory=list)
+    values: dict[str, Value | None] = field(default_factory=dict)  # what `value` has already computed
 
     def __post_init__(self) -> None:
         self.done = [row for row in self.runs if row["status"] == "completed"]
@@ -73,9 +74,11 @@ class Group:
 
     def value(self, name: str) -> Value | None:
         """A metric (or seconds_per_image, peak_memory_mb) over the completed runs that have it; None without any."""
-        having = [row for row in self.done if row[name] is not None]
-        pairs = [interval(row, name) for row in having]
-        return summary([row[name] for row in having], pairs)
+        if name not in self.values:
+            having = [row for row in self.done if row[name] is not None]
+            pairs = [interval(row, name) for row in having]
+            self.values[name] = summary([row[name] for row in having], pairs)
+        return self.values[name]
 
     def share_of(self, failure: str) -> float | None:
         """Percent of the images with this failure type (`failures.FAILURES`), over all seeds; None where none is counted."""
@@ -99,7 +102,9 @@ def summary(numbers: Sequence[float], pairs: Sequence[tuple[float, float] | None
     low = high = None
     if pairs and None not in pairs:
         low, high = (fmean(pair[end] for pair in pairs) for end in (0, 1))
-    return Value(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers), low, high)
+    mean, n = fmean(numbers), len(numbers)
+    sd = math.sqrt(sum((number - mean) ** 2 for number in numbers) / (n - 1)) if n > 1 else None
+    return Value(mean, sd, n, low, high)
 
 
 def grouped(rows: Sequence[dict[str, Any]]) -> list[Group]:

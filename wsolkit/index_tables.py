@@ -32,7 +32,7 @@ SETTING_NAMES = {
     },
     **{"epochs": "epochs", "seed": "seed", "stride": "stride", "width": "width", "batch_norm": "batch norm"},
 }
-REASON = 160  # characters of an error in a cell; the whole text stands at the end of the page
+REASON = 220  # characters of an error in a cell; the whole text stands at the end of the page
 
 
 def cell(text: str, sort: float | None = None, **more: Any) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def result_lines(groups: Sequence[Group], full: int, key: str) -> list[dict[str,
                 "cam": _difference_cell(difference(group, "cam", cam)), "box": _difference_cell(difference(group, "centre_box", None)),
                 "others": [_number_cell(group, name, marked[name].get(group.method)) for name, _ in OTHERS],
                 "seconds": cell("\u2013") if time is None else cell(seconds(time.mean), time.mean),
-                "reason": reason(group.runs[0]), "runs": group.runs, "several": len(group.runs) > 1,
+                "reason": reason(next(row for row in group.runs if row["status"] == group.status)), "runs": group.runs, "several": len(group.runs) > 1,
                 "done": len(group.done), "centre": None,
             })  # fmt: skip
         if (centre := centre_box(members, full)) is not None:
@@ -181,18 +181,41 @@ def settings(rows: Sequence[dict]) -> list[tuple[str, str]]:
     return [(name, text[:300]) for name, text in found + [(k.replace("_", " "), str(v)) for k, v in conditions.items()]]
 
 
-def tables(rows: Sequence[dict], key: str) -> dict[str, Any]:
-    """All tables of one dataset, with its groups, backbones, methods and the number of images that full runs have used."""
+def chosen(groups: Sequence[Group], methods: int, backbones: int) -> list[Group]:
+    """Groups of at most so many methods and backbones: those with the highest GT-known Loc, and plain CAM first of all."""
+
+    def best(names: dict[str, list[Group]], most: int) -> set[str]:
+        height = {name: max((value.mean for one in members if (value := one.value(HEADLINE)) is not None), default=-1)
+                  for name, members in names.items()}  # fmt: skip
+        return set(sorted(names, key=lambda name: (name != "cam", -height[name]))[:most])
+
+    by_method: dict[str, list[Group]] = {}
+    by_backbone: dict[str, list[Group]] = {}
+    for group in groups:
+        by_method.setdefault(group.method, []).append(group)
+        by_backbone.setdefault(group.backbone, []).append(group)
+    if len(by_method) <= methods and len(by_backbone) <= backbones:
+        return list(groups)
+    kept, places = best(by_method, methods), best(by_backbone, backbones)
+    return [group for group in groups if group.method in kept and group.backbone in places]
+
+
+def tables(rows: Sequence[dict], key: str, most_methods: int = 1000, most_backbones: int = 1000) -> dict[str, Any]:
+    """All tables of one dataset, with its groups ("shown": those in the tables), backbones, methods and the number of images
+    that full runs have used."""
     groups = grouped(rows)
+    with_results = {group.backbone for group in groups if group.done}
+    groups.sort(key=lambda group: group.backbone not in with_results)
     done = [row for row in rows if row["status"] == "completed"]
     full = max((row["n_images"] or 0 for row in done), default=0)
-    backbones = list(dict.fromkeys(group.backbone for group in groups))
-    methods = sorted({group.method for group in groups}, key=rank)
-    lines = result_lines(groups, full, key)
+    shown = chosen(groups, most_methods, most_backbones)
+    backbones = list(dict.fromkeys(group.backbone for group in shown))
+    methods = sorted({group.method for group in shown}, key=rank)
+    lines = result_lines(shown, full, key)
     return {
-        "groups": groups, "full": full, "backbones": backbones, "methods": methods, "lines": lines, "done": len(done),
+        "groups": groups, "shown": shown, "full": full, "backbones": backbones, "methods": methods, "lines": lines, "done": len(done),
         "matrix": matrix(lines, backbones, methods), "runs": run_lines(rows, full), "points": point_lines(done, full),
-        "settings": settings(done or rows), "seeds": sorted({row["seed"] for row in rows if row["seed"] is not None}),
+        "settings": settings(done or rows), "seeds": sorted({row["seed"] for row in done if row["seed"] is not None}),
         "fewer": list(dict.fromkeys(f"{row['method']} on {row['backbone']} used {row['n_images'] or 0:g}"
                                     for row in done if row["n_images"] != full)),
         "troubles": [row for row in rows if row["status"] != "completed"],

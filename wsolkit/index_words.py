@@ -13,6 +13,7 @@ from wsolkit.index_groups import HEADLINE, Difference, Group, Value, difference,
 
 MINUS = "\u2212"
 BIRDS = ("synthetic", "cub")
+MOST_NAMES = 4  # in one list
 STATUS_WORDS = {"failed": "failed", "missing": "planned without a result", "undefined": "not defined"}
 
 
@@ -29,7 +30,7 @@ def with_spread(value: Value, digits: int = 1) -> str:
     return number(value.mean, digits) + (f" ± {value.sd:.{digits}f}" if value.sd is not None else "")
 
 
-def names(items: Sequence[str], most: int = 4, each: str = "<strong>{}</strong>") -> Markup:
+def names(items: Sequence[str], most: int = MOST_NAMES, each: str = "<strong>{}</strong>") -> Markup:
     """A list in words: "a", "a and b", "a, b and c"; a long one ends with a count of the others."""
     shown = [Markup(each).format(item) for item in items[:most]]
     if len(items) > most:
@@ -89,9 +90,8 @@ def _line(members: list[Group], full: int) -> tuple[Markup, str]:
     )
     tied = [method for method, mark in marks(members, HEADLINE, full).items() if mark == "tie" and method != "cam"]
     if tied:
-        text += Markup(" {} {} too close to be told apart from it.").format(
-            names(tied), "is" if len(tied) == 1 else "are"
-        )
+        others = names(tied) if len(tied) <= MOST_NAMES else f"{len(tied)} other methods"
+        text += Markup(" {} {} too close to be told apart from it.").format(others, "is" if len(tied) == 1 else "are")
     return text, best[0] if len(best) == 1 and len(values) > 1 else ""
 
 

@@ -120,7 +120,9 @@ def notebook_to_html(
     return html_path
 
 
-def chapter(notebook_path: str | Path, title: str, reserved: tuple[str, ...]) -> tuple[Markup, str, list[dict[str, Any]]]:
+def chapter(
+    notebook_path: str | Path, title: str, reserved: tuple[str, ...]
+) -> tuple[Markup, str, list[dict[str, Any]]]:
     """An executed notebook as a part of another page: (body, subtitle, contents), headings one level down.
 
     Cells tagged `in-report` or `exercise` and the cells of parameters are left out. reserved: ids of that page.

@@ -33,7 +33,10 @@ SECTIONS = {  # in the page's order; "galleries" and "experiment" are where othe
     "published": "Published and measured",
     "parameters": "Parameters and protocol",
 }
-MEANINGS = [["found and named", "named, but not found"], ["found, but taken for another class", "neither found nor named"]]
+MEANINGS = [  # of class right or wrong, by box right or wrong
+    ["found and named: Top-1 Loc", "named, but not found"],
+    ["found, but taken for another class", "neither found nor named"],
+]
 FILES = ("metrics.json", "per_image.csv", "notebook.ipynb", "log.txt")
 
 
@@ -67,35 +70,18 @@ def write_report(
     if not (folder / "metrics.json").is_file() or (folder / "failure.json").exists():
         return notebook_to_html(folder / "notebook.ipynb", html, title or folder.name, footer or {}, banner, home)
     from wsolkit import markup
-    from wsolkit import report_parts as parts
-    from wsolkit.report_data import CARDS, read_run
-    from wsolkit.report_charts import MARKS, SWATCHES
-    from wsolkit.report_words import summary
+    from wsolkit.report_data import read_run
 
     run = read_run(folder)
-    title = title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
-    body, subtitle, headings = _chapter(run, title)
-    galleries, styles, scripts = _galleries(run)
-    trainings = [parts.training(item, scored=index == 0) for index, item in enumerate(run.trainings)]
-    for item in trainings:
-        item["link"] = _link(folder.parent / item["name"] / "train.html", html)
-    cards = parts.cards(run)
-    values = {
-        "cards": cards, "strips": any(card["strip"] for card in cards), "summary": summary(run), "n": run.n, "method": run.method,
-        "protocol_line": parts.protocol_line(run), "has_cam": bool(run.plain), "other_numbers": parts.other_numbers(run),
-        "threshold": parts.threshold(run), "overlaps": parts.overlaps(run), "sizes": parts.sizes(run),
-        "galleries": galleries, "chapter": body, "notebook_link": _link(folder / "notebook.ipynb", html),
-        "class_and_box": parts.class_and_box(run), "meanings": MEANINGS, "trainings": trainings,
-        "classes": parts.classes(run), "cost": parts.cost(run), "published": parts.published(run),
-        "published_columns": parts.PUBLISHED_COLUMNS, "parameters": parts.parameters(run),
-        "interval": f"{run.metric('interval') or 0.001:g}",
-        "point_marks": {name: Markup(shape.format("s1")) for name, shape in MARKS.items()}, "swatches": SWATCHES,
-    }  # fmt: skip
-    there = {"threshold": values["threshold"], "iou": values["overlaps"], "sizes": values["sizes"], "galleries": galleries}
-    there |= {"experiment": body, "confusion": values["class_and_box"], "training": trainings, "classes": values["classes"]}
+    title = (
+        title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
+    )
+    values = _values(run, html)
+    values["experiment"], subtitle, headings = _chapter(run, title)
+    values["galleries"], styles, scripts = _galleries(run)
     contents = []
     for key, text in SECTIONS.items():
-        if there.get(key, True):
+        if values.get(key, True):
             contents.append({"level": 2, "id": key, "text": text})
             contents += headings if key == "experiment" else []
     page = markup.render(
@@ -105,6 +91,28 @@ def write_report(
     )  # fmt: skip
     atomic_write_text(html, page)
     return html
+
+
+def _values(run, html: Path) -> dict[str, Any]:
+    """What the template shows; a section that is empty or None is left out."""
+    from wsolkit import report_parts as parts
+    from wsolkit.report_charts import MARKS, SWATCHES
+    from wsolkit.report_classes import class_and_box, classes
+    from wsolkit.report_words import summary
+
+    trainings = [parts.training(item, scored=index == 0) for index, item in enumerate(run.trainings)]
+    for item in trainings:
+        item["link"] = _link(run.folder.parent / item["name"] / "train.html", html)
+    return {
+        "n": run.n, "method": run.method, "has_cam": bool(run.plain), "notebook_link": _link(run.folder / "notebook.ipynb", html),
+        "cards": parts.cards(run), "protocol_line": parts.protocol_line(run), "summary": summary(run),
+        "other_numbers": parts.other_numbers(run), "interval": f"{run.metric('interval') or 0.001:g}",
+        "threshold": parts.threshold(run), "iou": parts.overlaps(run), "sizes": parts.sizes(run),
+        "confusion": class_and_box(run), "meanings": MEANINGS, "training": trainings, "classes": classes(run),
+        "cost": parts.cost(run), "published": parts.published(run), "published_columns": parts.PUBLISHED_COLUMNS,
+        "parameters": parts.parameters(run), "swatches": SWATCHES,
+        "point_marks": {name: Markup(shape.format("s1")) for name, shape in MARKS.items()},
+    }  # fmt: skip
 
 
 def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
@@ -120,12 +128,10 @@ def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
 
 def _galleries(run) -> tuple[Markup | str, tuple[str, ...], tuple[str, ...]]:
     """The galleries with their style and script; "" where none were kept."""
+    from wsolkit.gallery_section import section as galleries_of
+
     try:
-        from wsolkit import galleries
-    except ImportError:
-        return "", (), ()
-    try:
-        section = galleries.section(run.folder)
+        section = galleries_of(run.folder)
     except (ValueError, OSError) as error:
         run.notes.append(f"The galleries are left out: {error}")
         section = ""

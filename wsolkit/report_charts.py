@@ -94,22 +94,31 @@ def curve_chart(
     label: str,
 ) -> Markup:
     """GT-known Loc (percent) against the threshold, with the operating points and the one that is reported upright."""
-    plot = _Plot((0, 1), (0, 100))
-    plot.axes([0, 0.2, 0.4, 0.6, 0.8, 1], [0, 25, 50, 75, 100], "threshold", "GT-known Loc (%)")
+    levels = [*curve[1], *(plain[1] if plain else ()), *(point.get("gt_known_loc") or 0 for point in points.values())]
+    top = next((end for end in (20, 40) if max(*levels, centre_box or 0) <= 0.95 * end), 100)
+    plot = _Plot((0, 1), (0, top))
+    plot.axes([0, 0.2, 0.4, 0.6, 0.8, 1], [top * part / 4 for part in range(5)], "threshold", "GT-known Loc (%)")
     if centre_box is not None:
         plot.level(centre_box, "s3 dot")
     if points.get(chosen):
         plot.upright(points[chosen]["threshold"], "rule")
     if plain is not None:
-        plot.line(*plain, "s2 dash")
+        plot.line(*_through(plain, [plain_point] if plain_point else []), "s2 dash")
     if plain_point is not None:
         plot.mark(*plain_point, "validation", "s2")
-    plot.line(*curve, "s1")
+    marked = [(point["threshold"], point.get("gt_known_loc")) for point in points.values()]
+    plot.line(*_through(curve, marked), "s1")
     for name in ("fixed", "best_on_test", "validation"):
         point = points.get(name) or {}
         if point.get("threshold") is not None and point.get("gt_known_loc") is not None:
             plot.mark(point["threshold"], point["gt_known_loc"], name, "s1")
     return plot.svg(label)
+
+
+def _through(curve, points: Sequence[tuple]) -> tuple:
+    """A stored curve is thinned; with the operating points among its own, it goes through their marks."""
+    known = [point for point in points if None not in point]
+    return tuple(zip(*sorted({**dict(zip(*curve, strict=True)), **dict(known)}.items()), strict=True))
 
 
 def iou_chart(ious: np.ndarray, plain: np.ndarray | None, label: str) -> Markup:
@@ -141,7 +150,12 @@ def training_chart(history: Sequence[Mapping[str, float]], kind: str, best: int 
     last = max(epochs[-1], 2)
     plot = _Plot((min(1, epochs[0]), last), (0, ticks[-1]), height=210)
     step = max(1, int(np.ceil(last / 6)))
-    plot.axes([1, *range(step + (step == 1), int(last) + 1, step)], ticks, "epoch", "Top-1 Cls (%)" if kind == "top1" else "loss")
+    plot.axes(
+        [1, *range(step + (step == 1), int(last) + 1, step)],
+        ticks,
+        "epoch",
+        "Top-1 Cls (%)" if kind == "top1" else "loss",
+    )
     if best is not None:
         plot.upright(best, "rule")
     for values, look in zip(series, ("s1", "s2 dash"), strict=True):
@@ -156,7 +170,9 @@ def bar(value: float, ends: tuple[float, float] | None = None, tick: float | Non
     hold the numbers, so it is hidden from screen readers."""
     parts = [f'<rect y="3" width="{value:.1f}" height="8" class="bar"/>']
     if ends is not None:
-        parts.append(f'<rect x="{ends[0]:.1f}" y="6.2" width="{max(ends[1] - ends[0], 0.4):.1f}" height="1.6" class="range"/>')
+        parts.append(
+            f'<rect x="{ends[0]:.1f}" y="6.2" width="{max(ends[1] - ends[0], 0.4):.1f}" height="1.6" class="range"/>'
+        )
     if tick is not None:
         parts.append(f'<rect x="{min(tick, 99.2):.1f}" y="0" width="0.9" height="14" class="tick"/>')
     frame = '<rect y="3" width="100" height="8" class="rail"/>'
@@ -168,10 +184,14 @@ def strip(value: float, ends: tuple[float, float] | None, others: Mapping[str, f
     """A line from 0 to 100 with the value, its interval and what it is compared with ("cam", "centre_box")."""
     parts = ['<path d="M0 8H100" class="grid"/>']
     if ends is not None:
-        parts.append(f'<rect x="{ends[0]:.1f}" y="6" width="{max(ends[1] - ends[0], 0.4):.1f}" height="4" class="range"/>')
+        parts.append(
+            f'<rect x="{ends[0]:.1f}" y="6" width="{max(ends[1] - ends[0], 0.4):.1f}" height="4" class="range"/>'
+        )
     for name, kind in (("cam", "tick s2"), ("centre_box", "tick s3")):
         if others.get(name) is not None:
-            parts.append(f'<rect x="{min(max(others[name], 0), 99.2):.1f}" y="2" width="0.9" height="12" class="{kind}"/>')
+            parts.append(
+                f'<rect x="{min(max(others[name], 0), 99.2):.1f}" y="2" width="0.9" height="12" class="{kind}"/>'
+            )
     parts.append(f'<rect x="{min(max(value - 0.6, 0), 98.8):.1f}" y="1" width="1.4" height="14" class="value"/>')
     attributes = 'class="strip" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true" focusable="false"'
     return Markup(f"<svg {attributes}>{''.join(parts)}</svg>")

@@ -19,7 +19,12 @@ from wsolkit.files import read_json
 from wsolkit.methods import label_of
 from wsolkit.per_image import read_per_image
 
-CARDS = {"top1_loc": "Top-1 Loc", "gt_known_loc": "GT-known Loc", "max_box_acc_v2": "MaxBoxAccV2", "top1_cls": "Top-1 Cls"}
+CARDS = {
+    "top1_loc": "Top-1 Loc",
+    "gt_known_loc": "GT-known Loc",
+    "max_box_acc_v2": "MaxBoxAccV2",
+    "top1_cls": "Top-1 Cls",
+}
 HISTORY = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 
 
@@ -168,7 +173,9 @@ def _training(run: RunFiles, name: Any, pooling: str) -> Training | None:
             lines = list(csv.DictReader(file))
         history = [{key: float(line.get(key) or "nan") for key in HISTORY} for line in lines]
         if not all(math.isfinite(row["epoch"]) for row in history):
-            raise ValueError(f"history.csv needs a number of the epoch in every row and the columns {', '.join(HISTORY)}")
+            raise ValueError(
+                f"history.csv needs a number of the epoch in every row and the columns {', '.join(HISTORY)}"
+            )
         facts = mapping(read_json(folder / "run.json")) if (folder / "run.json").is_file() else {}
     except (ValueError, OSError) as error:
         run.notes.append(f"{folder.name} could not be read, and its training curve is left out: {error}")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from wsolkit import report_charts as charts
 from wsolkit.failures import slices
-from wsolkit.per_image import FAILURES, flags
+from wsolkit.index_groups import Group
+from wsolkit.per_image import FAILURES
 from wsolkit.published import FIELDS, published_table
+from wsolkit.report_classes import share_cells
 from wsolkit.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.report_words import NAMES, VERDICTS, between, counted, listed, plain, seconds, signed, verdict
+from wsolkit.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, verdict
+from wsolkit.rows import METRICS
 
-EXTREMES, FOLDED = 10, 20  # classes at each end, where there are more than FOLDED
-CONFUSED = 8  # pairs of classes shown
 WHAT = {
     "top1_loc": "box right and class right",
     "gt_known_loc": "box right: IoU \u2265 0.5 with an object",
@@ -25,7 +25,12 @@ WHAT = {
 POINTS = {"validation": "chosen on validation", "fixed": "fixed", "best_on_test": "best on test (optimistic)"}
 MARKS = {"better": "\u25b2", "worse": "\u25bc", "open": "\u2248", "equal": "=", "": ""}
 PUBLISHED_COLUMNS = [CARDS[name] for name in FIELDS]
-OTHER_METRICS = {"top5_cls": "Top-5 Cls", "top5_loc": "Top-5 Loc", "max_box_acc": "MaxBoxAcc (best on test)", "pxap": "PxAP"}
+OTHER_METRICS = {
+    "top5_cls": "Top-5 Cls",
+    "top5_loc": "Top-5 Loc",
+    "max_box_acc": "MaxBoxAcc (best on test)",
+    "pxap": "PxAP",
+}
 
 # ------------------------------------------------------------------------------------------------ headline
 
@@ -87,7 +92,9 @@ def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     box = mapping(run.result.get("centre_box"))
     if number(box.get("gt_known_loc")) is not None:
         side = f"Centre box ({box.get('side')} px, {'chosen on validation' if box.get('operating_point') == 'validation' else 'fixed'})"
-        rows.append((f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box"))))
+        rows.append(
+            (f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box")))
+        )
     return rows
 
 
@@ -152,83 +159,8 @@ def sizes(run: RunFiles) -> dict[str, Any] | None:
     rows = []
     for index, row in found[found["kind"] == "size"].iterrows():
         plain_value = None if other is None else number(float(other.loc[index, "gt_known_loc"]))
-        rows.append({"name": row["slice"], "cam": plain(plain_value), **_share_cells(row, plain_value)})
+        rows.append({"name": row["slice"], "cam": plain(plain_value), **share_cells(row, plain_value)})
     return {"rows": rows, "cam": other is not None}
-
-
-def _share_cells(row: pd.Series, tick: float | None = None) -> dict[str, Any]:
-    if not row["n"]:
-        return {"n": 0, "value": "\u2013", "interval": "", "iou": "\u2013", "bar": ""}
-    ends = (float(row["low"]), float(row["high"]))
-    # where all images are alike, no resample differs: "100 to 100" would promise what a few images cannot
-    words = {0: "none is hit", 100: "all are hit"}.get(row["gt_known_loc"], between(ends))
-    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": words,
-            "iou": f"{row['mean_iou']:.2f}", "bar": charts.bar(float(row["gt_known_loc"]), ends, tick)}  # fmt: skip
-
-
-# ------------------------------------------------------------------------------------------------ classes
-
-
-def class_and_box(run: RunFiles) -> dict[str, Any] | None:
-    """Class right or wrong by box right or wrong, and the classes that are taken for one another."""
-    table = run.boxes
-    if table is None:
-        return None
-    right = flags(table["right"])
-    known = right.notna().to_numpy()
-    if not known.any():
-        return {"unknown": len(table), "cells": None, "words": "", "confused": None, "wrong": 0}
-    right, hit = right[known].to_numpy(bool), (table["iou"].to_numpy(float) >= 0.5)[known]
-    total = int(known.sum())
-
-    def cell(klass: bool, box: bool) -> dict[str, Any]:
-        count = int(((right == klass) & (hit == box)).sum())
-        return {"count": count, "share": plain(100 * count / total)}
-
-    cells = [[cell(klass, box) for box in (True, False)] for klass in (True, False)]
-    rates = [(100 * hit[right == klass].mean(), int((right == klass).sum())) for klass in (True, False) if (right == klass).any()]
-    words = ""
-    if len(rates) == 2:
-        (a, na), (b, nb) = rates
-        words = (f"Where the class is right, the box is right in {plain(a)} % of {counted(na, 'image')}; "
-                 f"where it is wrong, in {plain(b)} % of {nb}.")  # fmt: skip
-    return {"unknown": int((~known).sum()), "cells": cells, "words": words, **_confused(run, table[known])}
-
-
-def _confused(run: RunFiles, table: pd.DataFrame) -> dict[str, Any]:
-    """The pairs (class, taken for) that occur at least twice; None where there are none."""
-    wrong = table[(table["label"] != table["predicted"]) & table["predicted"].notna()]
-    pairs = wrong.groupby(["label", "predicted"]).size()
-    pairs = pairs[pairs >= 2].sort_values(ascending=False, kind="stable")
-    totals = table["label"].value_counts()
-    rows = [
-        {"truth": run.class_name(int(label)), "taken": run.class_name(int(predicted)), "count": int(count), "n": int(totals[label])}
-        for (label, predicted), count in pairs.head(CONFUSED).items()
-    ]  # fmt: skip
-    return {"confused": rows or None, "wrong": len(wrong)}
-
-
-def classes(run: RunFiles) -> dict[str, Any] | None:
-    """A row per class, the lowest GT-known Loc first; of many classes also the two ends."""
-    table = run.boxes
-    if table is None or (table["label"] < 0).all():
-        return None
-    labels = sorted(table["label"].unique())
-    found = slices(table).query("kind == 'class'").reset_index(drop=True)
-    right = flags(table["right"]).set_axis(table.index)
-    rows = []
-    for label, (_, row) in zip(labels, found.iterrows(), strict=True):
-        known = right[table["label"] == label]
-        top1 = None if known.isna().any() else 100 * float(known.astype(bool).mean())
-        misses = {name: row[name] for name in FAILURES if name != "right" and row[name] > 0}
-        most = [name for name, share in misses.items() if share == max(misses.values())]
-        common = f"{listed(most)} ({round(misses[most[0]] * row['n'] / 100)}{' each' if len(most) > 1 else ''})" if most else "none"
-        order = (row["gt_known_loc"], row["mean_iou"])
-        rows.append({"name": run.class_name(int(label)), "top1": plain(top1), "failure": common, "order": order, **_share_cells(row)})
-    rows.sort(key=lambda row: row["order"])
-    many = len(rows) > FOLDED
-    return {"rows": rows, "count": len(rows), "worst": rows[:EXTREMES] if many else None,
-            "best": rows[: -EXTREMES - 1 : -1] if many else None}  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------ training, cost, published
@@ -269,7 +201,11 @@ def cost(run: RunFiles) -> dict[str, Any]:
         trained = number(network.run.get("seconds")) if network else None
         lines.append({"name": name, "seconds": seconds(number(result.get("seconds_per_image"))),
                       "memory": "\u2013" if memory is None else f"{memory:.0f} MB",
-                      "training": f"{seconds(trained)}, {network.label}" if trained is not None else "\u2013"})  # fmt: skip
+                      "training": f"{network.label}: {seconds(trained)}" if trained is not None else "\u2013"})  # fmt: skip
+    if run.config.get("pooling") == "tap" and run.config.get("weights") == "none" and len(lines) == 2:
+        lines[0]["training"] += (
+            f", after {lines[1]['training']}"  # a TAP training from scratch starts from the GAP network
+        )
     times = [number(result.get("seconds_per_image")) for _, result, _ in rows]
     ratio = times[0] / times[1] if len(times) == 2 and times[0] and times[1] else None
     words = f"{run.method} takes about {ratio:.2g} times as long for an image as plain CAM." if ratio else ""
@@ -285,10 +221,10 @@ def published(run: RunFiles) -> dict[str, Any]:
     if dataset != "cub":
         what = "synthetic birds" if dataset == "synthetic" else f"the data set {dataset or 'of this run'}"
         return {"none": f"There are no published numbers for {what}.", "lines": []}
-    result = {name: number(value) if not isinstance(value, dict | str) else value for name, value in run.result.items()}
-    row = dict.fromkeys(CARDS) | {name: run.metric(name) for name in CARDS}
-    row |= {"method": run.method, "backbone": str(run.config.get("backbone")), "n_images": run.n}
-    lines = [line for line in published_table([row | {"result": result, "config": run.config}]) if line["measured"]]
+    row: dict[str, Any] = {name: run.metric(name) for name in METRICS}
+    row |= {"method": run.method, "backbone": str(run.config.get("backbone")), "n_images": run.n, "status": "completed"}
+    row |= {"config": run.config, "result": {"n_classes": int(run.metric("n_classes") or 0)}}
+    lines = [line for line in published_table([Group("cub", row["backbone"], run.method, [row])]) if line["measured"]]
     none = "" if lines else f"The list of published numbers on CUB-200-2011 has none for {run.method}."
     return {"none": none, "lines": lines}
 

@@ -28,7 +28,7 @@ def signed(value: float, digits: int = 1) -> str:
 
 
 def between(ends: Sequence[float] | None, sign: bool = False) -> str:
-    """"18.8 to 27.0", or "" where there is no interval."""
+    """ "18.8 to 27.0", or "" where there is no interval."""
     write = signed if sign else plain
     return "" if ends is None else f"{write(ends[0])} to {write(ends[1])}"
 
@@ -38,7 +38,7 @@ def seconds(value: float | None) -> str:
     if value is None:
         return "\u2013"
     if value < 0.0995:
-        return f"{value * 1000:.2g} ms" if value < 0.00995 else f"{value * 1000:.0f} ms"
+        return f"{value * 1000:.1f} ms" if value < 0.00995 else f"{value * 1000:.0f} ms"
     if value < 59.5:
         return f"{value:.2g} s" if value < 9.95 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
@@ -54,7 +54,7 @@ def listed(items: Sequence[str], word: str = "and") -> str:
 
 
 def verdict(found: dict[str, Any]) -> str:
-    """"better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
+    """ "better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
 
     A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small.
     """
@@ -118,7 +118,10 @@ def _compared(run: RunFiles) -> str:
             ends = between((found["low"], found["high"]), sign=True)
             text = f"{name} ({signed(found['difference'])} points GT-known Loc, 95 % interval {ends})"
             groups.setdefault(word, []).append(text)
-        elif other == "centre_box" and (box := number(mapping(run.result.get("centre_box")).get("gt_known_loc"))) is not None:
+        elif (
+            other == "centre_box"
+            and (box := number(mapping(run.result.get("centre_box")).get("gt_known_loc"))) is not None
+        ):
             away = run.metric("gt_known_loc") - box
             where = f"{plain(abs(away))} points {'above' if away > 0 else 'below'}" if round(away, 1) else "level with"
             groups.setdefault("", []).append(f"{where} {name}, by how much beyond chance is not known")
@@ -160,7 +163,9 @@ def _box_sizes(run: RunFiles) -> str:
         return ""
     ratios = box_ratios(table)
     missing = len(table) - len(ratios)
-    empty = f" In {counted(missing, 'image')} no pixel lies above the threshold: these count as misses." if missing else ""
+    empty = (
+        f" In {counted(missing, 'image')} no pixel lies above the threshold: these count as misses." if missing else ""
+    )
     if len(ratios) == 0:
         return "No image has a box at all: at this threshold every mask is empty."
     middle, below = float(np.median(ratios)), float((ratios < 1).mean())

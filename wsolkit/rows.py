@@ -113,10 +113,10 @@ def _gallery(values: dict, folder: Path) -> list[dict[str, Any]]:
     entries = values.get("gallery") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError("gallery should be a list of objects")
-    found = []
+    found, base = [], folder.resolve()
     for entry in entries:
-        path = (folder / str(entry.get("file", ""))).resolve()
-        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        path = (base / str(entry.get("file", ""))).resolve()
+        inside = path.is_relative_to(base) and path.is_file()
         words = {"id": str(entry.get("id", "")), "caption": str(entry.get("caption") or "")}
         found.append(words | {"path": path if inside else None})
     return found

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import time
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ from .map_store import MapStore
 from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from .models import WSOLModel, build_model
 from .parameters import of_notebook
+from .provenance import device_name, git_commit, versions
 from .recipes import recipe_source
 from .results import EvalResult
 from .training import OBJECTIVES, Recipe, fit, load_checkpoint
@@ -36,7 +34,6 @@ from .training import OBJECTIVES, Recipe, fit, load_checkpoint
 GALLERY_IMAGES = 8
 PLAIN_CAM = "plain_cam.csv"  # plain CAM's per-image table, beside that of the method
 PUBLISHED_BATCH, PUBLISHED_LR = 40, 3e-3
-PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
 
 
 class Run:
@@ -292,34 +289,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
     return device
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # e.g. another build of OpenCV
-            continue
-    return found
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
-
-
-def git_commit() -> str:
-    """Short commit of the package's checkout, with "+" where files differ from it; "" outside a checkout."""
-    where = Path(__file__).resolve().parent
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10
-        )
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=where, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "") if head.returncode == 0 else ""
