@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # as many files at a time as there are cores (four at most), each on one thread
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help install reports test bench lint lab clean
+.PHONY: help install reports test bench lint lab measure numbers pictures clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,15 @@ bench: $(STAMP) ## time evaluator, localisation and training against OpenCV, gra
 	$(BIN)/python tests/bench_evaluator.py
 	$(BIN)/python tests/bench_localisation.py
 	$(BIN)/python tests/bench_training.py
+
+measure: $(STAMP) ## run what README's numbers come from again, three seeds (needs ../shared)
+	$(BIN)/python tests/measured.py --measure
+
+numbers: $(STAMP) ## write README's tables from tests/measured.csv
+	$(BIN)/python tests/measured.py
+
+pictures: $(STAMP) ## take README's pictures from the pages of make reports
+	$(BIN)/python tests/pictures.py
 
 lint: $(STAMP) ## check style, notebooks included
 	$(BIN)/ruff check .

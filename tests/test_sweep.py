@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -15,9 +14,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import yaml
 
 from wsolkit.config import RunConfig
 from wsolkit.execute import run_notebook
+from wsolkit.files import digest
+from wsolkit.status import LiveIndex
 from wsolkit.sweep import Job, Sweep, plan, run_sweep
 
 COLUMNS = (
@@ -79,6 +81,11 @@ def test_every_run_leaves_its_report_and_its_row(swept):
         assert float(row["seconds_per_image"]) > 0
     assert found["mobilenet_v2", "cam"]["n_images"] == "16" and found["mobilenet_v2", "score_cam"]["n_images"] == "4"
     assert str(out / "index.html") in said
+    stored = yaml.safe_load((out / "runs/synthetic/sweep.yaml").read_text())
+    assert (stored["backbones"], stored["seeds"], stored["limit"]) == (["mobilenet_v2", "vgg16_fc"], [0], 16)
+    for record in (*out.rglob("run.json"), *out.rglob("metrics.json")):
+        values = json.loads(record.read_text())
+        assert digest(values["made_from"]) == values["fingerprint"], "the plan can say what changed"
     assert not list(out.rglob("*.part")), "nothing half-written stays"
 
 
@@ -147,7 +154,7 @@ def test_pages_load_nothing_and_name_every_picture(swept):
     assert len(pages) == 5
     for page in pages:
         text = page.read_text()
-        assert not re.search(r"<(?:script|link|iframe)\b", text), page
+        assert not re.search(r"<(?:link|iframe)\b|<script[^>]", text), page
         assert not re.search(r"""(?:src|srcset)\s*=\s*["'](?!data:)""", text), page
         assert len(re.findall(r"<h1\b", text)) == 1
         for image in re.findall(r"<img\b[^>]*>", text):
@@ -235,8 +242,12 @@ def test_one_failure_does_not_stop_the_others(tmp_path):
         tiny_job(tmp_path, "late", GOOD, needs=("good",)),
     ]
     said = []
-    errors = Sweep(jobs, workers=2, say=said.append).run()
+    pages = []
+    index = LiveIndex(lambda: pages.append([job.done.exists() for job in jobs]), pause=3600)
+    errors = Sweep(jobs, workers=2, say=said.append, index=index).run()
     assert set(errors) == {"bad", "silent", "killed", "after"}
+    assert len(said) == 6, "one line for each run, and no status line where there is no terminal"
+    assert len(pages) == 1 and not all(pages[0]), "the index grows meanwhile, but is not written all the time"
     assert errors["bad"] == "RuntimeError: the <b>roof</b> fell in"
     assert "without writing metrics.json" in errors["silent"]
     assert errors["after"].startswith("not run, because bad failed")
@@ -346,16 +357,15 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         (["--lr-steps", "a,b"], "lr_steps"),
     ],
 )
-def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, arguments, message):
+def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, monkeypatch, capsys, arguments, message):
+    from wsolkit.cli import main
+
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "wsolkit.cli", "sweep", "--out", str(out), *arguments]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsolkit", "sweep", "--out", str(out), *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert end.value.code == 2 and message in said.err
+    assert len(said.err.strip().splitlines()) == 1 and not said.out
     assert not out.exists()

@@ -1,0 +1,174 @@
+"""The numbers of README.md: measured over three seeds, kept in measured.csv, written into README.md as tables.
+
+    python tests/measured.py            # write README's tables from measured.csv (make numbers)
+    python tests/measured.py --measure  # run everything again first, into build/numbers (make measure)
+
+A range for a rerun follows from the csv by one rule, `expected`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import math
+import re
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+TABLE = Path(__file__).with_name("measured.csv")
+METRICS = ("top1_cls", "top1_loc", "gt_known_loc", "max_box_acc_v2")
+HEADINGS = ("Top-1 Cls", "Top-1 Loc", "GT-known Loc", "MaxBoxAccV2")
+COLUMNS = ("data", "backbone", "method", "seed", "images", *METRICS, "centre_box", "settings")
+SEEDS = (0, 1, 2)
+LEAST, DEVIATIONS, ERRORS = 5.0, 4.0, 1.5  # of the rule in `expected`
+
+CUB = {
+    "dataset": "cub",
+    "root": str(SHARED / "data/CUB_200_2011"),
+    "weights": str(SHARED / "weights/mobilenet_v2_imagenet.safetensors"),
+    "batch_size": 16,
+}
+# name in the csv -> parameters of the run, backbones, methods
+GRIDS: dict[str, tuple[dict[str, Any], str, str]] = {
+    "synthetic": ({"dataset": "synthetic"}, "resnet18,vgg16", "cam,rethinking_cam,grad_cam,grad_cam++"),
+    "cub": ({**CUB, "epochs": 8}, "mobilenet_v2", "cam,rethinking_cam,has,cutmix,adl"),
+    "cub_quick": ({**CUB, "epochs": 4, "classes": 3, "size": 128}, "mobilenet_v2", "cam,rethinking_cam"),
+}
+
+
+def expected(rows: list[dict[str, str]], metric: str) -> tuple[float, float]:
+    """The range in percent in which a rerun of one seed must lie: the mean of the seeds, and as reach the largest of 5 points,
+    4 sample standard deviations over the seeds, and 1.5 standard errors of a share of so many test images.
+
+    Another processor or torch version rounds differently, so that a training takes another way, as with another seed. Three
+    seeds may agree by chance, hence the two other terms.
+    """
+    values = [float(row[metric]) for row in rows]
+    mean, images = statistics.fmean(values), int(rows[0]["images"])
+    error = 100 * math.sqrt(mean / 100 * (1 - mean / 100) / images)
+    reach = max(LEAST, DEVIATIONS * statistics.stdev(values), ERRORS * error)
+    return mean - reach, mean + reach
+
+
+def read() -> list[dict[str, str]]:
+    with TABLE.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def chosen(rows: list[dict[str, str]], data: str, backbone: str, method: str) -> list[dict[str, str]]:
+    found = [r for r in rows if (r["data"], r["backbone"], r["method"]) == (data, backbone, method)]
+    if sorted(int(r["seed"]) for r in found) != list(SEEDS):
+        raise ValueError(f"{TABLE.name}: {data}, {backbone}, {method} has not exactly the seeds {SEEDS}")
+    return found
+
+
+def spread(rows: list[dict[str, str]], metric: str) -> str:
+    values = [float(row[metric]) for row in rows]
+    return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
+
+
+def table(data: str) -> str:
+    """The rows of one grid as a Markdown table, mean and standard deviation over the seeds."""
+    rows = read()
+    _, backbones, methods = GRIDS[data]
+    lines = [f"| | {' | '.join(HEADINGS)} |", "|---|" + "---|" * len(HEADINGS)]
+    for backbone in backbones.split(","):
+        for method in methods.split(","):
+            found = chosen(rows, data, backbone, method)
+            lines.append(f"| {backbone}, {method} | {' | '.join(spread(found, metric) for metric in METRICS)} |")
+    centre = chosen(rows, data, backbones.split(",")[0], "cam")
+    value = spread(centre, "centre_box")
+    lines.append(f"| centre box | | | {value.removesuffix(' ± 0.0')} | |")
+    return "\n".join(lines) + "\n"
+
+
+def with_tables(text: str) -> str:
+    """`text` with what stands between the markers `<!-- measured NAME -->` and `<!-- end -->` replaced by the tables."""
+
+    def fill(match: re.Match) -> str:
+        return f"{match[1]}\n{table(match[2])}{match[3]}"
+
+    return re.sub(r"(<!-- measured (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.S)
+
+
+def gather(out: Path) -> list[dict[str, str]]:
+    """Rows of all finished runs below OUT (seed 0) and OUT/seed-N."""
+    from wsolkit.files import read_json
+
+    rows = []
+    for data, (parameters, backbones, methods) in GRIDS.items():
+        for backbone in backbones.split(","):
+            for method in methods.split(","):
+                for seed in SEEDS:
+                    slug = method.replace("++", "_plusplus")
+                    folder = home(out / data, seed) / "runs" / parameters["dataset"] / backbone / slug
+                    rows.append(row(data, read_json(folder / "metrics.json")))
+    return rows
+
+
+def row(data: str, metrics: dict[str, Any]) -> dict[str, str]:
+    """One line of the csv from a run's metrics.json."""
+    config, result = metrics["config"], metrics["result"]
+    start = config["weights"] if config["weights"] in ("none", "imagenet") else Path(config["weights"]).name
+    settings = [f"{result['n_classes']} classes", f"{config['size']} px", f"stride {config['stride']}"]
+    settings += [f"width {config['width']:g}", f"weights {start}", f"{config['epochs']} epochs"]
+    settings += [f"TAP {config['tap_epochs']} more"] if config["tap_epochs"] else []
+    settings += [f"torch {metrics['versions']['torch'].split('+')[0]}", metrics["device"]]
+    values = {metric: f"{result[metric]:.4g}" for metric in METRICS}
+    values["centre_box"] = f"{result['centre_box']['gt_known_loc']:.4g}"
+    return {
+        "data": data, "backbone": config["backbone"], "method": config["method"], "seed": str(config["seed"]),
+        "images": str(result["n_images"]), **values, "settings": "; ".join(settings),
+    }  # fmt: skip
+
+
+def home(out: Path, seed: int) -> Path:
+    return out if seed == SEEDS[0] else out / f"seed-{seed}"
+
+
+def measure(out: Path) -> None:
+    """Run all grids for all seeds; what is up to date is not run again."""
+    for data, (parameters, backbones, methods) in GRIDS.items():
+        options = [part for name, value in parameters.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+        for seed in SEEDS:
+            command = [
+                sys.executable,
+                "-m",
+                "wsolkit",
+                "sweep",
+                *options,
+                "--backbones",
+                backbones,
+                "--methods",
+                methods,
+            ]
+            command += ["--seed", str(seed), "--jobs", "0", "--out", str(home(out / data, seed))]
+            subprocess.run(command, check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--measure", action="store_true", help="run everything again (needs ../shared)")
+    parser.add_argument("--out", default=str(ROOT / "build/numbers"), help="folder of these runs")
+    arguments = parser.parse_args()
+    from wsolkit.files import atomic_write_text
+
+    if arguments.measure:
+        measure(Path(arguments.out))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(gather(Path(arguments.out)))
+        atomic_write_text(TABLE, text.getvalue())
+    readme = ROOT / "README.md"
+    atomic_write_text(readme, with_tables(readme.read_text(encoding="utf-8")))
+
+
+if __name__ == "__main__":
+    main()
