@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -26,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ["02_cam", "10_write_your_own_cam"]
 START_S, RUN_S = 90, 1500  # how long a start and a run (with training) may take at most
 
+ACCEPT = ".jp-Dialog .jp-mod-accept"
 # what stands in the notebook panel: one entry per code cell
 CELLS = """() => [...document.querySelectorAll('.jp-NotebookPanel:not(.lm-mod-hidden) .jp-CodeCell')].map(cell => ({
     prompt: cell.querySelector('.jp-InputPrompt')?.textContent ?? '',
@@ -45,6 +47,7 @@ def lab(tmp_path_factory):
     home = tmp_path_factory.mktemp("lab")
     notebooks = home / "notebooks"
     notebooks.mkdir()
+    runtime = tempfile.mkdtemp(prefix="lab-")  # sockets lie there, and their paths must be short
     for name in NOTEBOOKS:
         shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", notebooks)
     settings = home / "settings"  # windowing off: cells out of sight stay in the page
@@ -61,7 +64,8 @@ def lab(tmp_path_factory):
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
     environment = {key: value for key, value in os.environ.items() if key != "WSOLKIT_BATCH"} | {
-        **{f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")},
+        **{f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA")},
+        "JUPYTER_RUNTIME_DIR": runtime,
         **{"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")},
         **{"IPYTHONDIR": str(home / "ipython"), "WSOLKIT_OUT": str(ROOT / "build" / "nbval"), "JUPYTER_TOKEN": token},
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
@@ -77,7 +81,8 @@ def lab(tmp_path_factory):
             "--ServerApp.port_retries=0",
         ),
         *(f"--ServerApp.root_dir={notebooks}", "--LabApp.news_url=", "--LabApp.extension_manager=readonly"),
-        *("--ServerApp.terminals_enabled=False", "--allow-root"),
+        # sockets as files: the ports of kernels that start at the same time collide
+        *("--ServerApp.terminals_enabled=False", "--KernelManager.transport=ipc", "--allow-root"),
     ]
     log = home / "log.txt"
     with open(log, "wb") as output:
@@ -101,6 +106,7 @@ def lab(tmp_path_factory):
         for process in alive:
             process.kill()
         server.wait(10)
+        shutil.rmtree(runtime, ignore_errors=True)
     gone = [process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE]
     assert not gone, f"still running: {gone}"
 
@@ -140,15 +146,18 @@ def tab(browser, lab):
     opened.route(
         lambda url: not url.startswith(address), lambda route: (asked.append(route.request.url), route.abort())
     )
+    opened.add_locator_handler(opened.locator(ACCEPT), lambda _: _dismiss(opened))  # also those that come late
     yield opened
     context.close()
     assert not asked, f"JupyterLab asked the network for {asked}"
 
 
 def _dismiss(tab) -> None:
-    """Answer dialogs (which kernel, what news) with their default button."""
-    for dialog in tab.locator(".jp-Dialog .jp-mod-accept").all():
-        dialog.click()
+    """Answer a dialog (which kernel, what news) with its default button."""
+    while tab.locator(ACCEPT).count():
+        print("dialog:", tab.locator(".jp-Dialog").first.inner_text())
+        tab.locator(ACCEPT).first.click()
+        tab.wait_for_timeout(200)
 
 
 def _run_all(tab) -> None:
