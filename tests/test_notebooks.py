@@ -15,13 +15,14 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 OWN = {"01_train": {"pooling"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
 OWN["09_training_time_methods"] = {"method"}
+TAGS = {"parameters", "hide-input", "in-report", "exercise", "nbval-ignore-output"}
 SHORT = {"09_training_time_methods": {"epochs"}}  # trains two networks, so few epochs unless it is told otherwise
 
 
 def test_all_notebooks_are_there():
     assert [p.stem for p in NOTEBOOKS] == [
         *("00_tour", "01_train", "02_cam", "03_rethinking_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam"),
-        *("07_any_cam", "08_compare", "09_training_time_methods"),
+        *("07_any_cam", "08_compare", "09_training_time_methods", "10_write_your_own_cam"),
     ]
 
 
@@ -51,8 +52,24 @@ def test_stored_as_agreed(path):
         assert any(cell.outputs for cell in code), "the tour keeps its outputs, and nbval compares them"
     else:
         assert not any(cell.outputs or cell.execution_count for cell in code)
+    assert not {tag for cell in notebook.cells for tag in cell.metadata.get("tags", [])} - TAGS
+    for cell in notebook.cells:
+        if "## Exercise" in cell.source and path.stem != "10_write_your_own_cam":
+            assert "exercise" in cell.metadata.get("tags", []), "reports leave exercises out"
     text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     assert text.count("\n# ") + text.startswith("# ") == 1 and "## Summary" in text and "## Exercises" in text
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if p.stem[:2] in ("02", "03", "04", "05", "06", "07", "09")], ids=lambda p: p.stem
+)
+def test_a_report_finds_what_it_shows_itself_tagged(path):
+    tagged = [c.source for c in nbformat.read(path, as_version=4).cells if "in-report" in c.metadata.get("tags", [])]
+    assert any(source.splitlines()[-1] == "result" for source in tagged), "the table of the result"
+    assert any("show_best_and_worst(" in source for source in tagged)
+    assert (
+        any("show_curves(" in source for source in tagged) or path.stem == "03_rethinking_cam"
+    )  # there it compares steps
 
 
 def test_nothing_is_copied_from_the_package():

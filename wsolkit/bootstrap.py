@@ -43,6 +43,27 @@ def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0)
     hits: (N, T) of 0/1 for MaxBoxAcc, (D, N, T) for MaxBoxAccV2 (mean over D of the maxima, one resample for all D).
     Memory is bounded: about 50 MB beside one float32 copy of the distinct columns of hits[d].
     """
+    return _percentiles(_resampled_max(hits, samples, seed), level)
+
+
+def bootstrap_max_difference(
+    hits, other, level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """(difference, lo, hi) in points: the metric of `bootstrap_max` for `hits` minus that for `other`.
+
+    hits, other: (N, T) or (D, N, T) of 0/1 for the same N images in the same order; T may differ. Both see the same
+    resamples of the images (a paired bootstrap), and each chooses its best threshold anew in every one.
+    """
+    pair = [array[None] if array.ndim == 2 else array for array in map(as_numpy, (hits, other))]
+    draws = [_resampled_max(array, samples, seed) for array in pair]
+    if pair[0].shape[:2] != pair[1].shape[:2]:
+        raise ValueError(f"hits of the same images are expected, got shapes {pair[0].shape} and {pair[1].shape}")
+    values = [array.sum(axis=1).max(axis=1).mean() * 100.0 / array.shape[1] for array in pair]
+    return float(values[0] - values[1]), *_percentiles(draws[0] - draws[1], level)
+
+
+def _resampled_max(hits, samples: int, seed: int) -> np.ndarray:
+    """`samples` values in percent of the metric that maximises over thresholds; equal N and seed give equal resamples."""
     hits = as_numpy(hits)
     hits = hits[None] if hits.ndim == 2 else hits
     if hits.ndim != 3 or 0 in hits.shape:
@@ -59,7 +80,7 @@ def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0)
             draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
             weights = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
             best[start : start + size] += (weights @ matrix).max(axis=1)
-    return _percentiles(best * 100.0 / (n * len(hits)), level)
+    return best * 100.0 / (n * len(hits))
 
 
 def mean_interval(

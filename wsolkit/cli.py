@@ -58,9 +58,7 @@ _HELP = {
 
 def _run_options(function):
     """Options for every parameter of a run; what is not given is left to the dataset's defaults."""
-    function = click.option("--dataset", type=click.Choice(list(DATASETS)), default="synthetic", show_default=True)(
-        function
-    )
+    function = click.option("--dataset", type=click.Choice(list(DATASETS)), show_default="synthetic")(function)
     kinds = {item.name: type(item.default) for item in fields(RunConfig)}
     for name, text in reversed(_HELP.items()):
         if kinds[name] is bool:
@@ -73,15 +71,20 @@ def _run_options(function):
     return function
 
 
-def _config(options: dict[str, Any], **more: Any) -> RunConfig:
-    given = {name: value for name, value in {**options, **more}.items() if value is not None}
-    given.setdefault("out", os.environ.get("WSOLKIT_OUT") or "reports")
-    for name in ("root", "metadata", "masks", "out"):  # the command line counts from where the caller stands
+def _given(options: dict[str, Any], out: str = "") -> dict[str, Any]:
+    """The options that were given, and `out`; paths count from where the caller stands."""
+    given = {name: value for name, value in options.items() if value is not None}
+    given.setdefault("out", out or os.environ.get("WSOLKIT_OUT") or "reports")
+    for name in ("root", "metadata", "masks", "out"):
         if given.get(name):
             given[name] = str(Path(given[name]).expanduser().resolve())
     if given.get("weights") not in (None, "none", "imagenet"):
         given["weights"] = str(Path(given["weights"]).expanduser().resolve())
-    return RunConfig.make(**given)
+    return given
+
+
+def _config(options: dict[str, Any], **more: Any) -> RunConfig:
+    return RunConfig.make(**_given({**options, **more}))
 
 
 def _names(text: str) -> list[str]:
@@ -113,12 +116,16 @@ def cli() -> None:
 
 @cli.command()
 @_run_options
-@click.option("--backbones", default="vgg16,resnet18", show_default=True, help=f"of {', '.join(BACKBONE_STRIDES)}")
+@click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
+@click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
+@click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONE_STRIDES)}")
 @click.option(
     "--methods",
-    default=",".join(STUDY_METHODS),
-    show_default=True,
+    show_default=",".join(STUDY_METHODS),
     help=f"training-time methods ({', '.join(TRAINING_METHODS)}) and any method grad-cam offers work too",
+)
+@click.option(
+    "--seeds", metavar="N,N,...", help="the same grid with each seed; the first in OUT, the others in OUT/seed-N"
 )
 @click.option(
     "--jobs",
@@ -136,23 +143,45 @@ def cli() -> None:
     "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images with this method; N alone is for all"
 )
 def sweep(
-    backbones: str, methods: str, jobs: int | None, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any
+    file: str | None, plan: bool, backbones: str | None, methods: str | None, seeds: str | None, jobs: int | None,
+    dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
-    from .sweep import run_sweep
+    from . import sweep_file
 
-    chosen = [canonical(name) for name in _names(methods)]
-    networks = _names(backbones)
-    if not chosen or not networks:
-        raise ValueError("give at least one method and one backbone")
-    config = _config(options, backbone=networks[0])
-    for network in networks:
-        config.for_backbone(network)
-    limits = _limits(limit)
-    if strangers := [name for name in limits if name and name not in chosen]:
-        raise ValueError(f"--limit names {', '.join(strangers)}, which is not among the methods {', '.join(chosen)}")
-    _check(config, chosen)
-    sys.exit(run_sweep(config, networks, chosen, limits, jobs, click.echo, dask, dask_timeout))
+    content = sweep_file.read(file) if file else {}
+    given = _given(options, content.get("out", ""))
+    if backbones is not None:
+        given["backbones"] = _names(backbones)
+    if methods is not None:
+        given["methods"] = [canonical(name) for name in _names(methods)]
+    if seeds is not None:
+        given["seeds"] = _seeds(seeds)
+        if "seed" in given:
+            raise ValueError("give --seed or --seeds, not both")
+    if limit:
+        given["limits"] = _limits(limit)
+    grids = sweep_file.grids(content, given)
+    for grid in grids:
+        try:
+            _check(grid.config, list(grid.methods))
+        except (ValueError, OSError) as error:
+            raise ValueError(f"{file}: {error}" if file else str(error)) from None
+    jobs = content.get("jobs") if jobs is None else jobs
+    if plan:
+        from .plan import show_plan
+        from .pools import workers_of
+
+        return show_plan(grids, workers_of(jobs), click.echo)
+    from .sweep import run_grids
+
+    sys.exit(run_grids(grids, jobs, click.echo, dask, dask_timeout))
+
+
+def _seeds(text: str) -> list[int]:
+    if wrong := [item for item in _names(text) or [text] if not item.isdecimal()]:
+        raise ValueError(f"--seeds {text}: expected whole numbers separated by commas, but '{wrong[0]}' is none")
+    return [int(item) for item in _names(text)]
 
 
 def _limits(items: tuple[str, ...]) -> dict[str, int]:
@@ -187,11 +216,23 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--out", help="folder of the reports (default reports)")
-def report(out: str | None) -> None:
-    """Write index.html and results.csv anew from the runs that are there."""
-    from .index import write_index
+@click.option(
+    "--all", "everything", is_flag=True, help="write every page, also those that are newer than their results"
+)
+def report(out: str | None, everything: bool) -> None:
+    """Write pages, index.html and results.csv anew from the runs that are there; nothing is run.
 
-    click.echo(write_index(Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()))
+    Pages of completed runs are written where they are absent or older than their metrics.json.
+    """
+    from .report import write_index, write_reports
+
+    folder = Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()
+    problems = 0
+    for page, error in write_reports(folder, everything):
+        click.echo(f"{page}: {error}" if error else page, err=bool(error))
+        problems += bool(error)
+    click.echo(write_index(folder))
+    sys.exit(int(bool(problems)))
 
 
 for command in (data, evaluate, compare, predict, localise):

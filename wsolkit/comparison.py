@@ -15,7 +15,8 @@ from wsolkit.failures import DELTA, slice_groups
 from wsolkit.files import listing
 from wsolkit.per_image import flags, measured, parse_boxes
 
-METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU"}
+METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU", "top1_cls": "Top-1 Cls"}
+NO_BOX = ("iou", "top1_cls")  # delta has no part in them
 LEVEL = 95  # percent
 CHANCE = 0.05
 
@@ -56,7 +57,7 @@ class Comparison:
     def rows(self) -> list[tuple[str, str]]:
         """(what, value) as text."""
         a, b = self.names
-        label = METRICS[self.metric] + ("" if self.metric == "iou" else f" (IoU ≥ {self.delta:g})")
+        label = METRICS[self.metric] + ("" if self.metric in NO_BOX else f" (IoU ≥ {self.delta:g})")
         low, high = self.interval
         test = "bootstrap" if self.metric == "iou" else "exact McNemar test"
         rows = [
@@ -103,8 +104,8 @@ def compare(
 
     a, b: per-image tables, paths of per_image.csv, folders that hold one, or results of an evaluation. Rows are matched
         by id, in any order; those without ground-truth boxes are left out.
-    metric: "gt_known_loc" (IoU >= delta), "top1_loc" (that, and the class is right) or "iou" (mean IoU, in percent;
-        delta has no part in it).
+    metric: "gt_known_loc" (IoU >= delta), "top1_loc" (that, and the class is right), "top1_cls" (the class is right) or
+        "iou" (mean IoU, in percent); delta has no part in the last two.
     samples, seed: of the bootstrap. names: what A and B are called in words.
 
     The interval holds 95 % of the differences A - B over resamples of the images, the same images for both. For hits
@@ -171,7 +172,7 @@ def _check(metric: str, delta: float, samples: int, names) -> None:
 
 def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables with the same images in the order of `a`; ValueError unless they were measured on the same images."""
-    need = ("id", "gt_boxes", *(("right",) if metric == "top1_loc" else ()))
+    need = ("id", "gt_boxes", *(("right",) if metric.startswith("top1") else ()))
     first, second = (_by_id(measured(source, *need), name) for source, name in ((a, "A"), (b, "B")))
     only = [
         table.index.difference(other.index, sort=False).tolist() for table, other in ((first, second), (second, first))
@@ -229,8 +230,9 @@ def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
 
 def _hits(first, second, metric, delta, samples, seed, names) -> dict[str, Any]:
     n, hits = len(first), [table["iou"].to_numpy(float) >= delta for table in (first, second)]
-    if metric == "top1_loc":
-        hits = [hit & _right(table, name) for hit, table, name in zip(hits, (first, second), names, strict=True)]
+    if metric.startswith("top1"):
+        right = [_right(table, name, metric) for table, name in zip((first, second), names, strict=True)]
+        hits = right if metric == "top1_cls" else [hit & known for hit, known in zip(hits, right, strict=True)]
     a, b = hits
     both, only_a, only_b = (int(part.sum()) for part in (a & b, a & ~b, b & ~a))
     same = n - only_a - only_b
@@ -258,10 +260,10 @@ def _mean_ious(first, second, samples, seed) -> dict[str, Any]:
     return values | {"draws": draws, "p_value": min(1.0, p_value)}
 
 
-def _right(table: pd.DataFrame, name: str) -> np.ndarray:
+def _right(table: pd.DataFrame, name: str, metric: str) -> np.ndarray:
     right = flags(table["right"])
     if right.isna().any():
-        raise ValueError(f"top1_loc needs to know whether the class is right, and {name} does not for every image")
+        raise ValueError(f"{metric} needs to know whether the class is right, and {name} does not for every image")
     return right.to_numpy(bool)
 
 

@@ -15,7 +15,6 @@ from .staleness import (
     code_state,
     data_state,
     notebook_state,
-    page_state,
     weights_state,
 )
 
@@ -126,7 +125,7 @@ class RunConfig:
 
                 near = difflib.get_close_matches(name, known, 1)
                 raise ValueError(f"unknown parameter '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
-            given[name] = _convert(name, value, known[name].default)
+            given[name] = convert(name, value, known[name].default)
         given = {name: value for name, value in given.items() if value != known[name].default}  # empty means not given
         dataset = given.get("dataset", cls.dataset)
         if dataset not in DATASETS:
@@ -182,25 +181,36 @@ class RunConfig:
 
     # -- what makes a result stale ------------------------------------------------------------------------------------
 
-    def training_key(self, pooling: str) -> str:
-        """Digest of all that a training depends on: data, network, start weights, recipe, and the code that does it."""
+    def training_parts(self, pooling: str) -> dict[str, Any]:
+        """All that a training depends on: parameters by name, and digests of data ("data", "metadata"), start weights
+        ("start") and the code that does it ("code")."""
         skip = {"limit", "faithfulness", "device", "out", "root", "metadata", "masks", "weights"}
         skip |= {"compile", "checkpoint_seconds", "recipe"}  # a recipe's values count, not its name
         if pooling != "tap":
             skip |= {"tau", "tap_epochs"}
         values = {key: value for key, value in self.to_dict().items() if key not in skip}
         described = {"metadata": data_state(self.metadata)} if self.metadata else {}
-        return digest({**values, **described, "pooling": pooling, "data": data_state(self.root),
-                       "code": code_state(TRAINING_SOURCES), "start": weights_state(self.weights)})  # fmt: skip
+        return {**values, **described, "pooling": pooling, "data": data_state(self.root),
+                "code": code_state(TRAINING_SOURCES), "start": weights_state(self.weights)}  # fmt: skip
 
-    def report_key(self, method: str, poolings: tuple[str, ...], notebook: Path) -> str:
-        """Digest of all that one report depends on."""
+    def training_key(self, pooling: str) -> str:
+        """Digest of `training_parts`."""
+        return digest(self.training_parts(pooling))
+
+    def report_parts(self, method: str, poolings: tuple[str, ...], notebook: Path) -> dict[str, Any]:
+        """All that the numbers of one report depend on: its own parameters, the keys of its trainings, and digests of masks,
+        notebook and the code of scoring (that of training is in the trainings' keys). The look of the page is not in it: a
+        page is written again from what is there."""
         trainings = {pooling: self.training_key(pooling) for pooling in poolings}
         masks = {"masks": data_state(self.masks)} if self.masks else {}
-        return digest({"method": method, "trainings": trainings, **masks, "limit": self.limit,
-                       "faithfulness": self.faithfulness, "tau": self.tau,
-                       "code": code_state(SCORING_SOURCES), "page": page_state(),
-                       "notebook": notebook_state(notebook)})  # fmt: skip
+        return {"method": method, "trainings": trainings, **masks, "limit": self.limit,
+                "faithfulness": self.faithfulness, "tau": self.tau,
+                "code": code_state(tuple(name for name in SCORING_SOURCES if name not in TRAINING_SOURCES)),
+                "notebook": notebook_state(notebook)}  # fmt: skip
+
+    def report_key(self, method: str, poolings: tuple[str, ...], notebook: Path) -> str:
+        """Digest of `report_parts`."""
+        return digest(self.report_parts(method, poolings, notebook))
 
     def starts_from(self, pooling: str) -> str:
         """The pooling of the network that this training starts from, or "" for the start weights."""
@@ -222,7 +232,7 @@ class RunConfig:
         return self.runs_folder / f"{TRAINING_PREFIX}{pooling}-{self.training_key(pooling)[:8]}"
 
 
-def _convert(name: str, value: Any, default: Any) -> Any:
+def convert(name: str, value: Any, default: Any) -> Any:
     """Bring a value from a command line or a notebook to the kind of its default."""
     if name == "classes":
         if isinstance(value, str):

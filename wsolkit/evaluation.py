@@ -24,6 +24,7 @@ from .cams.parts import rest_of
 from .cams.smoothing import parse_smooth
 from .data.base import WSOLDataset
 from .files import atomic_save_npz
+from .progress import progress as shown
 from .protocols import PAS_PERCENTILE, protocol_named
 from .results import EvalResult
 from .scoring import score
@@ -85,7 +86,7 @@ def localise(
             those of the pass and of the method's own part; the memory is that of the whole loop.
         batch_size: images in one pass; does not change the maps (each image is on its own).
         precision: "float32" or "bf16", see `score_maps`.
-        progress: wraps the iterable of batches, for example tqdm.
+        progress: wraps the iterable of batches, for example tqdm; None is `wsolkit.progress.progress`.
         options: passed to `score_maps` (chunk, channels, nwc, layer, ...); in a list to the methods that have them.
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
@@ -102,8 +103,9 @@ def localise(
     logits = []
     starts = range(0, len(indices), batch_size)
     shared, seconds = 0.0, dict.fromkeys(names, 0.0)
+    what = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
-        for start in starts if progress is None else progress(starts):
+        for start in shown(starts, what, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = _clock(device)

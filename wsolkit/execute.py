@@ -2,7 +2,8 @@
 
 The job names the notebook, its parameters and where things go. The notebook runs through papermill; what it produced is
 judged by metrics.json (or a training's run.json) alone, because a notebook's own metadata says "completed" even after a
-killed kernel. Then the HTML report is written.
+killed kernel. Then the HTML report is written. Where the numbers are there already (plain papermill made them, or only the
+look of pages changed), the page alone is written.
 
 Whoever started this process may be killed, on this machine or on another, and the job may be started again meanwhile. So
 this process holds the lease of its folder while it runs, ends when nobody waits for it any more, and leaves a line in
@@ -23,10 +24,11 @@ from typing import Any
 
 from .files import read_json, write_json
 from .lease import BEAT, STALE, Lease
-from .staleness import SCORING_SOURCES, code_state
+from .staleness import PAGE_SOURCES, SCORING_SOURCES, code_state
 
 FAILED, TAKEN_OVER, STOPPED = 3, 75, 130  # exit codes; with FAILED there is a failure.json
-WORKING_CODE = (*SCORING_SOURCES, "execute.py", "lease.py")  # what a job runs
+PAGE = "page.json"  # what the page of a folder was written from and with
+WORKING_CODE = (*SCORING_SOURCES, *PAGE_SOURCES, "execute.py", "lease.py")  # what a job runs
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,19 +39,29 @@ def main(arguments: list[str] | None = None) -> int:
     threading.Thread(target=guard.watch, daemon=True).start()
     guard.enter()
     folder, done = Path(job["folder"]), Path(job["done"])
-    if is_fresh(folder, done, job.get("html"), job["fingerprint"]):  # by the execution that we waited for
+    if is_fresh(folder, done, job.get("html"), job["fingerprint"], job.get("page", "")):  # by the one we waited for
         guard.leave("was done")
         return 0
-    for stale in (job.get("html"), folder / "failure.json"):  # the old page must not stand beside new numbers
-        if stale:
-            Path(stale).unlink(missing_ok=True)
+    complete = is_complete(folder, done, job["fingerprint"])
+    # a report is written from the files of its run, the page of a training from its executed notebook (which then trains nothing)
+    page_only = complete and (done.name == "metrics.json" or (folder / "notebook.ipynb").exists())
+    if not page_only:
+        # the old page must not stand beside new numbers
+        for stale in (job.get("html"), folder / "failure.json", folder / "running.ipynb"):
+            if stale:
+                Path(stale).unlink(missing_ok=True)
     write_json(folder / "job.json", job)
-    _write_output_to(folder / "log.txt")
-    begin = time.time()
+    _write_output_to(folder / "log.txt", os.O_APPEND if page_only else os.O_TRUNC)
+    begin = time.time() - (seconds_of(folder, done) or 0.0 if complete else 0.0)
     error = ""
     try:
         _check_code(job.get("code"))
-        run_notebook(job["notebook"], folder / "notebook.ipynb", job["parameters"], (guard.lease.file,))
+        if not page_only:
+            try:
+                run_notebook(job["notebook"], folder / "running.ipynb", job["parameters"], (guard.lease.file,))
+            finally:  # notebook.ipynb is never that of an execution that was stopped half-way
+                if (folder / "running.ipynb").exists():
+                    os.replace(folder / "running.ipynb", folder / "notebook.ipynb")
         if not done.exists():
             error = f"the notebook ended without writing {done.name}; see {folder / 'notebook.ipynb'}"
         elif read_json(done).get("fingerprint") != job["fingerprint"]:
@@ -61,30 +73,59 @@ def main(arguments: list[str] | None = None) -> int:
     if error:
         note_failure(folder, error, job["config"])
         print(f"failed: {error}", file=sys.stderr)
-    if job.get("html") and (folder / "notebook.ipynb").exists():
+    if job.get("html") and (page_only or (folder / "notebook.ipynb").exists()):
         try:
-            from .report import notebook_to_html
+            from .report import write_report
 
             footer = dict(job["config"], **_facts(done), wall_time=f"{time.time() - begin:.0f} s")
-            notebook_to_html(folder / "notebook.ipynb", job["html"], job["title"], footer, error or None)
+            write_report(folder, job["html"], job["title"], footer, error or None, job.get("home"))
         except Exception as caught:
             traceback.print_exc()
             if not error:
                 error = f"the report could not be written: {_message(caught)}"
                 note_failure(folder, error, job["config"])
-    guard.leave("failed" if error else "done")
+    if not error:
+        made = {"page": job.get("page", ""), "fingerprint": job["fingerprint"], "seconds": time.time() - begin}
+        write_json(folder / PAGE, made)
+    guard.leave("failed" if error else "page written" if page_only else "done")
     return FAILED if error else 0
 
 
-def is_fresh(folder: Path, done: Path, html: str | Path | None, fingerprint: str) -> bool:
-    """True where the result on disk is complete and was made from the same parameters, data, code and notebook."""
-    if not done.exists() or (html and not Path(html).exists()) or (folder / "failure.json").exists():
+def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
+    """True where the numbers on disk were made from the same parameters, data, code and notebook, and nothing went wrong."""
+    content = content_of(done)
+    good = content.get("status") == "completed" and content.get("fingerprint") == fingerprint
+    return good and not (folder / "failure.json").exists()
+
+
+def is_fresh(folder: Path, done: Path, html: str | Path | None, fingerprint: str, page: str = "") -> bool:
+    """True where the numbers are complete and their page is there; `page`, where it is given, is the state of templates
+    (`staleness.page_state`) that the page must have been written with."""
+    if not is_complete(folder, done, fingerprint):
         return False
+    if not html:
+        return True
+    written = content_of(folder / PAGE)
+    return Path(html).exists() and (
+        not page or (written.get("page"), written.get("fingerprint")) == (page, fingerprint)
+    )
+
+
+def seconds_of(folder: Path, done: Path) -> float | None:
+    """How long the run in a folder took: as a job, or else (run by plain papermill) by its own account; None where it is
+    not known."""
+    content = content_of(done)
+    found = content_of(folder / PAGE).get("seconds") or content.get("wall_seconds") or content.get("seconds")
+    return found if isinstance(found, int | float) else None
+
+
+def content_of(path: Path) -> dict[str, Any]:
+    """What a JSON file says; {} where it is absent or damaged."""
     try:
-        content = read_json(done)
-    except ValueError:
-        return False
-    return content.get("status") == "completed" and content.get("fingerprint") == fingerprint
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 class Guard:
@@ -166,11 +207,11 @@ def _is_gone(path: str) -> bool:
     return False
 
 
-def _write_output_to(log: Path) -> None:
+def _write_output_to(log: Path, mode: int) -> None:
     """Everything that this process and its children print goes into the log from here on."""
     sys.stdout.flush()
     sys.stderr.flush()
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | mode, 0o666)
     for stream in (1, 2):
         os.dup2(file, stream)
     os.close(file)

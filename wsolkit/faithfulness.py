@@ -30,6 +30,7 @@ from .data.base import WSOLDataset, normalise
 from .evaluation import ScoreMaps, localise
 from .files import listing
 from .preparation import as_numpy, prepare_maps
+from .progress import progress as shown
 
 BASELINES = ("blur", "mean", "black")
 RISE = ("mean", "blur")  # what the authors' code puts in place of pixels, for deletion and for insertion
@@ -273,7 +274,7 @@ def measure_faithfulness(
         side, device = dataset.geometry.size, next(model.parameters()).device
         parts: dict[str, list[Faithfulness]] = {name: [] for name in (*methods, RANDOM, CENTRE)}
         starts = range(0, len(indices), batch_size)
-        for start in starts if progress is None else progress(starts):
+        for start in shown(starts, "delete and insert", unit="batches") if progress is None else progress(starts):
             batch = slice(start, start + batch_size)
             chosen = indices[batch]
             images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen])

@@ -97,8 +97,11 @@ def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -
         raise ValueError("a figure needs a non-empty alt text: say in a sentence what it shows to who cannot see it")
     uri = photo_uri(fig) if photo else svg_uri(fig)
     words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    drawn = not photo and not any(axes.images for axes in fig.axes)  # lines and bars only: a dark page may invert them
+    look = 'class="ink" ' if drawn else ""
     return (
-        f'<figure class="{"photo" if photo else "chart"}"><img src="{uri}" alt="{html.escape(alt, quote=True)}" '
+        f'<figure class="{"photo" if photo else "chart"}"><img {look}'
+        f'src="{uri}" alt="{html.escape(alt, quote=True)}" '
         f'style="max-width: 100%; height: auto">{words}</figure>'
     )
 

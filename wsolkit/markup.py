@@ -255,6 +255,11 @@ def render(template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] 
     return page.render(css=Markup(css), policy=Markup(policy), scripts=[Markup(text) for text in code], **values)
 
 
+def fragment(template: str, **values: Any) -> Markup:
+    """A part of a page from one of the package's templates, escaped like `render`'s."""
+    return Markup(_environment().get_template(template).render(**values))
+
+
 def _digest(text: str) -> str:
     """A script's hash as a Content-Security-Policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

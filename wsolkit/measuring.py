@@ -13,6 +13,7 @@ import numpy as np
 from wsolkit import metrics
 from wsolkit.boxes import ContourBoxes, box_of_prepared, ground_truth, iou, thresholds
 from wsolkit.preparation import flat_is_zero, prepare_maps
+from wsolkit.progress import progress as shown
 from wsolkit.protocols import Protocol
 
 CHUNK = 8  # maps that one thread prepares and traces at a time
@@ -103,7 +104,8 @@ def measure(
 
     images = _each(one, score_maps, rule.size, rule.ready, workers)
     found = _empty_found(len(score_maps), len(taus), rule, truths is not None, masks is not None)
-    for index, image in enumerate(images if progress is None else progress(images)):
+    seen = shown(images, "evaluate", len(score_maps)) if progress is None else progress(images)
+    for index, image in enumerate(seen):
         if image.boxes is not None:
             found.boxes[:, index], found.ious[:, index], found.empty[:, index] = image.boxes, image.ious, image.empty
         if image.rule is not None:

@@ -97,6 +97,12 @@ class LocalPool(Executor):
         self.pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
+def workers_of(jobs: int | None) -> int:
+    """Jobs at a time on this machine: None is one; 0 is one per core, four at most (several single-threaded networks beat
+    one with several threads), or one per GPU."""
+    return 1 if jobs is None else jobs or max(1, min(4, os.cpu_count() or 1), len(gpus()))
+
+
 def gpus() -> list[str]:
     """Names of the CUDA devices of this machine as CUDA_VISIBLE_DEVICES takes them; [] where there is none.
 

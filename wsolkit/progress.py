@@ -1,11 +1,78 @@
-"""Whether a progress bar makes sense: somebody has to look at it."""
+"""Progress: a bar where somebody looks at it, plain lines in a notebook that runs in batch, nothing elsewhere."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from tqdm import tqdm
+
+PLAIN_SECONDS = 30.0  # between two plain lines
+# set by JupyterLab, VS Code and Colab, and by nothing that runs notebooks in batch
+SESSIONS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
 
 
-def watched() -> bool:
-    """A person is watching: a terminal, or a notebook that is not run in batch."""
-    return sys.stderr.isatty() or ("ipykernel" in sys.modules and not os.environ.get("WSOLKIT_BATCH"))
+def progress(
+    items: Iterable, what: str, total: int | None = None, unit: str = "images", done: int = 0, quiet: bool = False
+) -> Iterable:
+    """`items`, one by one, with a bar for whoever looks at it.
+
+    In a terminal the bar is on stderr and goes when it is full. In JupyterLab it is one line of text below the cell, which
+    the next bar of the same cell replaces; it needs no widgets. Where a notebook runs in batch (papermill, nbconvert) there
+    is a plain line every 30 seconds instead, so that short work says nothing. In a script there is nothing.
+
+    Args:
+        what: what is being done, in a few words.
+        total: number of items; None is `len(items)`, where there is one. done: items that were done earlier.
+        unit: what an item is, in the plural. quiet: no sign at all (processes but the first).
+    """
+    if total is None and hasattr(items, "__len__"):
+        total = done + len(items)
+    options = {"desc": what, "total": total, "unit": f" {unit}", "initial": done}
+    shell = _kernel()
+    if quiet or (shell is None and not sys.stderr.isatty()):
+        return items
+    if shell is None:
+        return tqdm(items, leave=False, **options)
+    return _Line(items, shell, **options) if _opened() else _plain(items, what, total, unit, done)
+
+
+def _kernel() -> Any:
+    """The shell of a notebook's kernel, or None."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell if hasattr(shell, "kernel") else None
+
+
+def _opened() -> bool:
+    """Whether a person opened the notebook, rather than a program that runs it."""
+    return not os.environ.get("WSOLKIT_BATCH") and any(os.environ.get(name) for name in SESSIONS)
+
+
+class _Line(tqdm):
+    """tqdm as one line of text that is replaced in place; a saved notebook keeps the last state, without carriage returns."""
+
+    cell, handle = None, None  # of the cell that showed a bar last
+
+    def __init__(self, items: Iterable, shell: Any, **options: Any) -> None:
+        if _Line.handle is None or _Line.cell != shell.execution_count:
+            from IPython.display import display
+
+            _Line.cell, _Line.handle = shell.execution_count, display({"text/plain": ""}, raw=True, display_id=True)
+        super().__init__(items, file=io.StringIO(), ncols=88, leave=True, **options)
+
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
+        _Line.handle.update({"text/plain": str(self) if msg is None else msg}, raw=True)
+
+
+def _plain(items: Iterable, what: str, total: int | None, unit: str, done: int) -> Iterator:
+    begin = last = time.monotonic()
+    for count, item in enumerate(items, done + 1):
+        yield item
+        now = time.monotonic()
+        if now - last >= PLAIN_SECONDS:
+            last = now
+            print(f"{what}: {count} of {total or '?'} {unit}, {now - begin:.0f} s", flush=True)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
+
+from wsolkit.index_groups import Group, means
 
 FIELDS = ["top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"]
 STUDY = "the study this kit grew out of"
@@ -48,13 +51,13 @@ def _text(values: dict[str, Any]) -> list[str]:
     return ["\u2013" if values.get(name) is None else f"{values[name]:.1f}" for name in FIELDS]
 
 
-def _measured(rows: list[dict], method: str | None, network: str) -> dict | None:
-    """The completed row of the same method: on the same network, or else on the first one there is."""
-    same = [row for row in rows if row["method"] == method]
-    return next((row for row in same if row["backbone"] == network), same[0] if same else None)
+def _measured(groups: Sequence[Group], method: str | None, network: str) -> Group | None:
+    """The completed group of the same method: on the same network, or else on the first one there is."""
+    same = [group for group in groups if group.method == method and group.done]
+    return next((group for group in same if group.backbone == network), same[0] if same else None)
 
 
-def _differences(row: dict, network: str) -> str:
+def _differences(row: dict, network: str, seeds: int) -> str:
     """What separates a measured row from the published protocol, in words."""
     config, words = row["config"], []
     if row["backbone"] != network:
@@ -71,26 +74,23 @@ def _differences(row: dict, network: str) -> str:
         words.append("weights from a file" if config["weights"] != "none" else "not pretrained")
     if row["method"] in OWN_WORDS:
         words.append(OWN_WORDS[row["method"]])
+    if seeds > 1:
+        words.append(f"mean of {seeds} seeds")
     return ", ".join(words) or "training details"
 
 
-def published_table(rows: list[dict]) -> list[dict[str, Any]]:
-    """Rows {"method", "network", "source", "published", "measured", "differs"}; numbers as text, in FIELDS' order."""
+def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Rows {"method", "measured_method", "backbone", "network", "source", "published", "measured", "differs"}; numbers as text,
+    in FIELDS' order. measured_method and backbone are those of the measured group, None where there is none."""
     table = []
     for label, method, network, source, values in PUBLISHED:
-        row = _measured(rows, method, network)
-        measured, differs = None, ""
-        if row is not None:
-            measured, differs = _text(row), _differences(row, network)
-        table.append(
-            {
-                "method": label,
-                "network": network,
-                "source": source,
-                "published": _text(values),
-                "measured": measured,
-                "differs": differs,
-            }
-        )
+        group = _measured(groups, method, network)
+        line = {"method": label, "network": network, "source": source, "published": _text(values)}
+        line |= {"measured": None, "differs": "", "measured_method": None, "backbone": None}
+        if group is not None:
+            row = means(group)
+            line |= {"measured": _text(row), "differs": _differences(row, network, len(group.done))}
+            line |= {"measured_method": group.method, "backbone": group.backbone}
+        table.append(line)
     # measured ones first: they are what the table is for
     return sorted(table, key=lambda line: line["measured"] is None)

@@ -1,26 +1,43 @@
-"""An executed notebook as one HTML page that stands alone: no network requests, no scripts, code folded.
+"""A method's report: one HTML page from the files of its run, with no request to the network and nothing run again.
 
-The index over all runs is `wsolkit.index`; its functions are offered here too.
+The index over all runs is `wsolkit.index`, pages of plain notebooks are `wsolkit.notebook_page`; both are offered here too.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import nbformat
 from markupsafe import Markup
 
 from wsolkit.files import atomic_write_text
 from wsolkit.methods import method_slug
+from wsolkit.notebook_page import as_text, chapter, home_of, notebook_to_html
 from wsolkit.rows import COLUMNS, read_rows
 
-__all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index"]
+__all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
 
-LABELS = {"injected-parameters": "Code: the parameters of this run", "parameters": "Code: default parameters"}
+SECTIONS = {  # in the page's order; "galleries" and "experiment" are where other modules' parts stand
+    "result": "Result",
+    "threshold": "Accuracy and threshold",
+    "iou": "How well the boxes fit",
+    "sizes": "Accuracy by object size",
+    "galleries": "Galleries",
+    "experiment": "The method\u2019s own experiment",
+    "confusion": "Class and box",
+    "training": "Training",
+    "classes": "Classes",
+    "cost": "Cost",
+    "published": "Published and measured",
+    "parameters": "Parameters and protocol",
+}
+MEANINGS = [  # of class right or wrong, by box right or wrong
+    ["found and named: Top-1 Loc", "named, but not found"],
+    ["found, but taken for another class", "neither found nor named"],
+]
+FILES = ("metrics.json", "per_image.csv", "notebook.ipynb", "log.txt")
 
 
 def write_index(out: str | Path) -> Path:
@@ -30,120 +47,134 @@ def write_index(out: str | Path) -> Path:
     return write(out)
 
 
-def last_lines(text: str) -> str:
-    """A stream as a terminal would show it: of what carriage returns overwrote (progress bars), the last state."""
-    return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-
-
-def _exporter():
-    """nbconvert's HTML exporter with this package's template, Markdown and tag rules."""
-    from jinja2 import pass_context
-    from nbconvert.exporters import HTMLExporter
-    from traitlets.config import Config
-
-    from wsolkit import markup
-
-    class Exporter(HTMLExporter):
-        @pass_context
-        def markdown2html(self, context, source):
-            return markup.markdown_to_html(source, context.get("cell", {}).get("attachments", {}))
-
-    settings = Config()
-    settings.TagRemovePreprocessor.enabled = True
-    settings.TagRemovePreprocessor.remove_cell_tags = {"remove-cell", "remove_cell", "papermill-error-cell-tag"}
-    settings.TagRemovePreprocessor.remove_input_tags = {"hide-input", "hide_input", "remove-input", "remove_input"}
-    settings.TagRemovePreprocessor.remove_all_outputs_tags = {"hide-output", "remove-output", "remove_output"}
-    return Exporter(
-        config=settings,
-        template_name="basic",
-        extra_template_paths=[str(markup.HERE)],
-        template_file="notebook.html.j2",
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        filters={"last_lines": last_lines, "latex_output": markup.latex_output},
-    )
-
-
-def _prepare(notebook) -> list[dict[str, str]]:
-    """Label the parameter cells and keep only the last injected one; returns the notebook's errors, without colours."""
-    from nbconvert.filters import strip_ansi
-
-    tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
-    injected = [index for index, names in enumerate(tags) if "injected-parameters" in names]
-    for cell, names in zip(notebook.cells, tags, strict=True):
-        for tag in names & set(LABELS):
-            cell.metadata["wsolkit_label"] = LABELS[tag]
-    notebook.cells = [cell for index, cell in enumerate(notebook.cells) if index not in injected[:-1]]
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [
-        {"name": strip_ansi(output.get("ename", "Error")), "value": strip_ansi(output.get("evalue", ""))}
-        for output in outputs
-        if output.output_type == "error"
-    ]
-
-
-def _text(value: Any) -> str:
-    """A footer value on one line: nested parameters as `name = value`."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} = {_text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return ", ".join(map(_text, value))
-    return "not known" if value is None else str(value)
-
-
-def notebook_to_html(
-    notebook_path: str | Path,
-    html_path: str | Path,
-    title: str,
-    footer: Mapping[str, Any],
+def write_report(
+    folder: str | Path,
+    html: str | Path,
+    title: str = "",
+    footer: Mapping[str, Any] | None = None,
     banner: str | None = None,
     home: str | Path | None = None,
 ) -> Path:
-    """Write an executed notebook as one self-contained page and return its path.
+    """Write the page of the run in `folder` and return its path.
 
-    title: the page's only h1; the notebook's own first heading becomes its subtitle.
-    footer: what the table at the end shows, in order (seed, parameters, versions, git commit, device, wall time, ...);
-        values may be dicts or lists.
-    banner: a note at the top, for example that fewer images were used. Errors in the outputs get their own.
-    home: the index page to link back to; by default the next index.html or `runs` folder above html_path, or else the
-        place it has in OUT/<dataset>/<backbone>/<method>.html.
-    Cells tagged `hide-input` show no code, `remove-cell` nothing. The page is written by rename.
-    FileNotFoundError and ValueError name a notebook that is absent or cannot be read.
+    A completed run of a method (metrics.json, and no failure.json) gets the report, from whatever lies in its folder:
+    metrics.json, per_image.csv, plain_cam.csv, galleries/, notebook.ipynb, and history.csv of its trainings. Of any other
+    folder (a training, a run that failed) the executed notebook becomes the page, see `notebook_to_html`.
+
+    title: by default "<method> on <backbone>, <dataset>". footer: of a notebook's page; a report takes its own from
+        metrics.json. banner, home: as for `notebook_to_html`. The page is written by rename.
+    ValueError and FileNotFoundError name a metrics.json or a notebook that is absent or cannot be read; other files that
+    cannot be read leave a note on the page.
     """
+    folder, html = Path(folder), Path(html)
+    if not (folder / "metrics.json").is_file() or (folder / "failure.json").exists():
+        return notebook_to_html(folder / "notebook.ipynb", html, title or folder.name, footer or {}, banner, home)
     from wsolkit import markup
+    from wsolkit.report_data import read_run
 
-    notebook_path, html_path = Path(notebook_path), Path(html_path)
-    if not notebook_path.is_file():
-        raise FileNotFoundError(f"{notebook_path} does not exist; execute the notebook first")
-    try:
-        notebook = nbformat.read(notebook_path, as_version=4)
-    except Exception as error:  # nbformat raises JSON, validation and attribute errors, by its version
-        raise ValueError(f"{notebook_path} is not a readable notebook ({error}); execute it again") from error
-    errors = _prepare(notebook)
-    body, _ = _exporter().from_notebook_node(notebook)
-    body = markup.clean(body)
-    if errors:
-        body = re.sub(r'<section class="cell stopped"', r'\g<0> id="error"', body, count=1)
-    body, subtitle, contents = markup.tidy(body, title, reserved=("contents", "content", "top", "run", "error"))
-    page = markup.render(
-        "report.html.j2",
-        title=title,
-        subtitle=subtitle,
-        home=_home(html_path) if home is None else os.path.relpath(home, html_path.parent).replace(os.sep, "/"),
-        contents=contents,
-        banner=banner,
-        errors=errors[:1],
-        body=Markup(body),
-        footer=[(name, _text(value)) for name, value in footer.items()],
+    run = read_run(folder)
+    title = (
+        title or f"{run.method} on {run.config.get('backbone', 'a network')}, {run.config.get('dataset', 'its data')}"
     )
-    atomic_write_text(html_path, page)
-    return html_path
+    values = _values(run, html)
+    values["experiment"], subtitle, headings = _chapter(run, title)
+    values["galleries"], styles, scripts = _galleries(run)
+    contents = []
+    for key, text in SECTIONS.items():
+        if values.get(key, True):
+            contents.append({"level": 2, "id": key, "text": text})
+            contents += headings if key == "experiment" else []
+    page = markup.render(
+        "method.html.j2", styles=("method.css", *styles), scripts=scripts, title=title, subtitle=subtitle,
+        home=home_of(html, home), contents=contents, banner=banner, notes=run.notes, footer=_footer(run.values),
+        files=[(name, _link(folder / name, html)) for name in FILES if (folder / name).is_file()], **values,
+    )  # fmt: skip
+    atomic_write_text(html, page)
+    return html
 
 
-def _home(html_path: Path) -> str:
-    """The index page as seen from `html_path`, with forward slashes."""
-    above = list(html_path.resolve().parents)[:4]
-    for depth, folder in enumerate(above):
-        if (folder / "index.html").is_file() or (folder / "runs").is_dir():
-            return "../" * depth + "index.html"
-    return "../../index.html"
+def _values(run, html: Path) -> dict[str, Any]:
+    """What the template shows; a section that is empty or None is left out."""
+    from wsolkit import report_parts as parts
+    from wsolkit.report_charts import MARKS, SWATCHES
+    from wsolkit.report_classes import class_and_box, classes
+    from wsolkit.report_words import summary
+
+    trainings = [parts.training(item, scored=index == 0) for index, item in enumerate(run.trainings)]
+    for item in trainings:
+        item["link"] = _link(run.folder.parent / item["name"] / "train.html", html)
+    return {
+        "n": run.n, "method": run.method, "has_cam": bool(run.plain), "notebook_link": _link(run.folder / "notebook.ipynb", html),
+        "cards": parts.cards(run), "protocol_line": parts.protocol_line(run), "summary": summary(run),
+        "other_numbers": parts.other_numbers(run), "interval": f"{run.metric('interval') or 0.001:g}",
+        "threshold": parts.threshold(run), "iou": parts.overlaps(run), "sizes": parts.sizes(run),
+        "confusion": class_and_box(run), "meanings": MEANINGS, "training": trainings, "classes": classes(run),
+        "cost": parts.cost(run), "published": parts.published(run), "published_columns": parts.PUBLISHED_COLUMNS,
+        "parameters": parts.parameters(run), "swatches": SWATCHES,
+        "point_marks": {name: Markup(shape.format("s1")) for name, shape in MARKS.items()},
+    }  # fmt: skip
+
+
+def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
+    try:
+        reserved = ("contents", "content", "top", "run", *SECTIONS, "confused", *(f"training-{n}" for n in (1, 2)))
+        return chapter(run.folder / "notebook.ipynb", title, reserved)
+    except FileNotFoundError:  # run by hand, or by papermill with an output elsewhere
+        return "", "", []
+    except ValueError as error:
+        run.notes.append(f"The method\u2019s own experiment is left out: {error}")
+        return "", "", []
+
+
+def _galleries(run) -> tuple[Markup | str, tuple[str, ...], tuple[str, ...]]:
+    """The galleries with their style and script; "" where none were kept."""
+    from wsolkit.gallery_section import section as galleries_of
+
+    try:
+        section = galleries_of(run.folder)
+    except (ValueError, OSError) as error:
+        run.notes.append(f"The galleries are left out: {error}")
+        section = ""
+    return (section, ("galleries.css",), ("galleries.js",)) if section else ("", (), ())
+
+
+def _link(path: Path, html: Path) -> str:
+    """The address of a file as seen from the page, "" where it is not there."""
+    return os.path.relpath(path, html.parent).replace(os.sep, "/") if path.is_file() else ""
+
+
+def _footer(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    from wsolkit.report_words import seconds
+
+    config = values.get("config") if isinstance(values.get("config"), dict) else {}
+    wall = values.get("wall_seconds")
+    facts = {
+        "seed": config.get("seed"),
+        "versions": ", ".join(f"{name} {number}" for name, number in (values.get("versions") or {}).items()),
+        "git commit": values.get("commit") or None,
+        "device": values.get("device"),
+        "wall time": seconds(wall) if isinstance(wall, int | float) else None,
+        "finished": values.get("finished"),
+    }
+    return [(name, as_text(value)) for name, value in facts.items()]
+
+
+# ------------------------------------------------------------------------------------------------ many
+
+
+def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[Path, str]]:
+    """Write the pages under OUT that are absent or older than their metrics.json (or all) anew, from completed runs of the
+    first seed and of all others; yields (page, "" or what went wrong) one by one."""
+    out = Path(out)
+    for metrics in sorted([*out.glob("runs/*/*/*/metrics.json"), *out.glob("seed-*/runs/*/*/*/metrics.json")]):
+        folder = metrics.parent
+        base, (dataset, backbone, slug) = folder.parents[3], folder.parts[-3:]
+        html = base / dataset / backbone / f"{slug}.html"
+        if (folder / "failure.json").exists():
+            continue
+        if not everything and html.is_file() and html.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
+            continue
+        try:
+            yield write_report(folder, html, home=out / "index.html"), ""
+        except (ValueError, OSError) as error:
+            yield html, str(error)

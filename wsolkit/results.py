@@ -96,6 +96,7 @@ class EvalResult:
     pixel_ap: np.ndarray | None = field(**ASIDE)  # (N,) float64, PxAP of the image on its own
     gt_boxes: list[np.ndarray] | None = field(**ASIDE)  # N arrays (n, 4)
     curves: np.ndarray | None = field(**ASIDE)  # (N, T) float64, the method's own box rule
+    v2_hits: np.ndarray | None = field(**ASIDE)  # (D, N, T) bool, what MaxBoxAccV2 counts
 
     # ----------------------------------------------------------------------------------------- words
 

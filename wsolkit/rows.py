@@ -1,17 +1,18 @@
-"""The runs under OUT/runs as rows: what the index page and results.csv show. Reads files, imports nothing heavy."""
+"""The runs under OUT/runs (and OUT/seed-N/runs) as rows: what the index page and results.csv show. Imports nothing heavy."""
 
 from __future__ import annotations
 
 import csv
 import io
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from wsolkit.config import TRAINING_PREFIX
 from wsolkit.files import atomic_write_text, read_json
-from wsolkit.methods import STUDY_METHODS
+from wsolkit.methods import STUDY_METHODS, method_slug
 
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
 COLUMNS = [
@@ -23,8 +24,10 @@ COLUMNS = [
     "seconds_per_image",
     "peak_memory_mb",
     "status",
+    "seed",
 ]
 ORDER = list(STUDY_METHODS)  # others follow by name
+SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
 POINTS = ("fixed", "validation", "best_on_test")
 
 
@@ -44,6 +47,18 @@ def _mapping(value: Any, name: str) -> dict:
     if not isinstance(value, dict):
         raise ValueError(f"{name} should be an object, got {type(value).__name__}")
     return value
+
+
+def _against(values: dict) -> dict[str, dict[str, dict]]:
+    """The paired differences to plain CAM and to the centre box, as far as there are any: other -> metric -> difference."""
+    found: dict[str, dict[str, dict]] = {"cam": {}, "centre_box": {}}
+    for other in found:
+        for name, one in _mapping(_mapping(values.get("against"), "against").get(other), f"against.{other}").items():
+            one = _mapping(one, f"against.{other}.{name}")
+            keys = ("difference", "low", "high")
+            found[other][name] = {k: _number(one.get(k), f"against.{other}.{name}.{k}", -100, 100) for k in keys}
+            found[other][name]["n"] = _number(one.get("n"), f"against.{other}.{name}.n", 0, math.inf)
+    return found
 
 
 def _pair(value: Any, name: str) -> list[float]:
@@ -73,6 +88,8 @@ def _result(values: dict) -> dict[str, Any]:
     box = _mapping(result.get("centre_box"), "centre_box")
     names = ("gt_known_loc", "top1_loc", "best_on_test")
     checked["centre_box"] = box | {name: _number(box.get(name), f"centre_box.{name}", 0, 100) for name in names}
+    counts = _mapping(result.get("failures"), "failures")
+    checked["failures"] = {key: _number(count, f"failures.{key}", 0, math.inf) or 0 for key, count in counts.items()}
     checked["protocol"] = str(result.get("protocol", ""))
     checked["conditions"] = _mapping(result.get("conditions"), "conditions")
     return checked
@@ -96,54 +113,67 @@ def _gallery(values: dict, folder: Path) -> list[dict[str, Any]]:
     entries = values.get("gallery") or []
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ValueError("gallery should be a list of objects")
-    found = []
+    found, base = [], folder.resolve()
     for entry in entries:
-        path = (folder / str(entry.get("file", ""))).resolve()
-        inside = path.is_relative_to(folder.resolve()) and path.is_file()
+        path = (base / str(entry.get("file", ""))).resolve()
+        inside = path.is_relative_to(base) and path.is_file()
         words = {"id": str(entry.get("id", "")), "caption": str(entry.get("caption") or "")}
         found.append(words | {"path": path if inside else None})
     return found
 
 
-def _read(folder: Path, out: Path) -> dict[str, Any] | None:
+def _address(path: Path, out: Path) -> str | None:
+    """A file's address relative to OUT, with forward slashes; None where there is no such file."""
+    return path.relative_to(out).as_posix() if path.is_file() else None
+
+
+def empty_row(home: Path, out: Path, dataset: str, backbone: str, slug: str) -> dict[str, Any]:
+    """The row of a run in home/runs/<dataset>/<backbone>/<slug>/ before its files are read; home is OUT or OUT/seed-N."""
+    folder = home / "runs" / dataset / backbone / slug
+    row: dict[str, Any] = dict.fromkeys(COLUMNS)
+    row |= {"dataset": dataset, "backbone": backbone, "method": slug.replace("_plusplus", "++"), "status": "failed"}
+    row |= {"slug": slug, "config": {}, "result": {}, "curve": None, "gallery": [], "versions": {}, "error": ""}
+    row |= {"against": _against({}), "wall_seconds": None, "finished": None, "source": folder / "metrics.json"}
+    row |= {
+        "report": _address(home / dataset / backbone / f"{slug}.html", out),
+        "log": _address(folder / "log.txt", out),
+    }
+    row["notebook"] = _address(folder / "notebook.ipynb", out)
+    seed = SEED_FOLDER.fullmatch(home.name) if home != out else None
+    return row | {"seed": int(seed[1]) if seed else None}
+
+
+def _read(folder: Path, home: Path, out: Path) -> dict[str, Any] | None:
     """One run's row; None when the folder holds neither metrics.json nor failure.json."""
     failure, metrics = folder / "failure.json", folder / "metrics.json"
     source = failure if failure.is_file() else metrics
     if not source.is_file():
         return None
-    dataset, backbone, slug = folder.relative_to(out / "runs").parts
-    report = out / dataset / backbone / f"{slug}.html"
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= {"dataset": dataset, "backbone": backbone, "method": slug.replace("_plusplus", "++"), "status": "failed"}
-    row |= {"slug": slug, "config": {}, "result": {}, "curve": None, "gallery": [], "versions": {}, "error": ""}
-    row |= {"report": f"{dataset}/{backbone}/{slug}.html" if report.is_file() else None, "source": source}
-    row |= {"log": None, "wall_seconds": None, "finished": None}
+    row = empty_row(home, out, *folder.relative_to(home / "runs").parts) | {"source": source}
     try:
         values = read_json(source)
         if not isinstance(values, dict):
             raise ValueError(f"it should hold an object, got {type(values).__name__}")
         row["config"] = _mapping(values.get("config"), "config")
         row["method"] = str(row["config"].get("method") or row["method"])
+        seed = row["config"].get("seed")
+        row["seed"] = seed if isinstance(seed, int) and not isinstance(seed, bool) else row["seed"]
         if source == failure:
             row["status"] = "undefined" if values.get("status") == "undefined" else "failed"
             row["error"] = str(values.get("error") or "no error message was written")
-            row["log"] = str(values["log"]) if values.get("log") else None
             return row
         if values.get("status") != "completed":
             raise ValueError(f"status should be 'completed', got {values.get('status')!r}")
         row |= {"result": _result(values), "curve": _curve(values), "gallery": _gallery(values, folder)}
         row |= {"versions": _mapping(values.get("versions"), "versions"), "finished": values.get("finished")}
+        row["against"] = _against(values)
         row["wall_seconds"] = _number(values.get("wall_seconds"), "wall_seconds", 0, math.inf)
         row |= {name: row["result"][name] for name in ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]}
         row["status"] = "completed"
     except (ValueError, OSError) as error:  # a damaged file is one failed row, never the end of the page
         place = source.relative_to(out)
-        row |= {
-            "error": f"{place} is damaged: {error}\nDelete it and run the sweep again.",
-            "result": {},
-            "curve": None,
-        }
-        row["gallery"] = []
+        text = f"{place} is damaged: {error}\nDelete it and run the sweep again."
+        row |= {"error": text, "result": {}, "curve": None, "gallery": [], "against": _against({})}
     return row
 
 
@@ -152,18 +182,49 @@ def rank(method: str) -> tuple[int, str]:
     return (ORDER.index(method) if method in ORDER else len(ORDER), method)
 
 
+def homes(out: Path) -> list[Path]:
+    """The folders that hold runs/: OUT with those of the first seed, then OUT/seed-N."""
+    seeds = [path for path in out.glob("seed-*") if path.is_dir() and SEED_FOLDER.fullmatch(path.name)]
+    return [out, *sorted(seeds, key=lambda path: int(SEED_FOLDER.fullmatch(path.name)[1]))]
+
+
 def read_rows(out: str | Path) -> list[dict[str, Any]]:
-    """A dict per run under OUT/runs/<dataset>/<backbone>/<method>/, sorted by dataset, backbone and method.
+    """A dict per run in OUT/runs/<dataset>/<backbone>/<method>/ and OUT/seed-N/runs/..., sorted by dataset, backbone, method
+    and seed.
 
     Keys: those of COLUMNS (metrics in percent, None where they do not apply or the run did not complete), and result,
-    config, curve ((thresholds, accuracy) or None), gallery (id, caption, path), report (address relative to OUT, or
-    None), error (text), log, versions, wall_seconds, finished, slug, source. failure.json wins over metrics.json;
-    a file that cannot be understood makes a failed row that names it.
+    config, curve ((thresholds, accuracy) or None), gallery (id, caption, path), against (differences to "cam" and
+    "centre_box", by metric), report, notebook and log (addresses relative to OUT, or None), error (text), versions,
+    wall_seconds, finished, slug, source. failure.json wins over metrics.json; a file that cannot be understood makes a
+    failed row that names it. Where two folders hold the same seed of a run, the completed one counts, or else OUT's.
     """
     out = Path(out)
-    folders = sorted(p for p in (out / "runs").glob("*/*/*") if p.is_dir() and not p.name.startswith(TRAINING_PREFIX))
-    rows = [row for row in (_read(folder, out) for folder in folders) if row is not None]
-    return sorted(rows, key=lambda row: (row["dataset"], row["backbone"], *rank(row["method"])))
+    rows: dict[tuple, dict[str, Any]] = {}
+    for home in homes(out):
+        for folder in sorted(home.glob("runs/*/*/*")):
+            if not folder.is_dir() or folder.name.startswith(TRAINING_PREFIX):
+                continue
+            row = _read(folder, home, out)
+            if row is None:
+                continue
+            key = (row["dataset"], row["backbone"], method_slug(row["method"]), row["seed"])
+            if key not in rows or (rows[key]["status"] != "completed" and row["status"] == "completed"):
+                rows[key] = row
+    return sort_rows(rows.values())
+
+
+def sort_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By dataset, backbone, method (the study's five first) and seed (unknown ones first)."""
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["dataset"],
+            row["backbone"],
+            *rank(row["method"]),
+            row["seed"] is not None,
+            row["seed"] or 0,
+        ),
+    )
 
 
 def _cell(value: Any) -> str:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import platform
-import subprocess
 import time
 from contextlib import nullcontext
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime, timezone
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +14,26 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import figures
+from . import figures, galleries
+from .against import against_centre_box, against_result
 from .config import RunConfig
 from .data import WSOLDataset, load_dataset
 from .distributed import agreed, rank, together, world_size
 from .evaluation import ScoreMaps, evaluate
 from .faithfulness_section import show_faithfulness
-from .files import atomic_write_bytes, write_json
+from .files import atomic_write_bytes, digest, write_json
 from .map_store import MapStore
 from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from .models import WSOLModel, build_model
+from .parameters import of_notebook
+from .provenance import device_name, git_commit, versions
 from .recipes import recipe_source
 from .results import EvalResult
 from .training import OBJECTIVES, Recipe, fit, load_checkpoint
 
 GALLERY_IMAGES = 8
+PLAIN_CAM = "plain_cam.csv"  # plain CAM's per-image table, beside that of the method
 PUBLISHED_BATCH, PUBLISHED_LR = 40, 3e-3
-PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
 
 
 class Run:
@@ -52,6 +52,7 @@ class Run:
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
         self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps], str]] = {}  # the third is the training
+        self._limits: dict[int, int | None] = {}
         self._faithfulness: dict[int, dict[str, Any]] = {}
 
     @classmethod
@@ -62,9 +63,8 @@ class Run:
     @classmethod
     def of(cls, namespace: dict[str, Any]) -> Run:
         """From a notebook's globals(): every variable that has the name of a parameter is taken as one."""
-        names = {item.name for item in fields(RunConfig)} - {"given"}
         torch.set_num_threads(int(os.environ.get("WSOLKIT_THREADS") or torch.get_num_threads()))
-        return cls.start(**{name: value for name, value in namespace.items() if name in names})
+        return cls.start(**of_notebook(namespace))
 
     # -- data and networks ---------------------------------------------------------------------------------------------
 
@@ -143,11 +143,13 @@ class Run:
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
             "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
+            "made_from": c.training_parts(pooling),
             "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
             "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip
+        (folder / "failure.json").unlink(missing_ok=True)  # of an earlier try
 
     def history(self, pooling: str | None = None) -> list[dict[str, float]]:
         """Rows of the training's history.csv, as numbers."""
@@ -167,15 +169,29 @@ class Run:
         """
         training = pooling or (method if method in TRAINING_METHODS else self.pooling)
         kept: dict[str, ScoreMaps] = {}
+        options = {"limit": self.config.limit, **options}
         result = evaluate(
             self.model(training), self.dataset("test"), map_of(method), val=self.dataset("val"), seed=self.config.seed,
-            keep=kept.__setitem__, localiser=MapStore(self.config, training), **{"limit": self.config.limit, **options},
+            keep=kept.__setitem__, localiser=MapStore(self.config, training), **options,
         )  # fmt: skip
         result.method = method
         if training in TRAINING_METHODS:
             result.conditions["method"] = self._how(training, map_of(method))
         self._maps[id(result)] = (result, kept, training)  # the result is kept too, so that its id stays its own
+        self._limits[id(result)] = options["limit"]
         return result
+
+    def baseline(self, result: EvalResult) -> EvalResult | None:
+        """Plain CAM of the same backbone's plain network, on the images and under the protocol of a result of this run.
+
+        None where the result is plain CAM itself, on vgg16_fc (CAM is not defined there), and where the plain network was
+        not trained: nothing is trained for a comparison. Maps that another report has made are read.
+        """
+        plain = self.config.training_folder("gap") / "run.json"
+        itself = result.method == "cam" and self._maps[id(result)][2] == "gap"
+        if itself or self.config.backbone == "vgg16_fc" or not plain.exists():
+            return None
+        return self.evaluate("cam", pooling="gap", limit=self._limits[id(result)], protocol=result.protocol)
 
     def _how(self, training: str, drawn: str) -> str:
         """How a training-time method comes to its map, in words."""
@@ -217,12 +233,26 @@ class Run:
         return self.config.runs_folder / method_slug(method)
 
     def finish(self, method: str, result: EvalResult, extra: dict[str, Any] | None = None) -> Path:
-        """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed"."""
+        """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed".
+
+        Beside the result it holds what the report page shows: plain CAM on the same images, the differences to it and to
+        the centre box ("against"), the folders of the trainings, and the classes' names.
+        """
         folder = self.folder(method)
-        (folder / "metrics.json").unlink(missing_ok=True)
+        for earlier in ("metrics.json", "failure.json", "notebook.ipynb"):
+            (folder / earlier).unlink(missing_ok=True)
+        plain, training = self.baseline(result), self._maps[id(result)][2]
+        seed = self.config.seed
+        against = {"cam": against_result(result, plain, seed) if plain else None,
+                   "centre_box": against_centre_box(result, seed)}  # fmt: skip
+        if plain:
+            plain.save_per_image(folder / PLAIN_CAM)
+        else:
+            (folder / PLAIN_CAM).unlink(missing_ok=True)
         for split, maps in self._maps[id(result)][1].items():
             maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / "per_image.csv")
+        galleries.save(self, result, folder)
         items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
         for number, item in enumerate(items):
             picture = figures.thumbnail(item["pixels"], item["score_map"], item["gt_boxes"], item["box"])
@@ -232,11 +262,15 @@ class Run:
         found = self._faithfulness.get(id(result))
         faithfulness = {"faithfulness": found} if found else {}
         poolings = poolings_of(method, self.config.backbone)
-        fingerprint = self.config.report_key(method, poolings, notebook_of(method))
+        made_from = self.config.report_parts(method, poolings, notebook_of(method))
         write_json(folder / "metrics.json", {
-            "status": "completed", "fingerprint": fingerprint, "method": method,
-            "config": {**self.config.to_dict(), "method": method, "pooling": self._maps[id(result)][2]}, "result": result.to_dict(),
-            "curve": {"thresholds": result.curve["thresholds"], "accuracy": result.curve["gt_known_loc"]}, "gallery": gallery,
+            "status": "completed", "fingerprint": digest(made_from), "made_from": made_from, "method": method,
+            "config": {**self.config.to_dict(), "method": method, "pooling": training}, "result": result.to_dict(),
+            "against": against, "plain_cam": plain.to_dict() if plain else None,
+            "training": self.config.training_folder(training).name,
+            "plain_training": self.config.training_folder("gap").name if plain else None,
+            "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
+            "curve": {"thresholds": result.curve.get("thresholds"), "accuracy": result.curve.get("gt_known_loc")}, "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
             "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         })  # fmt: skip
@@ -255,34 +289,3 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
     return device
-
-
-def versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # e.g. another build of OpenCV
-            continue
-    return found
-
-
-def device_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
-
-
-def git_commit() -> str:
-    """Short commit of the package's checkout, with "+" where files differ from it; "" outside a checkout."""
-    where = Path(__file__).resolve().parent
-    try:
-        head = subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], cwd=where, capture_output=True, text=True, timeout=10
-        )
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--", "."], cwd=where, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return head.stdout.strip() + ("+" if state.stdout.strip() else "") if head.returncode == 0 else ""

@@ -179,7 +179,7 @@ def _all_thresholds(result: EvalResult, found: Found) -> None:
     parts = found.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
     result.max_box_acc_v2_parts = {delta: float(part) for delta, part in zip(metrics.DELTAS, parts, strict=True)}
     result.max_box_acc_v2 = float(np.mean(parts))
-    result.curves = found.rule
+    result.curves, result.v2_hits = found.rule, found.v2_hits
     step = max(1, found.rule.shape[1] // 200)
     result.curve = {
         "thresholds": thresholds(result.interval)[::step].round(6).tolist(),

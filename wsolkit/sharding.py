@@ -156,7 +156,10 @@ def localise_in_parts(
         begin = time.perf_counter()
         rows = parts.rows(chosen)
         parts.save(
-            chosen, localise(model, dataset, parts.methods, indices=indices[rows], batch_size=batch_size, **options)
+            chosen,
+            localise(
+                model, dataset, parts.methods, indices=indices[rows], batch_size=batch_size, progress=iter, **options
+            ),
         )
         done += len(rows)
         progress(done, total)

@@ -1,12 +1,13 @@
-"""The grid of runs: what is stale, in which order, how many at a time. No torch import here.
+"""A grid of runs at work: which job next, how many at a time, and what is said about it. No torch import here.
 
-A training is one job, a report another; a report waits for the trainings it looks at. Each job is a process of its own
-(`wsolkit.execute`) with a log file, started by a pool: that of this machine, or that of a cluster. Whether a job is done is
-read from the files it leaves, never from a notebook.
+A training is one job, a report another (`wsolkit.grid`); a report waits for the trainings it looks at. Each job is a process
+of its own (`wsolkit.execute`) with a log file, started by a pool: that of this machine, or that of a cluster. Whether a job
+is done is read from the files it leaves, never from a notebook.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,111 +16,30 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from .config import RunConfig
-from .execute import WORKING_CODE, is_fresh, note_failure
+from .execute import WORKING_CODE, note_failure
 from .files import read_json, write_json
+from .grid import Grid, Job, plan
 from .index import write_index
 from .lease import this_machine
-from .methods import (
-    STUDY_METHODS,
-    TRAIN_NOTEBOOK,
-    label_of,
-    method_slug,
-    notebook_of,
-    notebooks_folder,
-    poolings_of,
-    undefined,
-)
-from .pools import INTERRUPTED, LocalPool, gpus, run_job
+from .methods import undefined
+from .plan import expected_seconds
+from .pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of
 from .staleness import code_state
+from .status import LiveIndex, StatusLine, about
+from .sweep_file import store
+
+__all__ = ["Job", "Sweep", "plan", "run_grids", "run_sweep"]
 
 RETRIES = 3  # of a job that its pool has lost
-
-
-@dataclass(frozen=True)
-class Job:
-    """One notebook to run. `done` is the file that proves it, `key` what it must say, `needs` the names of other jobs."""
-
-    name: str
-    notebook: Path
-    parameters: dict[str, Any]
-    config: dict[str, Any]
-    folder: Path
-    done: Path
-    key: str
-    html: Path
-    title: str
-    needs: tuple[str, ...] = ()
-
-    def fresh(self) -> bool:
-        """True where the result on disk is complete and was made from the same parameters, data, code and notebook."""
-        return is_fresh(self.folder, self.done, self.html, self.key)
-
-
-def plan(
-    config: RunConfig, backbones: Iterable[str], methods: Iterable[str], limits: dict[str, int]
-) -> tuple[list[Job], list[Job]]:
-    """All jobs of a grid in an order that can be run, and the reports that are not defined on their backbone.
-
-    Args:
-        config: what all runs share.
-        limits: images per method; the name "" is for all methods.
-    """
-    jobs: dict[str, Job] = {}
-    impossible = []
-    for backbone in dict.fromkeys(backbones):
-        base = config.for_backbone(backbone)
-        reports = []
-        for method in dict.fromkeys(methods):
-            own = replace(base, limit=limits.get(method, limits.get("", base.limit)))
-            poolings = poolings_of(method, backbone)
-            job = _report_job(own, method, poolings)
-            if undefined(method, backbone):
-                impossible.append(job)
-                continue
-            for pooling in poolings:
-                for wanted in filter(None, (base.starts_from(pooling), pooling)):
-                    training = _train_job(base, wanted)
-                    jobs.setdefault(training.name, training)
-            reports.append(job)
-        jobs.update({job.name: job for job in reports})
-    return list(jobs.values()), impossible
-
-
-def _train_job(config: RunConfig, pooling: str) -> Job:
-    folder = config.training_folder(pooling)
-    name = f"{config.dataset}/{config.backbone}/train {pooling}"
-    config = replace(config, limit=0)
-    start = config.starts_from(pooling)
-    return Job(
-        name, notebooks_folder() / TRAIN_NOTEBOOK, {**config.to_dict(), "pooling": pooling},
-        {**config.to_dict(), "pooling": pooling}, folder, folder / "run.json", config.training_key(pooling),
-        folder / "train.html", f"Training {config.backbone} with {label_of(pooling)} on {config.dataset}",
-        (f"{config.dataset}/{config.backbone}/train {start}",) if start else (),
-    )  # fmt: skip
-
-
-def _report_job(config: RunConfig, method: str, poolings: tuple[str, ...]) -> Job:
-    folder = config.runs_folder / method_slug(method)
-    notebook = notebook_of(method)
-    parameters = config.to_dict()
-    if method not in STUDY_METHODS:
-        parameters["method"] = method
-    html = config.out_folder / config.dataset / config.backbone / f"{method_slug(method)}.html"
-    needs = tuple(f"{config.dataset}/{config.backbone}/train {pooling}" for pooling in poolings)
-    return Job(
-        f"{config.dataset}/{config.backbone}/{method}", notebook, parameters, {**config.to_dict(), "method": method},
-        folder, folder / "metrics.json", config.report_key(method, poolings, notebook), html,
-        f"{method} on {config.backbone}, {config.dataset}", needs,
-    )  # fmt: skip
 
 
 class Sweep:
@@ -132,19 +52,24 @@ class Sweep:
         token: path of a file that lives as long as the sweep wants its jobs to run; a pool of other machines needs one that
             they can see.
         extra: more content for each job, see `wsolkit.execute`.
+        index: what writes the index, when there are new reports.
     """
 
     def __init__(
         self, jobs: list[Job], workers: int = 1, say: Callable[[str], None] = print, pool: Executor | None = None,
-        token: Path | None = None, extra: dict[str, Any] | None = None,
+        token: Path | None = None, extra: dict[str, Any] | None = None, index: LiveIndex | None = None,
     ) -> None:  # fmt: skip
         self.jobs = {job.name: job for job in jobs}
         self.pool = pool or LocalPool(workers)
         self.capacity: Callable[[], int] = getattr(self.pool, "capacity", lambda: workers)
         self.token = token or Path(tempfile.gettempdir()) / f".sweep-{uuid.uuid4().hex}"
         self.extra = extra or {}
-        self.say = say
+        self.status, self.index = StatusLine(say), index
+        self.say = self.status.say
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
+        self.expected: dict[str, float | None] = {}  # seconds, by earlier runs
+        self.began: dict[str, float] = {}
+        self.seconds: dict[str, float] = {}  # of the jobs that have ended well
         self.lost: Counter[str] = Counter()
         self.stopping = False
 
@@ -156,6 +81,8 @@ class Sweep:
                 self.outcome[job.name] = ""
             else:
                 waiting.append(job)
+                self.expected[job.name] = expected_seconds(job)
+        up_to_date = len(self.outcome)
         if self.outcome:
             self.say(f"{len(self.outcome)} of {len(self.jobs)} runs are up to date")
         running: dict[Future, Job] = {}
@@ -171,8 +98,11 @@ class Sweep:
                         break
                     if not running:  # nobody is there to take a job at the moment
                         time.sleep(0.5)
+                    self.status.show(self._progress(waiting, list(running.values()), room))
                     for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                         self._collect(running.pop(future), future, waiting)
+                    if self.index:
+                        self.index.update(len(self.outcome) - up_to_date)
                 except KeyboardInterrupt:
                     if not self.stopping:
                         self.say("stopping: no new run is started; press Ctrl-C again to kill the running ones")
@@ -185,6 +115,9 @@ class Sweep:
         finally:
             self.kill()
             self.pool.shutdown()
+            self.status.show("")
+            if self.index:
+                self.index.close()
         return {name: error for name, error in self.outcome.items() if error and error != INTERRUPTED}
 
     def _submit(self, waiting: list[Job], running: dict[Future, Job], room: int) -> None:
@@ -196,14 +129,36 @@ class Sweep:
                 self._fail(job, error)
             elif len(running) < room and all(name in self.outcome for name in job.needs):
                 waiting.remove(job)
-                running[self.pool.submit(run_job, self._content(job))] = job
+                self.began[job.name] = time.monotonic()
+                running[self.pool.submit(run_job, {**job.content(), "token": str(self.token), **self.extra})] = job
 
-    def _content(self, job: Job) -> dict[str, Any]:
-        return {
-            "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
-            "done": str(job.done), "fingerprint": job.key, "html": str(job.html), "title": job.title,
-            "token": str(self.token), **self.extra,
-        }  # fmt: skip
+    def _progress(self, waiting: list[Job], running: list[Job], room: int) -> str:
+        """One line: how many are done and failed, how long it may take, and what runs now."""
+        failed = sum(bool(error) for error in self.outcome.values())
+        words = [f"{len(self.outcome) - failed} of {len(self.jobs)} done"] + ([f"{failed} failed"] if failed else [])
+        left = self._seconds_left(waiting, running, room)
+        words += [] if left is None else [f"{about(left)} left"]
+        common = os.path.commonpath([os.path.dirname(name) for name in self.jobs])
+        names = [job.name[len(common) :].lstrip("/") for job in running]
+        return ", ".join(words) + (f"; running {', '.join(names)}" if names else "")
+
+    def _seconds_left(self, waiting: list[Job], running: list[Job], room: int) -> float | None:
+        """From earlier runs and from those of this sweep; None where there are none yet."""
+        now = time.monotonic()
+        known = {**{name: seconds for name, seconds in self.expected.items() if seconds is not None}, **self.seconds}
+        if not known:
+            return None
+        times = []
+        for job in (*waiting, *running):
+            alike = (
+                [known[job.name]] if job.name in known else [],
+                [seconds for name, seconds in known.items() if name.rpartition("/")[2] == job.name.rpartition("/")[2]],
+                [seconds for name, seconds in known.items() if self.jobs[name].done.name == job.done.name],
+                list(known.values()),
+            )
+            seconds = next(sum(some) / len(some) for some in alike if some)
+            times.append(max(0.0, seconds - (now - self.began[job.name])) if job in running else seconds)
+        return max(sum(times) / max(1, room), *times, 0.0)
 
     def _collect(self, job: Job, future: Future, waiting: list[Job]) -> None:
         try:
@@ -231,6 +186,8 @@ class Sweep:
 
     def _record(self, job: Job, error: str, seconds: float = 0.0) -> None:
         self.outcome[job.name] = error
+        if not error:
+            self.seconds[job.name] = seconds
         word = "done" if not error else error if error == INTERRUPTED else f"FAILED {error.splitlines()[-1][:200]}"
         self.say(f"[{len(self.outcome)}/{len(self.jobs)}] {job.name}  {seconds:.0f} s  {word}")
 
@@ -243,43 +200,44 @@ def run_sweep(
     config: RunConfig, backbones: Iterable[str], methods: Iterable[str], limits: dict[str, int] | None = None,
     jobs: int | None = None, say: Callable[[str], None] = print, dask: str = "", timeout: float = 60.0,
 ) -> int:  # fmt: skip
-    """Run a grid and write OUT/index.html and OUT/results.csv; returns the exit code (0 good, 1 something failed, 130
-    interrupted). One failing report does not stop the others.
+    """`run_grids` for one data set and the configuration's seed."""
+    return run_grids([Grid(config, tuple(backbones), tuple(methods), limits or {})], jobs, say, dask, timeout)
+
+
+def run_grids(
+    grids: Sequence[Grid], jobs: int | None = None, say: Callable[[str], None] = print, dask: str = "",
+    timeout: float = 60.0,
+) -> int:  # fmt: skip
+    """Run grids of one result folder OUT together and write OUT/index.html and OUT/results.csv; returns the exit code (0
+    good, 1 something failed, 130 interrupted). One failing report does not stop the others.
 
     Args:
+        grids: one for each data set.
         jobs: at a time; None is one, or with `dask` as many as the cluster has threads; 0 is one per core, four at most.
         dask: address of a Dask scheduler (or its scheduler file), whose workers share the folders of this machine.
         timeout: seconds to wait for the scheduler and, whenever it has none, for a worker.
     """
     begin = time.time()
-    config = RunConfig.make(**{**config.given, "out": str(config.out_folder)})  # one place, whoever looks
-    todo, impossible = plan(config, backbones, methods, limits or {})
-    pool = _pool(config, jobs, dask, timeout)  # before anything is written
-    home = config.out_folder / "runs" / config.dataset
-    home.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(home / ".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        pool.shutdown()
-        raise ValueError(
-            f"another sweep of {config.dataset} is writing to {config.out_folder}; wait for it or choose another out"
-        ) from None
-    with lock:
-        for job in impossible:
+    out = grids[0].config.out_folder  # one place, whoever looks
+    grids = [replace(g, config=RunConfig.make(**{**g.config.given, "out": str(out)})) for g in grids]
+    plans = [grid.plan() for grid in grids]
+    todo = [job for jobs, _ in plans for job in jobs]
+    pool = _pool(grids[0].config, jobs, dask, timeout)  # before anything is written
+    with contextlib.ExitStack() as locks:
+        for grid in grids:
+            _lock(grid, locks, pool)
+            _remove_tokens(grid.home)
+            store(grid)
+        for job in (job for _, jobs in plans for job in jobs):
             reason = undefined(job.config["method"], job.config["backbone"])
             for old in (job.html, job.done):
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
             say(f"{job.name}  not defined: {reason}")
-        for left in home.glob(
-            ".sweep-*"
-        ):  # of a sweep on this machine that was killed: its jobs end, wherever they are
-            if _host_of(left) == this_machine():
-                left.unlink(missing_ok=True)
-        token = home / f".sweep-{uuid.uuid4().hex}"
+        token = grids[0].home / f".sweep-{uuid.uuid4().hex}"
         extra = {"code": code_state(WORKING_CODE)} if dask else {}
-        sweep = Sweep(todo, say=say, pool=pool, token=token, extra=extra)
+        index = LiveIndex(lambda: write_index(out))
+        sweep = Sweep(todo, say=say, pool=pool, token=token, extra=extra, index=index)
         previous = (
             signal.signal(signal.SIGTERM, lambda *_: (sweep.kill(), sys.exit(143))) if _in_main_thread() else None
         )
@@ -288,13 +246,35 @@ def run_sweep(
         finally:
             if previous is not None:
                 signal.signal(signal.SIGTERM, previous)
-            index = write_index(config.out_folder)
+            page = write_index(out)
     say(
         f"{len(sweep.outcome)} of {len(todo)} runs in {time.time() - begin:.0f} s"
         + (f", {len(errors)} failed" if errors else "")
     )
-    say(f"index: {index}")
+    say(f"index: {page}")
     return 130 if sweep.stopping else int(bool(errors))
+
+
+def _lock(grid: Grid, locks: contextlib.ExitStack, pool: Executor) -> None:
+    """Keep other sweeps away from a data set's folder of runs until `locks` is closed."""
+    grid.home.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(grid.home / ".lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        pool.shutdown()
+        raise ValueError(
+            f"another sweep of {grid.config.dataset} is writing to {grid.config.out_folder}; wait for it or choose "
+            "another out"
+        ) from None
+    locks.callback(lock.release)
+
+
+def _remove_tokens(home: Path) -> None:
+    """Those of sweeps on this machine that were killed: their jobs end, wherever they are."""
+    for left in home.glob(".sweep-*"):
+        if _host_of(left) == this_machine():
+            left.unlink(missing_ok=True)
 
 
 def _host_of(token: Path) -> str:
@@ -309,12 +289,7 @@ def _pool(config: RunConfig, jobs: int | None, dask: str, timeout: float) -> Exe
         from .dask_pool import DaskPool
 
         return DaskPool(dask, jobs or 0, timeout)
-    return LocalPool(1 if jobs is None else jobs or automatic_jobs(), gpus() if config.device in ("", "cuda") else [])
-
-
-def automatic_jobs() -> int:
-    """One per core, four at most (several single-threaded networks beat one with several threads), or one per GPU."""
-    return max(1, min(4, os.cpu_count() or 1), len(gpus()))
+    return LocalPool(workers_of(jobs), gpus() if config.device in ("", "cuda") else [])
 
 
 def _in_main_thread() -> bool:

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import PIL
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
 from ..files import atomic_path, digest, read_json, write_json
-from ..progress import watched
+from ..progress import progress
 from ..staleness import code_state
 from .batches import ahead
 
@@ -155,10 +154,7 @@ class DecodedPixels:
         with atomic_path(path) as part, open(part, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": self.shape})
             rows = ahead(self._row, self.samples, 4 * threads, threads)
-            bar = tqdm(
-                rows, f"decode {self.title}", len(self.samples), leave=False, unit=" images", disable=not watched()
-            )
-            for index, row in enumerate(bar):
+            for index, row in enumerate(progress(rows, f"decode {self.title}", len(self.samples))):
                 if isinstance(row, Exception):
                     unreadable.append(row)
                 elif not unreadable:

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data.base import WSOLDataset
 from ..distributed import agreed, rank, total, world_size
 from ..files import digest
 from ..models import WSOLModel
-from ..progress import watched
+from ..progress import progress
 from .checkpoints import checksum, load_state, start_anew
 from .objective import Objective
 from .optimiser import load_optimiser, make_optimiser, pretrained_parameters, scale_gradients, set_rate
@@ -134,8 +133,8 @@ def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
     batches = train.train_batches(
         recipe.batch_size, recipe.seed, now.epoch, device=device, rank=rank(), world_size=world_size(), skip=now.step
     )
-    bar = tqdm(batches, total=-(-len(train) // recipe.batch_size), initial=now.step, desc=f"epoch {now.epoch + 1}",
-               leave=False, disable=rank() != 0 or not watched())  # fmt: skip
+    bar = progress(batches, f"epoch {now.epoch + 1} of {recipe.epochs}", -(-len(train) // recipe.batch_size), "steps",
+                   now.step, quiet=rank() != 0)  # fmt: skip
     # the caller's generators stay as they were
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(step_seed(recipe.seed, now.epoch, rank()))

@@ -1,0 +1,200 @@
+"""The index over a tree of runs: tables, marks, escaping, damaged files, size."""
+
+from __future__ import annotations
+
+import csv
+import json
+from urllib.parse import unquote
+
+import pytest
+from bs4 import BeautifulSoup
+from page_checks import no_requests, well_formed
+from run_trees import failure, run
+
+from wsolkit.report import COLUMNS, method_slug, read_rows, write_index
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
+METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    out = tmp_path_factory.mktemp("reports")
+    images = [f"bird_{index}" for index in range(6)]
+    for backbone, base in (("vgg16", 60.0), ("resnet18", 55.0)):
+        for index, method in enumerate(METHODS):
+            limited = {"n": 16} if method == "score_cam" else {}
+            seconds = 3.0 if method == "score_cam" else 0.01 * (1 + index)
+            run(out, "synthetic", backbone, method, images, gt=base + 3 * index, seconds=seconds, **limited)
+    run(out, "cub", "mobilenet_v2", "cam", [EVIL], gt=61.0)
+    run(out, "cub", "mobilenet_v2", "rethinking_cam", [EVIL], gt=68.0)
+    failure(out, "cub", "vgg16_fc", "cam", "undefined", "cam is not defined on vgg16_fc: no pooling before the head")
+    failure(out, "cub", "vgg16_fc", "grad_cam++", "failed", f"Traceback\n  a line\nValueError: {EVIL} bad file")
+    write_index(out)
+    return out
+
+
+def index_of(out):
+    text = (out / "index.html").read_text(encoding="utf-8")
+    return text, BeautifulSoup(text, "html.parser")
+
+
+def test_method_slug():
+    assert [method_slug(name) for name in ("cam", "grad_cam++")] == ["cam", "grad_cam_plusplus"]
+
+
+def table(soup, dataset, kind):
+    return soup.find(id=f"data-{dataset}-table-{kind}")
+
+
+def lines(soup, dataset, backbone):
+    """method -> the texts of its cells in the table of results, after the network."""
+    found = table(soup, dataset, "lines").select(f'tbody tr[data-backbone="{backbone}"]')
+    return {row.th.get_text(): [cell.get_text(" ", strip=True) for cell in row.find_all("td")[1:]] for row in found}
+
+
+def test_index_page(tree):
+    text, soup = index_of(tree)
+    well_formed(text)
+    no_requests(text)
+    assert len(text.encode()) < 3_000_000
+    for link in soup.select("a[href]:not([href^='#'])"):
+        assert (tree / unquote(link["href"])).is_file(), link
+    matrix = {link["href"] for link in table(soup, "synthetic", "matrix").select("a")}
+    assert "synthetic/vgg16/grad_cam_plusplus.html" in matrix and len(matrix) == 10
+    assert soup.find("a", href="results.csv")
+    pictures = soup.select("table.thumbs img")
+    assert len(pictures) == 60 + 2
+    assert all(image.parent.name == "a" and image.parent["href"].endswith(".html") for image in pictures)
+    runs = table(soup, "cub", "runs").select("tbody tr")
+    assert len(runs) == 4
+    hrefs = [[link["href"] for link in row.select("a")] for row in runs]
+    assert ["cub/mobilenet_v2/cam.html", "runs/cub/mobilenet_v2/cam/notebook.ipynb"] in hrefs
+    assert ["runs/cub/vgg16_fc/grad_cam_plusplus/log.txt"] in hrefs
+
+
+def test_index_marks_and_deltas(tree):
+    _, soup = index_of(tree)
+    found = lines(soup, "synthetic", "resnet18")
+    assert found["grad_cam++"][:3] == ["64.0 best 59.0 to 69.0", "+9.0", "+23.0 ▲ told apart"]
+    assert found["cam"][1] == "\u2013" and found["cam"][2] == "+14.0 ▲ told apart"  # 50 to 60 against 36 to 46
+    assert "≈" in found["grad_cam"][0] and "≈" not in found["cam"][0]
+    assert "† 16 images" in found["score_cam"][0] and "score_cam on vgg16 used 16" in soup.get_text()
+    assert found["centre box"][0] == "41.0 36.0 to 46.0" and "square of 150 px" in found["centre box"][-1]
+    matrix = table(soup, "synthetic", "matrix")
+    assert [cell.get_text() for cell in matrix.select("thead th")] == ["Method", "resnet18", "vgg16"]
+    assert [row.get("data-method") for row in matrix.select("tbody tr")] == [*METHODS, None]
+    assert [row.th.get_text() for row in matrix.select("tbody tr")][:5] == METHODS
+    numbers = [cell["data-value"] for cell in matrix.select('td[data-backbone="vgg16"]')]
+    assert numbers == ["60", "63", "66", "69", "72", "41"]
+
+
+def test_index_troubles_and_published(tree):
+    text, soup = index_of(tree)
+    assert EVIL not in text and "&lt;script&gt;alert(1)" in text
+    cub = soup.find(id="data-cub").parent
+    found = lines(soup, "cub", "vgg16_fc")
+    assert found["cam"][0] == "not defined cam is not defined on vgg16_fc: no pooling before the head"
+    assert found["grad_cam++"][0].startswith("failed ValueError:")
+    assert any("Traceback\n  a line" in pre.get_text() for pre in cub.select(".troubles details pre"))
+    published = cub.find(id="data-cub-published").find_next("table").get_text(" ", strip=True)
+    assert "56.0 44.2" in published and "the study this kit grew out of" in published
+    assert "network mobilenet_v2, 300 of 5794 test images" in published
+    assert soup.find(id="data-synthetic-published") is None
+
+
+def test_charts(tree):
+    _, soup = index_of(tree)
+    charts = soup.select('section.dataset[data-dataset="synthetic"] svg.chart')
+    assert len(charts) == 4, "curves and cost on two networks"
+    looks = [(group["class"][0], group.select_one(".line")["stroke-dasharray"]) for group in charts[0].select("g")]
+    assert len(set(looks)) == 5 and len({look[1] for look in looks}) == 5, "a line style each, beside a colour each"
+    assert [group["data-method"] for group in charts[0].select("g")] == METHODS
+    assert "rethinking_cam 58.0" in charts[0]["aria-label"]
+    tau, height = (float(part) for part in charts[0].select_one("g .marker")["transform"][10:-1].split())
+    assert tau == pytest.approx(46 + 502 * 0.35, abs=0.1), "the threshold that the table reports"
+    assert height == pytest.approx(12 + 274 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
+    assert "3 s per image" in charts[3]["aria-label"]
+
+
+def test_results_csv(tree):
+    with open(tree / "results.csv", newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    expected = "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,"
+    expected += "max_box_acc_v2,pxap,seconds_per_image,peak_memory_mb,status,seed"
+    assert reader.fieldnames == expected.split(",") == COLUMNS
+    assert len(rows) == 14
+    first = next(row for row in rows if row["backbone"] == "vgg16" and row["method"] == "grad_cam++")
+    assert first["gt_known_loc"] == "69" and first["pxap"] == "" and first["status"] == "completed"
+    undefined = next(row for row in rows if row["status"] == "undefined")
+    assert undefined["method"] == "cam" and undefined["n_images"] == undefined["top1_loc"] == ""
+    assert [row["method"] for row in rows if row["backbone"] == "vgg16"] == METHODS
+
+
+def test_no_runs(tmp_path):
+    write_index(tmp_path)
+    text, soup = index_of(tmp_path)
+    well_formed(text)
+    assert "make reports" in soup.get_text() and "wsolkit sweep" in soup.get_text()
+    assert (tmp_path / "results.csv").read_text().strip() == ",".join(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "{half a fi",
+        "[1, 2]",
+        '"text"',
+        '{"status": "running"}',
+        b"\xff\xfe\x00",
+        json.dumps({"status": "completed", "result": {"gt_known_loc": "<b>high</b>"}}),
+        json.dumps({"status": "completed", "result": {"gt_known_loc": 170}}),
+        json.dumps({"status": "completed", "result": {"intervals": {"gt_known_loc": 3}}}),
+        json.dumps({"status": "completed", "result": [], "curve": {"thresholds": [0.1], "accuracy": [1, 2]}}),
+        json.dumps({"status": "completed", "result": {}, "gallery": ["x"]}),
+        json.dumps({"status": "completed", "result": {"centre_box": {"gt_known_loc": True}}}),
+        json.dumps({"status": "completed", "result": {"failures": {"right": "many"}}}),
+        json.dumps({"status": "completed", "result": {}, "against": {"cam": {"gt_known_loc": {"difference": "big"}}}}),
+    ],
+)
+def test_damaged_metrics_are_one_failed_row(tmp_path, damage):
+    run(tmp_path, "synthetic", "vgg16", "cam", ["a"])
+    folder = run(tmp_path, "synthetic", "vgg16", "grad_cam", ["a"])
+    data = damage if isinstance(damage, bytes) else damage.encode()
+    (folder / "metrics.json").write_bytes(data)
+    write_index(tmp_path)
+    text, _ = index_of(tmp_path)
+    well_formed(text)
+    assert [row["status"] for row in read_rows(tmp_path)] == ["completed", "failed"]
+    assert "runs/synthetic/vgg16/grad_cam/metrics.json is damaged" in text
+
+
+def test_sparse_metrics_are_enough(tmp_path):
+    folder = tmp_path / "runs" / "synthetic" / "vgg16" / "cam"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"status": "completed", "result": {"n_images": 3}}))
+    write_index(tmp_path)
+    assert read_rows(tmp_path)[0]["status"] == "completed"
+    well_formed(index_of(tmp_path)[0])
+
+
+def test_failure_wins_and_gallery_stays_inside(tmp_path):
+    run(tmp_path, "synthetic", "vgg16", "cam")
+    failure(tmp_path, "synthetic", "vgg16", "cam", "failed", "MemoryError")
+    assert read_rows(tmp_path)[0]["status"] == "failed"
+    (tmp_path / "secret.jpg").write_bytes(b"secret")
+    outside = [{"id": "x", "file": "../../../../secret.jpg", "caption": ""}]
+    run(tmp_path, "synthetic", "vgg16", "grad_cam", gallery=outside)
+    assert read_rows(tmp_path)[1]["gallery"][0]["path"] is None
+    write_index(tmp_path)
+
+
+def test_page_stays_small(tmp_path):
+    folder = run(tmp_path, "synthetic", "vgg16", "cam", ["a", "b", "c"])
+    for index in range(3):
+        (folder / "gallery" / f"{index}.jpg").write_bytes(b"\xff\xd8" + bytes(900_000))
+    write_index(tmp_path)
+    text, soup = index_of(tmp_path)
+    assert len(text.encode()) < 3_000_000
+    assert len(soup.select("table.thumbs img")) == 1 and "2 more in the reports" in soup.get_text()

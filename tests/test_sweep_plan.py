@@ -1,0 +1,249 @@
+"""What a sweep would run and why: every reason from files on disk, the table, the time, and the grid over seeds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from test_sweep import GOOD, tiny_job
+
+from wsolkit import config as config_module
+from wsolkit import execute, grid, plan, staleness
+from wsolkit.config import RunConfig
+from wsolkit.files import digest, write_json
+from wsolkit.grid import Grid
+from wsolkit.sweep import Sweep
+
+SMALL = {"backbone": "resnet18", "epochs": 4}
+
+
+def jobs_of(out: Path, seeds=(), methods=("cam",), **changes):
+    grid = Grid(RunConfig.make(**{**SMALL, **changes, "out": str(out)}), ("resnet18",), methods, {}, seeds)
+    return {job.name: job for job in grid.plan()[0]}
+
+
+def finish(jobs, seconds=10.0, **more):
+    """The files that these jobs would leave, with fingerprint and parts as a run writes them."""
+    for job in jobs.values():
+        content = {
+            "status": "completed",
+            "fingerprint": digest(job.parts),
+            "made_from": job.parts,
+            "config": job.config,
+        }
+        recipe = {"recipe": {"epochs": job.config["tap_epochs" if job.needs else "epochs"]}}
+        write_json(job.done, content | recipe | more)
+        job.html.parent.mkdir(parents=True, exist_ok=True)
+        job.html.write_text("<h1>page</h1>")
+        write_json(
+            job.folder / "page.json", {"page": job.content()["page"], "fingerprint": job.key, "seconds": seconds}
+        )
+
+
+def why(jobs):
+    found = {name.rpartition("/")[2]: plan.reasons(job, jobs) for name, job in jobs.items()}
+    for job in jobs.values():
+        assert job.fresh() == (not found[job.name.rpartition("/")[2]]), "a plan says what a sweep does"
+    return found
+
+
+def test_what_a_run_was_made_from_is_what_its_fingerprint_is_the_digest_of(tmp_path):
+    for job in jobs_of(tmp_path, methods=("cam", "rethinking_cam")).values():
+        stored = json.loads(json.dumps(job.parts))
+        assert digest(stored) == job.key and "page" not in stored
+        assert stored.get("epochs", 4) == 4 and stored["code"]
+
+
+def test_reasons_of_single_runs(tmp_path):
+    jobs = jobs_of(tmp_path)
+    assert why(jobs) == {"train gap": ["never run"], "cam": ["never run"]}
+    finish(jobs)
+    assert why(jobs) == {"train gap": [], "cam": []}
+    train, cam = jobs.values()
+    write_json(cam.folder / "failure.json", {"status": "failed", "error": "Traceback\nRuntimeError: the roof fell in"})
+    assert why(jobs)["cam"] == ["failed last time: RuntimeError: the roof fell in"]
+    (cam.folder / "failure.json").unlink()
+    cam.html.unlink()
+    assert why(jobs)["cam"] == ["report page is missing (page only)"]
+    finish(jobs)
+    write_json(train.folder / "page.json", {"page": "other", "fingerprint": train.key})
+    write_json(cam.folder / "page.json", {"page": cam.content()["page"], "fingerprint": "other"})
+    assert why(jobs) == {
+        "train gap": ["page template changed (page only)"],
+        "cam": ["report page is older than its numbers (page only)"],
+    }
+    cam.done.write_text("{torn")
+    assert why(jobs)["cam"] == ["metrics.json is damaged"]
+    write_json(cam.done, {"status": "completed", "fingerprint": "f" * 16})
+    assert why(jobs)["cam"] == ["made by an earlier version"]
+    cam.done.unlink()
+    (cam.folder / "executions.jsonl").write_text("{}\n")
+    assert why(jobs)["cam"] == ["not finished last time"]
+    train.done.unlink()
+    (train.folder / "last.pt").touch()
+    assert why(jobs)["train gap"] == ["not finished last time; goes on from its checkpoint"]
+
+
+def test_parameters_that_changed_are_named_with_both_values(tmp_path):
+    finish(jobs_of(tmp_path))
+    longer = jobs_of(tmp_path, epochs=30, classes="a,b")
+    assert why(longer) == {
+        "train gap": ["parameter classes changed from 0 to a, b", "parameter epochs changed from 4 to 30"],
+        "cam": ["its training train gap is stale"],
+    }
+    train = {name: job for name, job in longer.items() if name.endswith("train gap")}
+    finish(train)
+    assert why(longer)["cam"] == ["parameter classes changed from 0 to a, b", "parameter epochs changed from 4 to 30"]
+    shutil.rmtree(next(iter(jobs_of(tmp_path).values())).folder)
+    assert why(longer)["cam"] == ["its training train gap is another one"]
+    finish(longer)
+    assert why(jobs_of(tmp_path, epochs=30, classes="a,b", limit=7))["cam"] == ["parameter limit changed from 0 to 7"]
+
+
+def test_a_training_is_compared_with_the_nearest_of_those_that_are_there(tmp_path):
+    for changes in ({"epochs": 9, "lr": 0.5}, {"epochs": 9}):
+        finish(jobs_of(tmp_path, **changes))
+    assert why(jobs_of(tmp_path))["train gap"] == ["parameter epochs changed from 9 to 4"]
+    for record in tmp_path.rglob("run.json"):
+        write_json(record, {"status": "completed", "fingerprint": "f" * 16})
+    assert why(jobs_of(tmp_path))["train gap"] == ["made by an earlier version"]
+
+
+def test_code_notebook_and_page_template(tmp_path, monkeypatch):
+    finish(jobs_of(tmp_path))
+    real = staleness.code_state
+    with monkeypatch.context() as patch:
+        patch.setattr(config_module, "code_state", lambda s: "x" if s == staleness.TRAINING_SOURCES else real(s))
+        assert why(jobs_of(tmp_path)) == {
+            "train gap": ["code of training changed"],
+            "cam": ["its training train gap is stale"],
+        }
+    with monkeypatch.context() as patch:
+        patch.setattr(config_module, "code_state", lambda s: real(s) if s == staleness.TRAINING_SOURCES else "x")
+        assert why(jobs_of(tmp_path)) == {"train gap": [], "cam": ["code of scoring changed"]}
+    with monkeypatch.context() as patch:
+        patch.setattr(config_module, "notebook_state", lambda path: "x")
+        assert why(jobs_of(tmp_path)) == {"train gap": [], "cam": ["notebook 02_cam.ipynb changed"]}
+    for module in (grid, plan):
+        monkeypatch.setattr(module, "page_state", lambda: "x")
+    assert set(map(tuple, why(jobs_of(tmp_path)).values())) == {("page template changed (page only)",)}
+
+
+def test_data_and_start_weights(tmp_path):
+    data, weights = tmp_path / "data", tmp_path / "w.pth"
+    data.mkdir()
+    weights.write_bytes(b"1")
+    given = {"dataset": "cub", "root": str(data), "weights": str(weights)}
+    finish(jobs_of(tmp_path / "out", **given))
+    (data / "image.jpg").write_bytes(b"1")
+    staleness.data_state.cache_clear()
+    assert why(jobs_of(tmp_path / "out", **given))["train gap"] == ["data changed"]
+    weights.write_bytes(b"2")
+    staleness.weights_state.cache_clear()
+    assert why(jobs_of(tmp_path / "out", **given))["train gap"] == ["data changed", "start weights changed"]
+
+
+def test_the_code_of_pages_is_no_part_of_results():
+    assert {"report.py", "markup.py"} <= set(staleness.PAGE_SOURCES)
+    assert not set(staleness.PAGE_SOURCES) & set(staleness.SCORING_SOURCES)
+    assert set(staleness.PAGE_SOURCES) < set(execute.WORKING_CODE), "machines of a cluster agree on it all the same"
+    covered = {*staleness.SCORING_SOURCES, *staleness.TRAINING_SOURCES, *staleness.PLANNING_SOURCES}
+    assert {path.name for path in staleness.PACKAGE.glob("*.py")} <= covered
+
+
+def test_the_table_writes_nothing(tmp_path):
+    finish(jobs_of(tmp_path, methods=("cam", "grad_cam")), seconds=30.0)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    config = RunConfig.make(**SMALL, out=str(tmp_path))
+    said = []
+    plan.show_plan([Grid(config, ("resnet18",), ("cam", "grad_cam", "score_cam"))], 2, said.append)
+    assert said == [
+        "   run                           time  why",
+        "1  synthetic/resnet18/score_cam        never run",
+        "3 of 4 runs are up to date; 1 would run",
+    ]
+    said.clear()
+    config = RunConfig.make(**{**SMALL, "epochs": 8}, out=str(tmp_path))
+    plan.show_plan([Grid(config, ("resnet18", "vgg16_fc"), ("cam", "score_cam"))], 1, said.append)
+    assert said[0].startswith("synthetic/vgg16_fc/cam  not defined: cam weighs the channels")
+    assert said[1:] == [
+        "   run                           time        why",
+        "1  synthetic/resnet18/train gap  about 60 s  parameter epochs changed from 4 to 8",
+        "2  synthetic/resnet18/cam        about 30 s  its training train gap is stale",
+        "3  synthetic/resnet18/score_cam              never run",
+        "4  synthetic/vgg16_fc/train fc               never run",
+        "5  synthetic/vgg16_fc/score_cam              never run",
+        "0 of 5 runs are up to date; 5 would run",
+        "about 2 min with 1 at a time, judged by earlier runs, without 3 that never ran before",
+    ]
+    assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_time_comes_from_the_run_itself_from_other_parameters_or_from_another_seed(tmp_path):
+    def seconds(**changes):
+        return [
+            plan.expected_seconds(job) for job in jobs_of(tmp_path, methods=("rethinking_cam",), **changes).values()
+        ]
+
+    assert seconds() == [None, None, None]
+    finish(jobs_of(tmp_path, methods=("rethinking_cam",)), seconds=20.0)
+    assert seconds(epochs=8) == [40.0, 40.0, 20.0], "tap_epochs follows epochs"
+    assert seconds(seeds=(5, 6))[3:] == [20.0, 20.0, 20.0]
+    (page,) = tmp_path.glob("runs/*/*/rethinking_cam/page.json")
+    page.unlink()
+    record = page.with_name("metrics.json")
+    write_json(record, json.loads(record.read_text()) | {"wall_seconds": 7.5})
+    assert seconds(epochs=8)[2] == 7.5, "by its own account, where no sweep ran it"
+    assert seconds()[2] == plan.PAGE_SECONDS
+
+
+def test_seeds_are_independent_jobs_in_folders_of_their_own(tmp_path):
+    jobs = jobs_of(tmp_path, seeds=(3, 4, 3), methods=("rethinking_cam",))
+    assert list(jobs) == [
+        prefix + name
+        for prefix in ("", "seed-4/")
+        for name in (
+            "synthetic/resnet18/train gap",
+            "synthetic/resnet18/train tap",
+            "synthetic/resnet18/rethinking_cam",
+        )
+    ]
+    assert all(need in jobs for job in jobs.values() for need in job.needs)
+    first, other = jobs["synthetic/resnet18/rethinking_cam"], jobs["seed-4/synthetic/resnet18/rethinking_cam"]
+    assert (first.parameters["seed"], other.parameters["seed"]) == (3, 4) and first.key != other.key
+    assert first.html == tmp_path / "synthetic/resnet18/rethinking_cam.html"
+    assert other.html == tmp_path / "seed-4/synthetic/resnet18/rethinking_cam.html"
+    assert other.done == tmp_path / "seed-4/runs/synthetic/resnet18/rethinking_cam/metrics.json"
+    assert other.needs == ("seed-4/synthetic/resnet18/train tap", "seed-4/synthetic/resnet18/train gap")
+    assert first.content()["home"] == other.content()["home"] == str(tmp_path / "index.html")
+    assert first.key == jobs_of(tmp_path, seed=3, methods=("rethinking_cam",))[first.name].key
+
+
+def test_a_page_alone_is_written_without_running_the_notebook(tmp_path):
+    body = "import pathlib; pathlib.Path(where).parent.joinpath('count').open('a').write('x')\n" + GOOD
+    job = tiny_job(tmp_path, "good", body)
+    job = replace(job, done=job.folder / "run.json")  # a training's page is its notebook
+    text = job.notebook.read_text().replace("metrics.json", "run.json")
+    job.notebook.write_text(text)
+    assert not Sweep([job], say=lambda line: None).run() and job.fresh()
+    made = json.loads((job.folder / "page.json").read_text())
+    log, numbers = (job.folder / "log.txt").read_text(), job.done.stat().st_mtime_ns
+    write_json(job.folder / "page.json", made | {"page": "of older templates"})
+    job.html.write_text("old")
+    assert plan.reasons(job, {}) == ["page template changed (page only)"]
+    assert not Sweep([job], say=lambda line: None).run() and job.fresh()
+    assert "<h1" in job.html.read_text() and job.done.stat().st_mtime_ns == numbers
+    assert (job.folder.parent / "count").read_text() == "x", "the notebook ran once"
+    again = json.loads((job.folder / "page.json").read_text())
+    assert again["page"] == made["page"] and again["seconds"] >= made["seconds"], "the time of the run is kept"
+    assert (job.folder / "log.txt").read_text().startswith(log)
+    events = [json.loads(line).get("outcome") for line in (job.folder / "executions.jsonl").read_text().splitlines()]
+    assert events == [None, "done", None, "page written"]
+
+
+def test_the_executed_notebook_is_never_one_that_was_stopped_half_way(tmp_path):
+    job = tiny_job(tmp_path, "one", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
+    assert Sweep([job], say=lambda line: None).run()
+    assert not (job.folder / "notebook.ipynb").exists()

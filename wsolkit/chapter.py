@@ -1,0 +1,158 @@
+"""What the chapters (notebooks) show again and again: a threshold curve, the best and the worst images, a trial on a few
+validation images; each with a sentence that is computed from what is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from . import figures
+from .boxes import centre_box_curve, extract_box
+from .data import denormalise
+from .metrics import accuracy_curve, best_threshold, bootstrap_interval, loc_hits
+from .results import EvalResult
+from .runs import Run
+from .scoring import rule_curves
+
+INTERVAL = 0.001  # step of the thresholds
+
+
+def curve_sentence(result: EvalResult, name: str) -> str:
+    """What the accuracy curve of a result says, in words."""
+    best = result.operating_points.get("best_on_test")
+    where = {"validation": f"chosen on {result.n_val} validation images", "fixed": "fixed"}[result.operating_point]
+    text = f"{name} at the threshold {result.threshold:.2f} ({where}) finds {result.gt_known_loc:.1f} % of the objects"
+    if best:
+        text += f"; no threshold finds more than {best['gt_known_loc']:.1f} %"
+        taus, accuracy = (np.asarray(result.curve[key]) for key in ("thresholds", "gt_known_loc"))
+        good = taus[accuracy >= accuracy.max() - 5]
+        text += f", and {100 * len(good) / len(taus):.0f} % of all thresholds come within 5 points of that"
+    return text + "."
+
+
+def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
+    """Accuracy against the threshold, one line per name; the caption says in words what the first one shows."""
+    name, first = next(iter(results.items()))
+    centre = first.centre_box["gt_known_loc"]
+    figures.show(
+        figures.accuracy_curves(
+            {label: (one.curve["thresholds"], one.curve["gt_known_loc"]) for label, one in results.items()},
+            marks={label: one.threshold for label, one in results.items()},
+            centre_box=centre,
+        ),
+        alt=f"GT-known localisation accuracy against the threshold for {', '.join(results)}, with the centre-box baseline",
+        caption=f"{curve_sentence(first, name)} A box of fixed size in the middle finds {centre:.1f} %. {note}".strip(),
+    )
+
+
+def show_best_and_worst(run: Run, result: EvalResult, name: str, count: int = 4) -> None:
+    """The images of highest and of lowest IoU with map, true and predicted box."""
+    order = np.argsort(result.ious, kind="stable")
+    for title, picks in (("best", order[::-1][:count]), ("worst", order[:count])):
+        items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
+        ious = result.ious[picks]
+        figures.show(
+            figures.gallery(items),
+            alt=f"The {title} images of {name} with score map, ground-truth box and predicted box",
+            caption=f"The {title} {len(items)} of {result.n_images} images, IoU {ious.min():.2f} to {ious.max():.2f}.",
+            photo=True,
+        )
+
+
+class Score(NamedTuple):
+    """Percent of the objects found at the threshold that is best on the same images, its 95 % interval, the threshold, and
+    the mean IoU at the fixed threshold 0.2."""
+
+    accuracy: float
+    interval: tuple[float, float]
+    threshold: float
+    mean_iou: float
+
+
+class Trial:
+    """Maps of a few validation images, scored at the threshold that is best on these same images: that flatters all
+    methods alike, so they can be compared, and the test images stay unseen.
+
+    Args:
+        count: number of images, balanced over classes; fewer where the run has a smaller limit.
+    """
+
+    def __init__(self, run: Run, count: int) -> None:
+        self.data = run.dataset("val")
+        self.size = self.data.geometry.size
+        limit = run.config.limit
+        self.indices = self.data.spread(min(limit, count) if limit else count, run.config.seed)
+        self.boxes = [self.data.target(int(index)).boxes.numpy() for index in self.indices]
+        self.centre = float(accuracy_curve(centre_box_curve(self.boxes, self.size)[1]).max())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def score(self, maps) -> Score:
+        """Score maps (N, h, w) of `self.indices`, in that order."""
+        curves = rule_curves(maps, self.boxes, self.size, interval=INTERVAL)
+        threshold, accuracy = best_threshold(curves, interval=INTERVAL)
+        hits = loc_hits(curves[:, round(threshold / INTERVAL)])
+        return Score(accuracy, bootstrap_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
+
+    def table(self, scores: Mapping[str, Score], columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+        """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""
+        rows = {
+            name: {
+                "GT-known Loc": f"{one.accuracy:.1f}",
+                "95 % interval": "{:.1f} to {:.1f}".format(*one.interval),
+                "threshold": f"{one.threshold:.2f}",
+                **{title: texts[name] for title, texts in columns.items()},
+            }
+            for name, one in scores.items()
+        }
+        return pd.DataFrame(rows).T
+
+    def show_bars(self, scores: Mapping[str, Score], what: str) -> None:
+        """A bar per name with its interval and the best centre box; the caption says which is highest and how far that goes."""
+        best = max(scores, key=lambda name: scores[name].accuracy)
+        others = [name for name in scores if name != best and scores[name].accuracy >= scores[best].interval[0]]
+        word = (
+            f"; within its 95 % interval also: {', '.join(others)}"
+            if others
+            else "; no other reaches its 95 % interval"
+        )
+        figures.show(
+            figures.bars(
+                {name: one.accuracy for name, one in scores.items()},
+                {name: one.interval for name, one in scores.items()},
+                reference=self.centre,
+                reference_label="best centre box",
+            ),
+            alt=f"Bars of GT-known localisation accuracy on validation images: {what}",
+            caption=f"{what}, {len(self)} validation images. Highest: {best} with {scores[best].accuracy:.1f} %{word}.",
+        )
+
+    def show_maps(self, maps: Mapping[str, np.ndarray], scores: Mapping[str, Score], what: str, rows: int = 3) -> None:
+        """The first images in rows, and in columns the maps of each name with the box at its threshold."""
+        items = []
+        for position, index in enumerate(self.indices[:rows]):
+            image, target = self.data[int(index)]
+            for name, found in maps.items():
+                box = extract_box(found[position], threshold=scores[name].threshold, size=self.size)
+                items.append({
+                    "pixels": denormalise(image), "score_map": found[position], "gt_boxes": target.boxes, "title": name,
+                    "box": box.clip(0, self.size - 1),
+                })  # fmt: skip
+        figures.show(
+            figures.gallery(items, columns=len(maps)),
+            alt=f"Validation images in rows, and in columns {', '.join(maps)}, with boxes and IoU",
+            caption=what,
+            photo=True,
+        )
+
+
+def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Pearson correlation of each pair of maps, (N, h, w) twice; pairs with a flat map are left out."""
+    a, b = (maps.reshape(len(maps), -1).astype(np.float64) for maps in (first, second))
+    a, b = a - a.mean(axis=1, keepdims=True), b - b.mean(axis=1, keepdims=True)
+    norm = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return (a * b).sum(axis=1)[norm > 0] / norm[norm > 0]

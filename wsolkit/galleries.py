@@ -1,0 +1,113 @@
+"""Galleries of a run: which test images its report shows, and what is kept of them in `<run folder>/galleries/`.
+
+Four kinds of rows: random images (drawn with the run's seed, so nobody picked them), the best and the worst by IoU, and
+some of every failure type that occurs. `section` makes the page's part from the folder.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from wsolkit.files import atomic_save_npz, atomic_write_bytes, write_json
+from wsolkit.per_image import FAILURES
+
+if TYPE_CHECKING:
+    from wsolkit.results import EvalResult
+    from wsolkit.runs import Run
+
+FORMAT = "wsolkit-galleries-1"
+RANDOM, OTHERS = 8, 4  # images in a row
+SIDE = 224  # pixels of a photo's longer side, at most
+QUALITY = 80
+
+
+def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """The rows of a gallery: "random", "best", "worst" and the failure types that occur -> positions in the result.
+
+    ious (N,) float64, failures N keys of FAILURES. Everything that is a draw, and the order among equal IoUs, comes from
+    `seed`. A failure type's images are drawn from those that no row above shows, as long as there are enough.
+    """
+    drawn = np.random.default_rng(seed).permutation(len(ious))
+    ranked = drawn[np.argsort(ious[drawn], kind="stable")]
+    rows = {"random": drawn[:RANDOM], "best": ranked[::-1][:OTHERS], "worst": ranked[:OTHERS]}
+    kinds, shown = np.array(failures), np.concatenate(list(rows.values()))
+    for name in FAILURES:
+        found = drawn[kinds[drawn] == name]
+        known = np.isin(found, shown)
+        if len(found):
+            rows[name] = np.concatenate([found[~known], found[known]])[:OTHERS]
+            shown = np.concatenate([shown, rows[name]])
+    return {name: row.tolist() for name, row in rows.items()}
+
+
+def save(run: Run, result: EvalResult, folder: str | Path) -> None:
+    """Keep what the galleries of a run's result need in `folder`/galleries; see `write`. Without boxes there is nothing to
+    show and nothing is written; what an earlier run left there goes."""
+    shutil.rmtree(Path(folder) / "galleries", ignore_errors=True)
+    if result.boxes is not None:
+        pixels = lambda shown: [item["pixels"] for item in run.gallery_items(result, shown)]  # noqa: E731
+        write(folder, result, run.maps(result).maps, pixels, run.dataset("test").classes, run.config.seed)
+
+
+def write(
+    folder: str | Path,
+    result: EvalResult,
+    maps: Sequence[np.ndarray],
+    pixels: Callable[[list[int]], Sequence[np.ndarray]],
+    classes: Sequence[str],
+    seed: int,
+) -> None:
+    """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json.
+
+    maps: N score maps (h, w) as the method made them; pixels: the frames (H, W, 3) uint8 of a list of positions.
+    """
+    folder = Path(folder) / "galleries"
+    rows = choose(result.ious, result.failure_types, seed)
+    shown = list(dict.fromkeys(index for row in rows.values() for index in row))
+    pictures = []
+    for number, (index, photographed) in enumerate(zip(shown, pixels(shown), strict=True)):
+        atomic_write_bytes(folder / f"{number}.jpg", photo(photographed))
+        predicted = -1 if result.predicted is None else int(result.predicted[index])
+        pictures.append({
+            "id": result.ids[index], "file": f"{number}.jpg", "class": classes[result.labels[index]],
+            "predicted": None if predicted < 0 else classes[predicted], "gt_boxes": result.gt_boxes[index],
+            "box": result.boxes[index], "iou": float(result.ious[index]), "empty": bool(result.empty[index]),
+            "failure": result.failure_types[index],
+        })  # fmt: skip
+    kept = {str(number): np.asarray(maps[index], np.float32) for number, index in enumerate(shown)}
+    atomic_save_npz(folder / "maps.npz", **kept)
+    write_json(folder / "galleries.json", {
+        "format": FORMAT, "seed": seed, "n_images": result.n_images, "frame": result.frame,
+        "protocol": result.protocol, "threshold": result.threshold, "percentile": result.percentile,
+        "operating_point": result.operating_point, "pictures": pictures,
+        "rows": [{"name": name, "count": result.failures.get(name), "pictures": [shown.index(index) for index in row]}
+                 for name, row in rows.items()],
+    })  # fmt: skip
+
+
+def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
+    """(H, W, 3) uint8 as a JPEG whose longer side has at most `side` pixels."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    small = max(1, round(width * scale)), max(1, round(height * scale))
+    if small != (width, height):
+        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()
+
+
+def section(folder: str | Path) -> Markup:
+    """See `wsolkit.gallery_section.section` (imported on use: a run that only writes needs no templates)."""
+    from wsolkit.gallery_section import section as make
+
+    return make(folder)
