@@ -299,9 +299,7 @@ def changed(text: str, block: str) -> str:
 def test_contributing_is_followed_literally(tmp_path, monkeypatch):
     """Method, backbone and data set are added to a copy of the repository, block by block, and used there."""
     for folder in ("wsolkit", "notebooks"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        )
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     rows = draw_pictures(tmp_path / "animals", "train/{label}/{number}.png", 10)
     rows += draw_pictures(tmp_path / "animals", "test/{label}/{number}.png", 4)
@@ -335,9 +333,14 @@ def test_contributing_is_followed_literally(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------ words
 
 
+def test_pictures_have_words():
+    pictures = re.findall(r"<img [^>]*>", TEXTS["README.md"])
+    assert len(pictures) == 2 and all(re.search(r'alt="[^"]{40,}"', picture) for picture in pictures)
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name):
-    for link in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+    for link in re.findall(r'(?:\]\(|src="|href=")([^)"]+)', PROSE[name]):
         assert link.startswith("https://") or ((ROOT / name).parent / link.split("#")[0]).exists(), link
 
 
