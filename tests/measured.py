@@ -94,7 +94,7 @@ def with_tables(text: str) -> str:
     """`text` with what stands between the markers `<!-- measured NAME -->` and `<!-- end -->` replaced by the tables."""
 
     def fill(match: re.Match) -> str:
-        return f"{match[1]}\n{table(match[2])}{match[3]}"
+        return f"{match[1]}\n\n{table(match[2])}\n{match[3]}"
 
     return re.sub(r"(<!-- measured (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.S)
 
