@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
 import signal
@@ -358,16 +357,15 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         (["--lr-steps", "a,b"], "lr_steps"),
     ],
 )
-def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, arguments, message):
+def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, monkeypatch, capsys, arguments, message):
+    from wsolkit.cli import main
+
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "wsolkit.cli", "sweep", "--out", str(out), *arguments]
-    done = subprocess.run(
-        command,
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
-    )
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["wsolkit", "sweep", "--out", str(out), *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr()
+    assert end.value.code == 2 and message in said.err
+    assert len(said.err.strip().splitlines()) == 1 and not said.out
     assert not out.exists()

@@ -149,6 +149,9 @@ def test_every_mistake_is_one_error_that_names_the_file(file, text, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"sweep file '.*absent.yaml' not found"):
         read(tmp_path / "absent.yaml")
+    (tmp_path / "deep.yaml").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"deep\.yaml is nested too deeply"):
+        read(tmp_path / "deep.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"b\.yaml is not"):
         read(tmp_path / "b.yaml")

@@ -62,7 +62,7 @@ def _first_time(job: Job) -> list[str]:
     known = [other["made_from"] for other in others if isinstance(other.get("made_from"), dict)]
     if not known:
         return ["made by an earlier version" if others else "never run"]
-    return min((_changes(old, job.parts, "training") for old in known), key=len)
+    return min((_changes(old, job.parts, "training") for old in known), key=len) or ["never run"]
 
 
 def _records(job: Job, runs: Path) -> list[Path]:
@@ -97,7 +97,7 @@ def _changes(old: dict[str, Any], new: dict[str, Any], code: str, notebook: str 
     words = {name: f"{text} changed" for name, text in _DIGESTS.items()}
     words |= {"code": f"code of {code} changed", "notebook": f"notebook {notebook} changed"}
     found = []
-    for name in [name for name in new if name not in words] + list(words):
+    for name in [name for name in new | old if name not in words] + list(words):
         before, now = _plain(old.get(name)), _plain(new.get(name))
         if before != now and name != "trainings":
             found.append(words.get(name) or f"parameter {name} changed from {_shown(before)} to {_shown(now)}")

@@ -28,10 +28,9 @@ class StatusLine:
         self.text, self.drawn = "", 0  # what is wanted, and how many columns it took
 
     def say(self, text: str) -> None:
-        """A line that stays."""
-        self._draw("")
+        """A line that stays; what is shown below it comes with the next `show`."""
+        self.show("")
         self.print(_printable(text, self.stream))
-        self._draw(self.text)
 
     def show(self, text: str) -> None:
         """Replace the line that is rewritten; "" takes it away."""

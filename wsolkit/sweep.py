@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
 from dataclasses import replace
@@ -25,8 +25,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from .config import RunConfig
-from .execute import WORKING_CODE, note_failure
-from .files import read_json, write_json
+from .execute import WORKING_CODE, content_of, note_failure
+from .files import write_json
 from .grid import Grid, Job, plan
 from .index import write_index
 from .lease import this_machine
@@ -98,7 +98,8 @@ class Sweep:
                         break
                     if not running:  # nobody is there to take a job at the moment
                         time.sleep(0.5)
-                    self.status.show(self._progress(waiting, list(running.values()), room))
+                    if self.status.live:
+                        self.status.show(self._progress(waiting, list(running.values()), room))
                     for future in wait(running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                         self._collect(running.pop(future), future, waiting)
                     if self.index:
@@ -144,21 +145,24 @@ class Sweep:
 
     def _seconds_left(self, waiting: list[Job], running: list[Job], room: int) -> float | None:
         """From earlier runs and from those of this sweep; None where there are none yet."""
-        now = time.monotonic()
-        known = {**{name: seconds for name, seconds in self.expected.items() if seconds is not None}, **self.seconds}
-        if not known:
+        known = {name: seconds for name, seconds in self.expected.items() if seconds is not None} | self.seconds
+        alike: defaultdict[str, list[float]] = defaultdict(list)
+        for name, seconds in known.items():
+            for kind in self._kinds(name):
+                alike[kind].append(seconds)
+        if not alike:
             return None
-        times = []
+        times, now = [], time.monotonic()
         for job in (*waiting, *running):
-            alike = (
-                [known[job.name]] if job.name in known else [],
-                [seconds for name, seconds in known.items() if name.rpartition("/")[2] == job.name.rpartition("/")[2]],
-                [seconds for name, seconds in known.items() if self.jobs[name].done.name == job.done.name],
-                list(known.values()),
-            )
-            seconds = next(sum(some) / len(some) for some in alike if some)
-            times.append(max(0.0, seconds - (now - self.began[job.name])) if job in running else seconds)
+            some = next(alike[kind] for kind in self._kinds(job.name) if kind in alike)
+            times.append(sum(some) / len(some))
+            if job in running:
+                times[-1] = max(0.0, times[-1] - (now - self.began[job.name]))
         return max(sum(times) / max(1, room), *times, 0.0)
+
+    def _kinds(self, name: str) -> tuple[str, ...]:
+        """What the time of a job may be judged by: itself, the same one on other networks, trainings or reports, anything."""
+        return name, name.rpartition("/")[2], self.jobs[name].done.name, ""
 
     def _collect(self, job: Job, future: Future, waiting: list[Job]) -> None:
         try:
@@ -273,15 +277,8 @@ def _lock(grid: Grid, locks: contextlib.ExitStack, pool: Executor) -> None:
 def _remove_tokens(home: Path) -> None:
     """Those of sweeps on this machine that were killed: their jobs end, wherever they are."""
     for left in home.glob(".sweep-*"):
-        if _host_of(left) == this_machine():
+        if content_of(left).get("host") == this_machine():
             left.unlink(missing_ok=True)
-
-
-def _host_of(token: Path) -> str:
-    try:
-        return read_json(token).get("host", "")
-    except (OSError, ValueError):
-        return ""
 
 
 def _pool(config: RunConfig, jobs: int | None, dask: str, timeout: float) -> Executor:

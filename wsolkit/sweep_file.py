@@ -65,6 +65,8 @@ def read(path: str | Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not readable YAML{where}: {getattr(error, 'problem', error)}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file in UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{path} is nested too deeply") from None
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{path}: {error}") from None
     return found
