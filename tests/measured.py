@@ -24,7 +24,8 @@ SHARED = ROOT.parent / "shared"
 TABLE = Path(__file__).with_name("measured.csv")
 METRICS = ("top1_cls", "top1_loc", "gt_known_loc", "max_box_acc_v2")
 HEADINGS = ("Top-1 Cls", "Top-1 Loc", "GT-known Loc", "MaxBoxAccV2")
-COLUMNS = ("data", "backbone", "method", "seed", "images", *METRICS, "centre_box", "settings")
+CHECKED = (*METRICS, "pxap")  # pxap is empty where there are no masks
+COLUMNS = ("data", "backbone", "method", "seed", "images", *CHECKED, "centre_box", "settings")
 SEEDS = (0, 1, 2)
 LEAST, DEVIATIONS, ERRORS = 5.0, 4.0, 1.5  # of the rule in `expected`
 
@@ -37,6 +38,7 @@ CUB = {
 # name in the csv -> parameters of the run, backbones, methods
 GRIDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "synthetic": ({"dataset": "synthetic"}, "resnet18,vgg16", "cam,rethinking_cam,grad_cam,grad_cam++"),
+    "one_family": ({"dataset": "synthetic", "classes": 8}, "resnet18", "cam,rethinking_cam"),
     "cub": ({**CUB, "epochs": 8}, "mobilenet_v2", "cam,rethinking_cam,has,cutmix,adl"),
     "cub_quick": ({**CUB, "epochs": 4, "classes": 3, "size": 128}, "mobilenet_v2", "cam,rethinking_cam"),
 }
@@ -92,7 +94,7 @@ def with_tables(text: str) -> str:
     """`text` with what stands between the markers `<!-- measured NAME -->` and `<!-- end -->` replaced by the tables."""
 
     def fill(match: re.Match) -> str:
-        return f"{match[1]}\n{table(match[2])}{match[3]}"
+        return f"{match[1]}\n\n{table(match[2])}\n{match[3]}"
 
     return re.sub(r"(<!-- measured (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.S)
 
@@ -120,7 +122,7 @@ def row(data: str, metrics: dict[str, Any]) -> dict[str, str]:
     settings += [f"width {config['width']:g}", f"weights {start}", f"{config['epochs']} epochs"]
     settings += [f"TAP {config['tap_epochs']} more"] if config["tap_epochs"] else []
     settings += [f"torch {metrics['versions']['torch'].split('+')[0]}", metrics["device"]]
-    values = {metric: f"{result[metric]:.4g}" for metric in METRICS}
+    values = {metric: "" if result[metric] is None else f"{result[metric]:.4g}" for metric in CHECKED}
     values["centre_box"] = f"{result['centre_box']['gt_known_loc']:.4g}"
     return {
         "data": data, "backbone": config["backbone"], "method": config["method"], "seed": str(config["seed"]),
@@ -136,20 +138,9 @@ def measure(out: Path) -> None:
     """Run all grids for all seeds; what is up to date is not run again."""
     for data, (parameters, backbones, methods) in GRIDS.items():
         options = [part for name, value in parameters.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        for seed in SEEDS:
-            command = [
-                sys.executable,
-                "-m",
-                "wsolkit",
-                "sweep",
-                *options,
-                "--backbones",
-                backbones,
-                "--methods",
-                methods,
-            ]
-            command += ["--seed", str(seed), "--jobs", "0", "--out", str(home(out / data, seed))]
-            subprocess.run(command, check=True)
+        options += ["--backbones", backbones, "--methods", methods, "--seeds", ",".join(map(str, SEEDS))]
+        command = [sys.executable, "-m", "wsolkit", "sweep", *options, "--jobs", "0", "--out", str(out / data)]
+        subprocess.run(command, check=True)
 
 
 def main() -> None:

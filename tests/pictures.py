@@ -13,7 +13,7 @@ from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = {"index.png": "index.html", "report.png": "synthetic/resnet18/rethinking_cam.html"}
-WIDTH, HEIGHT = 1280, 1100
+WIDTH, HEIGHT = 1280, 1600
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import os
 import re
 import shlex
@@ -38,16 +39,17 @@ BLOCKS = [
 PROSE = {name: re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S) for name, text in TEXTS.items()}
 
 SMALL = "--size 32 --epochs 1 --width 0.125"
+FEW = "--classes 2"  # planning opens the data
 BIRDS = f"--classes 2 --per-class 4 {SMALL}"
 RUN = {  # in an empty folder with pictures, score maps and a checkpoint -> what is appended
     "wsolkit sweep --dataset synthetic --backbones vgg16,resnet18 --methods cam,rethinking_cam --out reports --jobs 2": (
         f"--backbones resnet18 --methods cam --jobs 1 {BIRDS}"
     ),
-    "wsolkit sweep --backbones vgg16,resnet18 --methods cam,rethinking_cam --plan": "",
-    "wsolkit sweep --backbones resnet18 --methods cam,rethinking_cam --seeds 0,1,2": "--plan",
+    "wsolkit sweep --backbones vgg16,resnet18 --methods cam,rethinking_cam --plan": FEW,
+    "wsolkit sweep --backbones resnet18 --methods cam,rethinking_cam --seeds 0,1,2": f"--plan {FEW}",
     "wsolkit report --out reports": "",
-    "wsolkit sweep --file sweep.yaml --plan": "",
-    "wsolkit sweep --file sweep.yaml --out reports": "--plan",
+    "wsolkit sweep --file sweep.yaml --plan": FEW,
+    "wsolkit sweep --file sweep.yaml --out reports": f"--plan {FEW}",
     "wsolkit data convert csv train.csv --out metadata --split train --images pictures": "",
     "wsolkit data convert csv test.csv --out metadata --split test --images pictures": "",
     "wsolkit sweep --dataset metadata --root pictures --metadata metadata --backbones resnet18 "
@@ -235,11 +237,14 @@ def desk(tmp_path, monkeypatch):
         (tmp_path / "maps/test").mkdir(parents=True, exist_ok=True)
         np.save(tmp_path / f"maps/test/{number}.npy", rng.random((7, 7), dtype=np.float32))
     (block,) = [block for name, language, block in BLOCKS if (name, language) == ("README.md", "yaml")]
-    (tmp_path / "sweep.yaml").write_text(block)
+    (tmp_path / "sweep.yaml").write_text(
+        block.replace("metadata: metadata", "metadata: earlier")
+    )  # whose turn is later
     run = wk.Run.start(dataset="synthetic", classes=2, per_class=4, size=32, epochs=1, width=0.125, out="reports")
     run.model("gap")
     shutil.copytree(run.config.training_folder("gap"), run.config.runs_folder / "train-gap-1234abcd")
-    wsolkit("data convert csv test.csv --out earlier --split test --images pictures")
+    for split in ("train", "test"):
+        wsolkit(f"data convert csv {split}.csv --out earlier --split {split} --images pictures")
     for name in "ab":
         wsolkit(f"evaluate --scoremaps maps --metadata earlier --out evaluation_{name} --size 32 --interval 0.1")
     return tmp_path
@@ -268,6 +273,20 @@ def test_commands_of_readme_run(desk):
 # ------------------------------------------------------------------------------------------------ CONTRIBUTING.md
 
 
+ONE_BY_ONE = """
+import json, sys
+from wsolkit.cli import cli
+
+for words in json.loads(sys.argv[1]):
+    print("wsolkit", *words, flush=True)
+    try:
+        cli(words, prog_name="wsolkit")
+    except SystemExit as end:
+        if end.code:
+            raise
+"""
+
+
 def changed(text: str, block: str) -> str:
     """`text` with the change of a diff block: its lines without + are there, once, and its lines without - take their place."""
     lines = block.splitlines()[1:]
@@ -280,16 +299,14 @@ def changed(text: str, block: str) -> str:
 def test_contributing_is_followed_literally(tmp_path, monkeypatch):
     """Method, backbone and data set are added to a copy of the repository, block by block, and used there."""
     for folder in ("wsolkit", "notebooks"):
-        shutil.copytree(
-            ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints")
-        )
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     rows = draw_pictures(tmp_path / "animals", "train/{label}/{number}.png", 10)
     rows += draw_pictures(tmp_path / "animals", "test/{label}/{number}.png", 4)
     with (tmp_path / "animals/boxes.csv").open("w", newline="") as file:
         csv.writer(file).writerows((name, *box) for name, _, *box in rows)
     monkeypatch.chdir(tmp_path)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "WSOLKIT_OUT": str(tmp_path / "reports")}
+    todo = []
     for name, language, block in BLOCKS:
         target = tmp_path / block.splitlines()[0].strip(" #")
         if name != "CONTRIBUTING.md":
@@ -301,17 +318,13 @@ def test_contributing_is_followed_literally(tmp_path, monkeypatch):
             exec(compile(block, name, "exec"), {"__name__": "__main__"})
         elif language == "diff":
             target.write_text(changed(target.read_text(), block))
-        for command in commands(block) if language == "sh" else ():
-            if command in IN_COPY:
-                words = shlex.split(f"{command.removeprefix('wsolkit ')} {IN_COPY[command]}")
-                done = subprocess.run(
-                    [sys.executable, "-m", "wsolkit", *words],
-                    env=environment,
-                    capture_output=True,
-                    text=True,
-                    timeout=600,
-                )
-                assert done.returncode == 0, f"{command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        elif language == "sh":
+            todo += [f"{command} {IN_COPY[command]}" for command in commands(block) if command in IN_COPY]
+    assert len(todo) == len(IN_COPY)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "WSOLKIT_OUT": str(tmp_path / "reports")}
+    words = json.dumps([shlex.split(command)[1:] for command in todo])
+    done = subprocess.run([sys.executable, "-c", ONE_BY_ONE, words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     assert (tmp_path / "reports/synthetic/resnet18/area_cam.html").is_file()
     for made in ("synthetic/resnet34", "metadata/resnet18", "folders/resnet18"):
         assert list((tmp_path / "reports/runs" / made).glob("train-gap-*/best.pt")), made
@@ -320,9 +333,14 @@ def test_contributing_is_followed_literally(tmp_path, monkeypatch):
 # ------------------------------------------------------------------------------------------------ words
 
 
+def test_pictures_have_words():
+    pictures = re.findall(r"<img [^>]*>", TEXTS["README.md"])
+    assert len(pictures) == 2 and all(re.search(r'alt="[^"]{40,}"', picture) for picture in pictures)
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_lead_somewhere(name):
-    for link in re.findall(r"\]\(([^)]+)\)", TEXTS[name]):
+    for link in re.findall(r'(?:\]\(|src="|href=")([^)"]+)', PROSE[name]):
         assert link.startswith("https://") or ((ROOT / name).parent / link.split("#")[0]).exists(), link
 
 
