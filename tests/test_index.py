@@ -11,6 +11,7 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import failure, run
 
+from wsolkit.index_charts import Look
 from wsolkit.report import COLUMNS, method_slug, read_rows, write_index
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
@@ -112,9 +113,18 @@ def test_charts(tree):
     assert [group["data-method"] for group in charts[0].select("g")] == METHODS
     assert "rethinking_cam 58.0" in charts[0]["aria-label"]
     tau, height = (float(part) for part in charts[0].select_one("g .marker")["transform"][10:-1].split())
-    assert tau == pytest.approx(46 + 502 * 0.35, abs=0.1), "the threshold that the table reports"
-    assert height == pytest.approx(12 + 274 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
+    assert tau == pytest.approx(56 + 492 * 0.35, abs=0.1), "the threshold that the table reports"
+    assert height == pytest.approx(12 + 272 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
     assert "3 s per image" in charts[3]["aria-label"]
+
+
+def test_charts_reach_up_to_the_centre_box(tmp_path):
+    run(tmp_path, "cub", "a", "cam", gt=12.0)
+    write_index(tmp_path)
+    _, soup = index_of(tmp_path)
+    chart = soup.select_one("svg.chart")
+    assert "50" in [text.get_text() for text in chart.select("text")], "the centre box has 41 %"
+    assert chart.select_one(".centre")["d"].split()[1] == f"{12 + 272 * (1 - 41 / 50):.1f}H548"
 
 
 def test_results_csv(tree):
@@ -198,3 +208,51 @@ def test_page_stays_small(tmp_path):
     text, soup = index_of(tmp_path)
     assert len(text.encode()) < 3_000_000
     assert len(soup.select("table.thumbs img")) == 1 and "2 more in the reports" in soup.get_text()
+
+
+def test_odd_names(tmp_path):
+    names = ['javascript:alert(1) "b" <c>&amp;', "x%20y#z?é", "<img src=x onerror=alert(1)>'"]
+    run(tmp_path, *names, ["<i>" * 100])
+    (tmp_path / "seed-one").mkdir()
+    (tmp_path / "seed-1").write_text("a file, not a folder")
+    write_index(tmp_path)
+    text, soup = index_of(tmp_path)
+    well_formed(text)
+    no_requests(text)
+    links = [link["href"] for link in soup.select("main a:not([href^='#'])")]
+    assert len(links) >= 4 and all((tmp_path / unquote(link)).is_file() for link in links)
+    assert not soup.select("img[src='x'], main i")
+
+
+def test_only_failed_runs(tmp_path):
+    failure(tmp_path, "cub", "vgg16", "cam", "failed", "")
+    failure(tmp_path, "cub", "vgg16", "grad_cam", "undefined", "no")
+    write_index(tmp_path)
+    text, soup = index_of(tmp_path)
+    well_formed(text)
+    assert "On vgg16, no run has completed (1 failed, 1 not defined)." in soup.select_one(".answer").get_text()
+    assert not soup.select("svg.chart, table.thumbs, table.points") and len(soup.select("table.lines tbody tr")) == 2
+
+
+def test_missing_and_broken_pictures(tmp_path):
+    folder = run(tmp_path, "cub", "vgg16", "cam", ["a", "b"])
+    (folder / "gallery" / "0.jpg").unlink()
+    (folder / "gallery" / "1.jpg").write_text("<script>no picture</script>")
+    run(tmp_path, "cub", "vgg16", "grad_cam", ["a"])
+    write_index(tmp_path)
+    _, soup = index_of(tmp_path)
+    assert len(soup.select("table.thumbs img")) == 1
+
+
+def test_networks_without_pictures_take_no_share_of_the_bytes(tmp_path, monkeypatch):
+    folder = run(tmp_path, "cub", "z", "cam", ["a", "b"])
+    for backbone in "pqrs":
+        failure(tmp_path, "cub", backbone, "cam", "failed", "no")
+    needed = sum(4 * -(-path.stat().st_size // 3) + 30 for path in (folder / "gallery").iterdir())
+    monkeypatch.setattr("wsolkit.index.PICTURE_BYTES", needed)
+    write_index(tmp_path)
+    assert len(index_of(tmp_path)[1].select("table.thumbs img")) == 2
+
+
+def test_sixty_methods_look_different():
+    assert len({(look.colour, look.dash) for look in map(Look.of, range(60))}) == 60

@@ -8,7 +8,7 @@ import pytest
 
 from wsolkit.per_image import FAILURES
 from wsolkit.report_data import RunFiles
-from wsolkit.report_words import box_ratios, seconds, signed, summary, verdict
+from wsolkit.report_words import box_ratios, seconds, signed, spread, summary, verdict
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
 RESULT = {
@@ -160,6 +160,8 @@ def test_limited_and_single_images_and_unknown_classes(tmp_path):
 
 
 def test_how_numbers_are_written():
+    ends = [spread(*pair) for pair in ((0.0, (0.0, 0.0)), (100.0, (100.0, 100.0)), (50.0, (40.0, 60.0)), (None, None))]
+    assert ends == ["no image", "every image", "40.0 to 60.0", ""]
     assert [signed(value) for value in (1.25, -3.0, 0.0, -0.04)] == ["+1.2", "\u22123.0", "0.0", "0.0"]
     times = (None, 0.00112, 0.0123, 0.25, 3.21, 42.4, 59.6, 200, 7500)
     assert [seconds(t) for t in times] == [

@@ -80,11 +80,13 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         cells = "".join(
-            "<tr><td>{}</td><td style='text-align:right'>{}</td></tr>".format(*map(html.escape, row))
+            "<tr><td style='text-align:left'>{}</td><td style='text-align:right'>{}</td></tr>".format(
+                *map(html.escape, row)
+            )
             for row in self.rows()
         )
         caption = html.escape(self.verdict())
-        return f"<table class='wsolkit-comparison'><caption>{caption}</caption><tbody>{cells}</tbody></table>"
+        return f"<table class='wsolkit-comparison'><caption style='text-align:left'>{caption}</caption><tbody>{cells}</tbody></table>"
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""

@@ -66,7 +66,12 @@ class Grade:
     def _repr_html_(self) -> str:
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("", "what is asked", "what was found"))
         cells = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:left{'; white-space:nowrap' * (not k)}'>{html.escape(cell)}</td>"
+                for k, cell in enumerate(row)
+            )
+            + "</tr>"
             for row in self._rows()
         )
         caption = f"<caption style='text-align:left'>{html.escape(self.verdict())}</caption>"

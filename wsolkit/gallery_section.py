@@ -27,8 +27,8 @@ HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
 TITLES = {
     "random": ("Random images", "Drawn with seed {seed}, so nobody picked them. This row shows what is usual."),
-    "best": ("Best", "The highest IoU of all test images."),
-    "worst": ("Worst", "The lowest IoU of all test images."),
+    "best": ("Best", "The highest IoU of all test images, at the run's threshold."),
+    "worst": ("Worst", "The lowest IoU of all test images, at the run's threshold."),
 }
 
 

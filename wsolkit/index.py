@@ -67,10 +67,14 @@ def _keys(datasets: Sequence[str]) -> dict[str, str]:
 
 
 def _add_pictures(sections: Sequence[dict], budget: int) -> None:
-    """Give every dataset and backbone an equal share of the bytes; what one leaves over, the next ones have."""
-    wanted = [(section, backbone) for section in sections for backbone in section["backbones"]]
-    for index, (section, backbone) in enumerate(wanted):
-        members = [group for group in section["shown"] if group.backbone == backbone]
+    """Give every dataset and backbone that has any an equal share of the bytes; what one leaves over, the next ones have."""
+    wanted = []
+    for section in sections:
+        for backbone in section["backbones"]:
+            members = [group for group in section["shown"] if group.backbone == backbone]
+            if any(row["gallery"] for group in members for row in group.done):
+                wanted.append((section, members))
+    for index, (section, members) in enumerate(wanted):
         gallery = same_images(members, budget // (len(wanted) - index))
         if gallery is not None:
             budget -= gallery["bytes"]

@@ -19,7 +19,7 @@ from wsolkit.index_groups import HEADLINE, Group
 from wsolkit.index_words import with_spread
 
 WIDTH, HEIGHT = 560, 330
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 12, 44  # margins of the plot
+LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 46  # margins of the plot
 COLOURS = 8  # classes c0 to c7 in index.css
 DASHES = ("none", "9 4", "2 3", "11 3 2 3", "16 6", "6 2 1 2 1 2", "1 5", "20 3 6 3")
 MARKERS = (  # paths around (0, 0)
@@ -76,7 +76,7 @@ def _at(tau: float, taus: Sequence[float], accuracy: Sequence[float]) -> float:
 
 def highest(groups: Sequence[Group]) -> float:
     """The upper end of the accuracy axis that all charts of a dataset share: a multiple of ten."""
-    tops = [0.0]
+    tops = [0.0, *_centres(groups)]
     for group in groups:
         curve, value = mean_curve(group), group.value(HEADLINE)
         tops += curve[1] if curve else []

@@ -116,15 +116,21 @@ def grouped(rows: Sequence[dict[str, Any]]) -> list[Group]:
     return [Group(one.dataset, one.backbone, one.method, one.runs) for one in found.values()]
 
 
+def comparable(groups: Sequence[Group], name: str, full: int) -> dict[str, Value]:
+    """method -> value, of the groups of one backbone that can be ranked: on all images, and with as many seeds as any."""
+    values = {group.method: group.value(name) for group in groups if group.done and group.n_images == full}
+    seeds = max((value.n for value in values.values() if value is not None), default=0)
+    return {method: value for method, value in values.items() if value is not None and value.n == seeds}
+
+
 def marks(groups: Sequence[Group], name: str, full: int) -> dict[str, str]:
-    """method -> "best" or "tie", for the groups of one backbone: the highest mean among the runs on all images, and those
-    that are not told apart from it.
+    """method -> "best" or "tie", for the groups of one backbone: the highest mean of the `comparable` ones, and those that
+    are not told apart from it.
 
     A tie lies inside the best one's 95 % interval (several seeds: or within one standard deviation); whether plain CAM is
     one is for the paired difference to say, where there is one. Empty for fewer than two, and where all are equal.
     """
-    values = {group.method: group.value(name) for group in groups if group.n_images == full}
-    values = {method: value for method, value in values.items() if value is not None}
+    values = comparable(groups, name, full)
     if len(values) < 2:
         return {}
     top = max(value.mean for value in values.values())

@@ -83,7 +83,7 @@ def result_lines(groups: Sequence[Group], full: int, key: str) -> list[dict[str,
             lines.append({
                 "backbone": backbone, "method": group.method, "status": group.status, "id": f"{key}-line-{len(lines)}",
                 "main": _number_cell(group, HEADLINE, marked[HEADLINE].get(group.method)),
-                "fewer": f"{group.n_images:g} images" if group.done and group.n_images != full else "",
+                "fewer": f"{group.n_images:.0f} images" if group.done and group.n_images != full else "",
                 "cam": _difference_cell(difference(group, "cam", cam)), "box": _difference_cell(difference(group, "centre_box", None)),
                 "others": [_number_cell(group, name, marked[name].get(group.method)) for name, _ in OTHERS],
                 "seconds": cell("\u2013") if time is None else cell(seconds(time.mean), time.mean),
@@ -139,7 +139,7 @@ def _run_cell(value: Any, name: str) -> dict[str, Any]:
     if value is None:
         return cell("")
     if name == "n_images":
-        return cell(f"{value:g}", value)
+        return cell(f"{value:.0f}", value)
     return cell(seconds(value) if name == "seconds_per_image" else number(value, 2 if name in METRICS else 0), value)
 
 
@@ -216,7 +216,7 @@ def tables(rows: Sequence[dict], key: str, most_methods: int = 1000, most_backbo
         "groups": groups, "shown": shown, "full": full, "backbones": backbones, "methods": methods, "lines": lines, "done": len(done),
         "matrix": matrix(lines, backbones, methods), "runs": run_lines(rows, full), "points": point_lines(done, full),
         "settings": settings(done or rows), "seeds": sorted({row["seed"] for row in done if row["seed"] is not None}),
-        "fewer": list(dict.fromkeys(f"{row['method']} on {row['backbone']} used {row['n_images'] or 0:g}"
+        "fewer": list(dict.fromkeys(f"{row['method']} on {row['backbone']} used {row['n_images'] or 0:.0f}"
                                     for row in done if row["n_images"] != full)),
         "troubles": [row for row in rows if row["status"] != "completed"],
     }  # fmt: skip

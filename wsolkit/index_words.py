@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.index_groups import HEADLINE, Difference, Group, Value, difference, marks
+from wsolkit.index_groups import HEADLINE, Difference, Group, Value, comparable, difference, marks
 
 MINUS = "\u2212"
 BIRDS = ("synthetic", "cub")
@@ -30,9 +30,9 @@ def with_spread(value: Value, digits: int = 1) -> str:
     return number(value.mean, digits) + (f" ± {value.sd:.{digits}f}" if value.sd is not None else "")
 
 
-def names(items: Sequence[str], most: int = MOST_NAMES, each: str = "<strong>{}</strong>") -> Markup:
+def names(items: Sequence[str], most: int = MOST_NAMES) -> Markup:
     """A list in words: "a", "a and b", "a, b and c"; a long one ends with a count of the others."""
-    shown = [Markup(each).format(item) for item in items[:most]]
+    shown = [Markup("<strong>{}</strong>").format(item) for item in items[:most]]
     if len(items) > most:
         shown.append(Markup("{} more").format(len(items) - most))
     return shown[0] if len(shown) == 1 else Markup("{} and {}").format(Markup(", ").join(shown[:-1]), shown[-1])
@@ -66,22 +66,22 @@ def answer(groups: Sequence[Group], full: int) -> dict[str, Any]:
 
 def _line(members: list[Group], full: int) -> tuple[Markup, str]:
     """The sentences about one network with results, and the name of its single best method or ""."""
-    values = {group.method: group.value(HEADLINE) for group in members if group.n_images == full}
-    values = {method: value for method, value in values.items() if value is not None}
+    values = comparable(members, HEADLINE, full)
     if not values:
         if any(group.value(HEADLINE) is not None for group in members):
-            return Markup("no method has looked at all {:g} images, so none is called best.").format(full), ""
+            return Markup("no method has looked at all {:.0f} images, so none is called best.").format(full), ""
         return Markup("no run has a GT-known Loc, so no method is called best."), ""
     top = max(value.mean for value in values.values())
     best = [method for method, value in values.items() if math.isclose(value.mean, top)]
     group = next(group for group in members if group.method == best[0])
     if len(values) == 1:
-        does = "is the only method with a result" + (" on all images" if len(members) > 1 else "")
+        rest = " on all images" + " and seeds" * (values[best[0]].n > 1)
+        does = "is the only method with a result" + rest * (len(members) > 1)
     elif len(best) == len(values):
         does = "come out equal"
     else:
         does = "share the first place" if len(best) > 1 else "is best"
-    text = Markup("{} {}: {} right on {}\u00a0% of the {:g} images{}.").format(
+    text = Markup("{} {}: {} right on {}\u00a0% of the {:.0f} images{}.").format(
         names(best), does, "their boxes are" if len(best) > 1 else "its box is", with_spread(values[best[0]]), full,
         f" (mean of {values[best[0]].n} seeds)" if values[best[0]].n > 1 else "",
     )  # fmt: skip
@@ -91,7 +91,9 @@ def _line(members: list[Group], full: int) -> tuple[Markup, str]:
     tied = [method for method, mark in marks(members, HEADLINE, full).items() if mark == "tie" and method != "cam"]
     if tied:
         others = names(tied) if len(tied) <= MOST_NAMES else f"{len(tied)} other methods"
-        text += Markup(" {} {} too close to be told apart from it.").format(others, "is" if len(tied) == 1 else "are")
+        text += Markup(" {} {} too close to the best to be told apart.").format(
+            others, "is" if len(tied) == 1 else "are"
+        )
     return text, best[0] if len(best) == 1 and len(values) > 1 else ""
 
 
@@ -112,7 +114,7 @@ def _compared(group: Group, cam: Group | None, best: Sequence[str]) -> Markup:
             " and ".join(f"{part} ({words})" for part, words in zip(parts, apart, strict=True))
         )
     if to_cam is None and "cam" not in best:
-        text += Markup(" There is no result of plain CAM to compare with.")
+        text += Markup(" There is no comparable result of plain CAM.")
     return text
 
 
@@ -164,8 +166,10 @@ def _why(groups: Sequence[Group], full: int) -> Markup | str:
     if not shown:
         return ""
     thing = "bird" if groups[0].dataset in BIRDS else "object"
-    head = "the head, where the species differ, or another part" if groups[0].dataset == "synthetic" else "a part"
-    before, after = (names([f"{one[side]:.0f}\u00a0% on {one[0]}" for one in shown], 3, "{}") for side in (1, 2))
-    return Markup("Plain CAM's box covers only {} of the {} in {} of the images, RethinkingCAM's in {}.").format(
-        head, thing, before, after
-    )
+    part = "the head, where the species differ, or another part" if groups[0].dataset == "synthetic" else "a part"
+    text = Markup(
+        "On {}, plain CAM's box covers only {} of the {} in {:.0f}\u00a0% of the images, RethinkingCAM's in {:.0f}\u00a0%"
+    ).format(shown[0][0], part, thing, *shown[0][1:])
+    for one in shown[1:]:
+        text += Markup("; on {} in {:.0f}\u00a0% and {:.0f}\u00a0%").format(*one)
+    return text + "."

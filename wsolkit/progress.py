@@ -62,7 +62,7 @@ class _Line(tqdm):
             from IPython.display import display
 
             _Line.cell, _Line.handle = shell.execution_count, display({"text/plain": ""}, raw=True, display_id=True)
-        super().__init__(items, file=io.StringIO(), ncols=88, leave=True, **options)
+        super().__init__(items, file=io.StringIO(), ncols=88, leave=True, ascii=False, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> None:
         _Line.handle.update({"text/plain": str(self) if msg is None else msg}, raw=True)

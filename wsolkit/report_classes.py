@@ -10,7 +10,7 @@ from wsolkit import report_charts as charts
 from wsolkit.failures import slices
 from wsolkit.per_image import FAILURES, flags
 from wsolkit.report_data import RunFiles
-from wsolkit.report_words import between, counted, listed, plain
+from wsolkit.report_words import counted, listed, plain, spread
 
 EXTREMES, FOLDED = 10, 20  # classes at each end, where there are more than FOLDED
 CONFUSED = 8  # pairs of classes shown
@@ -20,9 +20,7 @@ def share_cells(row: pd.Series, tick: float | None = None) -> dict[str, Any]:
     if not row["n"]:
         return {"n": 0, "value": "\u2013", "interval": "", "iou": "\u2013", "bar": ""}
     ends = (float(row["low"]), float(row["high"]))
-    # where all images are alike, no resample differs: "100 to 100" would promise what a few images cannot
-    words = {0: "none is hit", 100: "all are hit"}.get(row["gt_known_loc"], between(ends))
-    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": words,
+    return {"n": int(row["n"]), "value": plain(row["gt_known_loc"]), "interval": spread(row["gt_known_loc"], ends),
             "iou": f"{row['mean_iou']:.2f}", "bar": charts.bar(float(row["gt_known_loc"]), ends, tick)}  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from wsolkit.per_image import FAILURES
 from wsolkit.published import FIELDS, published_table
 from wsolkit.report_classes import share_cells
 from wsolkit.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, verdict
+from wsolkit.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, spread, verdict
 from wsolkit.rows import METRICS
 
 WHAT = {
@@ -45,7 +45,7 @@ def cards(run: RunFiles) -> list[dict[str, Any]]:
         differences = [_difference(run, other, name, others[other]) for other in NAMES]
         made.append({
             "label": label, "what": WHAT[name], "value": plain(value), "there": value is not None, "n": run.n,
-            "interval": between(ends), "strip": None if value is None else charts.strip(value, ends, others),
+            "interval": spread(value, ends), "strip": None if value is None else charts.strip(value, ends, others),
             "differences": [line for line in differences if line and value is not None],
         })  # fmt: skip
     return made

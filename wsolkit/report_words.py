@@ -33,6 +33,12 @@ def between(ends: Sequence[float] | None, sign: bool = False) -> str:
     return "" if ends is None else f"{write(ends[0])} to {write(ends[1])}"
 
 
+def spread(value: float | None, ends: Sequence[float] | None) -> str:
+    """An interval of a share in percent. Where all images are alike no resample differs, and "0.0 to 0.0" would promise
+    what a few images cannot: then it says so."""
+    return {0: "no image", 100: "every image"}.get(value, between(ends))
+
+
 def seconds(value: float | None) -> str:
     """A short time in a unit that suits it: "1.1 ms", "0.25 s", "3 min 20 s", "2 h 5 min"."""
     if value is None:

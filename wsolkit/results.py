@@ -150,13 +150,15 @@ class EvalResult:
 
     def _repr_html_(self) -> str:
         cells = "".join(
-            "<tr><td>{}</td><td style='text-align:right'>{}</td><td>{}</td></tr>".format(*map(html.escape, row))
+            "<tr><td style='text-align:left'>{}</td><td style='text-align:right'>{}</td><td>{}</td></tr>".format(
+                *map(html.escape, row)
+            )
             for row in self.rows()
         )
         return (
-            f"<table class='wsolkit-result'><caption>{html.escape(self.title())}<br>"
+            f"<table class='wsolkit-result'><caption style='text-align:left'>{html.escape(self.title())}<br>"
             f"<small>{html.escape(self.protocol_line())}</small></caption>"
-            f"<thead><tr><th>percent</th><th></th><th>95 % interval</th></tr></thead><tbody>{cells}</tbody></table>"
+            f"<thead><tr><th style='text-align:left'>percent</th><th></th><th>95 % interval</th></tr></thead><tbody>{cells}</tbody></table>"
         )
 
     # ----------------------------------------------------------------------------------------- files
