@@ -150,6 +150,18 @@ def test_the_time_left_counts_earlier_runs_and_those_of_this_sweep(tmp_path):
     assert sweep._seconds_left([], [jobs[1]], 1) == 0.0, "it takes longer than it ever did"
 
 
+def test_what_all_jobs_share_is_not_said_of_each(tmp_path):
+    names = ("birds/b/train gap", "birds/b/cam", "seed-1/birds/b/cam")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+    jobs = [tiny_job(tmp_path, name, GOOD) for name in names]
+    sweep = Sweep(jobs, workers=2, say=lambda line: None)
+    sweep.outcome = {names[0]: ""}
+    assert sweep._progress([], jobs[1:], 2) == "1 of 3 done; running cam, seed-1/cam"
+    sweep.outcome = {names[0]: "", names[1]: "it broke"}
+    assert sweep._progress([], [], 2) == "1 of 3 done, 1 failed"
+
+
 def test_the_index_is_written_while_the_sweep_runs_but_not_all_the_time():
     pages, gate = [], threading.Event()
 

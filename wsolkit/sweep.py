@@ -8,7 +8,6 @@ is done is read from the files it leaves, never from a notebook.
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import tempfile
@@ -139,8 +138,8 @@ class Sweep:
         words = [f"{len(self.outcome) - failed} of {len(self.jobs)} done"] + ([f"{failed} failed"] if failed else [])
         left = self._seconds_left(waiting, running, room)
         words += [] if left is None else [f"{about(left)} left"]
-        common = os.path.commonpath([os.path.dirname(name) for name in self.jobs])
-        names = [job.name[len(common) :].lstrip("/") for job in running]
+        common = set.intersection(*(set(name.split("/")[:-1]) for name in self.jobs))  # one data set, say
+        names = ["/".join(part for part in job.name.split("/") if part not in common) for job in running]
         return ", ".join(words) + (f"; running {', '.join(names)}" if names else "")
 
     def _seconds_left(self, waiting: list[Job], running: list[Job], room: int) -> float | None:
