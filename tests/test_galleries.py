@@ -13,8 +13,8 @@ import wsolkit as wk
 from wsolkit import galleries
 from wsolkit.boxes import ContourBoxes, box_of_prepared, iou, threshold_value
 from wsolkit.files import atomic_write_text
-from wsolkit.gallery_maps import cubic_levels, page_map
-from wsolkit.markup import render
+from wsolkit.pages.gallery_maps import cubic_levels, page_map
+from wsolkit.pages.markup import render
 from wsolkit.per_image import FAILURES
 from wsolkit.preparation import prepare_map, to_uint8
 from wsolkit.protocols import PROTOCOLS

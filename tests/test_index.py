@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import failure, run
 
-from wsolkit.index_charts import Look
+from wsolkit.pages.index_charts import Look
 from wsolkit.report import COLUMNS, method_slug, read_rows, write_index
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"

@@ -10,9 +10,9 @@ from page_checks import no_requests, well_formed
 from run_trees import failure, result, run
 
 from wsolkit.index import read_rows, write_index
-from wsolkit.index_groups import difference, grouped, marks
-from wsolkit.index_words import answer
-from wsolkit.planned import missing_rows
+from wsolkit.pages.index_groups import difference, grouped, marks
+from wsolkit.pages.index_words import answer
+from wsolkit.pages.planned import missing_rows
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}

@@ -12,7 +12,8 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 from page_checks import no_requests, well_formed
 
-from wsolkit import figures, markup
+from wsolkit import figures
+from wsolkit.pages import markup
 from wsolkit.report import notebook_to_html
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"

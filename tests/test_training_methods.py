@@ -385,7 +385,7 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
-    from wsolkit.published import published_table
+    from wsolkit.pages.published import published_table
 
     row = dict.fromkeys(("top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"), 50.0)
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}

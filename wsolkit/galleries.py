@@ -107,7 +107,7 @@ def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
 
 
 def section(folder: str | Path) -> Markup:
-    """See `wsolkit.gallery_section.section` (imported on use: a run that only writes needs no templates)."""
-    from wsolkit.gallery_section import section as make
+    """See `wsolkit.pages.gallery_section.section` (imported on use: a run that only writes needs no templates)."""
+    from wsolkit.pages.gallery_section import section as make
 
     return make(folder)

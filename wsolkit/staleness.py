@@ -30,8 +30,12 @@ TRAINING_SOURCES = (
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
 # what writes pages and computes nothing: a change there writes pages again, and runs nothing
 PAGE_SOURCES = (
-    *sorted(path.name for path in PACKAGE.glob("report*.py")),
-    *("gallery_maps.py", "gallery_section.py", "markup.py", "notebook_page.py", "published.py"),
+    "report.py",
+    *sorted(
+        f"pages/{path.name}"
+        for path in (PACKAGE / "pages").glob("*.py")
+        if not path.name.startswith(("index_", "planned"))
+    ),
 )
 PLANNING_SOURCES = (
     *PAGE_SOURCES,
@@ -56,16 +60,8 @@ PLANNING_SOURCES = (
     "prediction.py",
     "prediction_files.py",
     "index.py",
-    "index_charts.py",
-    "index_groups.py",
-    "index_pictures.py",
-    "index_tables.py",
-    "index_words.py",
-    "planned.py",
-    "rows.py",
     "methods.py",
     "recipes.py",
-    *("exercises.py", "exercises_basics.py", "exercises_cam.py", "exercises_maps.py", "exercises_networks.py"),
     "__init__.py",
     "__main__.py",
 )
@@ -102,7 +98,7 @@ def code_state(sources: tuple[str, ...]) -> str:
 def page_state() -> str:
     """Digest of the style, the templates and the code of report pages."""
     total = hashlib.sha256(code_state(PAGE_SOURCES).encode())
-    for path in sorted(path for kind in ("css", "j2", "js") for path in PACKAGE.glob(f"*.{kind}")):
+    for path in sorted(path for kind in ("css", "j2", "js") for path in (PACKAGE / "pages").glob(f"*.{kind}")):
         if not path.name.startswith("index."):  # the index is written anew by every sweep
             total.update(path.read_bytes())
     return total.hexdigest()[:16]

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from .cams import METHODS, Method, resolve, score_maps
-from .cams.registry import Context
-from .exercises_networks import STEPS, Lamps, Ring, small_network
-from .models import unit_range
+from ..cams import METHODS, Method, resolve, score_maps
+from ..cams.registry import Context
+from ..models import unit_range
+from .networks import STEPS, Lamps, Ring, small_network
 
 TRIAL = "method_on_trial"
 

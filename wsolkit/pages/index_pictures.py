@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from wsolkit.index_groups import Group
+from wsolkit.pages.index_groups import Group
 
 MOST = 8  # images
 

@@ -6,14 +6,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from .boxes import extract_box, iou
-from .comparison import mcnemar
-from .exercises import array, call, chosen, differs, exercise
-from .metrics import bootstrap_interval
-from .models import unit_range
-from .pooling import thresholded_average_pool
-from .preparation import normalise_map
-from .training import HaS, adl
+from ..boxes import extract_box, iou
+from ..comparison import mcnemar
+from ..metrics import bootstrap_interval
+from ..models import unit_range
+from ..pooling import thresholded_average_pool
+from ..preparation import normalise_map
+from ..training import HaS, adl
+from . import array, call, chosen, differs, exercise
 
 # ------------------------------------------------------------------------------------------------ 00_tour
 

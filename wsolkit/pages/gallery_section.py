@@ -17,8 +17,8 @@ from PIL import Image
 from wsolkit.figures import COLOUR_MAP
 from wsolkit.files import read_json
 from wsolkit.galleries import FORMAT
-from wsolkit.gallery_maps import page_map
-from wsolkit.markup import fragment
+from wsolkit.pages.gallery_maps import page_map
+from wsolkit.pages.markup import fragment
 from wsolkit.per_image import FAILURES
 from wsolkit.preparation import prepare_map
 from wsolkit.protocols import protocol_named

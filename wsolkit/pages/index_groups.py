@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from wsolkit.rows import METRICS, gt_known_on_images_of, sort_rows
+from wsolkit.pages.rows import METRICS, gt_known_on_images_of, sort_rows
 
 HEADLINE = "gt_known_loc"
 BASELINES = ("cam", "centre_box")

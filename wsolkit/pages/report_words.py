@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wsolkit.pages.report_data import RunFiles, mapping, number
 from wsolkit.per_image import FAILURES, parse_boxes
-from wsolkit.report_data import RunFiles, mapping, number
 
 CHANCE = 0.05
 SMALL, LARGE = 0.8, 1.25  # a median box below or above this many object areas is called too small or too large

@@ -29,7 +29,7 @@ def _exporter():
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
 
-    from wsolkit import markup
+    from wsolkit.pages import markup
 
     class Exporter(HTMLExporter):
         @pass_context
@@ -98,7 +98,7 @@ def notebook_to_html(
     Cells tagged `hide-input` show no code, `remove-cell` nothing. The page is written by rename.
     FileNotFoundError and ValueError name a notebook that is absent or cannot be read.
     """
-    from wsolkit import markup
+    from wsolkit.pages import markup
 
     html_path = Path(html_path)
     body, errors = _body(_read(notebook_path))
@@ -128,7 +128,7 @@ def chapter(
     Cells tagged `in-report` or `exercise` and the cells of parameters are left out. reserved: ids of that page.
     FileNotFoundError and ValueError as for `notebook_to_html`.
     """
-    from wsolkit import markup
+    from wsolkit.pages import markup
 
     notebook = _read(notebook_path)
     notebook.cells = [cell for cell in notebook.cells if not NOT_IN_REPORTS & set(cell.metadata.get("tags", []))]
@@ -149,7 +149,7 @@ def _read(path: str | Path):
 
 def _body(notebook) -> tuple[str, list[dict[str, str]]]:
     """The cells as clean HTML, and the errors among their outputs."""
-    from wsolkit import markup
+    from wsolkit.pages import markup
 
     errors = _prepare(notebook)
     return markup.clean(_exporter().from_notebook_node(notebook)[0]), errors

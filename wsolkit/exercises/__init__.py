@@ -2,7 +2,7 @@
 
 An answer is a number, an array or tensor, a word, a list of words, or a function. A function is tried on random input, and what
 it returns is compared with what the package (or torch) computes from the same input; so no solution is stored here. The checks
-themselves are in `exercises_basics` and `exercises_maps`, the marks for a CAM method of one's own in `exercises_cam`.
+themselves are in `basics` and `maps`, the marks for a CAM method of one's own in `cam_marks`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-CHAPTERS = ("exercises_basics", "exercises_maps")
+CHAPTERS = ("basics", "maps")
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def check(name: str, answer: Any) -> None:
 
 
 def grade(function: Callable | str, **options: Any):
-    """Marks for a CAM method: see `exercises_cam.grade`."""
-    from .exercises_cam import grade as marks
+    """Marks for a CAM method: see `cam_marks.grade`."""
+    from .cam_marks import grade as marks
 
     return marks(function, **options)
 

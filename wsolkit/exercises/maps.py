@@ -6,12 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .boxes import extract_box
-from .cams import Context, feature_map, score_maps
-from .exercises import call, chosen, differs, exercise
-from .exercises_networks import CLASSES, Positive, small_network
-from .models import unit_range
-from .pooling import thresholded_average_pool
+from ..boxes import extract_box
+from ..cams import Context, feature_map, score_maps
+from ..models import unit_range
+from ..pooling import thresholded_average_pool
+from . import call, chosen, differs, exercise
+from .networks import CLASSES, Positive, small_network
 
 
 def _case() -> tuple[Tensor, Tensor, Tensor]:

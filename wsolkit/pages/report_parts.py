@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit import report_charts as charts
 from wsolkit.failures import slices
-from wsolkit.index_groups import Group
+from wsolkit.pages import report_charts as charts
+from wsolkit.pages.index_groups import Group
+from wsolkit.pages.published import FIELDS, published_table
+from wsolkit.pages.report_classes import share_cells
+from wsolkit.pages.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
+from wsolkit.pages.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, spread, verdict
+from wsolkit.pages.rows import METRICS
 from wsolkit.per_image import FAILURES
-from wsolkit.published import FIELDS, published_table
-from wsolkit.report_classes import share_cells
-from wsolkit.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, spread, verdict
-from wsolkit.rows import METRICS
 
 WHAT = {
     "top1_loc": "box right and class right",

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from wsolkit.methods import canonical, method_slug, undefined
-from wsolkit.rows import empty_row
+from wsolkit.pages.rows import empty_row
 
 MOST = 20_000  # planned runs of one file: more is a mistake in it
 
