@@ -160,8 +160,8 @@ def test_best_and_told_apart(tmp_path):
         "CAM and 24.0 points more than a box in the middle of the image (both told apart)."
     )
     assert why == (
-        "On vgg16, plain CAM's box covers only the head, where the species differ, or another part of the bird in 50 % of the "
-        "images, RethinkingCAM's in 23 %."
+        "On vgg16, plain CAM's box covers only a part of the bird in 50 % of the images, RethinkingCAM's in 23 %. "
+        "The species of these birds differ in the head: bill, mask or crest."
     )
 
 

@@ -24,10 +24,9 @@ from typing import Any
 
 from .files import read_json, write_json
 from .lease import BEAT, STALE, Lease
-from .staleness import PAGE_SOURCES, SCORING_SOURCES, code_state
+from .staleness import PAGE, PAGE_SOURCES, SCORING_SOURCES, code_state, note_page
 
 FAILED, TAKEN_OVER, STOPPED = 3, 75, 130  # exit codes; with FAILED there is a failure.json
-PAGE = "page.json"  # what the page of a folder was written from and with
 WORKING_CODE = (*SCORING_SOURCES, *PAGE_SOURCES, "execute.py", "lease.py")  # what a job runs
 
 
@@ -85,8 +84,8 @@ def main(arguments: list[str] | None = None) -> int:
                 error = f"the report could not be written: {_message(caught)}"
                 note_failure(folder, error, job["config"])
     if not error:
-        made = {"page": job.get("page", ""), "fingerprint": job["fingerprint"], "seconds": time.time() - begin}
-        write_json(folder / PAGE, made)
+        seconds = content_of(folder / PAGE).get("seconds") if page_only else time.time() - begin
+        note_page(folder, job["fingerprint"], job.get("page", ""), seconds)
     guard.leave("failed" if error else "page written" if page_only else "done")
     return FAILED if error else 0
 

@@ -172,6 +172,11 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
         )
 
 
+def iou_text(overlap: float) -> str:
+    """An IoU with two decimals; with three where a miss would read 0.50."""
+    return f"{overlap:.3f}" if 0.495 <= overlap < 0.5 else f"{overlap:.2f}"
+
+
 def best_iou(gt_boxes, box) -> float | None:
     """The highest IoU of `box` with the ground truth; None without one or the other."""
     truths = as_numpy(gt_boxes)
@@ -214,7 +219,7 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
         for axes, item in zip(grid.flat, items, strict=False):
             _image(axes, item)
             overlap = best_iou(item.get("gt_boxes", ()), item.get("box"))
-            mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {overlap:.2f}"
+            mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
             words = [_short(item.get(key) or "", 20) for key in ("title", "caption")]
             axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=11.5, pad=3)
         if any(len(as_numpy(item.get("gt_boxes", ()))) or item.get("box") is not None for item in items):

@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .execute import PAGE, content_of, is_complete, seconds_of
+from .execute import content_of, is_complete, seconds_of
 from .grid import Grid, Job
 from .methods import undefined
-from .staleness import page_state
+from .staleness import PAGE, page_state
 from .status import about
 
 PAGE_SECONDS = 5.0  # for a page alone: nearly all of it is the start of Python

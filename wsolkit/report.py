@@ -12,10 +12,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.files import atomic_write_text
+from wsolkit.files import atomic_write_text, read_json
 from wsolkit.methods import method_slug
 from wsolkit.pages.notebook_page import as_text, chapter, home_of, notebook_to_html
 from wsolkit.pages.rows import COLUMNS, read_rows
+from wsolkit.staleness import note_page, page_state
 
 __all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
 
@@ -175,6 +176,9 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
         if not everything and html.is_file() and html.stat().st_mtime_ns >= metrics.stat().st_mtime_ns:
             continue
         try:
-            yield write_report(folder, html, home=out / "index.html"), ""
+            page = write_report(folder, html, home=out / "index.html")
+            made = read_json(metrics)
+            note_page(folder, made.get("fingerprint", ""), page_state(), made.get("wall_seconds"))
+            yield page, ""
         except (ValueError, OSError) as error:
             yield html, str(error)

@@ -257,7 +257,7 @@ class Run:
         for number, item in enumerate(items):
             picture = figures.thumbnail(item["pixels"], item["score_map"], item["gt_boxes"], item["box"])
             atomic_write_bytes(folder / "gallery" / f"{number}.jpg", picture)
-        gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {item['iou']:.2f}"}
+        gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {figures.iou_text(item['iou'])}"}
                    for n, item in enumerate(items)]  # fmt: skip
         found = self._faithfulness.get(id(result))
         faithfulness = {"faithfulness": found} if found else {}

@@ -9,9 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .files import digest
+from .files import digest, write_json
 
 PACKAGE = Path(__file__).resolve().parent
+PAGE = "page.json"  # what `note_page` leaves
 NOT_READING = ("convert.py", "convert_readers.py", "download.py", "masks.py", "transfer.py", "unpack.py")  # of data/
 DATA_SOURCES = (
     "bit_depth.py",
@@ -102,6 +103,12 @@ def page_state() -> str:
         if not path.name.startswith("index."):  # the index is written anew by every sweep
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
+
+
+def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) -> None:
+    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`page_state`), and how long the
+    run took."""
+    write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
 
 
 def notebook_state(path: Path) -> str:

@@ -241,6 +241,7 @@
     item.painted = level;
   }
 
+  const iouText = (value) => value >= 0.495 && value < 0.5 ? value.toFixed(3) : two(value); // a miss must not read 0.50
   const two = (value) => (value === 0.125 || value === 0.625 ? value - 1e-9 : value).toFixed(2); // ties as Python rounds them
 
   function show(item, found) {
@@ -252,7 +253,7 @@
     }
     item.figure.dataset.box = found.box.join(" ");
     item.figure.dataset.iou = found.iou;
-    item.iou.textContent = two(found.iou);
+    item.iou.textContent = iouText(found.iou);
     item.blank.hidden = !found.empty;
     item.mark.textContent = hit ? "✓" : "✗";
     item.mark.className = hit ? "mark hit" : "mark miss";

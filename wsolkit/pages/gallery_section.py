@@ -14,7 +14,7 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from wsolkit.figures import COLOUR_MAP
+from wsolkit.figures import COLOUR_MAP, iou_text
 from wsolkit.files import read_json
 from wsolkit.galleries import FORMAT
 from wsolkit.pages.gallery_maps import page_map
@@ -93,6 +93,7 @@ def _picture(
         "truths": truths,
         "prediction": shown,
         "hit": picture["iou"] >= 0.5,
+        "overlap": iou_text(picture["iou"]),
         "alt": f"{picture['class']}: the heat map is {_strongest(prepared)}; the object's box covers {_percent(share)} of the picture",
         "covers": "" if shown is None else _percent(shown["width"] * shown["height"] / (frame[0] * frame[1])),
     }

@@ -166,10 +166,14 @@ def _why(groups: Sequence[Group], full: int) -> Markup | str:
     if not shown:
         return ""
     thing = "bird" if groups[0].dataset in BIRDS else "object"
-    part = "the head, where the species differ, or another part" if groups[0].dataset == "synthetic" else "a part"
     text = Markup(
-        "On {}, plain CAM's box covers only {} of the {} in {:.0f}\u00a0% of the images, RethinkingCAM's in {:.0f}\u00a0%"
-    ).format(shown[0][0], part, thing, *shown[0][1:])
+        "On {}, plain CAM's box covers only a part of the {} in {:.0f}\u00a0% of the images, RethinkingCAM's in {:.0f}\u00a0%"
+    ).format(shown[0][0], thing, *shown[0][1:])
     for one in shown[1:]:
         text += Markup("; on {} in {:.0f}\u00a0% and {:.0f}\u00a0%").format(*one)
-    return text + "."
+    head = (
+        " The species of these birds differ in the head: bill, mask or crest."
+        if groups[0].dataset == "synthetic"
+        else ""
+    )
+    return text + "." + head
