@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,8 @@ def _check(config: RunConfig, methods: list[str]) -> None:
 
         for method in unknown:
             resolve(method)
+    if config.dataset == "synthetic" and not config.per_class:  # to draw all birds takes seconds
+        config = replace(config, per_class=5)
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
