@@ -1,6 +1,6 @@
 """Two notebooks in a real JupyterLab: a server on loopback, headless Chromium, "Run All Cells", and every output looked at.
 
-The networks come from build/nbval, which `make test` fills before the tests; where it is empty they are trained here.
+The networks come from build/nbval, which the notebooks of `make test` fill at the same time; what is not there is trained here.
 """
 
 from __future__ import annotations
