@@ -7,7 +7,7 @@ JOBS ?= 0
 STAMP := $(VENV)/.installed
 NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-current-env
 # as many files at a time as there are cores (four at most), each on one thread
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help install reports test test-notebooks test-modules bench lint lab measure numbers pictures clean
 

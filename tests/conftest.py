@@ -12,6 +12,15 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
 
+# Files run side by side, and the last to end decides when all is over; those that take longest start first.
+SLOW = ("sweep", "dask", "galleries", "sweep_papermill", "documents", "jupyterlab", "measured", "localise", "cli", "predict")
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}.py" for name in SLOW]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+
+
 @pytest.fixture(scope="session")
 def shared():
     """`shared("data/CUB_200_2011")` is that path beside the repository, or a skip that says what is absent."""
