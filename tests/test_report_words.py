@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from wsolkit.pages.report_data import RunFiles
-from wsolkit.pages.report_words import box_ratios, seconds, signed, spread, summary, verdict
+from wsolkit.pages.report_words import box_ratios, ordinal, seconds, signed, spread, summary, verdict
 from wsolkit.per_image import FAILURES
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
@@ -38,6 +38,17 @@ def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
     against = {"cam": cam, "centre_box": box}
     values = {"method": method, "config": {"pooling": "gap"}, "result": RESULT | changes, "against": against}
     return " ".join(summary(RunFiles(tmp_path, values, table=rows))).replace("\u00a0", " ")
+
+
+def test_ordinals():
+    said = [ordinal(value) for value in (1, 2, 3, 11, 12, 13, 50, 90, 91.0, 92, 93, 97.5, 100)]
+    assert " ".join(said) == "1st 2nd 3rd 11th 12th 13th 50th 90th 91st 92nd 93rd 97.5th 100th"
+
+
+@pytest.mark.parametrize("point", ["fixed", "best_on_test"])
+def test_an_operating_point_without_its_threshold_is_left_out(tmp_path, point):
+    points = RESULT["operating_points"]
+    said(tmp_path, operating_points=points | {point: {"gt_known_loc": 41.5}})
 
 
 def test_numbers_and_protocol_come_first(tmp_path):
@@ -161,7 +172,7 @@ def test_limited_and_single_images_and_unknown_classes(tmp_path):
 
 def test_how_numbers_are_written():
     ends = [spread(*pair) for pair in ((0.0, (0.0, 0.0)), (100.0, (100.0, 100.0)), (50.0, (40.0, 60.0)), (None, None))]
-    assert ends == ["no image", "every image", "40.0 to 60.0", ""]
+    assert ends == ["none of them", "all of them", "40.0 to 60.0", ""]
     assert [signed(value) for value in (1.25, -3.0, 0.0, -0.04)] == ["+1.2", "\u22123.0", "0.0", "0.0"]
     times = (None, 0.00112, 0.0123, 0.25, 3.21, 42.4, 59.6, 200, 7500)
     assert [seconds(t) for t in times] == [

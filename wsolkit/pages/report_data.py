@@ -149,7 +149,11 @@ def _with_iou(table: pd.DataFrame | None) -> pd.DataFrame | None:
 
 def _table(run: RunFiles, name: str, needed: bool) -> pd.DataFrame | None:
     try:
-        return read_per_image(run.folder / name)
+        table, measured = read_per_image(run.folder / name), (run.plain if name == "plain_cam.csv" else run.result)
+        count = number(measured.get("n_images"))
+        if count is not None and len(table) != count:
+            raise ValueError(f"{len(table)} images stand in it, and {count:g} were measured")
+        return table
     except FileNotFoundError:
         if needed:
             run.notes.append(f"{name} is absent: what is counted image by image is left out.")

@@ -12,7 +12,18 @@ from wsolkit.pages.index_groups import Group
 from wsolkit.pages.published import FIELDS, published_table
 from wsolkit.pages.report_classes import share_cells
 from wsolkit.pages.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.pages.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, spread, verdict
+from wsolkit.pages.report_words import (
+    NAMES,
+    VERDICTS,
+    between,
+    counted,
+    ordinal,
+    plain,
+    seconds,
+    signed,
+    spread,
+    verdict,
+)
 from wsolkit.pages.rows import METRICS
 from wsolkit.per_image import FAILURES
 
@@ -74,13 +85,23 @@ def protocol_line(run: RunFiles) -> str:
     parts = [counted(run.n, "test image")]
     tau, percentile = run.metric("threshold"), run.metric("percentile")
     if tau is not None:
-        at = f" of the {percentile:g}th percentile" if percentile not in (None, 100) else ""
+        at = f" of the {ordinal(percentile)} percentile" if percentile not in (None, 100) else ""
         chosen = counted(int(run.metric("n_val") or 0), "validation image")
         how = f"chosen on {chosen}" if run.result.get("operating_point") == "validation" else "fixed"
         parts.append(f"boxes at threshold {tau:g}{at}, {how}")
     parts += [f"{key}: {value}" for key, value in mapping(run.result.get("conditions")).items()]
     parts.append(f"protocol: {run.result.get('protocol') or 'not known'}")
     return "; ".join(parts)
+
+
+def other_rule(run: RunFiles) -> str:
+    """Why MaxBoxAcc may lie below GT-known Loc: "" where both count the threshold from the same place."""
+    percentile = run.metric("percentile")
+    if percentile in (None, 100):
+        return ""
+    return (f"MaxBoxAcc, MaxBoxAccV2 and PxAP count the threshold from the map\u2019s maximum, as for every method; the boxes of "
+            f"GT-known Loc and Top-1 Loc count it from the {ordinal(percentile)} percentile. So they are not boxes of one rule, and "
+            "MaxBoxAcc may be the lower one.")  # fmt: skip
 
 
 def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:

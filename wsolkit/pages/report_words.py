@@ -36,7 +36,7 @@ def between(ends: Sequence[float] | None, sign: bool = False) -> str:
 def spread(value: float | None, ends: Sequence[float] | None) -> str:
     """An interval of a share in percent. Where all images are alike no resample differs, and "0.0 to 0.0" would promise
     what a few images cannot: then it says so."""
-    return {0: "no image", 100: "every image"}.get(value, between(ends))
+    return {0: "none of them", 100: "all of them"}.get(value, between(ends))
 
 
 def seconds(value: float | None) -> str:
@@ -49,6 +49,12 @@ def seconds(value: float | None) -> str:
         return f"{value:.2g} s" if value < 9.95 else f"{value:.0f} s"
     minutes, rest = divmod(round(value), 60)
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def ordinal(value: float) -> str:
+    """ "90th", "91st", "97.5th"."""
+    ends = {1: "st", 2: "nd", 3: "rd"} if value % 100 not in (11, 12, 13) else {}
+    return f"{value:g}{ends.get(value % 10, 'th')}"
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -211,7 +217,7 @@ def _threshold(run: RunFiles) -> str:
     tau, chosen = run.metric("threshold"), run.result.get("operating_point")
     if here is None or tau is None:
         return ""
-    if best.get("gt_known_loc") is None:
+    if None in (best.get("gt_known_loc"), best.get("threshold")):
         return f"The protocol has one threshold, {tau:g}; nothing was chosen."
     lost = best["gt_known_loc"] - here
     cost = f"cost {plain(lost)} points" if round(lost, 1) > 0 else "cost nothing"
@@ -220,7 +226,7 @@ def _threshold(run: RunFiles) -> str:
     if chosen != "validation":
         return f"There is no validation split with boxes, so the fixed threshold {tau:g} stands, which {cost} {beside}."
     sentence = f"Choosing the threshold ({tau:g}) on {counted(int(run.metric('n_val') or 0), 'validation image')} {cost} {beside}"
-    if fixed.get("gt_known_loc") is None:
+    if None in (fixed.get("gt_known_loc"), fixed.get("threshold")):
         return f"{sentence}."
     also = best["gt_known_loc"] - fixed["gt_known_loc"]
     other = f"{plain(also)} points" if round(also, 1) > 0 else "nothing"
