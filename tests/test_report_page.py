@@ -383,10 +383,11 @@ def test_two_hundred_classes_stay_readable(copy):
         many["right"] = many["predicted"] == many["label"]
         many.to_csv(folder / "per_image.csv", index=False)
 
-    text, soup = copy(
-        change=lambda values: values.update(classes=[f"{i:03d}.A bird with a long name" for i in range(200)]),
-        prepare=prepare,
-    )
+    def change(values):
+        values["classes"] = [f"{i:03d}.A bird with a long name" for i in range(200)]
+        values["result"]["n_images"] = 600
+
+    text, soup = copy(change=change, prepare=prepare)
     well_formed(soup)
     tables = soup.find(id="classes").find_parent("section").find_all("table")
     assert [len(table.select("tbody tr")) for table in tables] == [10, 10, 200]
