@@ -64,7 +64,7 @@ def test_numbers_and_protocol_come_first(tmp_path):
         ((6, 2, 10), (20, 15, 25), "It is better than plain CAM (+6.0 points GT-known Loc, 95 % interval +2.0 to +10.0) and the centre box (+20.0"),
         ((-6, -10, -2), (20, 15, 25), "It is better than the centre box (+20.0 points GT-known Loc, 95 % interval +15.0 to +25.0) and worse than plain CAM (\u22126.0"),
         ((1, -2, 4), (-3, -9, 3), "It is not told apart from plain CAM (+1.0 points GT-known Loc, 95 % interval \u22122.0 to +4.0) and the centre box"),
-        ((0, 0, 0), (-20, -25, -15), "It is worse than the centre box (\u221220.0 points GT-known Loc, 95 % interval \u221225.0 to \u221215.0) and a hit on exactly the same images as plain CAM."),
+        ((0, 0, 0), (-20, -25, -15), "It is worse than the centre box (\u221220.0 points GT-known Loc, 95 % interval \u221225.0 to \u221215.0) and level with plain CAM, image by image."),
         (None, (20, 15, 25), "It is better than the centre box"),
     ],
 )  # fmt: skip
@@ -75,6 +75,8 @@ def test_verdicts(tmp_path, cam, box, expected):
 def test_an_interval_beside_zero_needs_the_exact_test_too(tmp_path):
     assert verdict(difference(5, 1, 9, p=0.2)["gt_known_loc"]) == "open"
     assert verdict(difference(5, 1, 9, p=None)["gt_known_loc"]) == "better"
+    alone = {"difference": -33.3, "low": -33.3, "high": -33.3, "p": None}  # the bootstrap of one image
+    assert [verdict(alone | {"n": n}) for n in (1, 5, 6)] == ["open", "open", "worse"]
     assert verdict({}) == "" and verdict({"difference": 3.0}) == ""
 
 

@@ -22,7 +22,7 @@ from wsolkit.files import read_json
 from wsolkit.galleries import FORMAT
 from wsolkit.pages.gallery_maps import page_map
 from wsolkit.pages.markup import fragment
-from wsolkit.pages.report_words import ordinal
+from wsolkit.pages.report_words import counted, ordinal
 from wsolkit.per_image import FAILURES
 from wsolkit.preparation import prepare_map
 from wsolkit.protocols import protocol_named
@@ -93,7 +93,7 @@ def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     else:
         total, share = kept["n_images"], 100 * row["count"] / kept["n_images"]
         title = "No failure: right" if row["name"] == "right" else f"Failure type: {row['name']}"
-        words = f"{FAILURES[row['name']]} {row['count']} of {total} test images ({share:.0f}\u00a0%) at the run's threshold."
+        words = f"{FAILURES[row['name']]} {row['count']} of {counted(total, 'test image')} ({share:.0f}\u00a0%) at the run's threshold."
     return row | {"title": title, "words": words, "slug": row["name"].replace(" ", "-")}
 
 

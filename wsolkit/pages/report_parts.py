@@ -106,7 +106,7 @@ def other_rule(run: RunFiles) -> str:
 
 def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     """(name, percent, interval) of what is not on a card."""
-    rows = [(label, plain(run.metric(name), 2), between(run.interval(name)))
+    rows = [(label, plain(run.metric(name), 2), spread(run.metric(name), run.interval(name)))
             for name, label in OTHER_METRICS.items() if run.metric(name) is not None]  # fmt: skip
     parts = mapping(run.result.get("max_box_acc_v2_parts"))
     rows += [(f"MaxBoxAccV2 at IoU {name}", plain(number(value), 2), "") for name, value in parts.items()]
@@ -114,7 +114,11 @@ def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     if number(box.get("gt_known_loc")) is not None:
         side = f"Centre box ({box.get('side')} px, {'chosen on validation' if box.get('operating_point') == 'validation' else 'fixed'})"
         rows.append(
-            (f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box")))
+            (
+                f"{side}: GT-known Loc",
+                plain(number(box["gt_known_loc"]), 2),
+                spread(number(box["gt_known_loc"]), run.interval("centre_box")),
+            )
         )
     return rows
 

@@ -12,6 +12,7 @@ from wsolkit.pages.report_data import RunFiles, mapping, number
 from wsolkit.per_image import FAILURES, parse_boxes
 
 CHANCE = 0.05
+FEW = 6  # images: with fewer, not even a difference on every one of them has a p below CHANCE (2 / 2**n)
 SMALL, LARGE = 0.8, 1.25  # a median box below or above this many object areas is called too small or too large
 NAMES = {"cam": "plain CAM", "centre_box": "the centre box"}
 MINUS = "\u2212"
@@ -68,15 +69,17 @@ def listed(items: Sequence[str], word: str = "and") -> str:
 def verdict(found: dict[str, Any]) -> str:
     """ "better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
 
-    A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small.
+    A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small. A few
+    images tell nothing apart: there an interval may have no width at all.
     """
     difference, low, high = (found.get(name) for name in ("difference", "low", "high"))
     if difference is None or low is None or high is None:
         return ""
     if difference == low == high == 0:
         return "equal"
-    chance = found.get("p")
-    if low <= 0 <= high or (chance is not None and chance >= CHANCE):
+    chance, n = found.get("p"), found.get("n")
+    few = n is not None and n < FEW
+    if low <= 0 <= high or few or (chance is not None and chance >= CHANCE):
         return "open"
     return "better" if difference > 0 else "worse"
 
@@ -141,7 +144,7 @@ def _compared(run: RunFiles) -> str:
         "better": "better than {}",
         "worse": "worse than {}",
         "open": "not told apart from {}",
-        "equal": "a hit on exactly the same images as {}",
+        "equal": "level with {}, image by image",
         "": "{}",
     }
     parts = [words[key].format(listed(groups[key])) for key in words if key in groups]
