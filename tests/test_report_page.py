@@ -522,6 +522,13 @@ def test_no_serious_finding_of_axe_in_light_and_dark(out, tmp_path, axe_violatio
             assert axe_violations(path, dark=dark) == [], (path.name, dark)
 
 
+def test_a_long_method_name_fits_a_phone(copy, tmp_path, page):
+    copy(change=lambda values: values.update(method="a_name_" * 12))
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto((tmp_path / "out" / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
 def test_a_phone_and_a_keyboard(out, tmp_path, page):
     page.set_viewport_size({"width": 400, "height": 800})
     for path in kinds(out, tmp_path):

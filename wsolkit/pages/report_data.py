@@ -139,6 +139,7 @@ def read_run(folder: str | Path) -> RunFiles:
         training = _training(run, values.get(key), pooling if key == "training" else "")
         if training and training.name not in [other.name for other in run.trainings]:
             run.trainings.append(training)
+    run.notes = list(dict.fromkeys(run.notes))  # plain CAM may have the run's own training
     return run
 
 
