@@ -231,12 +231,27 @@ def backward(context):
     return context.class_weights
 
 
+def relabelled(context):
+    weights = context.class_weights
+    context.labels.add_(1).remainder_(2)
+    return weights
+
+
+def enormous(context):
+    return (unit_range(weighted(context.class_weights, context.features)) - 0.5).sign() * 3e38
+
+
 def enlarged(context):
     return F.interpolate(weighted(context.class_weights, context.features)[:, None], scale_factor=2)[:, 0]
 
 
 FLAWS = {
-    "the map has the size of the feature map and is finite": [enlarged, lambda c: c.class_weights / 0, lambda c: None],
+    "the map has the size of the feature map and is finite": [
+        enlarged,
+        lambda c: c.class_weights / 0,
+        lambda c: None,
+        enormous,
+    ],
     "it depends on the class": [lambda c: c.features.mean((2, 3))],
     "it lights the place of the class's own channel": [lambda c: c.class_weights.abs(), lambda c: -c.class_weights],
     "a constant added to all logits changes nothing": [
@@ -248,7 +263,8 @@ FLAWS = {
         lambda c: weighted(c.class_weights, c.features) * torch.arange(1, c.features.shape[3] + 1) ** 0.5
     ],
     "network and feature map are left as they were": [
-        *(in_place, backward, lambda c: c.class_weights * c.features.clamp_(max=0.1).sum((2, 3)))
+        *(in_place, backward, lambda c: c.class_weights * c.features.clamp_(max=0.1).sum((2, 3))),
+        *(relabelled, lambda c: c.gradients.abs_().sum((2, 3)), lambda c: c.class_weights.clamp_(min=0)),
     ],
 }
 
@@ -260,6 +276,31 @@ def test_a_planted_flaw_is_found(what):
         found = exercises.grade(flawed)
         assert what in found.failed and not found.passed, str(found)
     assert before == cams.METHODS
+
+
+def test_what_a_method_returns_is_named_where_it_is_no_map():
+    for flawed, words in (
+        (lambda c: None, "it returns nothing"),
+        (lambda c: c.class_weights.numpy(), "it returns ndarray, and a torch.Tensor is expected"),
+        (lambda c: c.labels, "it returns the shape (3,), and (B, C), (B, C, h, w) or (B, h, w) is expected, with"),
+    ):
+        assert exercises.grade(flawed).marks[0].found.startswith(words)
+
+
+def test_an_answer_that_changes_what_it_is_given_changes_no_truth():
+    def changed(context):
+        return context.gradients.abs_().amax(dim=(2, 3))
+
+    assert exercises.judge("any-max", changed)[0] == "wrong"
+
+
+def test_hints_say_what_an_answer_is():
+    assert "a function or a class: give what it returns" in exercises.judge("training-rate", lambda: 0)[1]
+    assert "one number was expected, and this has the shape (2,)" in exercises.judge("tour-iou", lambda a, b: [0, 1])[1]
+    assert (
+        exercises.judge("cam-bias", np.bool_(False))[0] == "right"
+        and len(exercises.judge("cam-bias", "x" * 999)[1]) < 120
+    )
 
 
 def test_cost_is_measured_against_what_a_method_says():

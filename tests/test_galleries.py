@@ -336,6 +336,21 @@ def test_forty_pictures_of_224_pixels_stay_small(tmp_path, page):
     assert check_every_setting(page, write_page(tmp_path), SETTINGS[::45]) > 20
 
 
+def damages(folder):
+    """What may happen to the files of a gallery: (folder) -> None, one by one."""
+    kept = json.loads((folder / "galleries.json").read_text())
+    yield lambda folder: (folder / "0.jpg").write_bytes((folder / "0.jpg").read_bytes()[:500])
+    yield lambda folder: (folder / "maps.npz").write_bytes((folder / "maps.npz").read_bytes()[:700])
+    yield lambda folder: (folder / "maps.npz").write_bytes(b"")
+    for name in ("frame", "threshold", "seed", "n_images", "rows", "pictures", "protocol", "operating_point"):
+        yield lambda folder, name=name: atomic_write_text(
+            folder / "galleries.json", json.dumps({key: value for key, value in kept.items() if key != name})
+        )
+    for name, value in (("iou", None), ("box", [1, 2, 3]), ("gt_boxes", [None]), ("gt_boxes", []), ("file", 3)):
+        changed = kept | {"pictures": [kept["pictures"][0] | {name: value}, *kept["pictures"][1:]]}
+        yield lambda folder, changed=changed: atomic_write_text(folder / "galleries.json", json.dumps(changed))
+
+
 @pytest.mark.parametrize("finished", ["wsolevaluation"], indirect=True)
 def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
     assert galleries.section(tmp_path) == ""
@@ -343,6 +358,12 @@ def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
     (tmp_path / "galleries" / "0.jpg").unlink()
     with pytest.raises(ValueError, match=r"galleries in .*0\.jpg.*run the method again"):
         galleries.section(tmp_path)
+    for damage in damages(finished[2] / "galleries"):
+        shutil.rmtree(tmp_path / "galleries")
+        shutil.copytree(finished[2] / "galleries", tmp_path / "galleries")
+        damage(tmp_path / "galleries")
+        with pytest.raises(ValueError, match=r"galleries in .* run the method again"):
+            galleries.section(tmp_path)
     atomic_write_text(tmp_path / "galleries" / "galleries.json", '{"format": "other"}')
     with pytest.raises(ValueError, match="not of this version"):
         galleries.section(tmp_path)

@@ -203,7 +203,8 @@ def test_failure_wins_and_gallery_stays_inside(tmp_path):
 def test_page_stays_small(tmp_path):
     folder = run(tmp_path, "synthetic", "vgg16", "cam", ["a", "b", "c"])
     for index in range(3):
-        (folder / "gallery" / f"{index}.jpg").write_bytes(b"\xff\xd8" + bytes(900_000))
+        path = folder / "gallery" / f"{index}.jpg"
+        path.write_bytes(path.read_bytes() + bytes(900_000))
     write_index(tmp_path)
     text, soup = index_of(tmp_path)
     assert len(text.encode()) < 3_000_000
@@ -235,8 +236,9 @@ def test_only_failed_runs(tmp_path):
 
 
 def test_missing_and_broken_pictures(tmp_path):
-    folder = run(tmp_path, "cub", "vgg16", "cam", ["a", "b"])
+    folder = run(tmp_path, "cub", "vgg16", "cam", ["a", "b", "c"])
     (folder / "gallery" / "0.jpg").unlink()
+    (folder / "gallery" / "2.jpg").write_bytes((folder / "gallery" / "2.jpg").read_bytes()[:300])
     (folder / "gallery" / "1.jpg").write_text("<script>no picture</script>")
     run(tmp_path, "cub", "vgg16", "grad_cam", ["a"])
     write_index(tmp_path)

@@ -196,6 +196,17 @@ def test_stored_differences_decide(tmp_path):
     assert marks(groups, "gt_known_loc", 300) == {"grad_cam": "best", "cam": "tie"}
 
 
+def test_the_index_tells_apart_what_the_reports_tell_apart(tmp_path):
+    """An interval that leaves out 0 is not enough where the exact test says that it may be chance."""
+    run(tmp_path, "cub", "vgg16", "cam", **with_result(62))
+    paired = against("cam", 0.3, 2.3)
+    paired["cam"]["gt_known_loc"]["p"] = 0.0625
+    run(tmp_path, "cub", "vgg16", "grad_cam", against=paired, **with_result(63.3))
+    groups = grouped(read_rows(tmp_path))
+    assert difference(groups[1], "cam", groups[0]).above == 0
+    assert marks(groups, "gt_known_loc", 300) == {"grad_cam": "best", "cam": "tie"}
+
+
 def test_cam_best_equal_and_below_the_centre_box(tmp_path):
     run(tmp_path, "cub", "a", "cam", **with_result(30))
     run(tmp_path, "cub", "a", "grad_cam", **with_result(20))

@@ -154,7 +154,7 @@ def test_headline_card_is_that_of_the_metrics(out):
     for card, name in zip(cards, ("top1_loc", "gt_known_loc", "max_box_acc_v2", "top1_cls"), strict=True):
         assert card.select_one(".value b").get_text() == f"{metrics['result'][name]:.1f}"
         low, high = metrics["result"]["intervals"][name]
-        words = {0: "no image", 100: "every image"}.get(metrics["result"][name], f"{low:.1f} to {high:.1f}")
+        words = {0: "none of them", 100: "all of them"}.get(metrics["result"][name], f"{low:.1f} to {high:.1f}")
         assert f"{words}, n = {metrics['result']['n_images']}" in card.get_text()
         for block, other in zip(card.select(".against"), ("cam", "centre_box"), strict=True):
             found = metrics["against"][other][name]
@@ -337,6 +337,23 @@ def test_missing_and_damaged_files_leave_their_part_out(copy, name, absent, dama
     assert noted == (name.endswith(".csv") or (damage == "damaged" and name in ("notebook.ipynb", "train")))
 
 
+def test_a_table_that_was_cut_off_is_not_counted(copy):
+    def cut(folder: Path):
+        path = folder / "per_image.csv"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
+
+    _, soup = copy(prepare=cut)
+    assert "per_image.csv could not be read" in soup.select_one("header .banner").get_text()
+    assert "4 images stand in it" in soup.select_one("header .banner").get_text()
+    assert "How well the boxes fit" not in sections(soup)
+
+
+def test_which_numbers_count_from_the_maximum_is_said(out):
+    said = "count it from the 90th percentile"
+    assert said in written(out, "rethinking_cam")[1].select_one("#result").parent.get_text()
+    assert said not in written(out, "cam")[1].select_one("#result").parent.get_text()
+
+
 def test_names_are_escaped(copy):
     def change(values):
         values["method"] = values["config"]["method"] = f"x{EVIL}"
@@ -366,10 +383,11 @@ def test_two_hundred_classes_stay_readable(copy):
         many["right"] = many["predicted"] == many["label"]
         many.to_csv(folder / "per_image.csv", index=False)
 
-    text, soup = copy(
-        change=lambda values: values.update(classes=[f"{i:03d}.A bird with a long name" for i in range(200)]),
-        prepare=prepare,
-    )
+    def change(values):
+        values["classes"] = [f"{i:03d}.A bird with a long name" for i in range(200)]
+        values["result"]["n_images"] = 600
+
+    text, soup = copy(change=change, prepare=prepare)
     well_formed(soup)
     tables = soup.find(id="classes").find_parent("section").find_all("table")
     assert [len(table.select("tbody tr")) for table in tables] == [10, 10, 200]
@@ -502,6 +520,13 @@ def test_no_serious_finding_of_axe_in_light_and_dark(out, tmp_path, axe_violatio
     for path in kinds(out, tmp_path):
         for dark in (False, True):
             assert axe_violations(path, dark=dark) == [], (path.name, dark)
+
+
+def test_a_long_method_name_fits_a_phone(copy, tmp_path, page):
+    copy(change=lambda values: values.update(method="a_name_" * 12))
+    page.set_viewport_size({"width": 400, "height": 800})
+    page.goto((tmp_path / "out" / "page.html").as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
 
 
 def test_a_phone_and_a_keyboard(out, tmp_path, page):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from wsolkit.pages.report_data import RunFiles
-from wsolkit.pages.report_words import box_ratios, seconds, signed, spread, summary, verdict
+from wsolkit.pages.report_words import box_ratios, ordinal, seconds, signed, spread, summary, verdict
 from wsolkit.per_image import FAILURES
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
@@ -40,6 +40,17 @@ def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
     return " ".join(summary(RunFiles(tmp_path, values, table=rows))).replace("\u00a0", " ")
 
 
+def test_ordinals():
+    said = [ordinal(value) for value in (1, 2, 3, 11, 12, 13, 50, 90, 91.0, 92, 93, 97.5, 100)]
+    assert " ".join(said) == "1st 2nd 3rd 11th 12th 13th 50th 90th 91st 92nd 93rd 97.5th 100th"
+
+
+@pytest.mark.parametrize("point", ["fixed", "best_on_test"])
+def test_an_operating_point_without_its_threshold_is_left_out(tmp_path, point):
+    points = RESULT["operating_points"]
+    said(tmp_path, operating_points=points | {point: {"gt_known_loc": 41.5}})
+
+
 def test_numbers_and_protocol_come_first(tmp_path):
     text = said(tmp_path)
     assert text.startswith(
@@ -53,7 +64,7 @@ def test_numbers_and_protocol_come_first(tmp_path):
         ((6, 2, 10), (20, 15, 25), "It is better than plain CAM (+6.0 points GT-known Loc, 95 % interval +2.0 to +10.0) and the centre box (+20.0"),
         ((-6, -10, -2), (20, 15, 25), "It is better than the centre box (+20.0 points GT-known Loc, 95 % interval +15.0 to +25.0) and worse than plain CAM (\u22126.0"),
         ((1, -2, 4), (-3, -9, 3), "It is not told apart from plain CAM (+1.0 points GT-known Loc, 95 % interval \u22122.0 to +4.0) and the centre box"),
-        ((0, 0, 0), (-20, -25, -15), "It is worse than the centre box (\u221220.0 points GT-known Loc, 95 % interval \u221225.0 to \u221215.0) and a hit on exactly the same images as plain CAM."),
+        ((0, 0, 0), (-20, -25, -15), "It is worse than the centre box (\u221220.0 points GT-known Loc, 95 % interval \u221225.0 to \u221215.0) and level with plain CAM, image by image."),
         (None, (20, 15, 25), "It is better than the centre box"),
     ],
 )  # fmt: skip
@@ -64,6 +75,8 @@ def test_verdicts(tmp_path, cam, box, expected):
 def test_an_interval_beside_zero_needs_the_exact_test_too(tmp_path):
     assert verdict(difference(5, 1, 9, p=0.2)["gt_known_loc"]) == "open"
     assert verdict(difference(5, 1, 9, p=None)["gt_known_loc"]) == "better"
+    alone = {"difference": -33.3, "low": -33.3, "high": -33.3, "p": None}  # the bootstrap of one image
+    assert [verdict(alone | {"n": n}) for n in (1, 5, 6)] == ["open", "open", "worse"]
     assert verdict({}) == "" and verdict({"difference": 3.0}) == ""
 
 
@@ -161,7 +174,7 @@ def test_limited_and_single_images_and_unknown_classes(tmp_path):
 
 def test_how_numbers_are_written():
     ends = [spread(*pair) for pair in ((0.0, (0.0, 0.0)), (100.0, (100.0, 100.0)), (50.0, (40.0, 60.0)), (None, None))]
-    assert ends == ["no image", "every image", "40.0 to 60.0", ""]
+    assert ends == ["none of them", "all of them", "40.0 to 60.0", ""]
     assert [signed(value) for value in (1.25, -3.0, 0.0, -0.04)] == ["+1.2", "\u22123.0", "0.0", "0.0"]
     times = (None, 0.00112, 0.0123, 0.25, 3.21, 42.4, 59.6, 200, 7500)
     assert [seconds(t) for t in times] == [

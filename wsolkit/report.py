@@ -107,7 +107,7 @@ def _values(run, html: Path) -> dict[str, Any]:
     return {
         "n": run.n, "method": run.method, "has_cam": bool(run.plain), "notebook_link": _link(run.folder / "notebook.ipynb", html),
         "cards": parts.cards(run), "protocol_line": parts.protocol_line(run), "summary": summary(run),
-        "other_numbers": parts.other_numbers(run), "interval": f"{run.metric('interval') or 0.001:g}",
+        "other_numbers": parts.other_numbers(run), "other_rule": parts.other_rule(run), "interval": f"{run.metric('interval') or 0.001:g}",
         "threshold": parts.threshold(run), "iou": parts.overlaps(run), "sizes": parts.sizes(run),
         "confusion": class_and_box(run), "meanings": MEANINGS, "training": trainings, "classes": classes(run),
         "cost": parts.cost(run), "published": parts.published(run), "published_columns": parts.PUBLISHED_COLUMNS,

@@ -110,11 +110,21 @@ def array(found: Any) -> np.ndarray:
         found = found.detach().cpu().numpy()
     if isinstance(found, list | tuple) and any(isinstance(item, torch.Tensor) for item in found):
         found = [array(item) for item in found]
+    if callable(found):
+        raise TypeError("numbers were expected, and this is a function or a class: give what it returns")
     try:
         values = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError):
         raise TypeError(f"numbers were expected, and this is {type(found).__name__} {str(found)[:60]!r}") from None
     return values
+
+
+def number(found: Any) -> float:
+    """One number. TypeError for anything else."""
+    values = array(found)
+    if values.size != 1:
+        raise TypeError(f"one number was expected, and this has the shape {values.shape}")
+    return float(values.reshape(()))
 
 
 def differs(found: Any, truth: Any, tolerance: float = 1e-4) -> str:
@@ -137,7 +147,7 @@ def differs(found: Any, truth: Any, tolerance: float = 1e-4) -> str:
 def words(answer: Any) -> set[str]:
     """One word or several, as they are compared: lower case, `_` and `-` do not matter."""
     items = answer.replace(",", " ").split() if isinstance(answer, str) else answer
-    if isinstance(items, bool):
+    if isinstance(items, bool | np.bool_):
         items = ["yes" if items else "no"]
     if not isinstance(items, Iterable) or not all(isinstance(item, str) for item in items):
         raise TypeError(f"words were expected, and this is {type(answer).__name__} {str(answer)[:60]!r}")
@@ -148,5 +158,5 @@ def chosen(answer: Any, truth: str | Iterable[str], offered: Iterable[str], hint
     """A choice among the words `offered`: "" where it is `truth`, else the hint."""
     given, unknown = words(answer), words(answer) - words(list(offered))
     if unknown:
-        return f"Choose from {', '.join(offered)}; {', '.join(sorted(unknown))} is not among them."
+        return f"Choose from {', '.join(offered)}; {', '.join(sorted(unknown))[:60]!r} is not among them."
     return "" if given == words([truth] if isinstance(truth, str) else list(truth)) else hint

@@ -13,7 +13,7 @@ from ..models import unit_range
 from ..pooling import thresholded_average_pool
 from ..preparation import normalise_map
 from ..training import HaS, adl
-from . import array, call, chosen, differs, exercise
+from . import array, call, chosen, differs, exercise, number
 
 # ------------------------------------------------------------------------------------------------ 00_tour
 
@@ -43,11 +43,11 @@ def _iou(answer) -> str:
     for _ in range(50):
         corners = draw.integers(0, 12, (2, 2, 2))
         a, b = (np.concatenate([pair.min(axis=0), pair.max(axis=0)]) for pair in corners)
-        truth, found = float(iou(a, b)[0, 0]), array(call(answer, a.tolist(), b.tolist()))
+        truth, found = float(iou(a, b)[0, 0]), number(call(answer, a.tolist(), b.tolist()))
         if differs(found, truth, 1e-6):
             why = " Corners are included: a box from 2 to 4 is three pixels wide." if truth else (
                 " They are apart: width and height of the overlap must not go below 0, each on its own.")  # fmt: skip
-            return f"For {a.tolist()} and {b.tolist()} it is {float(found):.4g} instead of {truth:.4g}.{why}"
+            return f"For {a.tolist()} and {b.tolist()} it is {found:.4g} instead of {truth:.4g}.{why}"
     return ""
 
 
@@ -142,7 +142,7 @@ def _overlap(answer) -> str:
 
 @exercise("training-rate", "a number from 0 to 1")
 def _rate(answer) -> str:
-    rate = float(array(answer).reshape(()))
+    rate = number(answer)
     images = torch.rand(4, 3, 32, 32) + 0.1
     same = float((HaS(grid=0.25, rate=rate).change(images, torch.zeros(4))[0] == images).float().mean())
     return (

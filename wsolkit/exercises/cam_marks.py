@@ -122,15 +122,27 @@ class _Trial:
         self.entry = entry
 
     def maps(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-        METHODS[TRIAL] = Method(
-            TRIAL, self.entry.function, self.entry.needs, "", self.entry.relu, project=self.entry.project
-        )
+        METHODS[TRIAL] = Method(TRIAL, self._weights, self.entry.needs, "", self.entry.relu, project=self.entry.project)
         try:
             found = score_maps(model, images, labels, TRIAL)
         finally:
             del METHODS[TRIAL]
         if not bool(torch.isfinite(found).all()):
             raise Fails("some values are NaN or infinite (a division by zero?)")
+        if not bool(torch.isfinite(found.amax(dim=(1, 2)) - found.amin(dim=(1, 2))).all()):
+            raise Fails("the values are so large that their range is infinite")
+        return found
+
+    def _weights(self, context: Context) -> Tensor:
+        """What the method returns, if it is a tensor of a shape that makes a map."""
+        found, (n, channels, *places) = self.entry.function(context), context.features.shape
+        if found is None or found is Ellipsis:
+            raise Fails("it returns nothing: is its last line, the return, missing?")
+        if not isinstance(found, Tensor):
+            raise Fails(f"it returns {type(found).__name__}, and a torch.Tensor is expected")
+        if tuple(found.shape) not in ((n, channels), (n, channels, *places), (n, *places)):
+            raise Fails(f"it returns the shape {tuple(found.shape)}, and (B, C), (B, C, h, w) or (B, h, w) is expected, with "
+                        f"(B, C, h, w) = {tuple(context.features.shape)}")  # fmt: skip
         return found
 
     def unit(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -247,8 +259,8 @@ def _untouched(trial: _Trial) -> str:
         model.train()  # somebody else's mode
         before = {name: value.clone() for name, value in model.state_dict().items()}
         copy = images.clone()
-        features: list[Tensor] = []
-        watched = _Trial(_watching(trial.entry, features))
+        shared: list[dict[str, Tensor]] = []
+        watched = _Trial(_watching(trial.entry, shared))
         watched.maps(model, images, labels)
         changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
         if changed:
@@ -261,8 +273,10 @@ def _untouched(trial: _Trial) -> str:
             raise Fails("the network is in another mode afterwards")
         if any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in model.modules()):
             raise Fails("a hook is left in the network")
-        if not torch.equal(images, copy) or not torch.equal(*features):
-            raise Fails("it changes images or context.features in place: other methods share them")
+        before, after = shared
+        changed = [f"context.{name}" for name in before if not torch.equal(before[name], after[name])]
+        if changed or not torch.equal(images, copy):
+            raise Fails(f"it changes {changed[0] if changed else 'images'} in place: other methods share it")
     return "weights, gradients, modes, hooks and feature map as before"
 
 
@@ -291,13 +305,14 @@ def _like(entry: Method, function: Callable[[Context], Tensor]) -> Method:
     return Method(entry.name, function, entry.needs, "", entry.relu, project=entry.project)
 
 
-def _watching(entry: Method, features: list[Tensor]) -> Method:
-    """The method, which leaves the feature map before and after in `features`."""
+def _watching(entry: Method, shared: list[dict[str, Tensor]]) -> Method:
+    """The method, which leaves what methods share, before and after, in `shared`."""
 
     def watched(context: Context) -> Tensor:
-        features[:] = [context.features.clone()]
+        names = ("features", "labels", "class_weights", "gradients")
+        shared[:] = [{name: getattr(context, name).clone() for name in names}]
         found = entry.function(context)
-        features.append(context.features)
+        shared.append({name: getattr(context, name) for name in names})
         return found
 
     return _like(entry, watched)

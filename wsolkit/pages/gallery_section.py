@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import base64
 import io
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import cv2
 import matplotlib
 import numpy as np
+from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
@@ -19,11 +22,15 @@ from wsolkit.files import read_json
 from wsolkit.galleries import FORMAT
 from wsolkit.pages.gallery_maps import page_map
 from wsolkit.pages.markup import fragment
+from wsolkit.pages.report_words import counted, ordinal
 from wsolkit.per_image import FAILURES
 from wsolkit.preparation import prepare_map
 from wsolkit.protocols import protocol_named
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
+# what files that were cut off, changed or written by another version lead to, here and in the template
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError,
+          BadZipFile, zlib.error, cv2.error, UndefinedError)  # fmt: skip
 CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
 TITLES = {
     "random": ("Random images", "Drawn with seed {seed}, so nobody picked them. This row shows what is usual."),
@@ -48,9 +55,21 @@ def section(folder: str | Path) -> Markup:
     try:
         with np.load(folder / "maps.npz", allow_pickle=False) as content:
             maps = [content[str(number)] for number in range(len(kept["pictures"]))]
-        photos = [(folder / picture["file"]).read_bytes() for picture in kept["pictures"]]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"the galleries in {folder} cannot be read ({error}); run the method again") from error
+        return _section(kept, maps, [_photo(folder / Path(picture["file"]).name) for picture in kept["pictures"]])
+    except DAMAGE as error:
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+        raise ValueError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
+
+
+def _photo(path: Path) -> bytes:
+    """A file's bytes; OSError or SyntaxError where they are no complete picture, which a page would show as a gap."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+    return content
+
+
+def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
     frame, clamped = tuple(kept["frame"]), protocol_named(kept["protocol"]).clamped
     pictures = [
         _picture(number, *parts, frame, clamped)
@@ -63,7 +82,7 @@ def section(folder: str | Path) -> Markup:
         for picture, scores in zip(pictures, maps, strict=True)
     ]
     return fragment(
-        "galleries.html.j2", data=data, height=frame[0], width=frame[1], pictures=pictures, colours=_gradient(),
+        "galleries.html.j2", data=data, height=frame[0], width=frame[1], pictures=pictures, colours=_gradient(), percentile=ordinal(kept["percentile"]),
         rows=[_row(row, kept) for row in kept["rows"]], chosen=CHOSEN.get(kept["operating_point"], kept["operating_point"]),
     )  # fmt: skip
 
@@ -74,7 +93,7 @@ def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
     else:
         total, share = kept["n_images"], 100 * row["count"] / kept["n_images"]
         title = "No failure: right" if row["name"] == "right" else f"Failure type: {row['name']}"
-        words = f"{FAILURES[row['name']]} {row['count']} of {total} test images ({share:.0f}\u00a0%) at the run's threshold."
+        words = f"{FAILURES[row['name']]} {row['count']} of {counted(total, 'test image')} ({share:.0f}\u00a0%) at the run's threshold."
     return row | {"title": title, "words": words, "slug": row["name"].replace(" ", "-")}
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
+from wsolkit.pages.report_words import verdict
 from wsolkit.pages.rows import METRICS, gt_known_on_images_of, sort_rows
 
 HEADLINE = "gt_known_loc"
@@ -34,7 +35,8 @@ class Difference:
     """GT-known Loc minus that of a baseline, in points, paired by seed.
 
     above, below: in how many seeds the two are told apart, in that direction: the 95 % interval of the paired difference
-    leaves out 0, or, where a run has no such interval, their own intervals do not meet. note: on which images.
+    leaves out 0 and no exact test contradicts (`report_words.verdict`), or, where a run has no such interval, their own
+    intervals do not meet. note: on which images.
     """
 
     value: Value
@@ -169,9 +171,8 @@ def _paired(group: Group, baseline: str, name: str) -> Difference | None:
     value = summary([one["difference"] for one in stored], pairs)
     counts = {one["n"] for one in stored} - {None, group.n_images}
     note = f"on {min(counts):g} images" if counts else ""
-    return Difference(
-        value, sum(p is not None and p[0] > 0 for p in pairs), sum(p is not None and p[1] < 0 for p in pairs), note
-    )
+    found = [verdict(one) for one in stored]
+    return Difference(value, found.count("better"), found.count("worse"), note)
 
 
 def _to_centre_box(group: Group) -> Difference | None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import io
 from collections.abc import Sequence
 from typing import Any
+
+from PIL import Image
 
 from wsolkit.pages.index_groups import Group
 
@@ -50,10 +53,10 @@ def _cell(row: dict, entry: dict) -> dict[str, Any] | None:
         return None
     try:
         data = found["path"].read_bytes()
-    except OSError:
-        return None
-    kind = "png" if data.startswith(b"\x89PNG") else "jpeg" if data.startswith(b"\xff\xd8") else None
-    if kind is None:
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+            image.load()  # a picture that was cut off would be a gap on the page
+            kind = image.format.lower()
+    except (OSError, SyntaxError):
         return None
     uri = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
     alt = f"{shortened(entry['id'])} under {row['method']} on {row['backbone']}. {found['caption']}"

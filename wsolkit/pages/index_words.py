@@ -81,8 +81,8 @@ def _line(members: list[Group], full: int) -> tuple[Markup, str]:
         does = "come out equal"
     else:
         does = "share the first place" if len(best) > 1 else "is best"
-    text = Markup("{} {}: {} right on {}\u00a0% of the {:.0f} images{}.").format(
-        names(best), does, "their boxes are" if len(best) > 1 else "its box is", with_spread(values[best[0]]), full,
+    text = Markup("{} {}: {} right on {}\u00a0% of the {:.0f} image{}{}.").format(
+        names(best), does, "their boxes are" if len(best) > 1 else "its box is", with_spread(values[best[0]]), full, "s" * (full != 1),
         f" (mean of {values[best[0]].n} seeds)" if values[best[0]].n > 1 else "",
     )  # fmt: skip
     text += _compared(

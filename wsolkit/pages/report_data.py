@@ -139,6 +139,7 @@ def read_run(folder: str | Path) -> RunFiles:
         training = _training(run, values.get(key), pooling if key == "training" else "")
         if training and training.name not in [other.name for other in run.trainings]:
             run.trainings.append(training)
+    run.notes = list(dict.fromkeys(run.notes))  # plain CAM may have the run's own training
     return run
 
 
@@ -149,7 +150,11 @@ def _with_iou(table: pd.DataFrame | None) -> pd.DataFrame | None:
 
 def _table(run: RunFiles, name: str, needed: bool) -> pd.DataFrame | None:
     try:
-        return read_per_image(run.folder / name)
+        table, measured = read_per_image(run.folder / name), (run.plain if name == "plain_cam.csv" else run.result)
+        count = number(measured.get("n_images"))
+        if count is not None and len(table) != count:
+            raise ValueError(f"{len(table)} images stand in it, and {count:g} were measured")
+        return table
     except FileNotFoundError:
         if needed:
             run.notes.append(f"{name} is absent: what is counted image by image is left out.")

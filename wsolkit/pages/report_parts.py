@@ -12,7 +12,18 @@ from wsolkit.pages.index_groups import Group
 from wsolkit.pages.published import FIELDS, published_table
 from wsolkit.pages.report_classes import share_cells
 from wsolkit.pages.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.pages.report_words import NAMES, VERDICTS, between, counted, plain, seconds, signed, spread, verdict
+from wsolkit.pages.report_words import (
+    NAMES,
+    VERDICTS,
+    between,
+    counted,
+    ordinal,
+    plain,
+    seconds,
+    signed,
+    spread,
+    verdict,
+)
 from wsolkit.pages.rows import METRICS
 from wsolkit.per_image import FAILURES
 
@@ -74,7 +85,7 @@ def protocol_line(run: RunFiles) -> str:
     parts = [counted(run.n, "test image")]
     tau, percentile = run.metric("threshold"), run.metric("percentile")
     if tau is not None:
-        at = f" of the {percentile:g}th percentile" if percentile not in (None, 100) else ""
+        at = f" of the {ordinal(percentile)} percentile" if percentile not in (None, 100) else ""
         chosen = counted(int(run.metric("n_val") or 0), "validation image")
         how = f"chosen on {chosen}" if run.result.get("operating_point") == "validation" else "fixed"
         parts.append(f"boxes at threshold {tau:g}{at}, {how}")
@@ -83,9 +94,19 @@ def protocol_line(run: RunFiles) -> str:
     return "; ".join(parts)
 
 
+def other_rule(run: RunFiles) -> str:
+    """Why MaxBoxAcc may lie below GT-known Loc: "" where both count the threshold from the same place."""
+    percentile = run.metric("percentile")
+    if percentile in (None, 100):
+        return ""
+    return (f"MaxBoxAcc, MaxBoxAccV2 and PxAP count the threshold from the map\u2019s maximum, as for every method; the boxes of "
+            f"GT-known Loc and Top-1 Loc count it from the {ordinal(percentile)} percentile. So they are not boxes of one rule, and "
+            "MaxBoxAcc may be the lower one.")  # fmt: skip
+
+
 def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     """(name, percent, interval) of what is not on a card."""
-    rows = [(label, plain(run.metric(name), 2), between(run.interval(name)))
+    rows = [(label, plain(run.metric(name), 2), spread(run.metric(name), run.interval(name)))
             for name, label in OTHER_METRICS.items() if run.metric(name) is not None]  # fmt: skip
     parts = mapping(run.result.get("max_box_acc_v2_parts"))
     rows += [(f"MaxBoxAccV2 at IoU {name}", plain(number(value), 2), "") for name, value in parts.items()]
@@ -93,7 +114,11 @@ def other_numbers(run: RunFiles) -> list[tuple[str, str, str]]:
     if number(box.get("gt_known_loc")) is not None:
         side = f"Centre box ({box.get('side')} px, {'chosen on validation' if box.get('operating_point') == 'validation' else 'fixed'})"
         rows.append(
-            (f"{side}: GT-known Loc", plain(number(box["gt_known_loc"]), 2), between(run.interval("centre_box")))
+            (
+                f"{side}: GT-known Loc",
+                plain(number(box["gt_known_loc"]), 2),
+                spread(number(box["gt_known_loc"]), run.interval("centre_box")),
+            )
         )
     return rows
 

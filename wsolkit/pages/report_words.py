@@ -12,6 +12,7 @@ from wsolkit.pages.report_data import RunFiles, mapping, number
 from wsolkit.per_image import FAILURES, parse_boxes
 
 CHANCE = 0.05
+FEW = 6  # images: with fewer, not even a difference on every one of them has a p below CHANCE (2 / 2**n)
 SMALL, LARGE = 0.8, 1.25  # a median box below or above this many object areas is called too small or too large
 NAMES = {"cam": "plain CAM", "centre_box": "the centre box"}
 MINUS = "\u2212"
@@ -36,7 +37,7 @@ def between(ends: Sequence[float] | None, sign: bool = False) -> str:
 def spread(value: float | None, ends: Sequence[float] | None) -> str:
     """An interval of a share in percent. Where all images are alike no resample differs, and "0.0 to 0.0" would promise
     what a few images cannot: then it says so."""
-    return {0: "no image", 100: "every image"}.get(value, between(ends))
+    return {0: "none of them", 100: "all of them"}.get(value, between(ends))
 
 
 def seconds(value: float | None) -> str:
@@ -51,6 +52,12 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def ordinal(value: float) -> str:
+    """ "90th", "91st", "97.5th"."""
+    ends = {1: "st", 2: "nd", 3: "rd"} if value % 100 not in (11, 12, 13) else {}
+    return f"{value:g}{ends.get(value % 10, 'th')}"
+
+
 def counted(count: int, one: str, many: str = "") -> str:
     return f"{count} {one if count == 1 else many or one + 's'}"
 
@@ -62,15 +69,17 @@ def listed(items: Sequence[str], word: str = "and") -> str:
 def verdict(found: dict[str, Any]) -> str:
     """ "better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
 
-    A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small.
+    A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small. A few
+    images tell nothing apart: there an interval may have no width at all.
     """
     difference, low, high = (found.get(name) for name in ("difference", "low", "high"))
     if difference is None or low is None or high is None:
         return ""
     if difference == low == high == 0:
         return "equal"
-    chance = found.get("p")
-    if low <= 0 <= high or (chance is not None and chance >= CHANCE):
+    chance, n = found.get("p"), found.get("n")
+    few = n is not None and n < FEW
+    if low <= 0 <= high or few or (chance is not None and chance >= CHANCE):
         return "open"
     return "better" if difference > 0 else "worse"
 
@@ -135,7 +144,7 @@ def _compared(run: RunFiles) -> str:
         "better": "better than {}",
         "worse": "worse than {}",
         "open": "not told apart from {}",
-        "equal": "a hit on exactly the same images as {}",
+        "equal": "level with {}, image by image",
         "": "{}",
     }
     parts = [words[key].format(listed(groups[key])) for key in words if key in groups]
@@ -211,7 +220,7 @@ def _threshold(run: RunFiles) -> str:
     tau, chosen = run.metric("threshold"), run.result.get("operating_point")
     if here is None or tau is None:
         return ""
-    if best.get("gt_known_loc") is None:
+    if None in (best.get("gt_known_loc"), best.get("threshold")):
         return f"The protocol has one threshold, {tau:g}; nothing was chosen."
     lost = best["gt_known_loc"] - here
     cost = f"cost {plain(lost)} points" if round(lost, 1) > 0 else "cost nothing"
@@ -220,7 +229,7 @@ def _threshold(run: RunFiles) -> str:
     if chosen != "validation":
         return f"There is no validation split with boxes, so the fixed threshold {tau:g} stands, which {cost} {beside}."
     sentence = f"Choosing the threshold ({tau:g}) on {counted(int(run.metric('n_val') or 0), 'validation image')} {cost} {beside}"
-    if fixed.get("gt_known_loc") is None:
+    if None in (fixed.get("gt_known_loc"), fixed.get("threshold")):
         return f"{sentence}."
     also = best["gt_known_loc"] - fixed["gt_known_loc"]
     other = f"{plain(also)} points" if round(also, 1) > 0 else "nothing"

@@ -58,6 +58,7 @@ def _against(values: dict) -> dict[str, dict[str, dict]]:
             keys = ("difference", "low", "high")
             found[other][name] = {k: _number(one.get(k), f"against.{other}.{name}.{k}", -100, 100) for k in keys}
             found[other][name]["n"] = _number(one.get("n"), f"against.{other}.{name}.n", 0, math.inf)
+            found[other][name]["p"] = _number(one.get("p"), f"against.{other}.{name}.p", 0, 1)
     return found
 
 
