@@ -10,6 +10,7 @@ import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,7 +59,7 @@ def _error(code: int, job: dict[str, Any], said: str) -> str:
     folder = Path(job["folder"])
     if code == 0:
         return ""
-    if code == STOPPED:
+    if code in (STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
         return INTERRUPTED
     if code == TAKEN_OVER:
         return "another machine has taken this run over, because this one was not heard of for a long time"
