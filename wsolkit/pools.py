@@ -6,6 +6,7 @@ A pool is a `concurrent.futures.Executor`; one that has a method `capacity` says
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -65,7 +66,10 @@ def _error(code: int, job: dict[str, Any], said: str) -> str:
         return "another machine has taken this run over, because this one was not heard of for a long time"
     if code != FAILED:
         last = f": {said.splitlines()[-1]}" if said else f"; see {folder / 'log.txt'}"
-        note_failure(folder, f"the process ended with code {code}{last}", job["config"])
+        error = f"the process ended with code {code}{last}"
+        with contextlib.suppress(OSError):
+            note_failure(folder, error, job["config"])
+        return error
     return read_json(folder / "failure.json")["error"]
 
 
