@@ -13,8 +13,9 @@ from pathlib import Path
 
 from test_sweep import tiny_job
 
+from wsolkit.execute import STOPPED
 from wsolkit.lease import Lease
-from wsolkit.pools import run_job
+from wsolkit.pools import INTERRUPTED, run_job
 
 ROOT = Path(__file__).resolve().parents[1]
 TICKING = """
@@ -184,3 +185,26 @@ def test_a_process_that_cannot_start_is_told(tmp_path, monkeypatch):
     (tmp_path / "python").chmod(0o755)
     job = tiny_job(tmp_path, "ticking", TICKING)
     assert run_job(content(job))[0] == "the process ended with code 1: no module named wsolkit"
+
+
+def test_a_process_ends_when_its_folder_is_gone(tmp_path):
+    """Its last line cannot be written (nor on a full disk); once it stayed then, and the sweep waited for it for ever."""
+    code = (
+        "import shutil, sys, threading, time; from wsolkit.execute import Guard\n"
+        "guard = Guard({'folder': sys.argv[1], 'token': sys.argv[1] + '/token'}); guard.enter()\n"
+        "threading.Thread(target=guard.watch, daemon=True).start()\n"
+        "shutil.rmtree(sys.argv[1]); time.sleep(600)"
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/token").touch()
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=ROOT)
+    assert done.returncode == STOPPED and "stopped by the sweep; [Errno 2]" in done.stderr
+
+
+def test_ctrl_c_that_reaches_a_job_is_no_failure(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\ncat > /dev/null\nkill -INT $$\n")
+    (tmp_path / "python").chmod(0o755)
+    job = tiny_job(tmp_path, "ticking", TICKING)
+    assert run_job(content(job))[0] == INTERRUPTED and not (job.folder / "failure.json").exists()

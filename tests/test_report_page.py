@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from wsolkit import figures
-from wsolkit.files import write_json
+from wsolkit.files import read_json, write_json
 from wsolkit.report import write_report, write_reports
 from wsolkit.runs import Run
 
@@ -285,7 +285,10 @@ def test_pages_are_written_again_only_where_needed(out, tmp_path):
     assert list(write_reports(out)) == [(html, "")] and html.read_bytes() == before
     html.unlink()
     assert [path for path, _ in write_reports(out)] == [html]
+    kept = html.parents[2] / "runs" / html.parent.relative_to(html.parents[2]) / html.stem / "page.json"
+    write_json(kept, {**read_json(kept), "seconds": 123.5})
     assert len(list(write_reports(out, everything=True))) == 3
+    assert read_json(kept)["seconds"] == 123.5, "how long the run took is kept, for the plan"
 
 
 def test_report_command_writes_pages_of_every_seed(out, tmp_path):

@@ -241,18 +241,22 @@ def test_one_failure_does_not_stop_the_others(tmp_path):
         tiny_job(tmp_path, "killed", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"),
         tiny_job(tmp_path, "after", GOOD, needs=("bad",)),
         tiny_job(tmp_path, "late", GOOD, needs=("good",)),
+        tiny_job(tmp_path, "walled", GOOD),
     ]
+    jobs[0].folder.parent.mkdir(parents=True)
+    jobs[-1].folder.touch()  # a file where its folder should be: not even its failure can be noted
     said = []
     pages = []
     index = LiveIndex(lambda: pages.append([job.done.exists() for job in jobs]), pause=3600)
     errors = Sweep(jobs, workers=2, say=said.append, index=index).run()
-    assert set(errors) == {"bad", "silent", "killed", "after"}
-    assert len(said) == 6, "one line for each run, and no status line where there is no terminal"
+    assert set(errors) == {"bad", "silent", "killed", "after", "walled"}
+    assert len(said) == 7, "one line for each run, and no status line where there is no terminal"
     assert len(pages) == 1 and not all(pages[0]), "the index grows meanwhile, but is not written all the time"
     assert errors["bad"] == "RuntimeError: the <b>roof</b> fell in"
     assert "without writing metrics.json" in errors["silent"]
     assert errors["after"].startswith("not run, because bad failed")
-    assert len([line for line in said if line.startswith("[")]) == 6
+    assert "File exists" in errors["walled"]
+    assert len([line for line in said if line.startswith("[")]) == 7
     for name in ("bad", "silent", "killed"):
         assert json.loads((tmp_path / f"runs/d/b/{name}/failure.json").read_text())["status"] == "failed"
         assert (tmp_path / f"runs/d/b/{name}/log.txt").exists()

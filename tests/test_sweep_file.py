@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,16 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("limits: {cam: 0}", "limits.cam must be a whole number of at least 1, but is 0"),
         ("methods: [cam]\nlimits: {has: 3}", "a limit is for has, which is not among the methods cam"),
         ("dataset: cub\ndatasets: {cub: }", "give 'dataset' or 'datasets', not both"),
+        ("limit: -3", "limit must be a whole number of at least 0, but is -3"),
+        ("methods: [cam]\nlimits: {cam: 1, CAM: 2}", "limits has two entries for cam"),
+        ("seed: -1", "seed must be at least 0, but is -1"),
+        ("classes: 2.5", "classes must be a number or a list of names or numbers, but is 2.5"),
+        ("tau: 'nan'", "tau must be a number, but is 'nan'"),
+        ("tau: 1", "tau is a share of the channel's maximum, in [0, 1), but is 1.0"),
+        ("width: -3", "width multiplies the channels and must lie in (0, 4], but is -3.0"),
+        ("out: ~nobody-of-this-name/x", "out is no path: '~nobody-of-this-name/x'"),
+        ('out: "a\\0b"', "out is no path"),
+        ("a: \0", "is not readable YAML"),
         ("datasets: [cub]", "datasets must be a mapping from data sets to their keys, but is ['cub']"),
         (
             "datasets: {cob: }",
@@ -149,12 +160,25 @@ def test_every_mistake_is_one_error_that_names_the_file(file, text, message):
 def test_files_that_are_none(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"sweep file '.*absent.yaml' not found"):
         read(tmp_path / "absent.yaml")
+    with pytest.raises(FileNotFoundError, match="is no file; expected a YAML file"):
+        read(tmp_path)
     (tmp_path / "deep.yaml").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"deep\.yaml is nested too deeply"):
         read(tmp_path / "deep.yaml")
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"b\.yaml is not"):
         read(tmp_path / "b.yaml")
+
+
+@pytest.mark.parametrize("key", ["classes", "methods", "root", "limits"])
+def test_a_few_lines_that_stand_for_a_billion_values(file, key):
+    text = "&l0 [x, x, x, x, x, x, x, x, x]"
+    for level in range(1, 10):
+        text = f"&l{level} [{text}{f', *l{level - 1}' * 8}]"
+    begin = time.process_time()
+    with pytest.raises(ValueError, match=f"{key} must be") as caught:
+        read(file(f"{key}: {text}\n"))
+    assert len(str(caught.value)) < 500 and time.process_time() - begin < 5, "written out, it fills the memory"
 
 
 def test_what_is_stored_can_be_read_again(file, tmp_path):
@@ -186,8 +210,10 @@ def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
 @pytest.mark.parametrize(
     "arguments,message",
     [(["--seeds", "1,x"], "--seeds 1,x: expected whole numbers separated by commas, but 'x' is none"),
-     (["--seeds", "1", "--seed", "2"], "give --seed or --seeds, not both")],
+     (["--seeds", "1", "--seed", "2"], "give --seed or --seeds, not both"),
+     (["--seed", "-1"], "seed must be at least 0, but is -1"),
+     (["--out", "~nobody-of-this-name/x"], "--out ~nobody-of-this-name/x: ")],
 )  # fmt: skip
-def test_wrong_seeds(arguments, message):
+def test_wrong_options(arguments, message):
     result = CliRunner().invoke(cli, ["sweep", "--plan", *arguments])
     assert message in str(result.exception)

@@ -64,6 +64,8 @@ def test_reasons_of_single_runs(tmp_path):
     train, cam = jobs.values()
     write_json(cam.folder / "failure.json", {"status": "failed", "error": "Traceback\nRuntimeError: the roof fell in"})
     assert why(jobs)["cam"] == ["failed last time: RuntimeError: the roof fell in"]
+    (cam.folder / "failure.json").write_text("{", encoding="utf-8")
+    assert why(jobs)["cam"] == ["failed last time: no error was written"], "half a file is not a change by hand"
     (cam.folder / "failure.json").unlink()
     cam.html.unlink()
     assert why(jobs)["cam"] == ["report page is missing (page only)"]

@@ -75,11 +75,12 @@ def _given(options: dict[str, Any], out: str = "") -> dict[str, Any]:
     """The options that were given, and `out`; paths count from where the caller stands."""
     given = {name: value for name, value in options.items() if value is not None}
     given.setdefault("out", out or os.environ.get("WSOLKIT_OUT") or "reports")
-    for name in ("root", "metadata", "masks", "out"):
-        if given.get(name):
-            given[name] = str(Path(given[name]).expanduser().resolve())
-    if given.get("weights") not in (None, "none", "imagenet"):
-        given["weights"] = str(Path(given["weights"]).expanduser().resolve())
+    for name in ("root", "metadata", "masks", "out", "weights"):
+        if given.get(name) and (name, given[name]) not in (("weights", "none"), ("weights", "imagenet")):
+            try:
+                given[name] = str(Path(given[name]).expanduser().resolve())
+            except RuntimeError as error:  # ~ of nobody
+                raise ValueError(f"--{name} {given[name]}: {error}") from None
     return given
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -159,11 +160,16 @@ class RunConfig:
             ("tap_epochs", 0),
             ("batch_size", 0),
             ("size", 8),
+            ("seed", 0),
         ):
             if values.get(name, low) < low:
                 raise ValueError(f"{name} must be at least {low}, but is {values[name]}")
         if not 0.0 < values.get("val_share", 0.5) < 1.0:
             raise ValueError(f"val_share must lie strictly between 0 and 1, but is {values['val_share']}")
+        if not 0.0 <= values.get("tau", 0.0) < 1.0:
+            raise ValueError(f"tau is a share of the channel's maximum, in [0, 1), but is {values['tau']}")
+        if not 0.0 < values.get("width", 1.0) <= 4.0:
+            raise ValueError(f"width multiplies the channels and must lie in (0, 4], but is {values['width']}")
         for name in ("root", "metadata", "masks", "weights"):
             if values.get(name, "") not in ("", "none", "imagenet"):
                 values[name] = str(project_path(values[name]))
@@ -260,6 +266,8 @@ def convert(name: str, value: Any, default: Any) -> Any:
         raise ValueError(f"parameter '{name}' must be {kind.__name__}, but is {value!r}") from None
     if kind is int and isinstance(value, float) and converted != value:
         raise ValueError(f"parameter '{name}' must be int, but is {value!r}")
+    if kind is float and not math.isfinite(converted):
+        raise ValueError(f"parameter '{name}' must be a finite number, but is {value!r}")
     return converted
 
 

@@ -12,6 +12,7 @@ executions.jsonl when it begins and when it ends.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -172,14 +173,19 @@ class Guard:
         import psutil
 
         self.ending.set()
-        children = psutil.Process().children(recursive=True)
-        for child in children:
-            child.kill()
-        psutil.wait_procs(children, timeout=10)
-        if self.held:
-            self._note("end", outcome)
-            self.lease.release()
-        os._exit(code)
+        try:
+            children = psutil.Process().children(recursive=True)
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+            psutil.wait_procs(children, timeout=10)
+            if self.held:
+                self._note("end", outcome)
+                self.lease.release()
+        except OSError as error:  # the folder was removed, or the disk is full: no reason to stay
+            print(f"{outcome}; {error}", file=sys.stderr, flush=True)
+        finally:
+            os._exit(code)
 
     def _note(self, event: str, outcome: str = "") -> None:
         """One line in executions.jsonl: who worked here, and when."""

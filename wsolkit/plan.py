@@ -24,7 +24,7 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
         jobs: all jobs of the sweep by name.
     """
     failure = content_of(job.folder / "failure.json")
-    if failure.get("status") == "failed":
+    if failure.get("status") == "failed" or (not failure and (job.folder / "failure.json").exists()):
         lines = str(failure.get("error", "")).strip().splitlines()
         return [f"failed last time: {lines[-1] if lines else 'no error was written'}"]
     if is_complete(job.folder, job.done, job.key):

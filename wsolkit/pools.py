@@ -6,10 +6,12 @@ A pool is a `concurrent.futures.Executor`; one that has a method `capacity` says
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -58,13 +60,16 @@ def _error(code: int, job: dict[str, Any], said: str) -> str:
     folder = Path(job["folder"])
     if code == 0:
         return ""
-    if code == STOPPED:
+    if code in (STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
         return INTERRUPTED
     if code == TAKEN_OVER:
         return "another machine has taken this run over, because this one was not heard of for a long time"
     if code != FAILED:
         last = f": {said.splitlines()[-1]}" if said else f"; see {folder / 'log.txt'}"
-        note_failure(folder, f"the process ended with code {code}{last}", job["config"])
+        error = f"the process ended with code {code}{last}"
+        with contextlib.suppress(OSError):
+            note_failure(folder, error, job["config"])
+        return error
     return read_json(folder / "failure.json")["error"]
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from wsolkit.execute import seconds_of
 from wsolkit.files import atomic_write_text, read_json
 from wsolkit.methods import method_slug
 from wsolkit.pages.notebook_page import as_text, chapter, home_of, notebook_to_html
@@ -178,7 +179,7 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
         try:
             page = write_report(folder, html, home=out / "index.html")
             made = read_json(metrics)
-            note_page(folder, made.get("fingerprint", ""), page_state(), made.get("wall_seconds"))
+            note_page(folder, made.get("fingerprint", ""), page_state(), seconds_of(folder, metrics))
             yield page, ""
         except (ValueError, OSError) as error:
             yield html, str(error)

@@ -184,7 +184,8 @@ class Sweep:
                 self._record(job, error, seconds)
 
     def _fail(self, job: Job, error: str) -> None:
-        note_failure(job.folder, error, job.config)
+        with contextlib.suppress(OSError):  # its folder cannot be written; the others still run
+            note_failure(job.folder, error, job.config)
         self._record(job, error)
 
     def _record(self, job: Job, error: str, seconds: float = 0.0) -> None:

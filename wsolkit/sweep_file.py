@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import reprlib
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -54,7 +55,8 @@ def read(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"sweep file '{path}' not found; expected a YAML file, see `wsolkit sweep --help`")
+        problem = "is no file" if path.exists() else "not found"
+        raise FileNotFoundError(f"sweep file '{path}' {problem}; expected a YAML file, see `wsolkit sweep --help`")
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
         found = _section(content, path.resolve().parent)
@@ -62,7 +64,8 @@ def read(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"{path} is not readable YAML{where}: {getattr(error, 'problem', error)}") from None
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        raise ValueError(f"{path} is not readable YAML{where}: {problem}") from None
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not a text file in UTF-8") from None
     except RecursionError:
@@ -128,12 +131,19 @@ def _parameter(name: str, key: str, value: Any, base: Path) -> Any:
         if any(isinstance(item, bool) or not isinstance(item, str | int) for item in value):
             raise ValueError(wrong)
         value = [str(item) for item in value]
+    elif key == "classes" and isinstance(value, float):
+        raise ValueError(wrong)
     try:
         value = convert(key, value, default)
     except ValueError:
         raise ValueError(wrong) from None
+    if key == "limit":
+        value = _whole(name, value, 0)
     if key in PATHS and value not in ("", "none", "imagenet"):
-        value = str((base / Path(value).expanduser()).resolve())
+        try:
+            value = str((base / Path(value).expanduser()).resolve())
+        except (RuntimeError, ValueError) as error:  # ~ of nobody, a null character
+            raise ValueError(f"{name} is no path: {_shown(value)} ({error})") from None
     return value
 
 
@@ -152,7 +162,12 @@ def _list(name: str, key: str, value: Any) -> list:
 def _limits(name: str, value: Any) -> dict[str, int]:
     if not isinstance(value, dict):
         raise ValueError(f"{name} must be a mapping from methods to numbers of images, but is {_shown(value)}")
-    return {canonical(str(method)): _whole(f"{name}.{method}", number, 1) for method, number in value.items()}
+    limits: dict[str, int] = {}
+    for method, number in value.items():
+        if canonical(str(method)) in limits:
+            raise ValueError(f"{name} has two entries for {canonical(str(method))} (the second is '{method}')")
+        limits[canonical(str(method))] = _whole(f"{name}.{method}", number, 1)
+    return limits
 
 
 def _datasets(value: Any, base: Path) -> dict[str, dict[str, Any]]:
@@ -174,7 +189,11 @@ def _whole(name: str, value: Any, low: int) -> int:
 
 
 def _shown(value: Any) -> str:
-    text = "empty" if value is None or value in ("", [], {}) else repr(value)
+    if value is None or value in ("", [], {}):
+        return "empty"
+    short = reprlib.Repr()  # a few lines of YAML can stand for a billion values
+    short.maxlevel, short.maxlist, short.maxdict, short.maxstring, short.maxother = 2, 4, 4, 60, 60
+    text = short.repr(value)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
