@@ -188,9 +188,8 @@ def test_a_second_run_computes_nothing_and_a_change_only_what_is_stale(swept):
     out, _ = swept
     command = [*COMMAND, "--backbones", "mobilenet_v2", "--methods", "cam,score_cam", "--out", str(out)]
     before = {p: p.stat().st_mtime_ns for p in out.rglob("metrics.json")}
-    begin = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "3 of 3 runs are up to date" in done.stdout and time.time() - begin < 30
+    assert "3 of 3 runs are up to date" in done.stdout
     assert before == {p: p.stat().st_mtime_ns for p in out.rglob("metrics.json")}
     command[command.index("score_cam=4")] = "score_cam=5"
     done = subprocess.run(command, capture_output=True, text=True, check=True)

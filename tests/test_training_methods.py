@@ -385,11 +385,14 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
+    from wsolkit.pages.index_groups import Group
     from wsolkit.pages.published import published_table
+    from wsolkit.pages.rows import METRICS
 
-    row = dict.fromkeys(("top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"), 50.0)
+    row: dict = dict.fromkeys(METRICS, 50.0)
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}
-    lines = [line for line in published_table([row]) if line["measured"]]
+    row |= {"status": "completed"}
+    lines = [line for line in published_table([Group("cub", "vgg16", "has", [row])]) if line["measured"]]
     assert [(line["method"], line["network"]) for line in lines] == [("HaS", "vgg16"), ("HaS", "resnet50")]
     assert (
         lines[0]["published"][3] == "63.7"
