@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from wsolkit.cli import _config, _limits, cli
+from wsolkit.cli import _config, _limits, cli, main
 
 
 def run(*arguments, cwd=None):
@@ -54,6 +54,14 @@ def test_train_leaves_a_checkpoint_and_says_where(tmp_path):
         "train", "--backbone", "mobilenet_v2", "--epochs", 1, "--per-class", 2, "--size", 48, "--out", tmp_path / "o"
     )
     assert again.returncode == 0 and "epoch 1/1" not in again.stdout, "a finished training is not repeated"
+
+
+def test_report_does_not_make_a_folder_of_a_typing_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["wsolkit", "report", "--out", str(tmp_path / "reprots")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2 and "reprots not found" in capsys.readouterr().err
+    assert not (tmp_path / "reprots").exists()
 
 
 def test_report_works_without_any_run(tmp_path):

@@ -230,6 +230,8 @@ def report(out: str | None, everything: bool) -> None:
     from .report import write_index, write_reports
 
     folder = Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()
+    if not folder.is_dir():
+        raise ValueError(f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
     problems = 0
     for page, error in write_reports(folder, everything):
         click.echo(f"{page}: {error}" if error else page, err=bool(error))
