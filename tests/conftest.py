@@ -13,7 +13,18 @@ SHARED = REPOSITORY.parent / "shared"
 
 
 # Files run side by side, and the last to end decides when all is over; those that take longest start first.
-SLOW = ("sweep", "dask", "galleries", "sweep_papermill", "documents", "jupyterlab", "measured", "localise", "cli", "predict")
+SLOW = (
+    "sweep",
+    "dask",
+    "galleries",
+    "sweep_papermill",
+    "documents",
+    "jupyterlab",
+    "measured",
+    "localise",
+    "cli",
+    "predict",
+)
 
 
 def pytest_collection_modifyitems(items):

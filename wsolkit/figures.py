@@ -222,11 +222,12 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
             mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
             words = [_short(item.get(key) or "", 20) for key in ("title", "caption")]
             axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=11.5, pad=3)
-        if any(len(as_numpy(item.get("gt_boxes", ()))) or item.get("box") is not None for item in items):
-            keys = [
-                Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"),
-                Line2D([], [], color=PREDICTION, linewidth=2, linestyle=(0, (3, 2)), label="prediction"),
-            ]
+        keys = []
+        if any(len(as_numpy(item.get("gt_boxes", ()))) for item in items):
+            keys.append(Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))
+        if any(item.get("box") is not None for item in items):
+            keys.append(Line2D([], [], color=PREDICTION, linewidth=2, linestyle=(0, (3, 2)), label="prediction"))
+        if keys:
             fig.legend(handles=keys, loc="lower center", ncols=min(2, columns), fontsize=11.5, borderaxespad=0.2)
     return fig
 

@@ -38,7 +38,12 @@ def _exporter():
 
     settings = Config()
     settings.TagRemovePreprocessor.enabled = True
-    settings.TagRemovePreprocessor.remove_cell_tags = {"remove-cell", "remove_cell", "papermill-error-cell-tag"}
+    settings.TagRemovePreprocessor.remove_cell_tags = {
+        "remove-cell",
+        "remove_cell",
+        "papermill-error-cell-tag",
+        "exercise",
+    }
     settings.TagRemovePreprocessor.remove_input_tags = {"hide-input", "hide_input", "remove-input", "remove_input"}
     settings.TagRemovePreprocessor.remove_all_outputs_tags = {"hide-output", "remove-output", "remove_output"}
     return Exporter(
