@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
                 error = f"the report could not be written: {_message(caught)}"
                 note_failure(folder, error, job["config"])
     if not error:
-        seconds = content_of(folder / PAGE).get("seconds") if page_only else time.time() - begin
+        seconds = seconds_of(folder, done) if page_only else time.time() - begin
         note_page(folder, job["fingerprint"], job.get("page", ""), seconds)
     guard.leave("failed" if error else "page written" if page_only else "done")
     return FAILED if error else 0
