@@ -40,18 +40,18 @@ test-modules: $(STAMP)
 	$(PARALLEL) --durations=10 tests
 
 bench: $(STAMP) ## time evaluator, localisation and training against OpenCV, grad-cam and a DataLoader, side by side
-	$(BIN)/python tests/bench_evaluator.py
-	$(BIN)/python tests/bench_localisation.py
-	$(BIN)/python tests/bench_training.py
+	$(BIN)/python benchmarks/evaluator.py
+	$(BIN)/python benchmarks/localisation.py
+	$(BIN)/python benchmarks/training.py
 
 measure: $(STAMP) ## run what README's numbers come from again, three seeds (needs ../shared)
-	$(BIN)/python tests/measured.py --measure
+	$(BIN)/python tools/measured.py --measure
 
-numbers: $(STAMP) ## write README's tables from tests/measured.csv
-	$(BIN)/python tests/measured.py
+numbers: $(STAMP) ## write README's tables from tools/measured.csv
+	$(BIN)/python tools/measured.py
 
 pictures: $(STAMP) ## take README's pictures from the pages of make reports
-	$(BIN)/python tests/pictures.py
+	$(BIN)/python tools/pictures.py
 
 lint: $(STAMP) ## check style, notebooks included
 	$(BIN)/ruff check .

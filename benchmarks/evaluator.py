@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 import straightforward
 
-from wsolkit.boxes import iou_curve
-from wsolkit.measuring import Rule, checked_truths, default_workers, measure
-from wsolkit.preparation import normalise_map, prepare_map
-from wsolkit.protocols import PROTOCOLS
+from wsolkit.boxes.extract import iou_curve
+from wsolkit.boxes.preparation import normalise_map, prepare_map
+from wsolkit.boxes.protocols import PROTOCOLS
+from wsolkit.evaluation.measuring import Rule, checked_truths, default_workers, measure
 
 SIDE = 224
 

@@ -32,7 +32,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from wsolkit import build_model, score_maps
-from wsolkit.cams.smoothing import unit_range
+from wsolkit.methods.smoothing import unit_range
 
 TOGETHER = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "hires_cam", "layer_cam", "xgrad_cam", "eigen_cam"]
 TOGETHER += ["eigen_grad_cam", "grad_cam_elementwise", "fem"]

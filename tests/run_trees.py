@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from wsolkit import figures
-from wsolkit.methods import method_slug
+from wsolkit.methods.study import method_slug
 
 
 def picture(seed=0, side=96):

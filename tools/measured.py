@@ -1,7 +1,7 @@
 """The numbers of README.md: measured over three seeds, kept in measured.csv, written into README.md as tables.
 
-    python tests/measured.py            # write README's tables from measured.csv (make numbers)
-    python tests/measured.py --measure  # run everything again first, into build/numbers (make measure)
+    python tools/measured.py            # write README's tables from measured.csv (make numbers)
+    python tools/measured.py --measure  # run everything again first, into build/numbers (make measure)
 
 A range for a rerun follows from the csv by one rule, `expected`.
 """
@@ -101,7 +101,7 @@ def with_tables(text: str) -> str:
 
 def gather(out: Path) -> list[dict[str, str]]:
     """Rows of all finished runs below OUT (seed 0) and OUT/seed-N."""
-    from wsolkit.files import read_json
+    from wsolkit.common.files import read_json
 
     rows = []
     for data, (parameters, backbones, methods) in GRIDS.items():
@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true", help="run everything again (needs ../shared)")
     parser.add_argument("--out", default=str(ROOT / "build/numbers"), help="folder of these runs")
     arguments = parser.parse_args()
-    from wsolkit.files import atomic_write_text
+    from wsolkit.common.files import atomic_write_text
 
     if arguments.measure:
         measure(Path(arguments.out))

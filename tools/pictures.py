@@ -1,6 +1,6 @@
 """README's pictures: the top of the index and of a report, from the pages of `make reports`, in headless Chromium.
 
-python tests/pictures.py [OUT]    # the folder of the reports, default reports; writes reports/pictures/*.png
+python tools/pictures.py [OUT]    # the folder of the reports, default reports; writes reports/pictures/*.png
 """
 
 from __future__ import annotations

@@ -9,64 +9,70 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
-    "load_dataset": "data", "WSOLDataset": "data", "Geometry": "data", "denormalise": "data", "normalise": "data",
-    "build_model": "models", "WSOLModel": "models",
-    "thresholded_average_pool": "pooling", "ThresholdedAveragePool": "pooling", "GlobalAveragePool": "pooling",
-    "fit": "training", "Recipe": "training", "load_checkpoint": "training",
-    "score_maps": "cams", "feature_map": "cams", "register": "cams", "method_names": "cams", "is_defined": "cams",
-    "MethodNotDefined": "cams",
-    "iou": "boxes", "iou_curve": "boxes", "extract_box": "boxes", "normalise_map": "boxes", "resize_map": "boxes",
-    "score": "scoring", "EvalResult": "results", "localise": "evaluation", "evaluate": "evaluation",
-    "ScoreMaps": "evaluation", "evaluate_files": "file_evaluation", "export_score_maps": "map_files",
-    "predict": "prediction", "Prediction": "prediction", "load_trained": "prediction",
-    "evaluate_faithfulness": "faithfulness", "measure_faithfulness": "faithfulness",
-    "split": "cams", "hooked": "cams", "CannotSplit": "cams", "network_for": "cams", "ts_cam": "tscam",
-    "PROTOCOLS": "protocols", "compare": "comparison", "slices": "failures", "failure_types": "failures",
-    "Run": "runs", "RunConfig": "config", "show": "figures",
-}  # fmt: skip
-_MODULES = ("boxes", "cams", "data", "figures", "metrics", "models", "pooling", "report", "training")
+    "data": "load_dataset WSOLDataset Geometry denormalise normalise",
+    "networks.models": "build_model WSOLModel",
+    "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
+    "networks.split": "CannotSplit split",
+    "networks.hooked": "hooked",
+    "networks.target_layers": "network_for",
+    "networks.ts_cam": "ts_cam",
+    "training": "fit Recipe load_checkpoint",
+    "methods.registry": "MethodNotDefined",
+    "methods": "register method_names is_defined",
+    "methods.maps": "score_maps feature_map",
+    "boxes": "iou iou_curve extract_box normalise_map resize_map PROTOCOLS",
+    "localisation.localise": "localise ScoreMaps",
+    "localisation.predict": "predict Prediction load_trained",
+    "evaluation.evaluate": "evaluate",
+    "evaluation.scoring": "score",
+    "evaluation.results": "EvalResult",
+    "evaluation.comparison": "compare",
+    "evaluation.failures": "failure_types slices",
+    "evaluation.faithfulness": "evaluate_faithfulness measure_faithfulness",
+    "evaluation.file_evaluation": "evaluate_files",
+    "evaluation.map_files": "export_score_maps",
+    "figures": "show",
+    "runs.run": "Run",
+    "runs.config": "RunConfig",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+_WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
 
-__all__ = sorted([*_NAMES, *_MODULES])
+__all__ = sorted([*_MODULE_OF, *_WINGS])
 
 if TYPE_CHECKING:
-    from .boxes import extract_box, iou, iou_curve, normalise_map, resize_map
-    from .cams import (
-        CannotSplit,
-        MethodNotDefined,
-        feature_map,
-        hooked,
-        is_defined,
-        method_names,
-        network_for,
-        register,
-        score_maps,
-        split,
-    )
-    from .comparison import compare
-    from .config import RunConfig
-    from .data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
-    from .evaluation import ScoreMaps, evaluate, localise
-    from .failures import failure_types, slices
-    from .faithfulness import evaluate_faithfulness, measure_faithfulness
-    from .figures import show
-    from .file_evaluation import evaluate_files
-    from .map_files import export_score_maps
-    from .models import WSOLModel, build_model
-    from .pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
-    from .prediction import Prediction, load_trained, predict
-    from .protocols import PROTOCOLS
-    from .results import EvalResult
-    from .runs import Run
-    from .scoring import score
-    from .training import Recipe, fit, load_checkpoint
-    from .tscam import ts_cam
+    from wsolkit.boxes import PROTOCOLS, extract_box, iou, iou_curve, normalise_map, resize_map
+    from wsolkit.data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
+    from wsolkit.evaluation.comparison import compare
+    from wsolkit.evaluation.evaluate import evaluate
+    from wsolkit.evaluation.failures import failure_types, slices
+    from wsolkit.evaluation.faithfulness import evaluate_faithfulness, measure_faithfulness
+    from wsolkit.evaluation.file_evaluation import evaluate_files
+    from wsolkit.evaluation.map_files import export_score_maps
+    from wsolkit.evaluation.results import EvalResult
+    from wsolkit.evaluation.scoring import score
+    from wsolkit.figures import show
+    from wsolkit.localisation.localise import ScoreMaps, localise
+    from wsolkit.localisation.predict import Prediction, load_trained, predict
+    from wsolkit.methods import is_defined, method_names, register
+    from wsolkit.methods.maps import feature_map, score_maps
+    from wsolkit.methods.registry import MethodNotDefined
+    from wsolkit.networks.hooked import hooked
+    from wsolkit.networks.models import WSOLModel, build_model
+    from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
+    from wsolkit.networks.split import CannotSplit, split
+    from wsolkit.networks.target_layers import network_for
+    from wsolkit.networks.ts_cam import ts_cam
+    from wsolkit.runs.config import RunConfig
+    from wsolkit.runs.run import Run
+    from wsolkit.training import Recipe, fit, load_checkpoint
 
 
 def __getattr__(name: str) -> Any:
-    if name in _NAMES:
-        value = getattr(importlib.import_module(f".{_NAMES[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"wsolkit.{_MODULE_OF[name]}"), name)
+    elif name in _WINGS:
+        value = importlib.import_module(f"wsolkit.{name}")
     else:
         raise AttributeError(f"module 'wsolkit' has no attribute '{name}'")
     globals()[name] = value

@@ -1,5 +1,5 @@
-"""`python -m wsolkit ...`, which is what torchrun starts: `torchrun --nproc-per-node 2 -m wsolkit train ...`."""
+"""`python -m wsolkit ...`, which is what torchrun starts."""
 
-from .cli import main
+from wsolkit.cli.main import main
 
 main()

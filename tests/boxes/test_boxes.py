@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from wsolkit import boxes
-from wsolkit.boxes import ContourBoxes, extract_box, iou, iou_curve, normalise_map, prepare_map
+from wsolkit.boxes import extract as boxes
+from wsolkit.boxes.extract import ContourBoxes, extract_box, iou, iou_curve, normalise_map, prepare_map
 
-VECTORS = Path(__file__).parent / "vectors"
+VECTORS = Path(__file__).parents[1] / "vectors"
 CURVES = [("all", "multi", 0.001, 1000), ("all", "multi", 0.01, 100)]
 CURVES += [("largest", "largest", 0.001, 1000), ("largest", "largest", 0.01, 100)]
 

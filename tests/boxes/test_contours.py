@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from wsolkit.boxes import ContourBoxes, contour_boxes, iou_curve
-from wsolkit.component_tree import best_ious, largest_boxes
+from wsolkit.boxes.contours import best_ious, largest_boxes
+from wsolkit.boxes.extract import ContourBoxes, contour_boxes, iou_curve
 
 SHAPES = st.tuples(st.integers(1, 14), st.integers(1, 14))
 CONTOURS = st.sampled_from(["all", "largest"])

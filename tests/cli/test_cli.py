@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from wsolkit.cli import _config, _limits, cli, main
+from wsolkit.cli.main import _config, _limits, cli, main
 
 
 def run(*arguments, cwd=None):
-    command = [sys.executable, "-m", "wsolkit.cli", *map(str, arguments)]
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[1]), "HOME": "/tmp"}
+    command = [sys.executable, "-m", "wsolkit.cli.main", *map(str, arguments)]
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": "/tmp"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 

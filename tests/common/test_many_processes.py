@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsolkit.config import RunConfig
-from wsolkit.runs import Run
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.run import Run
 from wsolkit.training.checkpoints import read
 
 # neither batch normalisation nor dropout: with them the two draw and normalise differently; 28 images in batches of 5
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 
 def torchrun(*arguments: object) -> subprocess.CompletedProcess:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
     environment["GLOO_SOCKET_IFNAME"] = "lo0" if sys.platform == "darwin" else "lo"
     return subprocess.run([*command, *map(str, arguments)], env=environment, capture_output=True, text=True)
 

@@ -6,7 +6,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from wsolkit.progress import progress
+from wsolkit.common.progress import progress
 
 CODE = """
 import wsolkit.progress as p

@@ -11,16 +11,7 @@ import torch
 from PIL import Image
 
 from wsolkit.data import load_dataset
-from wsolkit.data.base import (
-    Geometry,
-    Sample,
-    WSOLDataset,
-    denormalise,
-    normalise,
-    read_image,
-    select_classes,
-    stratified_split,
-)
+from wsolkit.data.base import Geometry, Sample, WSOLDataset, denormalise, normalise, read_image, select_classes, stratified_split
 
 
 def dataset_of(folder, sizes, size=32, kind="resize", boxes=None):

@@ -11,17 +11,7 @@ import torch
 from wsolkit.data import batches as module
 from wsolkit.data import load_dataset
 from wsolkit.data.base import denormalise, normalise
-from wsolkit.data.batches import (
-    AS_THEY_ARE,
-    ahead,
-    draw_epoch,
-    from_device,
-    normalised_on_device,
-    share_of,
-    uploaded,
-    windows,
-    windows_on_device,
-)
+from wsolkit.data.batches import AS_THEY_ARE, ahead, draw_epoch, from_device, normalised_on_device, share_of, uploaded, windows, windows_on_device
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from wsolkit.cli import cli
+from wsolkit.cli.main import cli
 from wsolkit.data import convert as module
 from wsolkit.data import load_dataset
 from wsolkit.data.convert import convert

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from filelock import FileLock
 from PIL import Image
 
-from wsolkit.cli import cli
+from wsolkit.cli.main import cli
 from wsolkit.data import load_dataset
 from wsolkit.data.base import Geometry, Sample, WSOLDataset
 
@@ -87,7 +87,7 @@ def files(cache):
 def start(pictures, cache, mode="", count=COUNT):
     command = [sys.executable, "-c", PROGRAM, str(pictures), str(count), mode]
     environment = os.environ | {"WSOLKIT_CACHE": str(cache.parent), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[1])
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     process = subprocess.Popen(
         command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )

@@ -23,7 +23,7 @@ from wsolkit.data import transfer
 from wsolkit.data.download import ARCHIVES, Archive, DownloadError, fetch, fetch_dataset
 from wsolkit.data.unpack import UnsafeArchive, unpack
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)

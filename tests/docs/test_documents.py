@@ -26,11 +26,11 @@ from click.testing import CliRunner
 from PIL import Image, ImageDraw
 
 import wsolkit as wk
-from wsolkit import cams
-from wsolkit.cli import cli
-from wsolkit.config import RunConfig
+from wsolkit import methods as cams
+from wsolkit.cli.main import cli
+from wsolkit.runs.config import RunConfig
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 BLOCKS = [

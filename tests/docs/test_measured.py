@@ -9,7 +9,7 @@ import pytest
 from measured import CHECKED, COLUMNS, CUB, GRIDS, METRICS, ROOT, SEEDS, chosen, expected, read, row, with_tables
 
 import wsolkit as wk
-from wsolkit.methods import poolings_of
+from wsolkit.methods.study import poolings_of
 
 ROWS = read()
 
@@ -17,7 +17,7 @@ ROWS = read()
 def test_readme_has_the_tables_of_the_csv():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert all(f"<!-- measured {name} -->" in text for name in ("synthetic", "one_family", "cub"))
-    assert text == with_tables(text), "README's tables are not those of tests/measured.csv: run `make numbers`"
+    assert text == with_tables(text), "README's tables are not those of tools/measured.csv: run `make numbers`"
 
 
 def test_the_csv_holds_every_run_once():

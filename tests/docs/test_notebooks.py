@@ -9,9 +9,9 @@ import nbformat
 import papermill
 import pytest
 
-from wsolkit.config import RunConfig
+from wsolkit.runs.config import RunConfig
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 OWN = {"01_train": {"pooling"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
 OWN["09_training_time_methods"] = {"method"}

@@ -11,7 +11,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CONDA_NAMES = {
     "pytorch": "torch",
     "matplotlib-base": "matplotlib",
@@ -91,7 +91,7 @@ def test_old_python_is_refused_with_one_clear_line(tmp_path):
 
 
 def test_planning_a_sweep_does_not_import_torch():
-    code = "import sys, wsolkit, wsolkit.sweep, wsolkit.cli; sys.exit('torch' in sys.modules)"
+    code = "import sys, wsolkit, wsolkit.sweep.scheduler, wsolkit.cli.main; sys.exit('torch' in sys.modules)"
     import sys
 
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -18,14 +18,14 @@ from click.testing import CliRunner
 from test_lease import events, until
 from test_sweep import GOOD, tiny_job
 
-from wsolkit.cli import cli
-from wsolkit.sweep import Sweep
+from wsolkit.cli.main import cli
+from wsolkit.sweep.scheduler import Sweep
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'wsolkit[dask]'")
 
-from wsolkit.dask_pool import DaskPool, differences, facts
+from wsolkit.sweep.dask_pool import DaskPool, differences, facts
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1500.0  # seconds; only an error takes so long
 
 

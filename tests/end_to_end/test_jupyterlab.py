@@ -23,7 +23,7 @@ import psutil
 import pytest
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ["02_cam", "10_write_your_own_cam"]
 START_S, RUN_S = 90, 1500  # how long a start and a run (with training) may take at most
 

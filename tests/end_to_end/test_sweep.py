@@ -16,11 +16,11 @@ import nbformat
 import pytest
 import yaml
 
-from wsolkit.config import RunConfig
-from wsolkit.execute import run_notebook
-from wsolkit.files import digest
-from wsolkit.status import LiveIndex
-from wsolkit.sweep import Job, Sweep, plan, run_sweep
+from wsolkit.common.files import digest
+from wsolkit.runs.config import RunConfig
+from wsolkit.sweep.scheduler import Job, Sweep, plan, run_sweep
+from wsolkit.sweep.status import LiveIndex
+from wsolkit.sweep.worker import run_notebook
 
 COLUMNS = (
     "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,max_box_acc_v2,pxap,"
@@ -30,7 +30,7 @@ COMMAND = [
     *(
         sys.executable,
         "-m",
-        "wsolkit.cli",
+        "wsolkit.cli.main",
         "sweep",
         "--per-class",
         "2",
@@ -119,7 +119,7 @@ def test_results_lie_in_files_that_need_no_model(swept):
 
 
 def test_a_training_time_method_in_a_sweep(tmp_path):
-    command = [sys.executable, "-m", "wsolkit.cli", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
+    command = [sys.executable, "-m", "wsolkit.cli.main", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
     command += [
         "--per-class",
         "2",
@@ -296,7 +296,7 @@ def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
         "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
         "done": str(job.done), "fingerprint": "key", "html": str(job.html), "title": "t",
     }))  # fmt: skip
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'wsolkit.execute', {str(job.folder / 'job.json')!r}], start_new_session=True)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'wsolkit.sweep.worker', {str(job.folder / 'job.json')!r}], start_new_session=True)"
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.time() + 60
     while not (marker.exists() and marker.read_text()) and time.time() < deadline:
@@ -362,7 +362,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
     ],
 )
 def test_wrong_arguments_end_with_one_line_and_no_files(tmp_path, monkeypatch, capsys, arguments, message):
-    from wsolkit.cli import main
+    from wsolkit.cli.main import main
 
     out = tmp_path / "out"
     monkeypatch.chdir(tmp_path)

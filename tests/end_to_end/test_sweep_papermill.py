@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsolkit.config import RunConfig
-from wsolkit.grid import Grid
-from wsolkit.parameters import of_notebook
-from wsolkit.sweep import Sweep
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.notebook import of_notebook
+from wsolkit.sweep.jobs import Grid
+from wsolkit.sweep.scheduler import Sweep
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SMALL = {"per_class": 2, "classes": 3, "size": 32, "width": 0.125, "epochs": 1, "backbone": "mobilenet_v2"}
 COST = ("seconds_per_image", "peak_memory_mb", "timing")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolkit.against import METRICS, against_centre_box, against_result
-from wsolkit.bootstrap import bootstrap_max, bootstrap_max_difference
-from wsolkit.comparison import compare
-from wsolkit.scoring import score
+from wsolkit.evaluation.against import METRICS, against_centre_box, against_result
+from wsolkit.evaluation.bootstrap import bootstrap_max, bootstrap_max_difference
+from wsolkit.evaluation.comparison import compare
+from wsolkit.evaluation.scoring import score
 
 SIDE, N, CLASSES = 32, 40, 6
 

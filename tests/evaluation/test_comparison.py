@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsolkit import comparison
-from wsolkit.comparison import compare, compare_slices
+from wsolkit.evaluation import comparison
+from wsolkit.evaluation.comparison import compare, compare_slices
 
 RNG = np.random.default_rng(11)
 

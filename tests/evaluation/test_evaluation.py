@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.cams import MethodNotDefined
-from wsolkit.evaluation import PeakMemory, ScoreMaps, evaluate, localise
+from wsolkit.evaluation.evaluate import evaluate
+from wsolkit.localisation.localise import PeakMemory, ScoreMaps, localise
+from wsolkit.methods.registry import MethodNotDefined
 
 
 @pytest.fixture(scope="module")

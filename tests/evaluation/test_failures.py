@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsolkit import bootstrap, boxes, failures, per_image
+from wsolkit.boxes import extract as boxes
+from wsolkit.evaluation import bootstrap, failures, per_image
 
 OBJECT = [20, 20, 59, 59]  # 40 x 40
 PAIR = [[0, 0, 19, 19], [40, 0, 59, 19]]
@@ -353,5 +354,5 @@ def test_files_that_are_no_table(tmp_path):
 
 
 def test_no_torch_on_import():
-    code = "import sys; import wsolkit.failures, wsolkit.comparison, wsolkit.error_charts; sys.exit('torch' in sys.modules)"
+    code = "import sys; import wsolkit.evaluation.failures, wsolkit.evaluation.comparison, wsolkit.figures.error_charts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,10 +10,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import nn
 
 import wsolkit as wk
-from wsolkit import faithfulness as module
-from wsolkit.boxes import prepare_map
+from wsolkit.boxes.extract import prepare_map
 from wsolkit.data.base import normalise
-from wsolkit.faithfulness import (
+from wsolkit.evaluation import faithfulness as module
+from wsolkit.evaluation.faithfulness import (
     RISE,
     Faithfulness,
     evaluate_faithfulness,
@@ -22,7 +22,7 @@ from wsolkit.faithfulness import (
     mean_interval,
     measure_faithfulness,
 )
-from wsolkit.faithfulness_charts import faithfulness_curves
+from wsolkit.figures.faithfulness_charts import faithfulness_curves
 
 SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # inside grad-cam

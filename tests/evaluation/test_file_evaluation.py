@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 
 import wsolkit as wk
-from wsolkit import cli, metrics
-from wsolkit.boxes import extract_box, iou, iou_curve, prepare_map
+from wsolkit.boxes.extract import extract_box, iou, iou_curve, prepare_map
+from wsolkit.cli import main as cli
+from wsolkit.common.files import read_json
 from wsolkit.data.base import Geometry, read_image
-from wsolkit.file_evaluation import evaluate_files, save_evaluation
-from wsolkit.files import read_json
-from wsolkit.map_files import export_score_maps
-from wsolkit.per_image import read_per_image
-from wsolkit.results import EvalResult
+from wsolkit.evaluation import metrics
+from wsolkit.evaluation.file_evaluation import evaluate_files
+from wsolkit.evaluation.map_files import export_score_maps
+from wsolkit.evaluation.per_image import read_per_image
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.figures.evaluations import save_evaluation
 
 SIZE, COUNT = 64, 12
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from wsolkit import bootstrap, metrics
-from wsolkit.boxes import thresholds
+from wsolkit.boxes.extract import thresholds
+from wsolkit.evaluation import bootstrap, metrics
 
 RNG = np.random.default_rng(3)
 N, K = 41, 9

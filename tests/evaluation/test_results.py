@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 import pytest
 
-from wsolkit import metrics
-from wsolkit.boxes import centre_box_curve, extract_box, iou, iou_curve, prepare_map, thresholds
-from wsolkit.results import EvalResult
-from wsolkit.scoring import rule_curves, score
+from wsolkit.boxes.extract import centre_box_curve, extract_box, iou, iou_curve, prepare_map, thresholds
+from wsolkit.evaluation import metrics
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.evaluation.scoring import rule_curves, score
 
 matplotlib.use("Agg")
 SIZE, K = (40, 48), 7

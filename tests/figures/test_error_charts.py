@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsolkit import charts, error_charts, figures
-from wsolkit.failures import FAILURES, slices
+from wsolkit import figures
+from wsolkit.evaluation.failures import FAILURES, slices
+from wsolkit.figures import charts, error_charts
 
 RNG = np.random.default_rng(4)
 

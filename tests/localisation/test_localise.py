@@ -16,11 +16,11 @@ from filelock import FileLock
 from test_lease import until
 
 import wsolkit as wk
-from wsolkit import sharding
-from wsolkit.cli_localise import localise as command
-from wsolkit.sharding import Parts, forget, localise_in_parts
+from wsolkit.cli.localise import localise as command
+from wsolkit.localisation import shards as sharding
+from wsolkit.localisation.shards import Parts, forget, localise_in_parts
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")

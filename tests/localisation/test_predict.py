@@ -22,15 +22,15 @@ from small_networks import NETWORKS
 from torch import nn
 
 import wsolkit as wk
-from wsolkit.cams.hooked import HookedModel
-from wsolkit.cams.networks import network_for
-from wsolkit.cli_predict import predict as command
+from wsolkit.cli.predict import predict as command
+from wsolkit.common.files import read_json, write_json
 from wsolkit.data.base import normalise, read_image
-from wsolkit.files import read_json, write_json
-from wsolkit.pictures import batches, find_images, read_picture
-from wsolkit.prediction import default_threshold, load_trained, original_box, predict
-from wsolkit.prediction_files import draw
-from wsolkit.runs import versions
+from wsolkit.data.pictures import batches, find_images, read_picture
+from wsolkit.figures.predictions import draw
+from wsolkit.localisation.predict import default_threshold, load_trained, original_box, predict
+from wsolkit.networks.hooked import HookedModel
+from wsolkit.networks.target_layers import network_for
+from wsolkit.runs.run import versions
 
 
 class Brightness(nn.Module):
@@ -806,7 +806,7 @@ def test_the_command_is_part_of_the_program(training, birds, tmp_path):
     command_line = [
         sys.executable,
         "-m",
-        "wsolkit.cli",
+        "wsolkit.cli.main",
         "predict",
         birds,
         "--checkpoint",
@@ -825,8 +825,8 @@ def test_the_command_is_part_of_the_program(training, birds, tmp_path):
 
 
 def test_help_needs_no_torch():
-    code = "import sys, wsolkit.cli_predict; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode == 0
+    code = "import sys, wsolkit.cli.predict; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
 
 
 def test_real_photographs(shared, tmp_path):

@@ -14,12 +14,12 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import nn
 from torchvision.models.vgg import make_layers
 
-from wsolkit import cams
-from wsolkit.cams.smoothing import unit_range
-from wsolkit.models import BACKBONES, build_model
-from wsolkit.pooling import GlobalAveragePool, ThresholdedAveragePool
+from wsolkit import methods as cams
+from wsolkit.methods.smoothing import unit_range
+from wsolkit.networks.models import BACKBONES, build_model
+from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
 
-VECTORS = Path(__file__).parent / "vectors" / "rethinking_cam.npz"
+VECTORS = Path(__file__).parents[1] / "vectors" / "rethinking_cam.npz"
 
 
 class Net(nn.Module):

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wsolkit import cams
-from wsolkit.pooling import GlobalAveragePool
+from wsolkit import methods as cams
+from wsolkit.networks.pooling import GlobalAveragePool
 
 KINDS = ["cam", "grad_cam", "grad_cam++", "layer_cam", "shapley_cam", "score_cam", "ablation_cam", "full_grad", "sess"]
 OPTIONS = {"sess": {"num_scales": 1}}

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from wsolkit.cams import feature_map, is_defined, method_names, score_maps
-from wsolkit.cams.networks import network_for
-from wsolkit.pooling import GlobalAveragePool
-from wsolkit.tscam import ts_cam
+from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.registry import is_defined, method_names
+from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.ts_cam import ts_cam
 
 OPTIONS = {"sess": {"num_scales": 1}}
 LABELS = [0, 4]

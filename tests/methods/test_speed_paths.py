@@ -13,12 +13,12 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from wsolkit import cams
-from wsolkit.cams import smoothing
-from wsolkit.cams.chunks import in_chunks
-from wsolkit.cams.registry import Context
-from wsolkit.models import build_model
-from wsolkit.pooling import GlobalAveragePool
+from wsolkit import methods as cams
+from wsolkit.methods import smoothing
+from wsolkit.methods.chunks import in_chunks
+from wsolkit.methods.registry import Context
+from wsolkit.networks.models import build_model
+from wsolkit.networks.pooling import GlobalAveragePool
 
 BY_CLASS = {
     "grad_cam": package.GradCAM,

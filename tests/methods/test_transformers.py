@@ -10,10 +10,11 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 import wsolkit as wk
-from wsolkit.cams import is_defined, score_maps
-from wsolkit.cams.reshapes import as_reshape, nhwc, tokens
-from wsolkit.cams.transformers import attention_maps
-from wsolkit.tscam import rebuild, ts_cam
+from wsolkit.methods.maps import score_maps
+from wsolkit.methods.registry import is_defined
+from wsolkit.methods.transformers import attention_maps
+from wsolkit.networks.reshapes import as_reshape, nhwc, tokens
+from wsolkit.networks.ts_cam import rebuild, ts_cam
 
 
 def attention_by_hand(net, images):

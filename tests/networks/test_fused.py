@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from wsolkit import build_model, feature_map, score_maps
-from wsolkit.cams import fused
-from wsolkit.cams.networks import network_for
+from wsolkit.networks import fused
+from wsolkit.networks.target_layers import network_for
 
 SIDE, COUNT = 48, 4
 

@@ -8,7 +8,7 @@ import torchvision
 from safetensors.torch import save_file
 
 import wsolkit as wk
-from wsolkit.config import BACKBONE_STRIDES
+from wsolkit.networks.strides import BACKBONE_STRIDES
 
 CHANNELS = {"vgg16": 1024, "resnet50": 2048, "resnet18": 512, "mobilenet_v2": 1280, "vgg16_fc": 512}
 CHANNELS["convnext_tiny"] = 768

@@ -10,12 +10,12 @@ import torchvision
 from small_networks import NETWORKS, at_input_size, by_package, pictures, vit
 from torch import nn
 
-from wsolkit.cams import score_maps
-from wsolkit.cams.hooked import HookedModel
-from wsolkit.cams.networks import candidates, network_for, target_layer
-from wsolkit.cams.reshapes import nhwc, tokens
-from wsolkit.cams.split import SplitModel, find_layer, split
-from wsolkit.models import build_model
+from wsolkit.methods.maps import score_maps
+from wsolkit.networks.hooked import HookedModel
+from wsolkit.networks.models import build_model
+from wsolkit.networks.reshapes import nhwc, tokens
+from wsolkit.networks.split import SplitModel, find_layer, split
+from wsolkit.networks.target_layers import candidates, network_for, target_layer
 
 LABELS = [3, 5]
 

@@ -10,7 +10,7 @@ import torch
 
 import wsolkit as wk
 
-VECTORS = Path(__file__).parent / "vectors" / "rethinking_cam.npz"
+VECTORS = Path(__file__).parents[1] / "vectors" / "rethinking_cam.npz"
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,12 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from small_networks import NETWORKS, SIZE, at_input_size, by_package, pictures
 from torch import nn
 
-from wsolkit.cams import feature_map, is_defined, score_maps
-from wsolkit.cams.hooked import HookedModel, hooked
-from wsolkit.cams.networks import network_for
-from wsolkit.cams.reshapes import nhwc, tokens
-from wsolkit.cams.split import CannotSplit, split
+from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.registry import is_defined
+from wsolkit.networks.hooked import HookedModel, hooked
+from wsolkit.networks.reshapes import nhwc, tokens
+from wsolkit.networks.split import CannotSplit, split
+from wsolkit.networks.target_layers import network_for
 
 BY_CLASS = {"grad_cam": package.GradCAM, "grad_cam++": package.GradCAMPlusPlus, "layer_cam": package.LayerCAM}
 LABELS = [3, 5]

@@ -11,8 +11,8 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import failure, run
 
-from wsolkit.pages.index_charts import Look
-from wsolkit.report import COLUMNS, method_slug, read_rows, write_index
+from wsolkit.report.index_charts import Look
+from wsolkit.report.report import COLUMNS, method_slug, read_rows, write_index
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]
@@ -251,7 +251,7 @@ def test_networks_without_pictures_take_no_share_of_the_bytes(tmp_path, monkeypa
     for backbone in "pqrs":
         failure(tmp_path, "cub", backbone, "cam", "failed", "no")
     needed = sum(4 * -(-path.stat().st_size // 3) + 30 for path in (folder / "gallery").iterdir())
-    monkeypatch.setattr("wsolkit.index.PICTURE_BYTES", needed)
+    monkeypatch.setattr("wsolkit.report.index.PICTURE_BYTES", needed)
     write_index(tmp_path)
     assert len(index_of(tmp_path)[1].select("table.thumbs img")) == 2
 

@@ -7,7 +7,7 @@ from urllib.parse import unquote
 import pytest
 from run_trees import failure, run
 
-from wsolkit.index import write_index
+from wsolkit.report.index import write_index
 
 EVIL = "<img src=x onerror=alert(1)>&=,#%"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++"]

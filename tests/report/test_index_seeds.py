@@ -9,10 +9,10 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import failure, result, run
 
-from wsolkit.index import read_rows, write_index
-from wsolkit.pages.index_groups import difference, grouped, marks
-from wsolkit.pages.index_words import answer
-from wsolkit.pages.planned import missing_rows
+from wsolkit.report.index import read_rows, write_index
+from wsolkit.report.index_groups import difference, grouped, marks
+from wsolkit.report.index_words import answer
+from wsolkit.report.planned import missing_rows
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}
@@ -265,7 +265,7 @@ def test_runs_without_boxes(tmp_path):
 
 def test_very_many_runs_keep_the_page_small(tmp_path, monkeypatch):
     """With a tenth of the bytes a tenth of the runs is very many: what is left out is said, and the file has it."""
-    monkeypatch.setattr("wsolkit.index.TEXT_BYTES", 140_000)
+    monkeypatch.setattr("wsolkit.report.index.TEXT_BYTES", 140_000)
     for backbone in "abc":
         for index in range(20):
             run(

@@ -13,8 +13,8 @@ from nbformat import v4
 from page_checks import no_requests, well_formed
 
 from wsolkit import figures
-from wsolkit.pages import markup
-from wsolkit.report import notebook_to_html
+from wsolkit.report import markup
+from wsolkit.report.report import notebook_to_html
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 FOOTER = {"seed": 0, "parameters": {"epochs": 3, "method": "cam"}, "versions": {"torch": "2.8"}, "device": None}

@@ -17,9 +17,9 @@ from bs4 import BeautifulSoup
 from nbformat import v4
 
 from wsolkit import figures
-from wsolkit.files import read_json, write_json
-from wsolkit.report import write_report, write_reports
-from wsolkit.runs import Run
+from wsolkit.common.files import read_json, write_json
+from wsolkit.report.report import write_report, write_reports
+from wsolkit.runs.run import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 4, "epochs": 2, "classes": 4}
 EVIL = "<script>alert(1)</script>"

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsolkit.pages.report_data import RunFiles
-from wsolkit.pages.report_words import box_ratios, ordinal, seconds, signed, spread, summary, verdict
-from wsolkit.per_image import FAILURES
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.report.report_data import RunFiles
+from wsolkit.report.report_words import box_ratios, ordinal, seconds, signed, spread, summary, verdict
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
 RESULT = {

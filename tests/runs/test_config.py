@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit import staleness as module
-from wsolkit.config import RunConfig, project_path
-from wsolkit.methods import (
+from wsolkit.common.code import code_state
+from wsolkit.common.paths import project_path
+from wsolkit.methods.study import (
     STUDY_METHODS,
     TRAINING_METHODS,
     canonical,
@@ -21,7 +21,9 @@ from wsolkit.methods import (
     poolings_of,
     undefined,
 )
-from wsolkit.staleness import code_state, data_state, notebook_state
+from wsolkit.runs import fingerprints as module
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.fingerprints import data_state, notebook_state
 
 
 def test_defaults_follow_dataset_and_start_weights():
@@ -158,7 +160,7 @@ def test_comments_and_docstrings_do_not_make_a_training_stale(tmp_path, monkeypa
 
 
 def test_relative_paths_start_at_the_project_from_any_folder_in_it(monkeypatch, tmp_path):
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     monkeypatch.chdir(root / "notebooks")
     assert project_path("reports") == root / "reports"
     monkeypatch.chdir(tmp_path)

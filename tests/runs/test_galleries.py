@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 
 import wsolkit as wk
-from wsolkit import galleries
-from wsolkit.boxes import ContourBoxes, box_of_prepared, iou, threshold_value
-from wsolkit.files import atomic_write_text
-from wsolkit.pages.gallery_maps import cubic_levels, page_map
-from wsolkit.pages.markup import render
-from wsolkit.per_image import FAILURES
-from wsolkit.preparation import prepare_map, to_uint8
-from wsolkit.protocols import PROTOCOLS
-from wsolkit.runs import Run
-from wsolkit.scoring import score
+from wsolkit.boxes.extract import ContourBoxes, box_of_prepared, iou, threshold_value
+from wsolkit.boxes.preparation import prepare_map, to_uint8
+from wsolkit.boxes.protocols import PROTOCOLS
+from wsolkit.common.files import atomic_write_text
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.evaluation.scoring import score
+from wsolkit.report.gallery_maps import cubic_levels, page_map
+from wsolkit.report.markup import render
+from wsolkit.runs import galleries
+from wsolkit.runs.run import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
 SETTINGS = [(round(0.013 * k, 3), 100.0) for k in range(77)]

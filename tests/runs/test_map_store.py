@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.map_store import MapStore
-from wsolkit.runs import Run
+from wsolkit.runs.map_store import MapStore
+from wsolkit.runs.run import Run
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_a_users_own_method_is_never_kept(run):
 
         two = run.maps(run.evaluate("store_test_cam")).maps
     finally:
-        wk.cams.METHODS.pop("store_test_cam")
+        wk.methods.METHODS.pop("store_test_cam")
     assert not np.array_equal(one, two) and files(run) == []
 
 

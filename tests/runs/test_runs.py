@@ -9,9 +9,10 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.config import RunConfig
-from wsolkit.prediction import default_threshold, load_trained
-from wsolkit.runs import Run
+from wsolkit.localisation.predict import default_threshold, load_trained
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.run import Run
+from wsolkit.study import show_faithfulness
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
 
@@ -59,12 +60,12 @@ def test_finish_writes_metrics_last_and_whole(run):
 
 def test_faithfulness_is_shown_and_kept_where_it_is_asked_for(run, capsys):
     result = run.evaluate("cam")
-    run.show_faithfulness(result)
+    show_faithfulness(run, result)
     assert capsys.readouterr().out == "" and json.loads(run.finish("cam", result).read_text())["extra"] == {}
     asking = run.with_changes(faithfulness=2)
     assert asking.config.training_key("gap") == run.config.training_key("gap")
     result = asking.evaluate("cam")
-    asking.show_faithfulness(result)
+    show_faithfulness(asking, result)
     found = json.loads(asking.finish("cam", result, {"more": 1}).read_text())["extra"]
     assert found["more"] == 1 and set(found["faithfulness"]) == {"cam", "random map", "centre Gaussian"}
     assert found["faithfulness"]["cam"]["n"] == 2 and 0 <= found["faithfulness"]["cam"]["deletion"] <= 1
@@ -122,7 +123,7 @@ def test_faithfulness_looks_at_the_network_of_the_method(run):
     asked = []
     original = asking.model
     asking.model = lambda word=None: asked.append(word) or original(word)
-    asking.show_faithfulness(asking.evaluate("has", limit=4))
+    show_faithfulness(asking, asking.evaluate("has", limit=4))
     assert set(asked) == {"has"}
 
 

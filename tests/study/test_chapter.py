@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolkit import chapter, figures
-from wsolkit.runs import Run
-from wsolkit.scoring import score
+from wsolkit import figures
+from wsolkit.evaluation.scoring import score
+from wsolkit.runs.run import Run
+from wsolkit.study import chapter
 
 
 @pytest.fixture

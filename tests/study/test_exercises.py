@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from wsolkit import cams, exercises
-from wsolkit.models import unit_range
+from wsolkit import methods as cams
+from wsolkit.networks.models import unit_range
+from wsolkit.study import exercises
 
-NOTEBOOKS = sorted((Path(__file__).resolve().parents[1] / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
 
 def iou(a, b):

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from test_sweep import tiny_job
 
-from wsolkit.execute import STOPPED
-from wsolkit.lease import Lease
-from wsolkit.pools import INTERRUPTED, run_job
+from wsolkit.sweep.lease import Lease
+from wsolkit.sweep.pools import INTERRUPTED, run_job
+from wsolkit.sweep.worker import STOPPED
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TICKING = """
 import json, os, pathlib, time
 with open(pathlib.Path(where).parent / "ticks", "a", buffering=1) as ticks:
@@ -59,7 +59,7 @@ def test_processes_of_one_machine_take_turns(tmp_path):
     """Four processes, thirty turns each, on a counter that would lose counts if two were inside at once."""
     (tmp_path / "count").write_text("0")
     code = (
-        "import pathlib, sys, time\nfrom wsolkit.lease import Lease\n"
+        "import pathlib, sys, time\nfrom wsolkit.sweep.lease import Lease\n"
         "count = pathlib.Path(sys.argv[1], 'count')\n"
         "for _ in range(30):\n"
         "    lease = Lease(sys.argv[1]); lease.acquire(0.001)\n"
@@ -190,7 +190,7 @@ def test_a_process_that_cannot_start_is_told(tmp_path, monkeypatch):
 def test_a_process_ends_when_its_folder_is_gone(tmp_path):
     """Its last line cannot be written (nor on a full disk); once it stayed then, and the sweep waited for it for ever."""
     code = (
-        "import shutil, sys, threading, time; from wsolkit.execute import Guard\n"
+        "import shutil, sys, threading, time; from wsolkit.sweep.worker import Guard\n"
         "guard = Guard({'folder': sys.argv[1], 'token': sys.argv[1] + '/token'}); guard.enter()\n"
         "threading.Thread(target=guard.watch, daemon=True).start()\n"
         "shutil.rmtree(sys.argv[1]); time.sleep(600)"

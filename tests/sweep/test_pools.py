@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from test_sweep import GOOD, tiny_job
 
-from wsolkit.pools import INTERRUPTED, LocalPool, gpus
-from wsolkit.sweep import Sweep
+from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus
+from wsolkit.sweep.scheduler import Sweep
 
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)
   MIG 1g.18gb     Device  0: (UUID: MIG-22222222-aaaa-bbbb-cccc-000000000000)

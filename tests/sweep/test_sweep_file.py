@@ -12,8 +12,8 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from wsolkit.cli import cli
-from wsolkit.sweep_file import grids, read, store
+from wsolkit.cli.main import cli
+from wsolkit.sweep.spec import grids, read, store
 
 GOOD = """
 dataset: synthetic
@@ -195,7 +195,7 @@ def test_what_is_stored_can_be_read_again(file, tmp_path):
 def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
     path = file("methods: [cam]\nbackbones: [resnet18]\nper_class: 2\nsize: 32\nseeds: [1, 2]\nout: results\njobs: 2\n")
     command = [sys.executable, "-m", "wsolkit", "sweep", "--plan", "--file", str(path), "--methods", "grad_cam"]
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()

@@ -9,12 +9,15 @@ from pathlib import Path
 
 from test_sweep import GOOD, tiny_job
 
-from wsolkit import config as config_module
-from wsolkit import execute, grid, plan, staleness
-from wsolkit.config import RunConfig
-from wsolkit.files import digest, write_json
-from wsolkit.grid import Grid
-from wsolkit.sweep import Sweep
+from wsolkit.common.files import digest, write_json
+from wsolkit.runs import config as config_module
+from wsolkit.runs import fingerprints as staleness
+from wsolkit.runs.config import RunConfig
+from wsolkit.sweep import jobs as grid
+from wsolkit.sweep import reasons as plan
+from wsolkit.sweep import worker as execute
+from wsolkit.sweep.jobs import Grid
+from wsolkit.sweep.scheduler import Sweep
 
 SMALL = {"backbone": "resnet18", "epochs": 4}
 

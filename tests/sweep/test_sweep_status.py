@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 from test_sweep import GOOD, tiny_job
 
-from wsolkit.status import LiveIndex, StatusLine, about, columns_of, shortened
-from wsolkit.sweep import Sweep
+from wsolkit.sweep.scheduler import Sweep
+from wsolkit.sweep.status import LiveIndex, StatusLine, about, columns_of, shortened
 
 SCRIPT = """
 import sys
@@ -64,7 +64,7 @@ def on_screen(line: str) -> str:
 
 
 def test_one_line_is_rewritten_on_a_terminal(tmp_path):
-    script = SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path))
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
     text = on_a_terminal([sys.executable, "-c", script], 50, PYTHONIOENCODING="utf-8")
     *lines, last = text.split("\r\n")
     assert [re.match(r"\[(\d)/2\]", on_screen(line))[1] for line in lines] == ["1", "2"], text

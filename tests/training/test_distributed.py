@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from wsolkit import metrics
+from wsolkit.evaluation import metrics
 
 LIMIT = 90  # seconds after which processes that hang are ended
 N, K = 23, 9

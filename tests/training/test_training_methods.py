@@ -10,10 +10,12 @@ from torch import nn
 from torch.nn import functional
 
 import wsolkit as wk
-from wsolkit.models import ACoLModel, erase, unit_range
-from wsolkit.training import ADL, OBJECTIVES, ACoL, CutMix, HaS
-from wsolkit.training.adl import attention, drop_mask, importance_map, layers
-from wsolkit.training.cutmix import patch
+from wsolkit.methods import OBJECTIVES
+from wsolkit.methods.acol_objective import ACoL
+from wsolkit.methods.adl import ADL, attention, drop_mask, importance_map, layers
+from wsolkit.methods.cutmix import CutMix, patch
+from wsolkit.methods.has import HaS
+from wsolkit.networks.models import ACoLModel, erase, unit_range
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -385,9 +387,9 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
-    from wsolkit.pages.index_groups import Group
-    from wsolkit.pages.published import published_table
-    from wsolkit.pages.rows import METRICS
+    from wsolkit.report.index_groups import Group
+    from wsolkit.report.published import published_table
+    from wsolkit.report.rows import METRICS
 
     row: dict = dict.fromkeys(METRICS, 50.0)
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .compiled import compiled
+from wsolkit.common.compiled import compiled
 
 LEVELS = 256
 
@@ -322,7 +322,7 @@ def _raise_range(ranges, low, high, value):
 
 @compiled
 def _best_iou(x0, y0, x1, y1, truths):
-    """IoU with the best ground-truth box, operation by operation that of `wsolkit.boxes.iou`."""
+    """IoU with the best ground-truth box, operation by operation that of `wsolkit.boxes.extract.iou`."""
     best = 0.0
     area = float(x1 - x0 + 1) * float(y1 - y0 + 1)
     for index in range(len(truths)):

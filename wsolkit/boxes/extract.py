@@ -19,8 +19,8 @@ from functools import cached_property, lru_cache
 import cv2
 import numpy as np
 
-from .component_tree import best_ious, largest_boxes
-from .preparation import as_numpy, frame, normalise_map, one_map, prepare_map, resize_map, to_uint8  # noqa: F401
+from wsolkit.boxes.contours import best_ious, largest_boxes
+from wsolkit.boxes.preparation import as_numpy, frame, normalise_map, one_map, prepare_map, resize_map, to_uint8  # noqa: F401
 
 CONTOURS = ("all", "largest")
 

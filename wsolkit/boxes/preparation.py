@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from .compiled import compiled
+from wsolkit.common.compiled import compiled
 
 
 def as_numpy(array) -> np.ndarray:

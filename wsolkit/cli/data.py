@@ -19,7 +19,7 @@ def _fetch(name: str, what: str) -> Callable:
     @click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
     @click.option("--url", help="fetch the archive from this address instead (it must have the same checksum)")
     def command(root: str, url: str | None) -> None:
-        from .data.download import fetch_dataset
+        from wsolkit.data.download import fetch_dataset
 
         click.echo(f"ready: {fetch_dataset(name, root, url=url)}")
 
@@ -50,7 +50,7 @@ def convert(kind: str, source: str, **options) -> None:
 
     The images stay where they are: give their folder as --root to `sweep` and `train`, and OUT as --metadata.
     """
-    from .data.convert import convert
+    from wsolkit.data.convert import convert
 
     click.echo(convert(kind, source, **options))
 
@@ -63,7 +63,7 @@ def decoded_pixels(clear: bool) -> None:
     They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded images
     in memory only.
     """
-    from .data.decoded import cache_folder, clear_entry, entries
+    from wsolkit.data.decoded import cache_folder, clear_entry, entries
 
     folder = cache_folder()
     if folder is None:

@@ -31,8 +31,9 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
     from tqdm import tqdm
 
-    from .config import project_path
-    from .file_evaluation import check_out, class_names, evaluate_files, save_evaluation
+    from wsolkit.common.paths import project_path
+    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files
+    from wsolkit.figures.evaluations import save_evaluation
 
     def progress(images):
         return tqdm(images, unit=" images", disable=not sys.stderr.isatty())
@@ -54,8 +55,8 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
 @click.option("--names", help="two names separated by a comma (default: those of the folders)")
 def compare(a: str, b: str, metric: str, names: str | None) -> None:
     """Is A better than B on the same images? A and B are folders with a per_image.csv, or such files."""
-    from .comparison import compare as compare_tables
-    from .comparison import compare_slices
+    from wsolkit.evaluation.comparison import compare as compare_tables
+    from wsolkit.evaluation.comparison import compare_slices
 
     chosen = tuple(name.strip() for name in names.split(",")) if names else (_name(a), _name(b))
     if len(chosen) != 2 or not all(chosen):
@@ -70,7 +71,7 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
 
 def _same_rules(a: str, b: str) -> None:
     """Say where the two were scored by different rules; their metrics.json tells, where there is one."""
-    from .files import read_json
+    from wsolkit.common.files import read_json
 
     found = []
     for path in (a, b):

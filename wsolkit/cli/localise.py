@@ -11,7 +11,7 @@ from typing import Any
 import click
 from filelock import FileLock, Timeout
 
-from .config import DATASETS
+from wsolkit.runs.config import DATASETS
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
 _TEXT = {
@@ -69,13 +69,14 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     import numpy as np
 
-    from .cams import resolve
-    from .distributed import process_group, rank
-    from .methods import method_slug
-    from .prediction import load_trained
-    from .runs import _device, versions
-    from .sharding import forget, localise_in_parts
-    from .staleness import LOCALISING_SOURCES, code_state, weights_state
+    from wsolkit.common.code import code_state
+    from wsolkit.common.processes import process_group, rank
+    from wsolkit.localisation.predict import load_trained
+    from wsolkit.localisation.shards import forget, localise_in_parts
+    from wsolkit.methods.registry import resolve
+    from wsolkit.methods.study import method_slug
+    from wsolkit.runs.fingerprints import LOCALISING_SOURCES, weights_state
+    from wsolkit.runs.run import _device, versions
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
     _device(device)
@@ -128,8 +129,8 @@ def _alone(folder: Path) -> Iterator[None]:
 def _dataset(trained: Any, data: dict[str, Any], split: str):
     """The split that the options name, opened as the training opened it where they say nothing; the state of its files; the
     seed."""
-    from .runs import Run
-    from .staleness import data_state
+    from wsolkit.runs.fingerprints import data_state
+    from wsolkit.runs.run import Run
 
     known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}
     given = {name: value for name, value in data.items() if value is not None}

@@ -10,13 +10,14 @@ from typing import Any
 
 import click
 
-from .cli_data import data
-from .cli_evaluate import compare, evaluate
-from .cli_localise import localise
-from .cli_predict import predict
-from .config import BACKBONE_STRIDES, DATASETS, RunConfig
-from .methods import STUDY_METHODS, TRAINING_METHODS, canonical
-from .recipes import RECIPES
+from wsolkit.cli.data import data
+from wsolkit.cli.evaluate import compare, evaluate
+from wsolkit.cli.localise import localise
+from wsolkit.cli.predict import predict
+from wsolkit.methods.study import STUDY_METHODS, TRAINING_METHODS, canonical
+from wsolkit.networks.strides import BACKBONE_STRIDES
+from wsolkit.runs.config import DATASETS, RunConfig
+from wsolkit.training.recipes import RECIPES
 
 _HELP = {
     "root": "folder of the dataset in its native layout, or of the images of a metadata folder",
@@ -94,10 +95,10 @@ def _names(text: str) -> list[str]:
 
 def _check(config: RunConfig, methods: list[str]) -> None:
     """Find wrong paths, classes and names now, in one line, rather than in every report."""
-    from .runs import Run
+    from wsolkit.runs.run import Run
 
     if unknown := [method for method in methods if method not in (*STUDY_METHODS, *TRAINING_METHODS)]:
-        from .cams import resolve
+        from wsolkit.methods.registry import resolve
 
         for method in unknown:
             resolve(method)
@@ -150,7 +151,7 @@ def sweep(
     dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
-    from . import sweep_file
+    from wsolkit.sweep import spec as sweep_file
 
     content = sweep_file.read(file) if file else {}
     given = _given(options, content.get("out", ""))
@@ -172,11 +173,11 @@ def sweep(
             raise ValueError(f"{file}: {error}" if file else str(error)) from None
     jobs = content.get("jobs") if jobs is None else jobs
     if plan:
-        from .plan import show_plan
-        from .pools import workers_of
+        from wsolkit.sweep.pools import workers_of
+        from wsolkit.sweep.reasons import show_plan
 
         return show_plan(grids, workers_of(jobs), click.echo)
-    from .sweep import run_grids
+    from wsolkit.sweep.scheduler import run_grids
 
     sys.exit(run_grids(grids, jobs, click.echo, dask, dask_timeout))
 
@@ -206,8 +207,8 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
 
     On several devices: torchrun --nproc-per-node N -m wsolkit train ...
     """
-    from .distributed import process_group, rank
-    from .runs import Run
+    from wsolkit.common.processes import process_group, rank
+    from wsolkit.runs.run import Run
 
     config = _config(options, backbone=backbone)
     with process_group(config.device):
@@ -227,7 +228,7 @@ def report(out: str | None, everything: bool) -> None:
 
     Pages of completed runs are written where they are absent or older than their metrics.json.
     """
-    from .report import write_index, write_reports
+    from wsolkit.report.report import write_index, write_reports
 
     folder = Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()
     if not folder.is_dir():
@@ -256,7 +257,7 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if not end.code and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-            from .distributed import leave
+            from wsolkit.common.processes import leave
 
             leave()
         raise

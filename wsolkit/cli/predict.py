@@ -39,9 +39,9 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     """
     from tqdm import tqdm
 
-    from .config import project_path
-    from .files import listing
-    from .pictures import batches, find_images
+    from wsolkit.common.files import listing
+    from wsolkit.common.paths import project_path
+    from wsolkit.data.pictures import batches, find_images
 
     folder = (
         Path(out).expanduser()
@@ -52,11 +52,11 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     files = find_images(images, unsearched)
     _check_out(folder, [file.name for file in files])
 
-    from .data.base import Geometry
-    from .prediction import default_percentile, default_threshold, load_trained
-    from .prediction import predict as predict_images
-    from .prediction_files import save
-    from .runs import _device, versions
+    from wsolkit.data.base import Geometry
+    from wsolkit.figures.predictions import save
+    from wsolkit.localisation.predict import default_percentile, default_threshold, load_trained
+    from wsolkit.localisation.predict import predict as predict_images
+    from wsolkit.runs.run import _device, versions
 
     trained = load_trained(checkpoint, _device(device))
     if trained.geometry is None and size is None:
@@ -101,8 +101,8 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
 
 def _check_out(folder: Path, names: list[Path]) -> None:
     """Refuse, before the network runs, a folder that cannot be written and results in the place of someone's files."""
-    from .files import listing
-    from .pictures import is_result
+    from wsolkit.common.files import listing
+    from wsolkit.data.pictures import is_result
 
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     try:

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .base import SPLITS, Geometry, Sample, Target, WSOLDataset, denormalise, normalise
+from wsolkit.data.base import SPLITS, Geometry, Sample, Target, WSOLDataset, denormalise, normalise
 
 __all__ = [
     "DATASETS",

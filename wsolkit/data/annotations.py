@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from ..files import listing
+from wsolkit.common.files import listing
 
 
 def find_root(root: str | Path | None, dataset: str, folder: str, required: Sequence[str]) -> Path:

@@ -15,8 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
-from ..bit_depth import eight_bits
-from .batches import (
+from wsolkit.data.batches import (
     AS_THEY_ARE,
     as_images,
     denormalise,
@@ -27,8 +26,9 @@ from .batches import (
     share_of,
     windows,
 )
-from .decoded import DecodedPixels, cache_folder
-from .samples import SPLITS, Geometry, Sample, Target, select_classes, stratified_split
+from wsolkit.data.bit_depth import eight_bits
+from wsolkit.data.decoded import DecodedPixels, cache_folder
+from wsolkit.data.samples import SPLITS, Geometry, Sample, Target, select_classes, stratified_split
 
 __all__ = [
     "SPLITS",

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..compiled import compiled
+from wsolkit.common.compiled import compiled
 
 if TYPE_CHECKING:
-    from .base import WSOLDataset
+    from wsolkit.data.base import WSOLDataset
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

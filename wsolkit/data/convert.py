@@ -9,11 +9,21 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..files import atomic_write_text
-from .annotations import listing
-from .base import SPLITS
-from .convert_readers import Picture, read_coco, read_csv, read_voc
-from .metadata_files import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASSES, SIZES, Box, read_classes, read_labels
+from wsolkit.common.files import atomic_write_text
+from wsolkit.data.annotations import listing
+from wsolkit.data.base import SPLITS
+from wsolkit.data.convert_readers import Picture, read_coco, read_csv, read_voc
+from wsolkit.data.metadata_files import (
+    CLASSES,
+    IDS,
+    LABELS,
+    LOCALIZATION,
+    MOST_CLASSES,
+    SIZES,
+    Box,
+    read_classes,
+    read_labels,
+)
 
 KINDS = ("voc", "coco", "csv")
 SEVERAL = ("largest", "skip")

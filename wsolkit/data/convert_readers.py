@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 
 from PIL import Image
 
-from .annotations import file_names, is_inside, read_lines, require_images
-from .metadata import image_sizes
-from .metadata_files import Box, corners, refuse, touches
+from wsolkit.data.annotations import file_names, is_inside, read_lines, require_images
+from wsolkit.data.metadata import image_sizes
+from wsolkit.data.metadata_files import Box, corners, refuse, touches
 
 CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]
 

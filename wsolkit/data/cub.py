@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from .annotations import (
+from wsolkit.data.annotations import (
     find_root,
     finite,
     is_inside,
@@ -19,7 +19,7 @@ from .annotations import (
     refuse_options,
     require_images,
 )
-from .base import Geometry, Sample, WSOLDataset, displayed_size, select_classes, stratified_split
+from wsolkit.data.base import Geometry, Sample, WSOLDataset, displayed_size, select_classes, stratified_split
 
 FOLDER = "CUB_200_2011"
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt", "images")

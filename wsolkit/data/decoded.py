@@ -23,13 +23,13 @@ import numpy as np
 import PIL
 from filelock import FileLock, Timeout
 
-from ..files import atomic_path, digest, read_json, write_json
-from ..progress import progress
-from ..staleness import code_state
-from .batches import ahead
+from wsolkit.common.code import code_state
+from wsolkit.common.files import atomic_path, digest, read_json, write_json
+from wsolkit.common.progress import progress
+from wsolkit.data.batches import ahead
 
 if TYPE_CHECKING:
-    from .samples import Sample
+    from wsolkit.data.samples import Sample
 
 FORMAT = 1  # of the files
 READING = ("bit_depth.py", "data/base.py")  # where this code changes, images are decoded again

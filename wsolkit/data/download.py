@@ -18,8 +18,8 @@ from tarfile import TarError
 from typing import IO
 from zipfile import BadZipFile
 
-from .transfer import check_scheme, download
-from .unpack import UnsafeArchive, remove, unpack
+from wsolkit.data.transfer import check_scheme, download
+from wsolkit.data.unpack import UnsafeArchive, remove, unpack
 
 
 class DownloadError(OSError):

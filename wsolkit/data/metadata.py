@@ -11,10 +11,19 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .annotations import listing, refuse_options, require_images
-from .base import SPLITS, Geometry, Sample, Target, WSOLDataset, displayed_size, select_classes, stratified_split
-from .masks import instance_boxes, read_mask
-from .metadata_files import (
+from wsolkit.data.annotations import listing, refuse_options, require_images
+from wsolkit.data.base import (
+    SPLITS,
+    Geometry,
+    Sample,
+    Target,
+    WSOLDataset,
+    displayed_size,
+    select_classes,
+    stratified_split,
+)
+from wsolkit.data.masks import instance_boxes, read_mask
+from wsolkit.data.metadata_files import (
     CLASSES,
     IDS,
     LABELS,

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .annotations import is_inside, listing, read_lines
-from .base import SPLITS
+from wsolkit.data.annotations import is_inside, listing, read_lines
+from wsolkit.data.base import SPLITS
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"

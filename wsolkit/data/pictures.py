@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import ExifTags, Image, ImageOps
 
-from .bit_depth import eight_bits
-from .files import listing
+from wsolkit.common.files import listing
+from wsolkit.data.bit_depth import eight_bits
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
 IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .annotations import (
+from wsolkit.data.annotations import (
     file_names,
     find_root,
     finite,
@@ -17,7 +17,7 @@ from .annotations import (
     refuse_options,
     require_images,
 )
-from .base import Geometry, Sample, WSOLDataset, select_classes, stratified_split
+from wsolkit.data.base import Geometry, Sample, WSOLDataset, select_classes, stratified_split
 
 FOLDER = "tiny-imagenet-200"
 FILES = ("wnids.txt", "train", "val/val_annotations.txt", "val/images")

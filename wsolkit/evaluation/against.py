@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit.bootstrap import bootstrap_max_difference
-from wsolkit.boxes import centre_box_curve
-from wsolkit.comparison import compare
-from wsolkit.metrics import DELTAS, loc_hits
-from wsolkit.results import EvalResult
+from wsolkit.boxes.extract import centre_box_curve
+from wsolkit.evaluation.bootstrap import bootstrap_max_difference
+from wsolkit.evaluation.comparison import compare
+from wsolkit.evaluation.metrics import DELTAS, loc_hits
+from wsolkit.evaluation.results import EvalResult
 
 PAIRED = ("top1_loc", "gt_known_loc", "top1_cls")  # `comparison.compare` knows them
 METRICS = ("top1_loc", "gt_known_loc", "max_box_acc_v2", "top1_cls")  # in the order of the report's cards

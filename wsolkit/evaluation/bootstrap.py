@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from wsolkit.boxes import as_numpy
+from wsolkit.boxes.extract import as_numpy
 
 BOOTSTRAP_CELLS = 2_000_000  # of resampling weights held at once: bounds the memory
 

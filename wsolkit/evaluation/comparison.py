@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wsolkit.bootstrap import BOOTSTRAP_CELLS
-from wsolkit.failures import DELTA, slice_groups
-from wsolkit.files import listing
-from wsolkit.per_image import flags, measured, parse_boxes
+from wsolkit.common.files import listing
+from wsolkit.evaluation.bootstrap import BOOTSTRAP_CELLS
+from wsolkit.evaluation.failures import DELTA, slice_groups
+from wsolkit.evaluation.per_image import flags, measured, parse_boxes
 
 METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU", "top1_cls": "Top-1 Cls"}
 NO_BOX = ("iou", "top1_cls")  # delta has no part in them
@@ -134,7 +134,7 @@ def compare_slices(
     samples: int = 10_000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """`compare` for all images and for each slice by object size and aspect (see `wsolkit.failures.slices`).
+    """`compare` for all images and for each slice by object size and aspect (see `wsolkit.evaluation.failures.slices`).
 
     Columns: kind, slice, n, value_a, value_b (percent), difference, low, high (points), p_value, better. A slice
     without images has n = 0 and NaN. Eight comparisons are more than one: a single p just below 0.05 says little.

@@ -1,6 +1,6 @@
 """What kind of miss it was: a failure type per image, and accuracy by object size, aspect and class. No model needed.
 
-Tables are per-image tables (`wsolkit.per_image`); images without ground-truth boxes are left out of every count.
+Tables are per-image tables (`wsolkit.evaluation.per_image`); images without ground-truth boxes are left out of every count.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from wsolkit.bootstrap import bootstrap_interval
-from wsolkit.boxes import as_numpy, frame, ground_truth
-from wsolkit.files import listing
-from wsolkit.per_image import FAILURES, flags, measured
+from wsolkit.boxes.extract import as_numpy, frame, ground_truth
+from wsolkit.common.files import listing
+from wsolkit.evaluation.bootstrap import bootstrap_interval
+from wsolkit.evaluation.per_image import FAILURES, flags, measured
 
 INSTANCE_SHARE, PART_SHARE, LARGE_SHARE = 0.3, 0.5, 0.7
 DELTA = 0.5

@@ -22,15 +22,15 @@ from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostReleva
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
-from . import cams
-from .bootstrap import mean_interval
-from .cams.chunks import in_chunks
-from .cams.modules import evaluation_mode
-from .data.base import WSOLDataset, normalise
-from .evaluation import ScoreMaps, localise
-from .files import listing
-from .preparation import as_numpy, prepare_maps
-from .progress import progress as shown
+from wsolkit.boxes.preparation import as_numpy, prepare_maps
+from wsolkit.common.files import listing
+from wsolkit.common.progress import progress as shown
+from wsolkit.data.base import WSOLDataset, normalise
+from wsolkit.evaluation.bootstrap import mean_interval
+from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods.chunks import in_chunks
+from wsolkit.methods.registry import resolve
+from wsolkit.networks.modules import evaluation_mode
 
 BASELINES = ("blur", "mean", "black")
 RISE = ("mean", "blur")  # what the authors' code puts in place of pixels, for deletion and for insertion
@@ -267,7 +267,7 @@ def measure_faithfulness(
         raise ValueError("no method to measure: give names of methods, or score maps by name")
     with evaluation_mode(model):
         if not isinstance(methods, Mapping):
-            names = [cams.resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
+            names = [resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
             methods = localise(model, dataset, names, indices=indices)
         rows = {name: _rows_of(name, kept, dataset, indices) for name, kept in methods.items()}
         cells = next(iter(methods.values())).maps.shape[1:]

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.files import listing
 from wsolkit.data.base import Geometry
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata_files import CLASSES, Metadata, read_classes, read_metadata
-from wsolkit.files import atomic_path, listing
-from wsolkit.map_files import PREDICTIONS, open_score_maps, read_predictions
-from wsolkit.measuring import default_workers
-from wsolkit.protocols import protocol_named
-from wsolkit.results import EvalResult
-from wsolkit.scoring import score
+from wsolkit.evaluation.map_files import PREDICTIONS, open_score_maps, read_predictions
+from wsolkit.evaluation.measuring import default_workers
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.evaluation.scoring import score
 
-FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 NEEDED = ("class_labels", "image_sizes", "localization")
 
 
@@ -131,39 +130,6 @@ def evaluate_files(
         progress=progress, dataset=found.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
         conditions=words, **val,
     )  # fmt: skip
-
-
-def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] | None = None) -> Path:
-    """Write per_image.csv, slices.csv and figures (SVG), and last, by rename, metrics.json; returns the folder.
-
-    What an earlier evaluation wrote there is removed first.
-    """
-    from wsolkit import charts, error_charts
-    from wsolkit.failures import slices
-    from wsolkit.files import atomic_write_text
-
-    out = check_out(out)
-    out.mkdir(parents=True, exist_ok=True)
-    for name in ("metrics.json", "per_image.csv", "slices.csv", *(f"{stem}.svg" for stem in FIGURES)):
-        (out / name).unlink(missing_ok=True)
-    result.save_per_image(out / "per_image.csv")
-    if result.boxes is not None:
-        table = result.per_image()
-        by = slices(table, classes)
-        atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-        name = result.method or "method"
-        figures = {"iou_histogram": charts.iou_histogram({name: result.ious})}
-        figures["failures"] = error_charts.failure_bars({name: table})
-        figures["object_size"] = error_charts.slice_bars({name: by}, kind="size")
-        if result.curve:
-            curve = (result.curve["thresholds"], result.curve["gt_known_loc"])
-            centre = result.centre_box["gt_known_loc"]
-            figures["accuracy"] = charts.accuracy_curves({name: curve}, {name: result.threshold}, centre)
-        for stem, figure in figures.items():
-            with atomic_path(out / f"{stem}.svg") as part:
-                figure.savefig(part, format="svg", bbox_inches="tight")
-    result.to_json(out / "metrics.json")
-    return out
 
 
 def check_out(out: str | Path) -> Path:

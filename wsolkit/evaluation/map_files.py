@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from wsolkit.files import atomic_path, atomic_write_text, listing
-from wsolkit.measuring import default_workers, same_lengths
-from wsolkit.preparation import frame, prepare_map
+from wsolkit.boxes.preparation import frame, prepare_map
+from wsolkit.common.files import atomic_path, atomic_write_text, listing
+from wsolkit.evaluation.measuring import default_workers, same_lengths
 
 PREDICTIONS = "predictions.csv"
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it

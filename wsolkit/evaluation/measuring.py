@@ -10,11 +10,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from wsolkit import metrics
-from wsolkit.boxes import ContourBoxes, box_of_prepared, ground_truth, iou, thresholds
-from wsolkit.preparation import flat_is_zero, prepare_maps
-from wsolkit.progress import progress as shown
-from wsolkit.protocols import Protocol
+from wsolkit.boxes.extract import ContourBoxes, box_of_prepared, ground_truth, iou, thresholds
+from wsolkit.boxes.preparation import flat_is_zero, prepare_maps
+from wsolkit.boxes.protocols import Protocol
+from wsolkit.common.progress import progress as shown
+from wsolkit.evaluation import metrics
 
 CHUNK = 8  # maps that one thread prepares and traces at a time
 POINT = np.zeros(4, np.int64)  # wsolevaluation's answer to an empty mask

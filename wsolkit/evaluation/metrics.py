@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torchmetrics import Metric
 
-from wsolkit.bootstrap import bootstrap_interval, bootstrap_max, one_per_image  # noqa: F401  offered here too
-from wsolkit.boxes import as_numpy, thresholds
+from wsolkit.boxes.extract import as_numpy, thresholds
+from wsolkit.evaluation.bootstrap import bootstrap_interval, bootstrap_max, one_per_image  # noqa: F401  offered here too
 
 DELTAS = (0.3, 0.5, 0.7)
 IGNORE = 255

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from wsolkit.files import listing
-from wsolkit.preparation import as_numpy
+from wsolkit.boxes.preparation import as_numpy
+from wsolkit.common.files import listing
 
 FAILURES = {  # name -> what it means, in the order in which tables and figures show them
     "right": "The box has an IoU of at least 0.5 with an object, and the class is right or not known.",

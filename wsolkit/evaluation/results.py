@@ -1,6 +1,6 @@
 """EvalResult: everything one evaluation measured, in one object that prints, plots, saves and can be read again.
 
-`wsolkit.scoring.score` makes it from arrays. The numbers and the protocol go to JSON; the per-image arrays stay beside
+`wsolkit.evaluation.scoring.score` makes it from arrays. The numbers and the protocol go to JSON; the per-image arrays stay beside
 them in memory and go to a table (`per_image`, `save_per_image`).
 """
 
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit.boxes import thresholds
-from wsolkit.files import atomic_write_text, read_json, write_json
-from wsolkit.metrics import accuracy_curve
+from wsolkit.boxes.extract import thresholds
+from wsolkit.common.files import atomic_write_text, read_json, write_json
+from wsolkit.evaluation.metrics import accuracy_curve
 
 FORMAT = "wsolkit-result-2"
 METRICS = {  # field -> what a reader calls it
@@ -48,7 +48,7 @@ class EvalResult:
     gt_known_loc, top1_loc, top5_loc stand at `threshold`, chosen as `operating_point` says ("validation" or "fixed");
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. `curve` is the accuracy
     against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
-    `wsolkit.protocols`, `conditions` says in words what else a number rests on, `frame` is (H, W) of boxes and maps.
+    `wsolkit.boxes.protocols`, `conditions` says in words what else a number rests on, `frame` is (H, W) of boxes and maps.
     """
 
     dataset: str = ""
@@ -92,7 +92,7 @@ class EvalResult:
     point_ious: dict[str, np.ndarray] | None = field(**ASIDE)  # (N,) float64 for each operating point
     boxes: np.ndarray | None = field(**ASIDE)  # (N, 4) int64, at the operating point, inclusive corners
     empty: np.ndarray | None = field(**ASIDE)  # (N,) bool: no pixel above the threshold
-    failure_types: list[str] | None = field(**ASIDE)  # N keys of `wsolkit.failures.FAILURES`
+    failure_types: list[str] | None = field(**ASIDE)  # N keys of `wsolkit.evaluation.failures.FAILURES`
     pixel_ap: np.ndarray | None = field(**ASIDE)  # (N,) float64, PxAP of the image on its own
     gt_boxes: list[np.ndarray] | None = field(**ASIDE)  # N arrays (n, 4)
     curves: np.ndarray | None = field(**ASIDE)  # (N, T) float64, the method's own box rule
@@ -209,7 +209,7 @@ class EvalResult:
         return pd.DataFrame([row])
 
     def per_image(self):
-        """A row per image, see `wsolkit.per_image`: label, predicted, IoU at each operating point, box, failure type.
+        """A row per image, see `wsolkit.evaluation.per_image`: label, predicted, IoU at each operating point, box, failure type.
         ValueError for a result read from JSON, which has no per-image arrays."""
         import pandas as pd
 
@@ -217,7 +217,7 @@ class EvalResult:
             raise ValueError(
                 "this result has no per-image arrays (they are not in its JSON); evaluate again or read the csv"
             )
-        from wsolkit.failures import object_shape
+        from wsolkit.evaluation.failures import object_shape
 
         count = len(self.ids)
         table = {"id": list(self.ids), "label": self.labels if self.labels is not None else np.full(count, -1)}

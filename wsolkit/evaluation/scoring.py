@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit import metrics
-from wsolkit.boxes import centre_box_curve, check_rule, thresholds
-from wsolkit.failures import FAILURES, failure_types
-from wsolkit.measuring import Found, Rule, checked_truths, measure, rule_curves, same_lengths
-from wsolkit.preparation import as_numpy, frame
-from wsolkit.protocols import fixed_threshold as published_threshold
-from wsolkit.protocols import protocol_named
-from wsolkit.results import EvalResult
+from wsolkit.boxes.extract import centre_box_curve, check_rule, thresholds
+from wsolkit.boxes.preparation import as_numpy, frame
+from wsolkit.boxes.protocols import fixed_threshold as published_threshold
+from wsolkit.boxes.protocols import protocol_named
+from wsolkit.evaluation import metrics
+from wsolkit.evaluation.failures import FAILURES, failure_types
+from wsolkit.evaluation.measuring import Found, Rule, checked_truths, measure, rule_curves, same_lengths
+from wsolkit.evaluation.results import EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
 GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "conditions", "extra"}
@@ -53,7 +53,7 @@ def score(
         are known.
     logits (N, K), labels (N,) int, ids: N names (default "0", "1", ...). Without logits, `predicted` may hold the
         predicted labels, (N,) or (N, k) best first, -1 for unknown; without both there is no Top-k number.
-    protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.protocols` lists their differences. The second takes the
+    protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.boxes.protocols` lists their differences. The second takes the
         crop's boxes, has one threshold and neither curves nor a choice on validation data.
     masks: N arrays (H, W) of 0, 1 and 255 (ignore), None where an image has none; without any, pxap is None.
     val_maps, val_gt_boxes: the validation split, from which the threshold and the centre box's side are chosen.

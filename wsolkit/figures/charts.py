@@ -1,6 +1,6 @@
 """Charts of measured numbers: accuracy against threshold and cost, training curves, ablation bars, histograms of IoU.
 
-Every function returns a matplotlib figure in the style of `wsolkit.figures`; show it with `figures.show(fig, alt=...)`.
+Every function returns a matplotlib figure in the style of `wsolkit.figures.images`; show it with `figures.show(fig, alt=...)`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from wsolkit.boxes import as_numpy
-from wsolkit.figures import LINES, MARKERS, PALETTE, style
+from wsolkit.boxes.extract import as_numpy
+from wsolkit.figures.images import LINES, MARKERS, PALETTE, style
 
 
 def _legend(axes, columns: int = 2) -> None:

@@ -1,6 +1,6 @@
 """Figures of how methods fail: stacked failure types, and accuracy by object size, aspect and class.
 
-Every function returns a matplotlib figure in the style of `wsolkit.figures`; show it with `figures.show(fig, alt=...)`.
+Every function returns a matplotlib figure in the style of `wsolkit.figures.images`; show it with `figures.show(fig, alt=...)`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 
-from wsolkit.charts import _plain
-from wsolkit.failures import failure_counts
-from wsolkit.figures import PALETTE, _short, style
-from wsolkit.per_image import FAILURES
+from wsolkit.evaluation.failures import failure_counts
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.figures.charts import _plain
+from wsolkit.figures.images import PALETTE, _short, style
 
 # colour, hatch and colour of the number: blues are boxes that hit, the others do not
 LOOKS = {
@@ -81,7 +81,7 @@ def failure_bars(tables: Mapping[str, object]) -> Figure:
 def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "size") -> Figure:
     """GT-known Loc (percent) with its 95 % interval in each slice; one bar per method.
 
-    frames: what `wsolkit.failures.slices` returns, or name -> that. kind: "size", "aspect" or "class"; of more than 20
+    frames: what `wsolkit.evaluation.failures.slices` returns, or name -> that. kind: "size", "aspect" or "class"; of more than 20
     classes the 10 lowest and the 10 highest of the first method are shown, with the number of images in brackets.
     """
     frames = {"": frames} if isinstance(frames, pd.DataFrame) else dict(frames)

@@ -1,4 +1,4 @@
-"""The figure of deletion and insertion curves, in the style of `wsolkit.figures`; show it with `figures.show(fig, alt=...)`."""
+"""The figure of deletion and insertion curves, in the style of `wsolkit.figures.images`; show it with `figures.show(fig, alt=...)`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from wsolkit.charts import _plain
-from wsolkit.figures import LINES, PALETTE, style
+from wsolkit.figures.charts import _plain
+from wsolkit.figures.images import LINES, PALETTE, style
 
 if TYPE_CHECKING:
-    from wsolkit.faithfulness import Faithfulness
+    from wsolkit.evaluation.faithfulness import Faithfulness
 
 
 def faithfulness_curves(measured: Mapping[str, Faithfulness]) -> Figure:

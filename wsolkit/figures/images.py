@@ -21,7 +21,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
-from wsolkit.boxes import as_numpy, iou, prepare_map
+from wsolkit.boxes.extract import as_numpy, iou, prepare_map
 
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
@@ -249,20 +249,3 @@ def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) ->
     buffer = io.BytesIO()
     fig.savefig(buffer, format="jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})
     return buffer.getvalue()
-
-
-def __getattr__(name: str):
-    """The charts live in `wsolkit.charts` (which needs this module's style) and are offered here too."""
-    if name in ("accuracy_curves", "cost_scatter", "history_figure", "bars", "iou_histogram"):
-        from wsolkit import charts
-
-        return getattr(charts, name)
-    if name in ("failure_bars", "slice_bars"):
-        from wsolkit import error_charts
-
-        return getattr(error_charts, name)
-    if name == "faithfulness_curves":
-        from wsolkit import faithfulness_charts
-
-        return faithfulness_charts.faithfulness_curves
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,11 +11,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from .data.base import Geometry
-from .figures import draw_boxes, overlay, style
-from .files import atomic_write_bytes, write_json
-from .pictures import RESULT_MARK, PictureFile
-from .prediction import Prediction
+from wsolkit.common.files import atomic_write_bytes, write_json
+from wsolkit.data.base import Geometry
+from wsolkit.data.pictures import RESULT_MARK, PictureFile
+from wsolkit.figures.images import draw_boxes, overlay, style
+from wsolkit.localisation.predict import Prediction
 
 LONGEST, SHORTEST = (
     1200,

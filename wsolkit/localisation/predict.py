@@ -16,18 +16,19 @@ import torch
 from PIL import Image
 from torch import nn
 
-from . import cams
-from .boxes import extract_box
-from .cams.modules import evaluation_mode
-from .cams.networks import network_for
-from .cams.parts import rest_of
-from .data.base import Geometry, normalise
-from .files import read_json
-from .methods import map_of, method_slug
-from .models import WSOLModel
-from .pictures import read_picture
-from .protocols import PAS_PERCENTILE, fixed_threshold
-from .training import load_checkpoint
+from wsolkit.boxes.extract import extract_box
+from wsolkit.boxes.protocols import PAS_PERCENTILE, fixed_threshold
+from wsolkit.common.files import read_json
+from wsolkit.data.base import Geometry, normalise
+from wsolkit.data.pictures import read_picture
+from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.registry import resolve
+from wsolkit.methods.study import map_of, method_slug
+from wsolkit.networks.models import WSOLModel
+from wsolkit.networks.modules import evaluation_mode
+from wsolkit.networks.rest import rest_of
+from wsolkit.networks.target_layers import network_for
+from wsolkit.training import load_checkpoint
 
 MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
 # what a report may differ in from the training it looks at; its pooling is compared on its own
@@ -153,7 +154,7 @@ def _check_classes(count: int, classes: Sequence[str] | None, label: int | None)
 
 def _localise(model, images, method, classes, label, smooth, options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Probabilities (B, K) float64, maps (B, h, w) float32 and the labels (B,) whose maps they are."""
-    features = cams.feature_map(model, images, options.get("precision", "float32"))
+    features = feature_map(model, images, options.get("precision", "float32"))
     with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
         logits = rest_of(model, images)(features.clone()).cpu().double()  # a copy: the rest may begin in place
     if not torch.isfinite(logits).all():
@@ -161,7 +162,7 @@ def _localise(model, images, method, classes, label, smooth, options) -> tuple[n
     _check_classes(logits.shape[1], classes, label)
     shares = logits.softmax(1).numpy()
     labels = shares.argmax(1) if label is None else np.full(len(shares), label)
-    maps = cams.score_maps(model, images, torch.from_numpy(labels), method, smooth, features=features, **options)
+    maps = score_maps(model, images, torch.from_numpy(labels), method, smooth, features=features, **options)
     return shares, maps.float().cpu().numpy(), labels
 
 
@@ -251,7 +252,7 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
 
 def default_percentile(method: str) -> float:
     """To which percentile of the map the threshold refers: PaS for rethinking_cam, the maximum for all others."""
-    return PAS_PERCENTILE if cams.resolve(method).name == "rethinking_cam" else 100.0
+    return PAS_PERCENTILE if resolve(method).name == "rethinking_cam" else 100.0
 
 
 def default_threshold(
@@ -264,7 +265,7 @@ def default_threshold(
     view: how pictures reach the network, None is as in the training.
     """
     fixed = fixed_threshold(percentile), "fixed"
-    name, training = cams.resolve(method).name, trained.run.get("pooling", "")
+    name, training = resolve(method).name, trained.run.get("pooling", "")
     name = training if map_of(training) == name else name  # the report of a training-time method has that method's name
     path = trained.path.parent.parent / method_slug(name) / "metrics.json"
     if smooth or not path.is_file():

@@ -17,10 +17,10 @@ import numpy as np
 import torch.distributed as dist
 from torch import nn
 
-from .data.base import WSOLDataset
-from .distributed import rank, world_size
-from .evaluation import ScoreMaps, localise
-from .files import atomic_save_npz, digest
+from wsolkit.common.files import atomic_save_npz, digest
+from wsolkit.common.processes import rank, world_size
+from wsolkit.data.base import WSOLDataset
+from wsolkit.localisation.localise import ScoreMaps, localise
 
 PART_SECONDS = 10.0  # of work that an interruption may cost
 LAG_SECONDS = 60.0  # that a shared folder may take to show what another machine wrote

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams.registry import Context, in_precision, register
-from wsolkit.models import ACoLModel, erase, unit_range
+from wsolkit.methods.registry import Context, in_precision, register
+from wsolkit.networks.models import ACoLModel, erase, unit_range
 
 
 def _check(model: nn.Module) -> str:

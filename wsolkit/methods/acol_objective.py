@@ -1,4 +1,4 @@
-"""Adversarial complementary learning (ACoL): the loss of a network with two branches, see `wsolkit.models.ACoLModel`."""
+"""Adversarial complementary learning (ACoL): the loss of a network with two branches, see `wsolkit.networks.models.ACoLModel`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..models import ACoLModel
-from .objective import Criterion, Objective
+from wsolkit.networks.models import ACoLModel
+from wsolkit.training.objective import Criterion, Objective
 
 
 class ACoL(Objective):

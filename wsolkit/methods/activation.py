@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, ones_like
 
-from wsolkit.cams.registry import Context, register
+from wsolkit.methods.registry import Context, register
 
 
 @register(

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .objective import Objective
+from wsolkit.training.objective import Objective
 
 
 class ADL(Objective):

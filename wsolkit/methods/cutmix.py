@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .objective import Criterion, Objective
+from wsolkit.training.objective import Criterion, Objective
 
 
 class CutMix(Objective):

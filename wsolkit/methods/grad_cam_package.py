@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from wsolkit.cams.hooked import HookedModel
-from wsolkit.cams.parts import rest_of
-from wsolkit.cams.registry import Context, MethodNotDefined, is_registered, register
-from wsolkit.files import listing
+from wsolkit.common.files import listing
+from wsolkit.methods.registry import Context, MethodNotDefined, is_registered, register
+from wsolkit.networks.hooked import HookedModel
+from wsolkit.networks.rest import rest_of
 
 
 class _Layered(nn.Module):

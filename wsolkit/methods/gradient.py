@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams.bridge import map_by, offered, piece, to_numpy, whole_network_by
-from wsolkit.cams.registry import Context, register
-from wsolkit.cams.smoothing import first_component, fix_sign
+from wsolkit.methods.grad_cam_package import map_by, offered, piece, to_numpy, whole_network_by
+from wsolkit.methods.registry import Context, register
+from wsolkit.methods.smoothing import first_component, fix_sign
 
 
 @register("grad_cam", needs="gradient", description="channels weighed by the mean gradient of the class score")

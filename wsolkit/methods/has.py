@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .objective import Objective
+from wsolkit.training.objective import Objective
 
 
 class HaS(Objective):

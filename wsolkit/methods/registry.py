@@ -12,7 +12,7 @@ The function receives a `Context` (features, gradients, class weights, labels, t
     (B, C, h, w)   one weight per channel and position: the map is sum_c w[c] * A[c]
     (B, h, w)      a finished map, for methods that are no weighted sum
 
-Everything else happens in one place for all methods (`wsolkit.cams.maps`): the sum, the eigen projection, the ReLU,
+Everything else happens in one place for all methods (`wsolkit.localisation.maps`): the sum, the eigen projection, the ReLU,
 test-time augmentation, checks, and leaving the model as it was found. Keyword arguments of the function beyond the
 context become options of `score_maps`.
 """
@@ -31,9 +31,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from wsolkit.cams import fused
-from wsolkit.cams.hooked import HookedModel
-from wsolkit.cams.parts import in_precision, rest_of
+from wsolkit.networks import fused
+from wsolkit.networks.hooked import HookedModel
+from wsolkit.networks.rest import in_precision, rest_of
 
 NEEDS = ("features", "gradient", "forward")
 
@@ -141,7 +141,7 @@ def resolve(name: str) -> Method:
     method = _find(name)
     if method is None:
         # late, because importing grad-cam takes a second and only names that are not ours need it
-        from wsolkit.cams.bridge import register_installed
+        from wsolkit.methods.grad_cam_package import register_installed
 
         register_installed()
         method = _find(name)

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from wsolkit.cams.chunks import in_chunks
-from wsolkit.cams.registry import Context, register
+from wsolkit.methods.chunks import in_chunks
+from wsolkit.methods.registry import Context, register
 
 # pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
 _CPU_PIXELS = 8 * 224 * 224

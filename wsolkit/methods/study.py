@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .config import notebooks_folder
+from wsolkit.common.paths import notebooks_folder
 
 NOTEBOOKS = {
     "cam": "02_cam.ipynb",

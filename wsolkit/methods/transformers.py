@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from wsolkit.cams.registry import Context, register
-from wsolkit.tscam import TSCAM
+from wsolkit.methods.registry import Context, register
+from wsolkit.networks.ts_cam import TSCAM
 
 
 def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
@@ -68,7 +68,11 @@ def attention_rollout(context: Context) -> Tensor:
 
 
 def _is_ts_cam(model: nn.Module) -> str:
-    return "" if isinstance(model, TSCAM) else "ts_cam needs a network trained for it: wsolkit.tscam.ts_cam(vit, K)"
+    return (
+        ""
+        if isinstance(model, TSCAM)
+        else "ts_cam needs a network trained for it: wsolkit.networks.ts_cam.ts_cam(vit, K)"
+    )
 
 
 @register(

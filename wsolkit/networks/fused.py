@@ -25,8 +25,8 @@ from torch import Tensor, fx, nn
 from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from wsolkit.cams.modules import as_found, structure
-from wsolkit.cams.split import Body
+from wsolkit.networks.modules import as_found, structure
+from wsolkit.networks.split import Body
 
 _CACHE_BYTES = 8 * 2**20  # of the largest feature map in a pass, for each thread: about what a core's caches hold
 _KEPT = 2  # copies of one body, so that other sizes do not fill the memory

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams.modules import evaluation_mode
-from wsolkit.cams.reshapes import Reshape, as_reshape, feature_map_of
-from wsolkit.cams.split import example_for, find_layer, uncompiled
+from wsolkit.networks.modules import evaluation_mode
+from wsolkit.networks.reshapes import Reshape, as_reshape, feature_map_of
+from wsolkit.networks.split import example_for, find_layer, uncompiled
 
 
 class HookedModel(nn.Module):

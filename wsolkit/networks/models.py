@@ -7,10 +7,10 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
-from .backbones import BACKBONES, scaled
-from .config import BACKBONE_STRIDES
-from .pooling import GlobalAveragePool, ThresholdedAveragePool
-from .weights import load_pretrained
+from wsolkit.networks.backbones import BACKBONES, scaled
+from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
+from wsolkit.networks.strides import BACKBONE_STRIDES
+from wsolkit.networks.weights import load_pretrained
 
 
 class WSOLModel(nn.Module):

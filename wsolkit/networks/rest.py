@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams.hooked import HookedModel
+from wsolkit.networks.hooked import HookedModel
 
 
 def rest_of(model: nn.Module, images: Tensor | None = None) -> nn.Module:

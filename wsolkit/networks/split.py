@@ -3,7 +3,7 @@
 `split` follows the values through the forward methods of the modules around the target layer (torch.fx; every other
 module stays a closed box, so what happens inside it does not matter). What runs up to the layer's output is the body,
 what runs after it is the rest, and the layer's output is the only value that may pass from one to the other. Where
-more has to pass, `wsolkit.cams.hooked` serves.
+more has to pass, `wsolkit.networks.hooked` serves.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, fx, nn
 
-from wsolkit.cams.modules import as_found, evaluation_mode, same_values
-from wsolkit.cams.reshapes import Reshape, as_reshape, feature_map_of
-from wsolkit.pooling import GlobalAveragePool
+from wsolkit.networks.modules import as_found, evaluation_mode, same_values
+from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.reshapes import Reshape, as_reshape, feature_map_of
 
 _SIZES = (64, 224, 299)  # of the random image that a cut is tried on: the first that the network accepts
 

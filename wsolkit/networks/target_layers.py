@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from wsolkit.cams.hooked import HookedModel, hooked
-from wsolkit.cams.modules import evaluation_mode, same_values, structure
-from wsolkit.cams.parts import rest_of
-from wsolkit.cams.split import CannotSplit, SplitModel, example_for, find_layer, split, uncompiled
+from wsolkit.networks.hooked import HookedModel, hooked
+from wsolkit.networks.modules import evaluation_mode, same_values, structure
+from wsolkit.networks.rest import rest_of
+from wsolkit.networks.split import CannotSplit, SplitModel, example_for, find_layer, split, uncompiled
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
-from wsolkit.pooling import GlobalAveragePool
+from wsolkit.networks.pooling import GlobalAveragePool
 
 
 class PatchTokens(nn.Module):

@@ -13,7 +13,7 @@ import base64
 import cv2
 import numpy as np
 
-from wsolkit.preparation import normalise_map, one_map, prepare_map, to_uint8
+from wsolkit.boxes.preparation import normalise_map, one_map, prepare_map, to_uint8
 
 SIDE = 64  # maps of more values than SIDE * SIDE (those of some gradients) are thinned, which costs corrections
 A = -0.75  # OpenCV's cubic kernel

@@ -1,4 +1,4 @@
-"""The galleries of a report page, from the files that `wsolkit.galleries.save` left: pictures that are complete without
+"""The galleries of a report page, from the files that `wsolkit.runs.galleries.save` left: pictures that are complete without
 JavaScript, and the data with which galleries.js lets a reader move the threshold."""
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
-from wsolkit.figures import COLOUR_MAP, iou_text
-from wsolkit.files import read_json
-from wsolkit.galleries import FORMAT
-from wsolkit.pages.gallery_maps import page_map
-from wsolkit.pages.markup import fragment
-from wsolkit.pages.report_words import counted, ordinal
-from wsolkit.per_image import FAILURES
-from wsolkit.preparation import prepare_map
-from wsolkit.protocols import protocol_named
+from wsolkit.boxes.preparation import prepare_map
+from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.files import read_json
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.figures.images import COLOUR_MAP, iou_text
+from wsolkit.report.gallery_maps import page_map
+from wsolkit.report.markup import fragment
+from wsolkit.report.report_words import counted, ordinal
+from wsolkit.runs.galleries import FORMAT
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 # what files that were cut off, changed or written by another version lead to, here and in the template

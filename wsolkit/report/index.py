@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wsolkit.files import atomic_write_text
-from wsolkit.methods import method_slug
-from wsolkit.pages import markup
-from wsolkit.pages.index_charts import Look, charts
-from wsolkit.pages.index_pictures import same_images
-from wsolkit.pages.index_tables import OTHERS, POINT_NAMES, RUN_COLUMNS, STATUS_NAMES, tables
-from wsolkit.pages.index_words import answer
-from wsolkit.pages.planned import missing_rows
-from wsolkit.pages.published import published_table
-from wsolkit.pages.rows import COLUMNS, POINTS, rank, read_rows, sort_rows, write_csv
+from wsolkit.common.files import atomic_write_text
+from wsolkit.methods.study import method_slug
+from wsolkit.report import markup
+from wsolkit.report.index_charts import Look, charts
+from wsolkit.report.index_pictures import same_images
+from wsolkit.report.index_tables import OTHERS, POINT_NAMES, RUN_COLUMNS, STATUS_NAMES, tables
+from wsolkit.report.index_words import answer
+from wsolkit.report.planned import missing_rows
+from wsolkit.report.published import published_table
+from wsolkit.report.rows import COLUMNS, POINTS, rank, read_rows, sort_rows, write_csv
 
 __all__ = ["COLUMNS", "method_slug", "read_rows", "write_index"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.pages.index_groups import HEADLINE, Group
-from wsolkit.pages.index_words import with_spread
+from wsolkit.report.index_groups import HEADLINE, Group
+from wsolkit.report.index_words import with_spread
 
 WIDTH, HEIGHT = 560, 330
 LEFT, RIGHT, TOP, BOTTOM = 56, 12, 12, 46  # margins of the plot

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from wsolkit.pages.report_words import verdict
-from wsolkit.pages.rows import METRICS, gt_known_on_images_of, sort_rows
+from wsolkit.report.report_words import verdict
+from wsolkit.report.rows import METRICS, gt_known_on_images_of, sort_rows
 
 HEADLINE = "gt_known_loc"
 BASELINES = ("cam", "centre_box")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from wsolkit.pages.index_groups import Group
+from wsolkit.report.index_groups import Group
 
 MOST = 8  # images
 

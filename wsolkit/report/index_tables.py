@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from wsolkit.pages.index_groups import HEADLINE, Difference, Group, difference, grouped, interval, marks, summary
-from wsolkit.pages.index_words import number, signed, with_spread
-from wsolkit.pages.rows import METRICS, POINTS, rank
+from wsolkit.report.index_groups import HEADLINE, Difference, Group, difference, grouped, interval, marks, summary
+from wsolkit.report.index_words import number, signed, with_spread
+from wsolkit.report.rows import METRICS, POINTS, rank
 
 OTHERS = [("top1_loc", "Top-1 Loc"), ("max_box_acc_v2", "MaxBoxAccV2"), ("top1_cls", "Top-1 Cls")]
 RUN_COLUMNS = [("n_images", "Images"), ("top1_cls", "Top-1 Cls"), ("top5_cls", "Top-5 Cls"), ("gt_known_loc", "GT-known Loc"),

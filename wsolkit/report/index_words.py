@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.pages.index_groups import HEADLINE, Difference, Group, Value, comparable, difference, marks
+from wsolkit.report.index_groups import HEADLINE, Difference, Group, Value, comparable, difference, marks
 
 MINUS = "\u2212"
 BIRDS = ("synthetic", "cub")

@@ -24,7 +24,7 @@ from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = "report.css"  # of every page
 
@@ -41,7 +41,7 @@ TAGS = MATHML | _words("""a abbr article b blockquote br caption cite code col c
 # dropped with their content: their text is code, not something to read
 SILENT = _words("""script style template noscript iframe object embed applet noframes noembed textarea xmp title head
     link meta base""")
-ANYWHERE = _words("id class style title lang dir role aria-label aria-hidden aria-describedby tabindex")
+ANYWTEMPLATES = _words("id class style title lang dir role aria-label aria-hidden aria-describedby tabindex")
 ATTRIBUTES = {
     "a": ["href"],
     "img": ["src", "alt", "width", "height"],
@@ -69,7 +69,7 @@ def _attribute_allowed(tag: str, name: str, value: str) -> bool:
     """bleach asks this for every attribute; `value` may still hold entities and control characters."""
     if tag in MATHML and name in MATH_ATTRIBUTES:
         return True
-    if name not in ANYWHERE and name not in ATTRIBUTES.get(tag, ()):
+    if name not in ANYWTEMPLATES and name not in ATTRIBUTES.get(tag, ()):
         return False
     plain = re.sub(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202f\ufeff]", "", html.unescape(value or ""))
     if name == "href":
@@ -234,7 +234,7 @@ def _table(soup: BeautifulSoup, table) -> None:
 @lru_cache(maxsize=1)
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.undefined = jinja2.StrictUndefined
     return environment
@@ -246,8 +246,8 @@ def render(template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] 
     styles, scripts: names of the package's own .css and .js files, put into the page after the shared style and at its
     end; the page's Content-Security-Policy lets exactly these scripts run.
     """
-    css = "\n".join((HERE / name).read_text(encoding="utf-8") for name in (STYLE, *styles))
-    code = [(HERE / name).read_text(encoding="utf-8") for name in scripts]
+    css = "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in (STYLE, *styles))
+    code = [(TEMPLATES / name).read_text(encoding="utf-8") for name in scripts]
     policy = CONTENT_POLICY
     if code:
         policy += "; script-src " + " ".join(f"'{_digest(text)}'" for text in code)

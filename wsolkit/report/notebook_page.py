@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 from markupsafe import Markup
 
-from wsolkit.files import atomic_write_text
+from wsolkit.common.files import atomic_write_text
 
 LABELS = {"injected-parameters": "Code: the parameters of this run", "parameters": "Code: default parameters"}
 # what a report shows from the run's files, and what is for a reader of the notebook only
@@ -29,7 +29,7 @@ def _exporter():
     from nbconvert.exporters import HTMLExporter
     from traitlets.config import Config
 
-    from wsolkit.pages import markup
+    from wsolkit.report import markup
 
     class Exporter(HTMLExporter):
         @pass_context
@@ -49,7 +49,7 @@ def _exporter():
     return Exporter(
         config=settings,
         template_name="basic",
-        extra_template_paths=[str(markup.HERE)],
+        extra_template_paths=[str(markup.TEMPLATES)],
         template_file="notebook.html.j2",
         exclude_input_prompt=True,
         exclude_output_prompt=True,
@@ -103,7 +103,7 @@ def notebook_to_html(
     Cells tagged `hide-input` show no code, `remove-cell` nothing. The page is written by rename.
     FileNotFoundError and ValueError name a notebook that is absent or cannot be read.
     """
-    from wsolkit.pages import markup
+    from wsolkit.report import markup
 
     html_path = Path(html_path)
     body, errors = _body(_read(notebook_path))
@@ -133,7 +133,7 @@ def chapter(
     Cells tagged `in-report` or `exercise` and the cells of parameters are left out. reserved: ids of that page.
     FileNotFoundError and ValueError as for `notebook_to_html`.
     """
-    from wsolkit.pages import markup
+    from wsolkit.report import markup
 
     notebook = _read(notebook_path)
     notebook.cells = [cell for cell in notebook.cells if not NOT_IN_REPORTS & set(cell.metadata.get("tags", []))]
@@ -154,7 +154,7 @@ def _read(path: str | Path):
 
 def _body(notebook) -> tuple[str, list[dict[str, str]]]:
     """The cells as clean HTML, and the errors among their outputs."""
-    from wsolkit.pages import markup
+    from wsolkit.report import markup
 
     errors = _prepare(notebook)
     return markup.clean(_exporter().from_notebook_node(notebook)[0]), errors

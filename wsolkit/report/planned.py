@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from wsolkit.methods import canonical, method_slug, undefined
-from wsolkit.pages.rows import empty_row
+from wsolkit.methods.study import canonical, method_slug, undefined
+from wsolkit.report.rows import empty_row
 
 MOST = 20_000  # planned runs of one file: more is a mistake in it
 

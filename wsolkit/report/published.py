@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from wsolkit.pages.index_groups import Group, means
+from wsolkit.report.index_groups import Group, means
 
 FIELDS = ["top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"]
 STUDY = "the study this kit grew out of"

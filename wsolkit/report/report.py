@@ -1,6 +1,6 @@
 """A method's report: one HTML page from the files of its run, with no request to the network and nothing run again.
 
-The index over all runs is `wsolkit.index`, pages of plain notebooks are `wsolkit.pages.notebook_page`; both are offered here too.
+The index over all runs is `wsolkit.report.index`, pages of plain notebooks are `wsolkit.report.notebook_page`; both are offered here too.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.execute import seconds_of
-from wsolkit.files import atomic_write_text, read_json
-from wsolkit.methods import method_slug
-from wsolkit.pages.notebook_page import as_text, chapter, home_of, notebook_to_html
-from wsolkit.pages.rows import COLUMNS, read_rows
-from wsolkit.staleness import note_page, page_state
+from wsolkit.common.files import atomic_write_text, read_json
+from wsolkit.methods.study import method_slug
+from wsolkit.report.notebook_page import as_text, chapter, home_of, notebook_to_html
+from wsolkit.report.rows import COLUMNS, read_rows
+from wsolkit.runs.fingerprints import note_page, page_state
+from wsolkit.runs.folder import seconds_of
 
 __all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
 
@@ -43,8 +43,8 @@ FILES = ("metrics.json", "per_image.csv", "notebook.ipynb", "log.txt")
 
 
 def write_index(out: str | Path) -> Path:
-    """See `wsolkit.index.write_index` (imported on use: it draws, and so needs matplotlib)."""
-    from wsolkit.index import write_index as write
+    """See `wsolkit.report.index.write_index` (imported on use: it draws, and so needs matplotlib)."""
+    from wsolkit.report.index import write_index as write
 
     return write(out)
 
@@ -71,8 +71,8 @@ def write_report(
     folder, html = Path(folder), Path(html)
     if not (folder / "metrics.json").is_file() or (folder / "failure.json").exists():
         return notebook_to_html(folder / "notebook.ipynb", html, title or folder.name, footer or {}, banner, home)
-    from wsolkit.pages import markup
-    from wsolkit.pages.report_data import read_run
+    from wsolkit.report import markup
+    from wsolkit.report.report_data import read_run
 
     run = read_run(folder)
     title = (
@@ -97,10 +97,10 @@ def write_report(
 
 def _values(run, html: Path) -> dict[str, Any]:
     """What the template shows; a section that is empty or None is left out."""
-    from wsolkit.pages import report_parts as parts
-    from wsolkit.pages.report_charts import MARKS, SWATCHES
-    from wsolkit.pages.report_classes import class_and_box, classes
-    from wsolkit.pages.report_words import summary
+    from wsolkit.report import report_parts as parts
+    from wsolkit.report.report_charts import MARKS, SWATCHES
+    from wsolkit.report.report_classes import class_and_box, classes
+    from wsolkit.report.report_words import summary
 
     trainings = [parts.training(item, scored=index == 0) for index, item in enumerate(run.trainings)]
     for item in trainings:
@@ -130,7 +130,7 @@ def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
 
 def _galleries(run) -> tuple[Markup | str, tuple[str, ...], tuple[str, ...]]:
     """The galleries with their style and script; "" where none were kept."""
-    from wsolkit.pages.gallery_section import section as galleries_of
+    from wsolkit.report.gallery_section import section as galleries_of
 
     try:
         section = galleries_of(run.folder)
@@ -146,7 +146,7 @@ def _link(path: Path, html: Path) -> str:
 
 
 def _footer(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from wsolkit.pages.report_words import seconds
+    from wsolkit.report.report_words import seconds
 
     config = values.get("config") if isinstance(values.get("config"), dict) else {}
     wall = values.get("wall_seconds")

@@ -14,10 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from wsolkit.config import TRAINING_PREFIX
-from wsolkit.files import read_json
-from wsolkit.methods import label_of
-from wsolkit.per_image import read_per_image
+from wsolkit.common.files import read_json
+from wsolkit.evaluation.per_image import read_per_image
+from wsolkit.methods.study import label_of
+from wsolkit.runs.config import TRAINING_PREFIX
 
 CARDS = {
     "top1_loc": "Top-1 Loc",

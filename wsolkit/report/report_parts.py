@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit.failures import slices
-from wsolkit.pages import report_charts as charts
-from wsolkit.pages.index_groups import Group
-from wsolkit.pages.published import FIELDS, published_table
-from wsolkit.pages.report_classes import share_cells
-from wsolkit.pages.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.pages.report_words import (
+from wsolkit.evaluation.failures import slices
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.report import report_charts as charts
+from wsolkit.report.index_groups import Group
+from wsolkit.report.published import FIELDS, published_table
+from wsolkit.report.report_classes import share_cells
+from wsolkit.report.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
+from wsolkit.report.report_words import (
     NAMES,
     VERDICTS,
     between,
@@ -24,8 +25,7 @@ from wsolkit.pages.report_words import (
     spread,
     verdict,
 )
-from wsolkit.pages.rows import METRICS
-from wsolkit.per_image import FAILURES
+from wsolkit.report.rows import METRICS
 
 WHAT = {
     "top1_loc": "box right and class right",

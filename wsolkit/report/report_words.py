@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wsolkit.pages.report_data import RunFiles, mapping, number
-from wsolkit.per_image import FAILURES, parse_boxes
+from wsolkit.evaluation.per_image import FAILURES, parse_boxes
+from wsolkit.report.report_data import RunFiles, mapping, number
 
 CHANCE = 0.05
 FEW = 6  # images: with fewer, not even a difference on every one of them has a p below CHANCE (2 / 2**n)

@@ -8,19 +8,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .files import digest
-from .recipes import recipe_values
-from .staleness import (
-    SCORING_SOURCES,
-    TRAINING_SOURCES,
-    code_state,
-    data_state,
-    notebook_state,
-    weights_state,
-)
+from wsolkit.common.code import code_state
+from wsolkit.common.files import digest
+from wsolkit.common.paths import project_path
+from wsolkit.networks.strides import BACKBONE_STRIDES
+from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
+from wsolkit.training.recipes import recipe_values
 
 TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
-PACKAGE = Path(__file__).resolve().parent
 
 # Where a parameter is left empty, the dataset and the start weights decide. Pretrained networks follow the recipe of Bae et
 # al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
@@ -41,10 +36,6 @@ DATASETS: dict[str, dict[str, Any]] = {
 
 
 SCRATCH: dict[str, dict[str, Any]] = {"synthetic": {"width": 0.25, "batch_size": 16, "lr": 0.03}}
-BACKBONE_STRIDES = {  # strides a feature map can have; the first is the published one
-    "vgg16": (16, 8), "resnet50": (16, 8, 32), "resnet18": (16, 8, 32), "mobilenet_v2": (16, 32),
-    "convnext_tiny": (16, 32), "vgg16_fc": (16,),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ class RunConfig:
         lr: 0 is the published 3e-3 of a batch of 40, in proportion for a smaller batch.
         tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
             starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
-        recipe: name of a recipe (`wsolkit.recipes`), whose values fill what is empty before dataset and start weights do.
+        recipe: name of a recipe (`wsolkit.training.recipes`), whose values fill what is empty before dataset and start weights do.
         epochs, schedule, lr_steps, lr_period, lr_gamma, lr_classifier_ratio, warmup_epochs, weight_decay,
             backbone_grad_scale, label_smoothing, precision, accumulate: see `Recipe`.
         compile, checkpoint_seconds: see `fit`; like the device they do not make a finished training stale.
@@ -269,24 +260,3 @@ def convert(name: str, value: Any, default: Any) -> Any:
     if kind is float and not math.isfinite(converted):
         raise ValueError(f"parameter '{name}' must be a finite number, but is {value!r}")
     return converted
-
-
-def project_path(path: str | Path) -> Path:
-    """Absolute path of `path`; a relative one starts at the project's folder (the one that holds notebooks/ and
-    pyproject.toml), also when the caller works in a folder below it, else at the current folder."""
-    path = Path(path).expanduser()
-    if path.is_absolute():
-        return path
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder / path
-    return here / path
-
-
-def notebooks_folder() -> Path:
-    """The folder of the notebooks: beside the package in a checkout."""
-    folder = PACKAGE.parent / "notebooks"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} not found: the notebooks belong to the repository; install it with pip -e")
-    return folder

@@ -2,104 +2,39 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from .files import digest, write_json
+from wsolkit.common.code import PACKAGE, code_state
+from wsolkit.common.files import digest, write_json
 
-PACKAGE = Path(__file__).resolve().parent
 PAGE = "page.json"  # what `note_page` leaves
-NOT_READING = ("convert.py", "convert_readers.py", "download.py", "masks.py", "transfer.py", "unpack.py")  # of data/
-DATA_SOURCES = (
-    "bit_depth.py",
-    *sorted(f"data/{path.name}" for path in (PACKAGE / "data").glob("*.py") if path.name not in NOT_READING),
-)
-TRAINING_SOURCES = (
-    *DATA_SOURCES,
-    "backbones.py",
-    "models.py",
-    "weights.py",
-    "pooling.py",
-    "training",
-    "tscam.py",
-    "distributed.py",
-)
-LOCALISING_SOURCES = (*TRAINING_SOURCES, "cams", "evaluation.py")
+# code counts by wing
+TRAINING_SOURCES = ("common", "data", "networks", "training", "methods/has.py", "methods/cutmix.py", "methods/adl.py",
+                    "methods/acol_objective.py")  # fmt: skip
+LOCALISING_SOURCES = (*TRAINING_SOURCES, "methods", "localisation")
+SCORING_SOURCES = (*LOCALISING_SOURCES, "boxes", "evaluation")
 # what writes pages and computes nothing: a change there writes pages again, and runs nothing
-PAGE_SOURCES = (
-    "report.py",
-    *sorted(
-        f"pages/{path.name}"
-        for path in (PACKAGE / "pages").glob("*.py")
-        if not path.name.startswith(("index_", "planned"))
-    ),
+PAGE_SOURCES = tuple(
+    sorted(
+        f"report/{path.name}"
+        for path in (PACKAGE / "report").glob("*.py")
+        if not path.name.startswith(("index", "planned"))
+    )
 )
-PLANNING_SOURCES = (
-    *PAGE_SOURCES,
-    "sweep.py",
-    "sweep_file.py",
-    "grid.py",
-    "plan.py",
-    "status.py",
-    "execute.py",
-    "pools.py",
-    "dask_pool.py",
-    "lease.py",
-    "sharding.py",
-    "cli.py",
-    "cli_data.py",
-    "cli_evaluate.py",
-    "cli_localise.py",
-    "cli_predict.py",
-    "file_evaluation.py",
-    "map_files.py",
-    "pictures.py",
-    "prediction.py",
-    "prediction_files.py",
-    "index.py",
-    "methods.py",
-    "recipes.py",
-    "__init__.py",
-    "__main__.py",
-)
-SCORING_SOURCES = tuple(
-    sorted(p.name for p in PACKAGE.iterdir() if p.suffix == ".py" and p.name not in PLANNING_SOURCES)
-)
-SCORING_SOURCES += (
-    "cams",
-    "training",
-    "data/masks.py",
-    *DATA_SOURCES,
-)  # stale when anything but planning and the index changed
 NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
-
-
-@cache
-def code_state(sources: tuple[str, ...]) -> str:
-    """Digest of what the named modules do: comments, layout and docstrings do not count."""
-    total = hashlib.sha256()
-    for source in sources:
-        path = PACKAGE / source
-        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            tree = ast.parse(file.read_text(encoding="utf-8"))
-            for node in ast.walk(tree):
-                if isinstance(
-                    node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef
-                ) and ast.get_docstring(node):
-                    node.body = node.body[1:] or [ast.Pass()]
-            total.update(ast.dump(tree).encode())
-    return total.hexdigest()[:16]
 
 
 @cache
 def page_state() -> str:
     """Digest of the style, the templates and the code of report pages."""
     total = hashlib.sha256(code_state(PAGE_SOURCES).encode())
-    for path in sorted(path for kind in ("css", "j2", "js") for path in (PACKAGE / "pages").glob(f"*.{kind}")):
+    for path in sorted(
+        path for kind in ("css", "j2", "js") for path in (PACKAGE / "report" / "templates").glob(f"*.{kind}")
+    ):
         if not path.name.startswith("index."):  # the index is written anew by every sweep
             total.update(path.read_bytes())
     return total.hexdigest()[:16]

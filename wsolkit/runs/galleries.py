@@ -14,15 +14,14 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from markupsafe import Markup
 from PIL import Image
 
-from wsolkit.files import atomic_save_npz, atomic_write_bytes, write_json
-from wsolkit.per_image import FAILURES
+from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, write_json
+from wsolkit.evaluation.per_image import FAILURES
 
 if TYPE_CHECKING:
-    from wsolkit.results import EvalResult
-    from wsolkit.runs import Run
+    from wsolkit.evaluation.results import EvalResult
+    from wsolkit.runs.run import Run
 
 FORMAT = "wsolkit-galleries-1"
 RANDOM, OTHERS = 8, 4  # images in a row
@@ -104,10 +103,3 @@ def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
-
-
-def section(folder: str | Path) -> Markup:
-    """See `wsolkit.pages.gallery_section.section` (imported on use: a run that only writes needs no templates)."""
-    from wsolkit.pages.gallery_section import section as make
-
-    return make(folder)

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from . import cams
-from .cams.smoothing import parse_smooth
-from .config import RunConfig
-from .data import WSOLDataset
-from .evaluation import ScoreMaps, localise
-from .files import digest
-from .methods import STUDY_METHODS, method_slug, poolings_of
-from .models import WSOLModel
-from .staleness import LOCALISING_SOURCES, code_state
+from wsolkit.common.code import code_state
+from wsolkit.common.files import digest
+from wsolkit.data import WSOLDataset
+from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods.registry import is_defined, resolve
+from wsolkit.methods.smoothing import parse_smooth
+from wsolkit.methods.study import STUDY_METHODS, method_slug, poolings_of
+from wsolkit.networks.models import WSOLModel
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.fingerprints import LOCALISING_SOURCES
 
 
 class MapStore:
@@ -49,7 +50,7 @@ class MapStore:
         settings = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
         settings["weights"] = _weights(model)
         settings["indices"] = None if indices is None else np.asarray(indices).tolist()
-        cheap = not settings["smooth"] and not options and cams.resolve(method).needs != "forward"
+        cheap = not settings["smooth"] and not options and resolve(method).needs != "forward"
         if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
             return found
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ class MapStore:
     def _companions(self, model: WSOLModel) -> list[str]:
         """Methods whose first report looks at this training, and whose maps cost next to nothing beside its features."""
         own = [name for name in STUDY_METHODS if poolings_of(name, self.config.backbone)[0] == self.pooling]
-        return [name for name in own if cams.resolve(name).needs != "forward" and cams.is_defined(name, model)[0]]
+        return [name for name in own if resolve(name).needs != "forward" and is_defined(name, model)[0]]
 
     def _path(self, method: str, settings: dict[str, Any]):
         made_from = {"training": self.config.training_key(self.pooling), "code": code_state(LOCALISING_SOURCES)}
@@ -85,7 +86,7 @@ class MapStore:
 def _can_be_named(method: str, options: dict[str, Any]) -> bool:
     """Whether a file name can tell these maps from all others: not those of a user's own method, whose code may change, of
     random_cam, which should differ each time, or with a module or function among the options."""
-    entry = cams.resolve(method)
+    entry = resolve(method)
     plain = all(isinstance(value, str | int | float | None) for value in options.values())
     return plain and entry.name != "random_cam" and entry.function.__module__.startswith(__package__ + ".")
 

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import fields
 from typing import Any
 
-from .config import RunConfig
+from wsolkit.runs.config import RunConfig
 
 
 def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:

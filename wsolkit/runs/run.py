@@ -14,22 +14,24 @@ import numpy as np
 import torch
 from filelock import FileLock
 
-from . import figures, galleries
-from .against import against_centre_box, against_result
-from .config import RunConfig
-from .data import WSOLDataset, load_dataset
-from .distributed import agreed, rank, together, world_size
-from .evaluation import ScoreMaps, evaluate
-from .faithfulness_section import show_faithfulness
-from .files import atomic_write_bytes, digest, write_json
-from .map_store import MapStore
-from .methods import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
-from .models import WSOLModel, build_model
-from .parameters import of_notebook
-from .provenance import device_name, git_commit, versions
-from .recipes import recipe_source
-from .results import EvalResult
-from .training import OBJECTIVES, Recipe, fit, load_checkpoint
+from wsolkit import figures
+from wsolkit.common.files import atomic_write_bytes, digest, write_json
+from wsolkit.common.processes import agreed, rank, together, world_size
+from wsolkit.data import WSOLDataset, load_dataset
+from wsolkit.evaluation.against import against_centre_box, against_result
+from wsolkit.evaluation.evaluate import evaluate
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.localisation.localise import ScoreMaps
+from wsolkit.methods import OBJECTIVES
+from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
+from wsolkit.networks.models import WSOLModel, build_model
+from wsolkit.runs import galleries
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.map_store import MapStore
+from wsolkit.runs.notebook import of_notebook
+from wsolkit.runs.provenance import device_name, git_commit, versions
+from wsolkit.training import Recipe, fit, load_checkpoint
+from wsolkit.training.recipes import recipe_source
 
 GALLERY_IMAGES = 8
 PLAIN_CAM = "plain_cam.csv"  # plain CAM's per-image table, beside that of the method
@@ -203,15 +205,13 @@ class Run:
         """The score maps behind a result of this run."""
         return self._maps[id(result)][1][split]
 
-    def show_faithfulness(self, result: EvalResult) -> None:
-        """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0 leaves
-        the section out); the numbers go into metrics.json with the result."""
-        if self.config.faithfulness:
-            images = min(self.config.faithfulness, result.n_images)
-            maps = {result.method: self.maps(result)}
-            self._faithfulness[id(result)] = show_faithfulness(
-                self.model(self._maps[id(result)][2]), self.dataset("test"), maps, images, self.config.seed
-            )
+    def note_faithfulness(self, result: EvalResult, numbers: dict[str, Any]) -> None:
+        """Numbers of `wsolkit.study.show_faithfulness`, which go into metrics.json with the result."""
+        self._faithfulness[id(result)] = numbers
+
+    def network(self, result: EvalResult) -> WSOLModel:
+        """The network that a result of this run was measured on."""
+        return self.model(self._maps[id(result)][2])
 
     def gallery_items(self, result: EvalResult, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result."""

@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from . import figures
-from .boxes import centre_box_curve, extract_box
-from .data import denormalise
-from .metrics import accuracy_curve, best_threshold, bootstrap_interval, loc_hits
-from .results import EvalResult
-from .runs import Run
-from .scoring import rule_curves
+from wsolkit import figures
+from wsolkit.boxes.extract import centre_box_curve, extract_box
+from wsolkit.data import denormalise
+from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, bootstrap_interval, loc_hits
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.evaluation.scoring import rule_curves
+from wsolkit.runs.run import Run
 
 INTERVAL = 0.001  # step of the thresholds
 

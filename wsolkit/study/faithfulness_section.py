@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
-from . import figures
-from .data.base import WSOLDataset
-from .evaluation import ScoreMaps
-from .faithfulness import faithfulness_table, measure_faithfulness
-from .faithfulness_charts import faithfulness_curves
+from wsolkit import figures
+from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.figures.faithfulness_charts import faithfulness_curves
+from wsolkit.runs.run import Run
 
 TEXT = """
 ## Does the network look where the map says?
@@ -28,14 +24,17 @@ the network looks at a beak alone, the beak is the faithful answer.
 """
 
 
-def show_faithfulness(
-    model: nn.Module, dataset: WSOLDataset, maps: dict[str, ScoreMaps], images: int, seed: int = 0
-) -> dict[str, dict[str, Any]]:
-    """Measure `images` images of each of the maps, display text, curves and table in a notebook, return the numbers."""
+def show_faithfulness(run: Run, result: EvalResult) -> None:
+    """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0 leaves
+    the section out): text, curves and table in the notebook; the numbers go into metrics.json with the result."""
+    if not run.config.faithfulness:
+        return
     from IPython.display import Markdown, display
 
     display(Markdown(TEXT))
-    measured = measure_faithfulness(model, dataset, maps, limit=images, seed=seed)
+    images = min(run.config.faithfulness, result.n_images)
+    maps = {result.method: run.maps(result)}
+    measured = measure_faithfulness(run.network(result), run.dataset("test"), maps, limit=images, seed=run.config.seed)
     count = len(next(iter(measured.values())))
     figures.show(
         faithfulness_curves(measured),
@@ -43,10 +42,9 @@ def show_faithfulness(
         caption=f"Mean over {count} test images with 95 % bootstrap bands.",
     )
     table = faithfulness_table(measured)
-    numbers = table.to_dict("index")
+    run.note_faithfulness(result, table.to_dict("index"))
     for name in ("deletion", "insertion", "road"):
         ends = zip(table[name], table.pop(f"{name}_low"), table.pop(f"{name}_high"), strict=True)
         table[name] = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in ends]
     titles = {"deletion": "deletion area", "insertion": "insertion area", "road": "ROAD", "n": "images"}
     display(table.rename(columns=titles))
-    return numbers

@@ -1,7 +1,7 @@
 """The jobs of a sweep on the workers of an existing Dask cluster, which share this machine's folders. No torch import here.
 
 Dask runs a job again where a worker was lost (four times at most, its setting `distributed.scheduler.allowed-failures`);
-that nothing runs twice at the same time is the business of `wsolkit.lease`.
+that nothing runs twice at the same time is the business of `wsolkit.sweep.lease`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .execute import WORKING_CODE
-from .staleness import code_state
+from wsolkit.common.code import code_state
+from wsolkit.sweep.worker import WORKING_CODE
 
 ANSWER = 10.0  # seconds that a scheduler may take for a short answer
 SAME = ("python", "wsolkit", "dask", "distributed", "torch", "torchvision")  # must agree on all machines
@@ -163,7 +163,7 @@ def questions(token: str) -> Callable[[], dict[str, str | None]]:
         import subprocess
         import sys
 
-        code = "import json, sys; from wsolkit.dask_pool import facts; print(json.dumps(facts(sys.argv[1])))"
+        code = "import json, sys; from wsolkit.sweep.dask_pool import facts; print(json.dumps(facts(sys.argv[1])))"
         done = subprocess.run([sys.executable, "-c", code, token], capture_output=True, text=True)
         if done.returncode:
             raise RuntimeError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])

@@ -7,9 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .config import RunConfig
-from .execute import is_fresh
-from .methods import (
+from wsolkit.methods.study import (
     STUDY_METHODS,
     TRAIN_NOTEBOOK,
     label_of,
@@ -19,7 +17,9 @@ from .methods import (
     poolings_of,
     undefined,
 )
-from .staleness import page_state
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.fingerprints import page_state
+from wsolkit.runs.folder import is_fresh
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Job:
         return is_fresh(self.folder, self.done, self.html, self.key, page_state())
 
     def content(self) -> dict[str, Any]:
-        """What `wsolkit.execute` takes."""
+        """What `wsolkit.sweep.worker` takes."""
         return {
             "notebook": str(self.notebook), "parameters": self.parameters, "config": self.config,
             "folder": str(self.folder), "done": str(self.done), "fingerprint": self.key, "html": str(self.html),

@@ -16,7 +16,7 @@ import socket
 import time
 from pathlib import Path
 
-from .files import read_json, write_json
+from wsolkit.common.files import read_json, write_json
 
 BEAT, STALE = 5.0, 120.0  # seconds between two touches, and without one until another machine may take over
 _NAME = re.compile(r"\.lease-(\d+)\.json")

@@ -1,7 +1,7 @@
 """What runs the jobs of a sweep: one function on plain data, and the pool of this machine. No torch import here.
 
 A pool is a `concurrent.futures.Executor`; one that has a method `capacity` says itself how many jobs it takes at a time.
-`wsolkit.dask_pool` has the one for many machines.
+`wsolkit.sweep.dask_pool` has the one for many machines.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from .execute import FAILED, STOPPED, TAKEN_OVER, note_failure
-from .files import read_json
+from wsolkit.common.files import read_json
+from wsolkit.runs.folder import note_failure
+from wsolkit.sweep.worker import FAILED, STOPPED, TAKEN_OVER
 
 INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is wrong with it
 
@@ -34,7 +35,7 @@ def run_job(job: dict[str, Any], threads: int = 1, environment: dict[str, str] |
     cluster) is used for many jobs.
 
     Args:
-        job: what `wsolkit.execute` takes.
+        job: what `wsolkit.sweep.worker` takes.
         threads: for numerical libraries.
         environment: variables for this process only, e.g. CUDA_VISIBLE_DEVICES.
     """
@@ -47,7 +48,7 @@ def run_job(job: dict[str, Any], threads: int = 1, environment: dict[str, str] |
     }
     with tempfile.TemporaryFile() as words:  # until the process writes into its log
         process = subprocess.Popen(
-            [sys.executable, "-m", "wsolkit.execute", "-"], stdin=subprocess.PIPE, stdout=words, stderr=subprocess.STDOUT,
+            [sys.executable, "-m", "wsolkit.sweep.worker", "-"], stdin=subprocess.PIPE, stdout=words, stderr=subprocess.STDOUT,
             env=os.environ | variables | (environment or {}), start_new_session=True,
         )  # fmt: skip
         process.communicate(json.dumps(job).encode())

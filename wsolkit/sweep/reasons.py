@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from .execute import content_of, is_complete, seconds_of
-from .grid import Grid, Job
-from .methods import undefined
-from .staleness import PAGE, page_state
-from .status import about
+from wsolkit.methods.study import undefined
+from wsolkit.runs.fingerprints import PAGE, page_state
+from wsolkit.runs.folder import content_of, is_complete, seconds_of
+from wsolkit.sweep.jobs import Grid, Job
+from wsolkit.sweep.status import about
 
 PAGE_SECONDS = 5.0  # for a page alone: nearly all of it is the start of Python
 # parts of a result (`RunConfig.training_parts`, `report_parts`) that are digests, in words; all others are parameters

@@ -1,7 +1,7 @@
 """A grid of runs at work: which job next, how many at a time, and what is said about it. No torch import here.
 
-A training is one job, a report another (`wsolkit.grid`); a report waits for the trainings it looks at. Each job is a process
-of its own (`wsolkit.execute`) with a log file, started by a pool: that of this machine, or that of a cluster. Whether a job
+A training is one job, a report another (`wsolkit.sweep.jobs`); a report waits for the trainings it looks at. Each job is a process
+of its own (`wsolkit.sweep.worker`) with a log file, started by a pool: that of this machine, or that of a cluster. Whether a job
 is done is read from the files it leaves, never from a notebook.
 """
 
@@ -23,18 +23,19 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from .config import RunConfig
-from .execute import WORKING_CODE, content_of, note_failure
-from .files import write_json
-from .grid import Grid, Job, plan
-from .index import write_index
-from .lease import this_machine
-from .methods import undefined
-from .plan import expected_seconds
-from .pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of
-from .staleness import code_state
-from .status import LiveIndex, StatusLine, about
-from .sweep_file import store
+from wsolkit.common.code import code_state
+from wsolkit.common.files import write_json
+from wsolkit.methods.study import undefined
+from wsolkit.report.index import write_index
+from wsolkit.runs.config import RunConfig
+from wsolkit.runs.folder import content_of, note_failure
+from wsolkit.sweep.jobs import Grid, Job, plan
+from wsolkit.sweep.lease import this_machine
+from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of
+from wsolkit.sweep.reasons import expected_seconds
+from wsolkit.sweep.spec import store
+from wsolkit.sweep.status import LiveIndex, StatusLine, about
+from wsolkit.sweep.worker import WORKING_CODE
 
 __all__ = ["Job", "Sweep", "plan", "run_grids", "run_sweep"]
 
@@ -50,7 +51,7 @@ class Sweep:
             a method capacity() that says how many jobs it takes now; an OSError from there ends the sweep.
         token: path of a file that lives as long as the sweep wants its jobs to run; a pool of other machines needs one that
             they can see.
-        extra: more content for each job, see `wsolkit.execute`.
+        extra: more content for each job, see `wsolkit.sweep.worker`.
         index: what writes the index, when there are new reports.
     """
 
@@ -283,7 +284,7 @@ def _remove_tokens(home: Path) -> None:
 
 def _pool(config: RunConfig, jobs: int | None, dask: str, timeout: float) -> Executor:
     if dask:
-        from .dask_pool import DaskPool
+        from wsolkit.sweep.dask_pool import DaskPool
 
         return DaskPool(dask, jobs or 0, timeout)
     return LocalPool(workers_of(jobs), gpus() if config.device in ("", "cuda") else [])

@@ -22,10 +22,10 @@ from typing import Any
 
 import yaml
 
-from .config import DATASETS, RunConfig, convert
-from .files import atomic_write_text
-from .grid import Grid
-from .methods import STUDY_METHODS, canonical
+from wsolkit.common.files import atomic_write_text
+from wsolkit.methods.study import STUDY_METHODS, canonical
+from wsolkit.runs.config import DATASETS, RunConfig, convert
+from wsolkit.sweep.jobs import Grid
 
 BACKBONES = ("vgg16", "resnet18")
 PARAMETERS = {item.name: item.default for item in fields(RunConfig) if item.name != "given"}

@@ -1,4 +1,4 @@
-"""One notebook in one process: `python -m wsolkit.execute JOB.json`, started by the sweep. No torch import here.
+"""One notebook in one process: `python -m wsolkit.sweep.worker JOB.json`, started by the sweep. No torch import here.
 
 The job names the notebook, its parameters and where things go. The notebook runs through papermill; what it produced is
 judged by metrics.json (or a training's run.json) alone, because a notebook's own metadata says "completed" even after a
@@ -23,9 +23,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from .files import read_json, write_json
-from .lease import BEAT, STALE, Lease
-from .staleness import PAGE, PAGE_SOURCES, SCORING_SOURCES, code_state, note_page
+from wsolkit.common.code import code_state
+from wsolkit.common.files import read_json, write_json
+from wsolkit.runs.fingerprints import PAGE_SOURCES, SCORING_SOURCES, note_page
+from wsolkit.runs.folder import is_complete, is_fresh, note_failure, seconds_of
+from wsolkit.sweep.lease import BEAT, STALE, Lease
 
 FAILED, TAKEN_OVER, STOPPED = 3, 75, 130  # exit codes; with FAILED there is a failure.json
 WORKING_CODE = (*SCORING_SOURCES, *PAGE_SOURCES, "execute.py", "lease.py")  # what a job runs
@@ -75,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"failed: {error}", file=sys.stderr)
     if job.get("html") and (page_only or (folder / "notebook.ipynb").exists()):
         try:
-            from .report import write_report
+            from wsolkit.report.report import write_report
 
             footer = dict(job["config"], **_facts(done), wall_time=f"{time.time() - begin:.0f} s")
             write_report(folder, job["html"], job["title"], footer, error or None, job.get("home"))
@@ -89,43 +91,6 @@ def main(arguments: list[str] | None = None) -> int:
         note_page(folder, job["fingerprint"], job.get("page", ""), seconds)
     guard.leave("failed" if error else "page written" if page_only else "done")
     return FAILED if error else 0
-
-
-def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
-    """True where the numbers on disk were made from the same parameters, data, code and notebook, and nothing went wrong."""
-    content = content_of(done)
-    good = content.get("status") == "completed" and content.get("fingerprint") == fingerprint
-    return good and not (folder / "failure.json").exists()
-
-
-def is_fresh(folder: Path, done: Path, html: str | Path | None, fingerprint: str, page: str = "") -> bool:
-    """True where the numbers are complete and their page is there; `page`, where it is given, is the state of templates
-    (`staleness.page_state`) that the page must have been written with."""
-    if not is_complete(folder, done, fingerprint):
-        return False
-    if not html:
-        return True
-    written = content_of(folder / PAGE)
-    return Path(html).exists() and (
-        not page or (written.get("page"), written.get("fingerprint")) == (page, fingerprint)
-    )
-
-
-def seconds_of(folder: Path, done: Path) -> float | None:
-    """How long the run in a folder took: as a job, or else (run by plain papermill) by its own account; None where it is
-    not known."""
-    content = content_of(done)
-    found = content_of(folder / PAGE).get("seconds") or content.get("wall_seconds") or content.get("seconds")
-    return found if isinstance(found, int | float) else None
-
-
-def content_of(path: Path) -> dict[str, Any]:
-    """What a JSON file says; {} where it is absent or damaged."""
-    try:
-        content = read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 class Guard:
@@ -255,11 +220,6 @@ def run_notebook(
             str(notebook), str(output), parameters, kernel_name="python3", progress_bar=False, log_output=True,
             start_timeout=120, km=manager,
         )  # fmt: skip
-
-
-def note_failure(folder: Path, error: str, config: dict[str, Any], status: str = "failed") -> None:
-    """Leave failure.json, from which the index tells what went wrong (or, with status "undefined", why there is nothing)."""
-    write_json(folder / "failure.json", {"status": status, "error": error, "config": config, "log": "log.txt"})
 
 
 def _facts(done: Path) -> dict[str, Any]:

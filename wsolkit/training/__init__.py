@@ -1,15 +1,9 @@
-"""Training with image labels only: recipe, loop, checkpoints, and the objectives of training-time WSOL methods."""
+"""Training with image labels only: recipe, loop, checkpoints, and what an objective is."""
 
-from .acol import ACoL
-from .adl import ADL
-from .checkpoints import load_checkpoint
-from .cutmix import CutMix
-from .has import HaS
-from .loop import fit
-from .objective import Objective
-from .recipe import Recipe
-from .validation import classify
+from wsolkit.training.checkpoints import load_checkpoint
+from wsolkit.training.loop import fit
+from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Recipe
+from wsolkit.training.validation import classify
 
-OBJECTIVES = {kind.name: kind for kind in (HaS, CutMix, ADL, ACoL)}
-
-__all__ = ["ADL", "OBJECTIVES", "ACoL", "CutMix", "HaS", "Objective", "Recipe", "classify", "fit", "load_checkpoint"]
+__all__ = ["Objective", "Recipe", "classify", "fit", "load_checkpoint"]

@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
-from ..files import atomic_path
-from ..models import WSOLModel
+from wsolkit.common.files import atomic_path
+from wsolkit.networks.models import WSOLModel
 
 FORMAT = 2  # 1 had no checksum
 
@@ -25,8 +25,8 @@ FORMAT = 2  # 1 had no checksum
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
     """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "geometry",
     "epoch", "recipe", "spec"}."""
-    from ..models import build_model
-    from ..tscam import rebuild
+    from wsolkit.networks.models import build_model
+    from wsolkit.networks.ts_cam import rebuild
 
     content = read(Path(path))
     if not {"spec", "classes", "model"} <= set(content):

@@ -15,19 +15,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.base import WSOLDataset
-from ..distributed import agreed, rank, total, world_size
-from ..files import digest
-from ..models import WSOLModel
-from ..progress import progress
-from .checkpoints import checksum, load_state, start_anew
-from .objective import Objective
-from .optimiser import load_optimiser, make_optimiser, pretrained_parameters, scale_gradients, set_rate
-from .progress import HISTORY, Files, Progress
-from .recipe import Recipe
-from .replicas import replicate, share_buffers
-from .step import add_gradients, step_seed
-from .validation import classify
+from wsolkit.common.files import digest
+from wsolkit.common.processes import agreed, rank, total, world_size
+from wsolkit.common.progress import progress
+from wsolkit.data.base import WSOLDataset
+from wsolkit.networks.models import WSOLModel
+from wsolkit.training.checkpoints import checksum, load_state, start_anew
+from wsolkit.training.objective import Objective
+from wsolkit.training.optimiser import load_optimiser, make_optimiser, pretrained_parameters, scale_gradients, set_rate
+from wsolkit.training.progress import HISTORY, Files, Progress
+from wsolkit.training.recipe import Recipe
+from wsolkit.training.replicas import replicate, share_buffers
+from wsolkit.training.step import add_gradients, step_seed
+from wsolkit.training.validation import classify
 
 LOOK_EVERY = 16  # steps between two looks at the loss on CUDA, where a look waits for all steps before it
 
@@ -47,7 +47,7 @@ def fit(
 ) -> list[dict]:
     """Train `model` in place and leave it with the weights of its best epoch on `val` (the last one without `val`).
 
-    Inside a process group (`wsolkit.distributed.process_group`, torchrun) every process calls it with the same arguments
+    Inside a process group (`wsolkit.common.processes.process_group`, torchrun) every process calls it with the same arguments
     and trains on its share of every batch; the gradient is that of the whole batch, and the first process alone writes.
 
     Args:

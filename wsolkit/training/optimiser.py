@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from .recipe import Recipe
+from wsolkit.training.recipe import Recipe
 
 # Parameters that wsolevaluation (Choe et al., CVPR 2020) trains at the plain rate, by the beginning of the backbone's name
 # and of the parameter's; all others are its "classifier". Where it says nothing (other backbones), the body is plain.

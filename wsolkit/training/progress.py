@@ -10,12 +10,12 @@ from pathlib import Path
 
 import torch
 
-from ..data.base import WSOLDataset
-from ..distributed import agreed, rank
-from ..files import atomic_write_text
-from ..models import WSOLModel
-from .checkpoints import save, save_state
-from .recipe import Recipe
+from wsolkit.common.files import atomic_write_text
+from wsolkit.common.processes import agreed, rank
+from wsolkit.data.base import WSOLDataset
+from wsolkit.networks.models import WSOLModel
+from wsolkit.training.checkpoints import save, save_state
+from wsolkit.training.recipe import Recipe
 
 HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
 

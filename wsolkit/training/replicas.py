@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from ..distributed import world_size
+from wsolkit.common.processes import world_size
 
 
 def replicate(model: nn.Module) -> tuple[nn.Module, nn.Module]:

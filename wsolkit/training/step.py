@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..distributed import world_size
-from .objective import Objective
-from .recipe import Recipe
-from .replicas import alone
+from wsolkit.common.processes import world_size
+from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Recipe
+from wsolkit.training.replicas import alone
 
 
 def add_gradients(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch.nn import functional
 
-from ..data.base import WSOLDataset
-from ..distributed import share, total
-from ..models import WSOLModel
+from wsolkit.common.processes import share, total
+from wsolkit.data.base import WSOLDataset
+from wsolkit.networks.models import WSOLModel
 
 
 @torch.inference_mode()

@@ -85,7 +85,7 @@ def check(name: str, answer: Any) -> None:
 
 def grade(function: Callable | str, **options: Any):
     """Marks for a CAM method: see `cam_marks.grade`."""
-    from .cam_marks import grade as marks
+    from wsolkit.study.exercises.cam_marks import grade as marks
 
     return marks(function, **options)
 

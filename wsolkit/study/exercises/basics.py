@@ -6,14 +6,15 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from ..boxes import extract_box, iou
-from ..comparison import mcnemar
-from ..metrics import bootstrap_interval
-from ..models import unit_range
-from ..pooling import thresholded_average_pool
-from ..preparation import normalise_map
-from ..training import HaS, adl
-from . import array, call, chosen, differs, exercise, number
+from wsolkit.boxes.extract import extract_box, iou
+from wsolkit.boxes.preparation import normalise_map
+from wsolkit.evaluation.comparison import mcnemar
+from wsolkit.evaluation.metrics import bootstrap_interval
+from wsolkit.methods import adl
+from wsolkit.methods.has import HaS
+from wsolkit.networks.models import unit_range
+from wsolkit.networks.pooling import thresholded_average_pool
+from wsolkit.study.exercises import array, call, chosen, differs, exercise, number
 
 # ------------------------------------------------------------------------------------------------ 00_tour
 

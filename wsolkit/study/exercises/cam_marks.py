@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ..cams import METHODS, Method, resolve, score_maps
-from ..cams.registry import Context
-from ..models import unit_range
-from .networks import STEPS, Lamps, Ring, small_network
+from wsolkit.methods.maps import score_maps
+from wsolkit.methods.registry import METHODS, Context, Method, resolve
+from wsolkit.networks.models import unit_range
+from wsolkit.study.exercises.networks import STEPS, Lamps, Ring, small_network
 
 TRIAL = "method_on_trial"
 
@@ -86,7 +86,7 @@ def grade(method: Callable[[Context], Tensor] | str) -> Grade:
     """Try a method on small networks with random and with planted weights; an error of the method is a failed mark.
 
     Args:
-        method: a function that takes a `Context` and returns (B, C), (B, C, h, w) or (B, h, w) (see `wsolkit.cams.registry`),
+        method: a function that takes a `Context` and returns (B, C), (B, C, h, w) or (B, h, w) (see `wsolkit.methods.registry`),
             as it is or registered; or the name of a method.
     """
     if isinstance(method, str):

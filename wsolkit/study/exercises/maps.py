@@ -6,12 +6,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..boxes import extract_box
-from ..cams import Context, feature_map, score_maps
-from ..models import unit_range
-from ..pooling import thresholded_average_pool
-from . import call, chosen, differs, exercise
-from .networks import CLASSES, Positive, small_network
+from wsolkit.boxes.extract import extract_box
+from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.registry import Context
+from wsolkit.networks.models import unit_range
+from wsolkit.networks.pooling import thresholded_average_pool
+from wsolkit.study.exercises import call, chosen, differs, exercise
+from wsolkit.study.exercises.networks import CLASSES, Positive, small_network
 
 
 def _case() -> tuple[Tensor, Tensor, Tensor]:

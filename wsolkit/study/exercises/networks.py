@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..models import WSOLModel, build_model
+from wsolkit.networks.models import WSOLModel, build_model
 
 CLASSES = 5
 STEPS = 4  # pixels of the image in one position of the feature map of `Ring` and `Lamps`

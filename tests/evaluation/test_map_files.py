@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolkit.evaluation import ScoreMaps
-from wsolkit.map_files import export_score_maps, open_score_maps, read_predictions
+from wsolkit.evaluation.map_files import export_score_maps, open_score_maps, read_predictions
+from wsolkit.localisation.localise import ScoreMaps
 
 IDS = [f"bird/{number}.jpg" for number in range(6)]
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from wsolkit.cams import fused
-from wsolkit.cams.chunks import in_chunks
-from wsolkit.cams.modules import evaluation_mode
-from wsolkit.cams.networks import network_for
-from wsolkit.cams.parts import PRECISIONS
-from wsolkit.cams.registry import Context, Method, MethodNotDefined, is_defined, resolve
-from wsolkit.cams.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
+from wsolkit.methods.chunks import in_chunks
+from wsolkit.methods.registry import Context, Method, MethodNotDefined, is_defined, resolve
+from wsolkit.methods.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
+from wsolkit.networks import fused
+from wsolkit.networks.modules import evaluation_mode
+from wsolkit.networks.rest import PRECISIONS
+from wsolkit.networks.target_layers import network_for
 
 
 def score_maps(

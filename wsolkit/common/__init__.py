@@ -1,0 +1,1 @@
+"""What every wing uses: files by rename, progress, processes, digests of code."""

@@ -1,0 +1,116 @@
+"""Localise one method on a split and score it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
+from wsolkit.data.base import WSOLDataset
+from wsolkit.evaluation.results import EvalResult
+from wsolkit.evaluation.scoring import score
+from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods.registry import resolve
+
+
+def evaluate(
+    model: nn.Module,
+    dataset: WSOLDataset,
+    method: str = "cam",
+    val: WSOLDataset | str | None = "auto",
+    smooth: Sequence[str] = (),
+    pas: bool | None = None,
+    protocol: str = "wsolevaluation",
+    limit: int | None = None,
+    seed: int = 0,
+    keep: Callable[[str, ScoreMaps], None] | None = None,
+    localiser: Callable[..., ScoreMaps] = localise,
+    **options: Any,
+) -> EvalResult:
+    """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
+
+    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
+
+    Args:
+        dataset: the split to report, usually "test".
+        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; with None, or where it has
+            no boxes, the fixed threshold is used.
+        pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it. The protocol
+            rethinking_cam uses it for every method.
+        protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
+            see `wsolkit.boxes.protocols`.
+        limit: at most so many images of each split, balanced over the classes; None or 0 is all.
+        keep: called with "test" and "val" and the score maps, for example to save them.
+        localiser: called as `localise` for each split; one that keeps maps, say, instead of making them again.
+        options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
+            `localise`.
+
+    Raises:
+        MethodNotDefined: the method has no meaning on this network.
+    """
+    if isinstance(val, str):
+        if val != "auto":
+            raise ValueError(f"val must be a dataset, None or 'auto', but is {val!r}")
+        val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
+    if val is not None and not val.localised:
+        val = None  # images with labels only can choose an epoch, but no threshold
+    if not dataset.localised:
+        raise ValueError(f"{dataset} has images without a ground-truth box: they cannot be scored")
+    rules = protocol_named(protocol)
+    if not rules.curves:
+        val = None
+        if dataset.geometry.kind != rules.geometry:
+            raise ValueError(
+                f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
+            )
+    method = resolve(method).name  # one spelling: what follows depends on the name
+    if pas is None:
+        pas = method == "rethinking_cam" or rules.percentile == PAS_PERCENTILE
+    indices = dataset.spread(limit or None, seed)
+    test_maps = localiser(model, dataset, method, smooth, indices, **options)
+    targets = [dataset.target(int(i)) for i in indices]
+    val_maps, val_boxes = None, None
+    if val is not None:
+        val_indices = val.spread(limit or None, seed)
+        val_maps = localiser(model, val, method, smooth, val_indices, **options)
+        val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
+    if keep is not None:
+        keep("test", test_maps)
+        if val_maps is not None:
+            keep("val", val_maps)
+    masks = [None if target.mask is None else target.mask.numpy() for target in targets]
+    masks = None if all(mask is None for mask in masks) or not rules.curves else masks
+    truths = [target.boxes.numpy() for target in targets]
+    words = conditions(dataset, model, limit, options)
+    if masks is not None and (empty := sum(len(boxes) == 0 for boxes in truths)):
+        words["boxes"] = f"not used: the masks of {empty} images show no object"
+        truths, val_maps, val_boxes = None, None, None
+    return score(
+        test_maps.maps, truths, test_maps.logits, test_maps.labels, test_maps.ids,
+        size=dataset.geometry.size, masks=masks,
+        val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
+        percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
+        dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=method,
+        pooling=getattr(model, "pooling", ""), split=dataset.split,
+        seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
+        conditions=words,
+    )  # fmt: skip
+
+
+def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:
+    """What the numbers rest on, in words, for tables."""
+    size, geometry = dataset.geometry.size, dataset.geometry.kind
+    words = {
+        "input": f"{size} x {size}, "
+        + ("resized" if geometry == "resize" else f"resized to {dataset.geometry.side}, centre crop"),
+        "score map": "ground-truth class" + (f", stride {model.stride}" if hasattr(model, "stride") else ""),
+    }
+    if limit and limit < len(dataset):
+        words["images"] = f"{limit} of {len(dataset)}, balanced over classes"
+    if options.get("channels"):
+        words["channels"] = f"the {options['channels']} of largest energy (approximate)"
+    if options.get("precision", "float32") != "float32":
+        words["precision"] = options["precision"]
+    return words

@@ -1,0 +1,1 @@
+"""Pages: a report for each run, and the index."""

@@ -1,0 +1,1 @@
+"""A run: its parameters, its folder, what it depends on."""

@@ -1,0 +1,1 @@
+"""Many runs: specification, jobs, reasons, scheduler, workers."""
