@@ -1,4 +1,4 @@
-"""`wsolkit sweep | train | localise | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
+"""`wsolkit init | sweep | train | localise | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import click
 
 from wsolkit.cli.data import data
 from wsolkit.cli.evaluate import compare, evaluate
+from wsolkit.cli.init import init
 from wsolkit.cli.localise import localise
 from wsolkit.cli.predict import predict
 from wsolkit.methods.study import STUDY_METHODS, TRAINING_METHODS, canonical
@@ -241,7 +242,7 @@ def report(out: str | None, everything: bool) -> None:
     sys.exit(int(bool(problems)))
 
 
-for command in (data, evaluate, compare, predict, localise):
+for command in (init, data, evaluate, compare, predict, localise):
     cli.add_command(command)
 
 
