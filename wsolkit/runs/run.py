@@ -18,7 +18,7 @@ from wsolkit import figures
 from wsolkit.common.files import atomic_write_bytes, digest, write_json
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data import WSOLDataset, load_dataset
-from wsolkit.evaluation.against import against_centre_box, against_result
+from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import evaluate
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.localisation.localise import ScoreMaps
