@@ -28,28 +28,24 @@ CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; 
 STYLE = "report.css"  # of every page
 
 
-MATHML = set(
-    """math mrow mi mn mo ms mtext mspace msub msup msubsup munder mover munderover mmultiscripts mprescripts mfrac
-    msqrt mroot mtable mtr mtd mstyle mpadded mphantom menclose""".split()
-)
-TAGS = MATHML | set(
-    """a abbr article b blockquote br caption cite code col colgroup dd del details dfn div dl dt em
+def _words(text: str) -> set[str]:
+    return set(text.split())
+
+
+MATHML = _words("""math mrow mi mn mo ms mtext mspace msub msup msubsup munder mover munderover mmultiscripts
+    mprescripts mfrac msqrt mroot mtable mtr mtd mstyle mpadded mphantom menclose""")
+TAGS = MATHML | _words("""a abbr article b blockquote br caption cite code col colgroup dd del details dfn div dl dt em
     figcaption figure h1 h2 h3 h4 h5 h6 hr i img ins kbd li mark nav ol p pre q s samp section small span strong sub
-    summary sup table tbody td tfoot th thead time tr u ul var""".split()
-)
+    summary sup table tbody td tfoot th thead time tr u ul var""")
 # dropped with their content: their text is code, not something to read
-SILENT = set(
-    """script style template noscript iframe object embed applet noframes noembed textarea xmp title head link
-    meta base""".split()
-)
-MATH_ATTRIBUTES = set(
-    """display mathvariant displaystyle scriptlevel stretchy fence form separator accent accentunder
-    movablelimits symmetric largeop minsize maxsize lspace rspace width height depth linethickness columnalign rowalign
-    columnspacing rowspacing columnlines rowlines frame xmlns linebreak columnspan rowspan notation mathsize
-    mathcolor""".split()
-)
+SILENT = _words("""script style template noscript iframe object embed applet noframes noembed textarea xmp title head
+    link meta base""")
+MATH_ATTRIBUTES = _words("""display mathvariant displaystyle scriptlevel stretchy fence form separator accent
+    accentunder movablelimits symmetric largeop minsize maxsize lspace rspace width height depth linethickness
+    columnalign rowalign columnspacing rowspacing columnlines rowlines frame xmlns linebreak columnspan rowspan
+    notation mathsize mathcolor""")
 ATTRIBUTES = dict.fromkeys(MATHML, MATH_ATTRIBUTES) | {
-    "*": set("id class style title lang dir role aria-label aria-hidden aria-describedby tabindex".split()),
+    "*": _words("id class style title lang dir role aria-label aria-hidden aria-describedby tabindex"),
     "a": {"href"},
     "img": {"src", "alt", "width", "height"},
     "details": {"open"},
@@ -60,11 +56,9 @@ ATTRIBUTES = dict.fromkeys(MATHML, MATH_ATTRIBUTES) | {
     "colgroup": {"span"},
     "time": {"datetime"},
 }
-STYLES = set(
-    """text-align vertical-align width max-width min-width height max-height margin margin-left margin-right
+STYLES = _words("""text-align vertical-align width max-width min-width height max-height margin margin-left margin-right
     margin-top margin-bottom padding font-weight font-style font-size font-family white-space border border-collapse
-    text-decoration color background-color display""".split()
-)
+    text-decoration color background-color display""")
 ADDRESSES = {
     "href": re.compile(r"(?:https?://|mailto:|#|[^:]*(?:[/?#]|$))", re.IGNORECASE),
     "src": re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml)[;,]", re.IGNORECASE),
