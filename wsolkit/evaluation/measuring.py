@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from wsolkit.boxes.extract import ContourBoxes, box_of_prepared, ground_truth, iou, thresholds
 from wsolkit.boxes.preparation import flat_is_zero, prepare_maps
 from wsolkit.boxes.protocols import Protocol
+from wsolkit.common.cores import cores
 from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 
@@ -76,7 +76,7 @@ def rule_curves(
 
     What a threshold is chosen from (`metrics.best_threshold`). Maps are grown to `size` a few at a time.
     """
-    same_lengths(score_maps=score_maps, gt_boxes=gt_boxes)
+    metrics.same_lengths(score_maps=score_maps, gt_boxes=gt_boxes)
 
     def one(index: int, prepared: np.ndarray) -> np.ndarray:
         return ContourBoxes(prepared).curve(gt_boxes[index], interval, "largest", percentile)
@@ -161,12 +161,6 @@ def checked_truths(gt_boxes: Sequence, ids: Sequence[str]) -> list[np.ndarray]:
     return truths
 
 
-def same_lengths(**sequences) -> None:
-    lengths = {name: len(sequence) for name, sequence in sequences.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"one entry per image is expected everywhere, got {lengths}")
-
-
 def _each(function: Callable, score_maps: Sequence, size, ready: bool, workers: int | None) -> Iterator:
     """function(index, prepared map) for every map, in order, a chunk of maps to a thread: neither the resize nor the
     compiled passes hold Python's lock."""
@@ -193,5 +187,4 @@ def _each(function: Callable, score_maps: Sequence, size, ready: bool, workers: 
 
 def default_workers() -> int:
     """Cores that this process may use, at most 16."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, 16)
+    return min(cores(), 16)
