@@ -73,7 +73,9 @@ def test_a_study_starts_in_an_empty_folder(installed, tmp_path):
     where["cwd"] = study
     plan = call(sys.executable, "-m", "wsolkit", "sweep", "--file", "sweep.yaml", "--plan", **where)
     assert "train" in plan and "resnet18/cam" in plan and not (study / "reports").exists()
-    code = "from wsolkit.common.paths import notebooks_folder, project_path; print(notebooks_folder(), project_path('x'))"
+    code = (
+        "from wsolkit.common.paths import notebooks_folder, project_path; print(notebooks_folder(), project_path('x'))"
+    )
     (study / "notebooks" / "below").mkdir()
     where["cwd"] = study / "notebooks" / "below"
     assert call(sys.executable, "-c", code, **where).split() == [f"{study}/notebooks", f"{study}/x"]
@@ -85,6 +87,8 @@ def test_the_sweep_file_of_a_new_study_is_valid(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     (grid,) = spec.grids(spec.read(tmp_path / "sweep.yaml"))
     assert len(grid.methods) == 5 and grid.config.dataset == "synthetic"
-    (tmp_path / "sweep.yaml").write_text(re.sub(r"^# (\w+:)", r"\1", SWEEP, flags=re.M))  # what is commented out works too
+    (tmp_path / "sweep.yaml").write_text(
+        re.sub(r"^# (\w+:)", r"\1", SWEEP, flags=re.M)
+    )  # what is commented out works too
     (grid,) = spec.grids(spec.read(tmp_path / "sweep.yaml"))
     assert grid.config.epochs == 50

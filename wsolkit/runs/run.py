@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -251,7 +251,7 @@ class Run:
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
             "curve": {"thresholds": result.curve.get("thresholds"), "accuracy": result.curve.get("gt_known_loc")}, "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
-            "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "wall_seconds": time.time() - self.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         })  # fmt: skip
         return folder / "metrics.json"
 
