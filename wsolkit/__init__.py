@@ -9,7 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
-    "data": "load_dataset WSOLDataset Geometry denormalise normalise",
+    "data.catalogue": "load_dataset",
+    "data.base": "WSOLDataset",
+    "data.samples": "Geometry",
+    "data.batches": "denormalise normalise",
     "networks.models": "build_model WSOLModel",
     "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
     "networks.split": "CannotSplit split",
@@ -42,7 +45,10 @@ __all__ = sorted([*_MODULE_OF, *_WINGS])
 
 if TYPE_CHECKING:
     from wsolkit.boxes import PROTOCOLS, extract_box, iou, iou_curve, normalise_map, resize_map
-    from wsolkit.data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
+    from wsolkit.data.base import WSOLDataset
+    from wsolkit.data.batches import denormalise, normalise
+    from wsolkit.data.catalogue import load_dataset
+    from wsolkit.data.samples import Geometry
     from wsolkit.evaluation.comparison import compare
     from wsolkit.evaluation.evaluate import evaluate
     from wsolkit.evaluation.failures import failure_types, slices

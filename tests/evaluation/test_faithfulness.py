@@ -11,7 +11,7 @@ from torch import nn
 
 import wsolkit as wk
 from wsolkit.boxes.extract import prepare_map
-from wsolkit.data.base import normalise
+from wsolkit.data.batches import normalise
 from wsolkit.evaluation import faithfulness as module
 from wsolkit.evaluation.faithfulness import (
     RISE,

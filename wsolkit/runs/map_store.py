@@ -12,7 +12,7 @@ import numpy as np
 from wsolkit.common.code import code_state
 from wsolkit.common.files import digest
 from wsolkit.common.locks import alone
-from wsolkit.data import WSOLDataset
+from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import is_defined, resolve
 from wsolkit.methods.smoothing import parse_smooth

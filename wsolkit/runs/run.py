@@ -17,7 +17,8 @@ from wsolkit import figures
 from wsolkit.common.files import atomic_write_bytes, digest, write_json
 from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
-from wsolkit.data import WSOLDataset, load_dataset
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.methods import OBJECTIVES
