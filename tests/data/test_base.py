@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.batches import denormalise, normalise
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
 
 

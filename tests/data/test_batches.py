@@ -9,8 +9,19 @@ import pytest
 import torch
 
 from wsolkit.data import batches as module
+from wsolkit.data.batches import (
+    AS_THEY_ARE,
+    denormalise,
+    draw_epoch,
+    from_device,
+    normalise,
+    normalised_on_device,
+    share_of,
+    uploaded,
+    windows,
+    windows_on_device,
+)
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.batches import AS_THEY_ARE, denormalise, draw_epoch, from_device, normalise, normalised_on_device, share_of, uploaded, windows, windows_on_device
 from wsolkit.data.decoded import ahead
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -156,7 +167,9 @@ def test_the_gather_of_a_device_equals_the_loop(birds):
     held = uploaded(birds.decoded(side), torch.device("cpu"))
     assert np.array_equal(held.numpy(), birds.pixels(range(27), side))
     drawn = draw_epoch(27, 8, side - size, 3, 1)
-    assert_same(from_device(held, birds.labels, size, drawn, [slice(*b) for b in drawn.bounds]), one_by_one(birds, 8, 3, 1))
+    assert_same(
+        from_device(held, birds.labels, size, drawn, [slice(*b) for b in drawn.bounds]), one_by_one(birds, 8, 3, 1)
+    )
     rows, corners, flips = np.array([3, 3, 0]), np.array([[0, 5], [5, 0], [2, 2]]), np.array([True, False, True])
     tensors = [torch.from_numpy(array) for array in (rows, corners, flips)]
     expected = windows(held.numpy(), rows, corners, flips, size, AS_THEY_ARE)

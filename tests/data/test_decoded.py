@@ -20,8 +20,8 @@ from filelock import FileLock
 from PIL import Image
 
 from wsolkit.cli.main import cli
-from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.base import WSOLDataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.samples import Geometry, Sample
 
 COUNT, SIDE = 40, 18  # 18 is 256/224 of 16

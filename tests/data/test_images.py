@@ -8,7 +8,6 @@ from image_files import names, pattern, too_deep, touch
 from PIL import ExifTags, Image
 
 from wsolkit.data.base import WSOLDataset
-from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.images import find_images, image_size, read_batches, read_image
 from wsolkit.data.samples import Geometry, Sample
 from wsolkit.localisation.predict import _view
@@ -120,8 +119,6 @@ def test_what_cannot_be_read_is_named(tmp_path, monkeypatch):
         read_image(whole)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)  # half of the limit: Pillow would only warn
     assert read_image(whole).size == (60, 60)
-
-
 
 
 def test_folders_globs_and_files(tmp_path):
