@@ -33,7 +33,7 @@ _NAMES = {
     "evaluation.map_files": "export_score_maps",
     "figures": "show",
     "runs.run": "Run",
-    "runs.config": "RunConfig",
+    "runs.parameters": "RunConfig",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from wsolkit.networks.split import CannotSplit, split
     from wsolkit.networks.target_layers import network_for
     from wsolkit.networks.ts_cam import ts_cam
-    from wsolkit.runs.config import RunConfig
+    from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
     from wsolkit.training import Recipe, fit, load_checkpoint
 

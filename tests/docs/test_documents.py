@@ -28,7 +28,7 @@ from PIL import Image, ImageDraw
 import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.cli.main import cli
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")

@@ -9,7 +9,7 @@ import nbformat
 import papermill
 import pytest
 
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))

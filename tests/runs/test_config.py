@@ -22,7 +22,7 @@ from wsolkit.methods.study import (
     undefined,
 )
 from wsolkit.runs import fingerprints as module
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.fingerprints import data_state, notebook_state
 
 

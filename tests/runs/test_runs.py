@@ -10,7 +10,7 @@ import torch
 
 import wsolkit as wk
 from wsolkit.localisation.predict import default_threshold, load_trained
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.study import show_faithfulness
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from filelock import FileLock, Timeout
 
-from wsolkit.runs.config import DATASETS
+from wsolkit.runs.parameters import DATASETS
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
 _TEXT = {

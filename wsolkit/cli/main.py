@@ -16,8 +16,8 @@ from wsolkit.cli.localise import localise
 from wsolkit.cli.predict import predict
 from wsolkit.methods.study import STUDY_METHODS, TRAINING_METHODS, canonical
 from wsolkit.networks.backbones import BACKBONES
-from wsolkit.runs.config import DATASETS, RunConfig
-from wsolkit.training.recipes import RECIPES
+from wsolkit.runs.parameters import DATASETS, RunConfig
+from wsolkit.training.recipe import RECIPES
 
 _HELP = {
     "root": "folder of the dataset in its native layout, or of the images of a metadata folder",
