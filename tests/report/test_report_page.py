@@ -61,7 +61,7 @@ def out(tmp_path_factory):
     run = Run.start(**QUICK, out=str(out))
     for method in ("rethinking_cam", "cam", "score_cam"):
         model = run.model("tap" if method == "rethinking_cam" else "gap")
-        result = run.evaluate(method, pooling=model.pooling, limit=4 if method == "score_cam" else None)
+        result = run.evaluate(method, variant=model.pooling, limit=4 if method == "score_cam" else None)
         run.finish(method, result)
         if method == "rethinking_cam":
             notebook(run.folder(method) / "notebook.ipynb", result)

@@ -22,8 +22,8 @@ from wsolkit.methods.study import (
     undefined,
 )
 from wsolkit.runs import fingerprints as module
-from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.fingerprints import data_state, notebook_state
+from wsolkit.runs.parameters import RunConfig
 
 
 def test_defaults_follow_dataset_and_start_weights():

@@ -8,18 +8,18 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from wsolkit.common.code import code_state
 from wsolkit.common.files import digest
+from wsolkit.common.locks import alone
 from wsolkit.data import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import is_defined, resolve
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.methods.study import STUDY_METHODS, method_slug, poolings_of
 from wsolkit.networks.models import WSOLModel
-from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.fingerprints import LOCALISING_SOURCES
+from wsolkit.runs.parameters import RunConfig
 
 
 class MapStore:
@@ -53,9 +53,8 @@ class MapStore:
         cheap = not settings["smooth"] and not options and resolve(method).needs != "forward"
         if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
             return found
-        self.folder.mkdir(parents=True, exist_ok=True)
         # one lock for what is made together, one for each of the others, which take long
-        with FileLock(self._path("together" if cheap else method, settings).with_suffix(".lock")):
+        with alone(self._path("together" if cheap else method, settings).with_suffix(".lock")):
             if (found := self._load(method, settings)) is not None:
                 return found
             companions = self._companions(model) if cheap else []
@@ -88,7 +87,7 @@ def _can_be_named(method: str, options: dict[str, Any]) -> bool:
     random_cam, which should differ each time, or with a module or function among the options."""
     entry = resolve(method)
     plain = all(isinstance(value, str | int | float | None) for value in options.values())
-    return plain and entry.name != "random_cam" and entry.function.__module__.startswith(__package__ + ".")
+    return plain and entry.name != "random_cam" and entry.function.__module__.startswith("wsolkit.")
 
 
 def _weights(model: WSOLModel) -> str:

@@ -30,7 +30,14 @@ CELL = ("dataset", "root", "classes", "backbone", "weights", "epochs", "limit", 
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
 # 2020), which are the defaults below; a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
-_SCRATCH = {"backbone_grad_scale": 1.0, "schedule": "cosine", "warmup_epochs": 2, "batch_size": 32, "lr": 0.02, "stride": 8}
+_SCRATCH = {
+    "backbone_grad_scale": 1.0,
+    "schedule": "cosine",
+    "warmup_epochs": 2,
+    "batch_size": 32,
+    "lr": 0.02,
+    "stride": 8,
+}
 DATASETS: dict[str, dict[str, Any]] = {
     "synthetic": {"weights": "none", "size": 64, "epochs": 22},
     "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
@@ -96,7 +103,9 @@ class RunConfig(Recipe):
 
     dataset: str = parameter("synthetic", "data set", "data", choices=DATASETS)
     root: str = parameter("", "folder of the dataset in its native layout, or of the images of a metadata folder")
-    metadata: str = parameter("", "folder with train/, test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)")
+    metadata: str = parameter(
+        "", "folder with train/, test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)"
+    )
     masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
     classes: Classes = parameter(
         0, "first so many classes, or names or numbers separated by commas", "data",
@@ -116,16 +125,18 @@ class RunConfig(Recipe):
     tau: float = parameter(
         0.1, "threshold of thresholded average pooling, as a share of the channel's maximum", "network", ge=0, lt=1
     )
-    recipe: str = parameter(
-        "", "named recipe; other options replace single values of it", choices=RECIPES
+    recipe: str = parameter("", "named recipe; other options replace single values of it", choices=RECIPES)
+    tap_epochs: int = parameter(
+        0, "length of a TAP training run that starts from the GAP network; 0 is a quarter", ge=0
     )
-    tap_epochs: int = parameter(0, "length of a TAP training run that starts from the GAP network; 0 is a quarter", ge=0)
     batch_size: int = parameter(0, "images per training step", "training", ge=2)
     lr: float = parameter(0.0, "learning rate", "training", gt=0)
     compile: bool = parameter(False, "run training steps through torch.compile")
     checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
     limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)
-    faithfulness: int = parameter(0, "test images for deletion, insertion and ROAD curves in each report", "scoring", ge=0)
+    faithfulness: int = parameter(
+        0, "test images for deletion, insertion and ROAD curves in each report", "scoring", ge=0
+    )
     device: str = parameter("", "cpu or cuda (default: cuda where there is one)")
     out: str = parameter("reports", "folder of the reports")
 
@@ -274,7 +285,9 @@ def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise WsolkitError(f"options must be a mapping such as {{'lr': 0.01}}, but is {shown(options)}")
     if twice := [name for name in options if name in values]:
-        raise WsolkitError(f"options names '{twice[0]}', which has a line of its own in the cell of parameters: set it there")
+        raise WsolkitError(
+            f"options names '{twice[0]}', which has a line of its own in the cell of parameters: set it there"
+        )
     return values | options
 
 

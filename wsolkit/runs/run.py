@@ -11,22 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
 from wsolkit import figures
 from wsolkit.common.files import atomic_write_bytes, digest, write_json
+from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data import WSOLDataset, load_dataset
 from wsolkit.evaluation.against import against_centre_box, against_result
-from wsolkit.evaluation.evaluate import evaluate
-from wsolkit.evaluation.results import EvalResult
-from wsolkit.localisation.localise import ScoreMaps
+from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.methods import OBJECTIVES
 from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import galleries
-from wsolkit.runs.parameters import RunConfig, of_notebook
+from wsolkit.runs.folder import is_trained
 from wsolkit.runs.map_store import MapStore
+from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.runs.provenance import device_name, git_commit, versions
 from wsolkit.training import Recipe, fit, load_checkpoint
 from wsolkit.training.recipe import recipe_source
@@ -50,9 +49,6 @@ class Run:
         self.device = _device(config.device)
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
-        self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps], str]] = {}  # the third is the training
-        self._limits: dict[int, int | None] = {}
-        self._faithfulness: dict[int, dict[str, Any]] = {}
 
     @classmethod
     def start(cls, **parameters: Any) -> Run:
@@ -102,14 +98,13 @@ class Run:
         if pooling in self._models:
             return self._models[pooling]
         folder = self.config.training_folder(pooling)
-        if not (folder / "run.json").exists():
-            self.dataset("train")  # a wrong root or class is found before anything is written
-        folder.mkdir(parents=True, exist_ok=True)
-        # two notebooks that need the same network train it once
-        with FileLock(str(folder) + ".lock") if rank() == 0 else nullcontext():
-            if not agreed((folder / "run.json").exists()):
-                self._train(pooling, folder)
-            together()  # the first process writes, all read
+        if not is_trained(folder):
+            self.dataset("train")  # a wrong root or class is noticed before anything is written
+            # two notebooks that need the same network train it once
+            with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
+                if not agreed(is_trained(folder)):
+                    self._train(pooling, folder)
+                together()  # the first process writes, all read
         model, _ = load_checkpoint(folder / "best.pt", self.device)
         self._models[pooling] = model
         return model
@@ -152,38 +147,34 @@ class Run:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, method: str, pooling: str | None = None, **options: Any) -> EvalResult:
+    def evaluate(self, method: str, variant: str | None = None, **options: Any) -> Evaluation:
         """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
         is chosen on the validation split.
 
-        A training-time method ("has", "cutmix", "adl", "acol") is looked at on the network of its own training unless
-        `pooling` names another; the first three by plain CAM, which the result's conditions say.
+        A training-time method ("has", "cutmix", "adl", "acol") is evaluated on the network of its own training unless
+        `variant` names another; the first three by plain CAM, which the result's conditions say.
         """
-        training = pooling or (method if method in TRAINING_METHODS else self.pooling)
-        kept: dict[str, ScoreMaps] = {}
-        options = {"limit": self.config.limit, **options}
+        variant = variant or (method if method in TRAINING_METHODS else self.pooling)
         result = evaluate(
-            self.model(training), self.dataset("test"), map_of(method), val=self.dataset("val"), seed=self.config.seed,
-            keep=kept.__setitem__, localiser=MapStore(self.config, training), **options,
+            self.model(variant), self.dataset("test"), map_of(method), val=self.dataset("val"), seed=self.config.seed,
+            localiser=MapStore(self.config, variant), **{"limit": self.config.limit, **options},
         )  # fmt: skip
-        result.method = method
-        if training in TRAINING_METHODS:
-            result.conditions["method"] = self._how(training, map_of(method))
-        self._maps[id(result)] = (result, kept, training)  # the result is kept too, so that its id stays its own
-        self._limits[id(result)] = options["limit"]
+        result.method, result.variant = method, variant
+        if variant in TRAINING_METHODS:
+            result.conditions["method"] = self._how(variant, map_of(method))
         return result
 
-    def baseline(self, result: EvalResult) -> EvalResult | None:
+    def baseline(self, result: Evaluation) -> Evaluation | None:
         """Plain CAM of the same backbone's plain network, on the images and under the protocol of a result of this run.
 
         None where the result is plain CAM itself, on vgg16_fc (CAM is not defined there), and where the plain network was
         not trained: nothing is trained for a comparison. Maps that another report has made are read.
         """
         plain = self.config.training_folder("gap") / "run.json"
-        itself = result.method == "cam" and self._maps[id(result)][2] == "gap"
+        itself = (result.method, result.variant) == ("cam", "gap")
         if itself or self.config.backbone == "vgg16_fc" or not plain.exists():
             return None
-        return self.evaluate("cam", pooling="gap", limit=self._limits[id(result)], protocol=result.protocol)
+        return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
     def _how(self, training: str, drawn: str) -> str:
         """How a training-time method comes to its map, in words."""
@@ -191,23 +182,11 @@ class Run:
         values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
         return f"{label_of(drawn)} on a network trained with {label_of(training)} ({values})"
 
-    def maps(self, result: EvalResult, split: str = "test") -> ScoreMaps:
-        """The score maps behind a result of this run."""
-        return self._maps[id(result)][1][split]
-
-    def note_faithfulness(self, result: EvalResult, numbers: dict[str, Any]) -> None:
-        """Numbers of `wsolkit.study.show_faithfulness`, which go into metrics.json with the result."""
-        self._faithfulness[id(result)] = numbers
-
-    def network(self, result: EvalResult) -> WSOLModel:
-        """The network that a result of this run was measured on."""
-        return self.model(self._maps[id(result)][2])
-
-    def gallery_items(self, result: EvalResult, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
+    def gallery_items(self, result: Evaluation, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result."""
         test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
-        maps = self.maps(result).maps
+        maps = result.maps["test"].maps
         items = []
         for index in indices:
             index = int(index)
@@ -222,7 +201,7 @@ class Run:
     def folder(self, method: str) -> Path:
         return self.config.runs_folder / method_slug(method)
 
-    def finish(self, method: str, result: EvalResult, extra: dict[str, Any] | None = None) -> Path:
+    def finish(self, method: str, result: Evaluation, extra: dict[str, Any] | None = None) -> Path:
         """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed".
 
         Beside the result it holds what the report page shows: plain CAM on the same images, the differences to it and to
@@ -231,16 +210,16 @@ class Run:
         folder = self.folder(method)
         for earlier in ("metrics.json", "failure.json", "notebook.ipynb"):
             (folder / earlier).unlink(missing_ok=True)
-        plain, training = self.baseline(result), self._maps[id(result)][2]
-        seed = self.config.seed
+        plain, variant, seed = self.baseline(result), result.variant, self.config.seed
         against = {"cam": against_result(result, plain, seed) if plain else None,
                    "centre_box": against_centre_box(result, seed)}  # fmt: skip
         if plain:
             plain.save_per_image(folder / PLAIN_CAM)
         else:
             (folder / PLAIN_CAM).unlink(missing_ok=True)
-        for split, maps in self._maps[id(result)][1].items():
-            maps.save(folder / f"score_maps_{split}.npz")
+        for split, maps in result.maps.items():
+            if maps.path is None:  # those of a reader's own method, which no other report can use
+                maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / "per_image.csv")
         galleries.save(self, result, folder)
         items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
@@ -249,16 +228,16 @@ class Run:
             atomic_write_bytes(folder / "gallery" / f"{number}.jpg", picture)
         gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {figures.iou_text(item['iou'])}"}
                    for n, item in enumerate(items)]  # fmt: skip
-        found = self._faithfulness.get(id(result))
-        faithfulness = {"faithfulness": found} if found else {}
+        faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
         poolings = poolings_of(method, self.config.backbone)
         made_from = self.config.report_parts(method, poolings, notebook_of(method))
         write_json(folder / "metrics.json", {
             "status": "completed", "fingerprint": digest(made_from), "made_from": made_from, "method": method,
-            "config": {**self.config.to_dict(), "method": method, "pooling": training}, "result": result.to_dict(),
+            "config": {**self.config.to_dict(), "method": method, "pooling": variant}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,
-            "training": self.config.training_folder(training).name,
+            "training": self.config.training_folder(variant).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,
+            "maps": {split: os.path.relpath(maps.path, folder) for split, maps in result.maps.items()},
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
             "curve": {"thresholds": result.curve.get("thresholds"), "accuracy": result.curve.get("gt_known_loc")}, "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),

@@ -12,6 +12,7 @@ import pandas as pd
 from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
 from wsolkit.data import denormalise
+from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, bootstrap_interval, loc_hits
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import rule_curves
@@ -48,7 +49,7 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
     )
 
 
-def show_best_and_worst(run: Run, result: EvalResult, name: str, count: int = 4) -> None:
+def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4) -> None:
     """The images of highest and of lowest IoU with map, true and predicted box."""
     order = np.argsort(result.ious, kind="stable")
     for title, picks in (("best", order[::-1][:count]), ("worst", order[:count])):

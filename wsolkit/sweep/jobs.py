@@ -17,9 +17,9 @@ from wsolkit.methods.study import (
     poolings_of,
     undefined,
 )
-from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import is_fresh
+from wsolkit.runs.parameters import RunConfig
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from wsolkit.common.code import code_state
 from wsolkit.common.files import write_json
 from wsolkit.methods.study import undefined
 from wsolkit.report.index import write_index
-from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.folder import content_of, note_failure
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.jobs import Grid, Job, plan
 from wsolkit.sweep.lease import this_machine
 from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of

@@ -52,7 +52,9 @@ class _Loader(yaml.SafeLoader):
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
                 if key.value in seen:
                     line = key.start_mark.line + 1
-                    raise WsolkitError(f"key '{key.value}' is written twice (again in line {line}); keep one of the two")
+                    raise WsolkitError(
+                        f"key '{key.value}' is written twice (again in line {line}); keep one of the two"
+                    )
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -147,7 +149,9 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
     # the command line may choose fewer methods than the file has limits for
     limited = dict.fromkeys(name for values in ([given] if given else whole) for name in values.get("limits", ()))
     if strangers := [name for name in limited if name and name not in methods]:
-        raise WsolkitError(f"a limit is for {', '.join(strangers)}, which is not among the methods {', '.join(methods)}")
+        raise WsolkitError(
+            f"a limit is for {', '.join(strangers)}, which is not among the methods {', '.join(methods)}"
+        )
     return [_grid(values) for values in whole]
 
 
