@@ -7,11 +7,13 @@ results are made from these declarations and those of `wsolkit.training.recipe.R
 from __future__ import annotations
 
 import ast
+import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from wsolkit.common.code import code_state
@@ -25,8 +27,6 @@ from wsolkit.training.recipe import RECIPES, Recipe, recipe_values
 
 TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
 PATHS = ("root", "metadata", "masks", "out", "weights")
-# what a reader changes has a line in a notebook's cell of parameters; all others are given in its `options`
-CELL = ("dataset", "root", "classes", "backbone", "weights", "epochs", "limit", "faithfulness", "seed", "device", "out")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
 # 2020), which are the defaults below; a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
@@ -179,13 +179,37 @@ class RunConfig(Recipe):
         return cls.model_construct(set(given), **values)
 
     @classmethod
+    def names(cls) -> list[str]:
+        """The names of all parameters, those of the recipe last."""
+        return sorted(RunConfig.model_fields, key=lambda name: name in Recipe.model_fields)
+
+    @field_validator("batch_norm", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value  # what YAML makes of the words
+
+    @classmethod
     def is_empty(cls, name: str, value: Any) -> bool:
         """Whether a value says nothing: what dataset, weights and recipe say then counts."""
-        if value is None or value in ("", [], ()) or (name, value) == ("batch_norm", "auto"):
+        if (
+            value is None
+            or (isinstance(value, str | list | tuple) and not value)
+            or (name, value) == ("batch_norm", "auto")
+        ):
             return name in RunConfig.model_fields
         bounds = cls.model_fields[name].metadata if name in cls.model_fields else ()
         positive = any(getattr(bound, "gt", -1) >= 0 or getattr(bound, "ge", 0) > 0 for bound in bounds)
         return positive and value == 0 and not isinstance(value, bool)
+
+    @classmethod
+    def shown_default(cls, name: str) -> str:
+        """The value of a parameter where nothing is said, as text; "" where it is nothing, or dataset, weights and recipe decide."""
+        filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields} - {
+            "label_smoothing",
+            "precision",
+        }
+        default = cls.model_fields[name].default
+        return "" if name in filled or default in (0, "", ()) else str(default)
 
     @property
     def given(self) -> dict[str, Any]:
@@ -198,14 +222,15 @@ class RunConfig(Recipe):
 
     def to_dict(self) -> dict[str, Any]:
         """All values as JSON holds them."""
-        return self.model_dump(mode="json")
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in self.names()}
 
-    def for_notebook(self) -> dict[str, Any]:
-        """The variables that a notebook takes: those with a line of their own in its cell, and `options` with what else was
-        asked for."""
-        values = self.to_dict()
-        options = {name: values[name] for name in self.given if name not in CELL}
-        return {**{name: values[name] for name in CELL}, "options": options}
+    def for_notebook(self, notebook: Path) -> dict[str, Any]:
+        """The variables that a notebook takes: those that its cell of parameters names, and `options` with what else was asked
+        for."""
+        values, lines = self.to_dict(), parameter_lines(notebook)
+        options = {name: values[name] for name in self.given if name not in lines}
+        return {**{name: value for name, value in values.items() if name in lines}, "options": options}
 
     # -- what makes a result stale ------------------------------------------------------------------------------------
 
@@ -261,6 +286,14 @@ class RunConfig(Recipe):
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def parameter_lines(notebook: Path) -> list[str]:
+    """The names in a notebook's cell of parameters, which is where papermill looks for them."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    return [name for cell in tagged for name in _assigned("".join(cell["source"]))]
 
 
 def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:

@@ -27,8 +27,9 @@ from wsolkit.runs.folder import is_trained
 from wsolkit.runs.map_store import MapStore
 from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.runs.provenance import device_name, git_commit, versions
-from wsolkit.training import Recipe, fit, load_checkpoint
-from wsolkit.training.recipe import recipe_source
+from wsolkit.training.checkpoints import load_checkpoint
+from wsolkit.training.loop import fit
+from wsolkit.training.recipe import Recipe, recipe_source
 
 GALLERY_IMAGES = 8
 PLAIN_CAM = "plain_cam.csv"  # plain CAM's per-image table, beside that of the method

@@ -129,7 +129,7 @@ def _train_job(config: RunConfig, pooling: str, prefix: str, home: Path | None) 
     config = config.with_changes(limit=0)
     start = config.starts_from(pooling)
     return Job(
-        f"{name} {pooling}", notebooks_folder() / TRAIN_NOTEBOOK, {**config.for_notebook(), "pooling": pooling},
+        f"{name} {pooling}", notebooks_folder() / TRAIN_NOTEBOOK, {**config.for_notebook(notebooks_folder() / TRAIN_NOTEBOOK), "pooling": pooling},
         {**config.to_dict(), "pooling": pooling}, folder, folder / "run.json", config.training_key(pooling),
         folder / "train.html", f"Training {config.backbone} with {label_of(pooling)} on {config.dataset}",
         (f"{name} {start}",) if start else (), config.training_parts(pooling), home,
@@ -139,7 +139,7 @@ def _train_job(config: RunConfig, pooling: str, prefix: str, home: Path | None) 
 def _report_job(config: RunConfig, method: str, poolings: tuple[str, ...], prefix: str, home: Path | None) -> Job:
     folder = config.runs_folder / method_slug(method)
     notebook = notebook_of(method)
-    parameters = config.for_notebook()
+    parameters = config.for_notebook(notebook)
     if method not in STUDY_METHODS:
         parameters["method"] = method
     html = config.out_folder / config.dataset / config.backbone / f"{method_slug(method)}.html"
