@@ -16,8 +16,7 @@ from wsolkit.common.errors import WsolkitError
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping",
           tuple: "whole numbers separated by commas"}  # fmt: skip
-_BOUNDS = {"greater_than_equal": ("at least", "ge"), "greater_than": ("greater than", "gt"),
-           "less_than_equal": ("at most", "le"), "less_than": ("less than", "lt")}  # fmt: skip
+_BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
 def parameter(default: Any, help: str, stage: str = "", choices: Collection[str] = (), **more: Any) -> Any:
@@ -86,9 +85,10 @@ class Parameters(BaseModel):
         if kind == "value_error":  # a text of our own
             return str(first["ctx"]["error"])
         field = cls.model_fields[name.partition(".")[0]]
-        if kind in _BOUNDS:
-            words, key = _BOUNDS[kind]
-            return f"{name} must be {words} {first['ctx'][key]:g}, but is {first['input']} ({field.description})"
+        if kind.startswith(("greater_than", "less_than")):
+            known = {key: getattr(item, key) for item in field.metadata for key in _BOUNDS if hasattr(item, key)}
+            bounds = " and ".join(f"{_BOUNDS[key]} {limit:g}" for key, limit in (known or first["ctx"]).items())
+            return f"{name} must be {bounds}, but is {first['input']} ({field.description})"
         return f"{name} must be {field.title or _KINDS[kind_of(field)]}, but is {shown(first['input'])}"
 
 
