@@ -19,7 +19,9 @@ _NAMES = {
     "networks.hooked": "hooked",
     "networks.target_layers": "network_for",
     "networks.ts_cam": "ts_cam",
-    "training": "fit Recipe load_checkpoint",
+    "training.loop": "fit",
+    "training.recipe": "Recipe",
+    "training.checkpoints": "load_checkpoint",
     "methods.registry": "MethodNotDefined",
     "methods": "register method_names is_defined",
     "methods.maps": "score_maps feature_map",
@@ -36,7 +38,7 @@ _NAMES = {
     "evaluation.map_files": "export_score_maps",
     "figures": "show",
     "runs.run": "Run",
-    "runs.config": "RunConfig",
+    "runs.parameters": "RunConfig",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -69,9 +71,11 @@ if TYPE_CHECKING:
     from wsolkit.networks.split import CannotSplit, split
     from wsolkit.networks.target_layers import network_for
     from wsolkit.networks.ts_cam import ts_cam
-    from wsolkit.runs.config import RunConfig
+    from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
-    from wsolkit.training import Recipe, fit, load_checkpoint
+    from wsolkit.training.checkpoints import load_checkpoint
+    from wsolkit.training.loop import fit
+    from wsolkit.training.recipe import Recipe
 
 
 def __getattr__(name: str) -> Any:

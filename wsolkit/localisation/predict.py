@@ -29,7 +29,7 @@ from wsolkit.networks.models import WSOLModel
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.rest import rest_of
 from wsolkit.networks.target_layers import network_for
-from wsolkit.training import load_checkpoint
+from wsolkit.training.checkpoints import load_checkpoint
 
 MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
 # what a report may differ in from the training it looks at; its pooling is compared on its own

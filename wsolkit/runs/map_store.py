@@ -18,8 +18,8 @@ from wsolkit.methods.registry import is_defined, resolve
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.methods.study import STUDY_METHODS, method_slug, poolings_of
 from wsolkit.networks.models import WSOLModel
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.fingerprints import LOCALISING_SOURCES
+from wsolkit.runs.parameters import RunConfig
 
 
 class MapStore:
