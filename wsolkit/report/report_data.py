@@ -17,7 +17,7 @@ import pandas as pd
 from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import read_per_image
 from wsolkit.methods.study import label_of
-from wsolkit.runs.config import TRAINING_PREFIX
+from wsolkit.runs.parameters import TRAINING_PREFIX
 
 CARDS = {
     "top1_loc": "Top-1 Loc",

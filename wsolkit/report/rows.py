@@ -12,7 +12,7 @@ from typing import Any
 
 from wsolkit.common.files import atomic_write_text, read_json
 from wsolkit.methods.study import STUDY_METHODS, method_slug
-from wsolkit.runs.config import TRAINING_PREFIX
+from wsolkit.runs.parameters import TRAINING_PREFIX
 
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
 COLUMNS = [
