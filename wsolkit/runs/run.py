@@ -18,7 +18,7 @@ from wsolkit.common.files import atomic_write_bytes, digest, write_json
 from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data import WSOLDataset, load_dataset
-from wsolkit.evaluation.against import against_centre_box, against_result
+from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.methods import OBJECTIVES
 from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of

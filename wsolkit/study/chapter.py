@@ -13,7 +13,8 @@ from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
 from wsolkit.data import denormalise
 from wsolkit.evaluation.evaluate import Evaluation
-from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, bootstrap_interval, loc_hits
+from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import rule_curves
 from wsolkit.runs.run import Run
@@ -97,7 +98,7 @@ class Trial:
         curves = rule_curves(maps, self.boxes, self.size, interval=INTERVAL)
         threshold, accuracy = best_threshold(curves, interval=INTERVAL)
         hits = loc_hits(curves[:, round(threshold / INTERVAL)])
-        return Score(accuracy, bootstrap_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
+        return Score(accuracy, share_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
 
     def table(self, scores: Mapping[str, Score], columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
         """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""
