@@ -13,9 +13,8 @@ from wsolkit.common.files import digest
 from wsolkit.common.paths import project_path
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
+from wsolkit.runs.folder import TRAINING_PREFIX
 from wsolkit.training.recipes import recipe_values
-
-TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
 
 # Where a parameter is left empty, the dataset and the start weights decide. Pretrained networks follow the recipe of Bae et
 # al. (ECCV 2020); a network from scratch has no pretrained gradients to damp and needs a schedule that ends.

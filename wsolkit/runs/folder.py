@@ -94,6 +94,12 @@ def note_failure(folder: Path, error: str, config: dict[str, Any], status: str =
     write_json(folder / FAILURE, {"status": status, "error": error, "config": config, "log": LOG})
 
 
+def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) -> None:
+    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`fingerprints.page_state`), and
+    how long the run took."""
+    write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
+
+
 # ------------------------------------------------------------------------------------------------ reading
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.methods.study import undefined
-from wsolkit.runs.fingerprints import PAGE, page_state
-from wsolkit.runs.folder import content_of, is_complete, seconds_of
+from wsolkit.runs.fingerprints import page_state
+from wsolkit.runs.folder import PAGE, content_of, is_complete, seconds_of
 from wsolkit.sweep.jobs import Grid, Job
 from wsolkit.sweep.status import about
 
