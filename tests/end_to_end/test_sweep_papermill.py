@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from wsolkit.common.cores import cores
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import maps_of
-from wsolkit.runs.notebook import of_notebook
+from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep
 

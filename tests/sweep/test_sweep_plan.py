@@ -10,9 +10,9 @@ from pathlib import Path
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest, write_json
-from wsolkit.runs import config as config_module
 from wsolkit.runs import fingerprints as staleness
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs import parameters as config_module
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as grid
 from wsolkit.sweep import reasons as plan
 from wsolkit.sweep import worker as execute

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from wsolkit import figures
 from wsolkit.common.files import atomic_write_bytes, digest
 from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
-from wsolkit.data import WSOLDataset, load_dataset
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.methods import OBJECTIVES
@@ -25,15 +25,14 @@ from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slu
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
 from wsolkit.runs import galleries
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.map_store import MapStore
-from wsolkit.runs.notebook import of_notebook
+from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.runs.provenance import device_name, git_commit, versions
-from wsolkit.training import Recipe, fit, load_checkpoint
-from wsolkit.training.recipes import recipe_source
+from wsolkit.training.checkpoints import load_checkpoint
+from wsolkit.training.loop import fit
+from wsolkit.training.recipe import Recipe, recipe_source
 
 GALLERY_IMAGES = 8
-PUBLISHED_BATCH, PUBLISHED_LR = 40, 3e-3
 
 
 class Run:
@@ -83,22 +82,15 @@ class Run:
 
     def recipe(self, pooling: str) -> Recipe:
         c = self.config
-        batch_size = c.batch_size or min(PUBLISHED_BATCH, max(8, len(self.dataset("train")) // 16))
-        lr = c.lr or PUBLISHED_LR * batch_size / PUBLISHED_BATCH  # fewer images in a step, a smaller step
-        recipe = Recipe(
-            epochs=c.epochs, batch_size=batch_size, lr=lr, weight_decay=c.weight_decay, schedule=c.schedule,
-            lr_steps=c.lr_steps, lr_period=c.lr_period, lr_gamma=c.lr_gamma, lr_classifier_ratio=c.lr_classifier_ratio,
-            warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, label_smoothing=c.label_smoothing,
-            precision=c.precision, accumulate=c.accumulate, seed=c.seed,
-        )  # fmt: skip
+        recipe = Recipe.of(c, len(self.dataset("train")))
         if c.starts_from(pooling):
-            recipe = replace(recipe, epochs=c.tap_epochs, lr=recipe.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
+            recipe = recipe.changed(epochs=c.tap_epochs, lr=recipe.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
         return recipe
 
     @property
     def recipe_source(self) -> str:
         """Where the recipe's values come from, in words, and which of them a parameter replaced."""
-        return recipe_source(self.config.to_dict())
+        return recipe_source(self.config)
 
     def model(self, pooling: str | None = None) -> WSOLModel:
         """The trained network of this training ("gap", "tap", "fc", or the name of a training-time method): loaded where
@@ -250,7 +242,7 @@ class Run:
 
     def with_changes(self, **changes: Any) -> Run:
         """A second run that differs in some parameters, for experiments."""
-        return Run(replace(self.config, **changes))
+        return Run(self.config.with_changes(**changes))
 
 
 def _device(name: str) -> torch.device:
