@@ -81,6 +81,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"wsolkit.{_MODULE_OF[name]}"), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("wsolkit")
     elif name in _WINGS:
         value = importlib.import_module(f"wsolkit.{name}")
     else:

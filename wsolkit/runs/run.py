@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import nullcontext
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,7 @@ class Run:
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
             "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
-            "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "wall_seconds": time.time() - self.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         })  # fmt: skip
         return folder / files.METRICS
 
