@@ -17,10 +17,9 @@ from functools import cache
 from pathlib import Path
 
 from wsolkit.common.code import PACKAGE, code_state
-from wsolkit.common.files import digest, write_json
+from wsolkit.common.files import digest
 from wsolkit.methods.registry import Method, Variant, find
 
-PAGE = "page.json"  # what `note_page` leaves
 TRAINING_WINGS = ("common", "data", "networks", "training")
 SCORING_WINGS = ("boxes", "localisation", "evaluation")  # beside those of the training runs that a report scores
 NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
@@ -90,12 +89,6 @@ def page_state() -> str:
         if path.suffix in (".css", ".j2", ".js"):
             total.update((PACKAGE / path).read_bytes())
     return total.hexdigest()[:16]
-
-
-def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) -> None:
-    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`page_state`), and how long the
-    run took."""
-    write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
 
 
 def notebook_state(path: Path) -> str:
