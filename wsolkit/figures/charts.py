@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from wsolkit.boxes.extract import as_numpy
+from wsolkit.boxes.preparation import as_numpy
 from wsolkit.figures.images import LINES, MARKERS, PALETTE, style
 
 
