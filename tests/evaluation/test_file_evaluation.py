@@ -16,7 +16,8 @@ from wsolkit.boxes.extract import extract_box, iou, iou_curve
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.cli import main as cli
 from wsolkit.common.files import read_json
-from wsolkit.data.base import Geometry, read_image
+from wsolkit.data.images import read_image
+from wsolkit.data.samples import Geometry
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
 from wsolkit.evaluation.per_image import read_per_image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,9 @@ from wsolkit.methods.study import (
     poolings_of,
     undefined,
 )
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import is_fresh
+from wsolkit.runs.parameters import RunConfig
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Grid:
             config, prefix = self.config, ""
             if number or seed != config.seed:
                 out = config.out_folder / f"seed-{seed}" if number else config.out_folder
-                config = RunConfig.make(**{**config.given, "seed": seed, "out": str(out)})
+                config = config.with_changes(seed=seed, out=str(out))
                 prefix = f"seed-{seed}/" if number else ""
             index = self.config.out_folder / "index.html"
             found = plan(config, self.backbones, self.methods, self.limits, prefix, index)
@@ -105,10 +105,10 @@ def plan(
     jobs: dict[str, Job] = {}
     impossible = []
     for backbone in dict.fromkeys(backbones):
-        base = config.for_backbone(backbone)
+        base = config.with_changes(backbone=backbone)
         reports = []
         for method in dict.fromkeys(methods):
-            own = replace(base, limit=limits.get(method, limits.get("", base.limit)))
+            own = base.with_changes(limit=limits.get(method, limits.get("", base.limit)))
             poolings = poolings_of(method, backbone)
             job = _report_job(own, method, poolings, prefix, home)
             if undefined(method, backbone):
@@ -126,10 +126,10 @@ def plan(
 def _train_job(config: RunConfig, pooling: str, prefix: str, home: Path | None) -> Job:
     folder = config.training_folder(pooling)
     name = f"{prefix}{config.dataset}/{config.backbone}/train"
-    config = replace(config, limit=0)
+    config = config.with_changes(limit=0)
     start = config.starts_from(pooling)
     return Job(
-        f"{name} {pooling}", notebooks_folder() / TRAIN_NOTEBOOK, {**config.to_dict(), "pooling": pooling},
+        f"{name} {pooling}", notebooks_folder() / TRAIN_NOTEBOOK, {**config.for_notebook(notebooks_folder() / TRAIN_NOTEBOOK), "pooling": pooling},
         {**config.to_dict(), "pooling": pooling}, folder, folder / "run.json", config.training_key(pooling),
         folder / "train.html", f"Training {config.backbone} with {label_of(pooling)} on {config.dataset}",
         (f"{name} {start}",) if start else (), config.training_parts(pooling), home,
@@ -139,7 +139,7 @@ def _train_job(config: RunConfig, pooling: str, prefix: str, home: Path | None) 
 def _report_job(config: RunConfig, method: str, poolings: tuple[str, ...], prefix: str, home: Path | None) -> Job:
     folder = config.runs_folder / method_slug(method)
     notebook = notebook_of(method)
-    parameters = config.to_dict()
+    parameters = config.for_notebook(notebook)
     if method not in STUDY_METHODS:
         parameters["method"] = method
     html = config.out_folder / config.dataset / config.backbone / f"{method_slug(method)}.html"
