@@ -1,4 +1,4 @@
-"""`wsolkit sweep | train | localise | report | evaluate | compare | predict | data`: a mistake ends with one clear line."""
+"""`wsolkit init | sweep | train | localise | report | evaluate | compare | predict | data`: a mistake ends with one clear line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 from wsolkit.cli.data import data
 from wsolkit.cli.evaluate import compare, evaluate
+from wsolkit.cli.init import init
 from wsolkit.cli.localise import localise
 from wsolkit.cli.options import given, names_in, parameter_options
 from wsolkit.cli.predict import predict
@@ -161,7 +162,7 @@ def report(out: str | None, everything: bool) -> None:
     sys.exit(int(bool(problems)))
 
 
-for command in (data, evaluate, compare, predict, localise):
+for command in (init, data, evaluate, compare, predict, localise):
     cli.add_command(command)
 
 

@@ -23,9 +23,9 @@ from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.paths import project_path
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
+from wsolkit.runs.folder import TRAINING_PREFIX
 from wsolkit.training.recipe import RECIPES, Recipe, recipe_values
 
-TRAINING_PREFIX = "train-"  # of the folders of trainings, which lie beside those of methods
 PATHS = ("root", "metadata", "masks", "out", "weights")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from contextlib import nullcontext
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from wsolkit import figures
-from wsolkit.common.files import atomic_write_bytes, digest, write_json
+from wsolkit.common.files import atomic_write_bytes, digest
 from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data.base import WSOLDataset
@@ -23,8 +23,8 @@ from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.methods import OBJECTIVES
 from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from wsolkit.networks.models import WSOLModel, build_model
+from wsolkit.runs import folder as files
 from wsolkit.runs import galleries
-from wsolkit.runs.folder import is_trained
 from wsolkit.runs.map_store import MapStore
 from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.runs.provenance import device_name, git_commit, versions
@@ -33,7 +33,6 @@ from wsolkit.training.loop import fit
 from wsolkit.training.recipe import Recipe, recipe_source
 
 GALLERY_IMAGES = 8
-PLAIN_CAM = "plain_cam.csv"  # plain CAM's per-image table, beside that of the method
 
 
 class Run:
@@ -100,14 +99,14 @@ class Run:
         if pooling in self._models:
             return self._models[pooling]
         folder = self.config.training_folder(pooling)
-        if not is_trained(folder):
+        if not files.is_trained(folder):
             self.dataset("train")  # a wrong root or class is noticed before anything is written
             # two notebooks that need the same network train it once
             with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
-                if not agreed(is_trained(folder)):
+                if not agreed(files.is_trained(folder)):
                     self._train(pooling, folder)
                 together()  # the first process writes, all read
-        model, _ = load_checkpoint(folder / "best.pt", self.device)
+        model, _ = load_checkpoint(folder / files.WEIGHTS, self.device)
         self._models[pooling] = model
         return model
 
@@ -130,21 +129,19 @@ class Run:
         if rank() != 0:
             return
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
-        write_json(folder / "run.json", {
-            "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
-            "made_from": c.training_parts(pooling),
+        files.write_result(folder / files.TRAINED, c.training_parts(pooling), c.training_key(pooling), {
+            "pooling": pooling, "config": c.to_dict(),
             "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
             "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip
-        (folder / "failure.json").unlink(missing_ok=True)  # of an earlier try
 
     def history(self, pooling: str | None = None) -> list[dict[str, float]]:
         """Rows of the training's history.csv, as numbers."""
         import pandas as pd
 
-        path = self.config.training_folder(pooling or self.pooling) / "history.csv"
+        path = self.config.training_folder(pooling or self.pooling) / files.HISTORY
         return pd.read_csv(path).to_dict("records")
 
     # -- results -------------------------------------------------------------------------------------------------------
@@ -210,19 +207,16 @@ class Run:
         the centre box ("against"), the folders of the trainings, and the classes' names.
         """
         folder = self.folder(method)
-        for earlier in ("metrics.json", "failure.json", "notebook.ipynb"):
-            (folder / earlier).unlink(missing_ok=True)
+        files.forget_result(folder)
         plain, variant, seed = self.baseline(result), result.variant, self.config.seed
         against = {"cam": against_result(result, plain, seed) if plain else None,
                    "centre_box": against_centre_box(result, seed)}  # fmt: skip
         if plain:
-            plain.save_per_image(folder / PLAIN_CAM)
-        else:
-            (folder / PLAIN_CAM).unlink(missing_ok=True)
+            plain.save_per_image(folder / files.PLAIN_CAM)
         for split, maps in result.maps.items():
             if maps.path is None:  # those of a reader's own method, which no other report can use
                 maps.save(folder / f"score_maps_{split}.npz")
-        result.save_per_image(folder / "per_image.csv")
+        result.save_per_image(folder / files.PER_IMAGE)
         galleries.save(self, result, folder)
         items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
         for number, item in enumerate(items):
@@ -233,19 +227,18 @@ class Run:
         faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
         poolings = poolings_of(method, self.config.backbone)
         made_from = self.config.report_parts(method, poolings, notebook_of(method))
-        write_json(folder / "metrics.json", {
-            "status": "completed", "fingerprint": digest(made_from), "made_from": made_from, "method": method,
-            "config": {**self.config.to_dict(), "method": method, "pooling": variant}, "result": result.to_dict(),
+        files.write_result(folder / files.METRICS, made_from, digest(made_from), {
+            "method": method, "config": {**self.config.to_dict(), "method": method, "pooling": variant}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,
             "training": self.config.training_folder(variant).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,
             "maps": {split: os.path.relpath(maps.path, folder) for split, maps in result.maps.items()},
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
-            "curve": {"thresholds": result.curve.get("thresholds"), "accuracy": result.curve.get("gt_known_loc")}, "gallery": gallery,
+            "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
-            "wall_seconds": time.time() - self.started, "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "wall_seconds": time.time() - self.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         })  # fmt: skip
-        return folder / "metrics.json"
+        return folder / files.METRICS
 
     def with_changes(self, **changes: Any) -> Run:
         """A second run that differs in some parameters, for experiments."""
