@@ -16,7 +16,9 @@ _NAMES = {
     "networks.hooked": "hooked",
     "networks.target_layers": "network_for",
     "networks.ts_cam": "ts_cam",
-    "training": "fit Recipe load_checkpoint",
+    "training.loop": "fit",
+    "training.recipe": "Recipe",
+    "training.checkpoints": "load_checkpoint",
     "methods.registry": "MethodNotDefined",
     "methods": "register method_names is_defined",
     "methods.maps": "score_maps feature_map",
@@ -65,7 +67,9 @@ if TYPE_CHECKING:
     from wsolkit.networks.ts_cam import ts_cam
     from wsolkit.runs.config import RunConfig
     from wsolkit.runs.run import Run
-    from wsolkit.training import Recipe, fit, load_checkpoint
+    from wsolkit.training.checkpoints import load_checkpoint
+    from wsolkit.training.loop import fit
+    from wsolkit.training.recipe import Recipe
 
 
 def __getattr__(name: str) -> Any:

@@ -14,7 +14,7 @@ from wsolkit.cli.data import data
 from wsolkit.cli.evaluate import compare, evaluate
 from wsolkit.cli.localise import localise
 from wsolkit.cli.predict import predict
-from wsolkit.methods.study import STUDY_METHODS, TRAINING_METHODS, canonical
+from wsolkit.methods.registry import declared, resolve, study_methods, training_methods
 from wsolkit.networks.strides import BACKBONE_STRIDES
 from wsolkit.runs.config import DATASETS, RunConfig
 from wsolkit.training.recipes import RECIPES
@@ -97,18 +97,15 @@ def _check(config: RunConfig, methods: list[str]) -> None:
     """Find wrong paths, classes and names now, in one line, rather than in every report."""
     from wsolkit.runs.run import Run
 
-    if unknown := [method for method in methods if method not in (*STUDY_METHODS, *TRAINING_METHODS)]:
-        from wsolkit.methods.registry import resolve
-
-        for method in unknown:
-            resolve(method)
+    for method in methods:
+        resolve(method)
     if config.dataset == "synthetic" and not config.per_class:  # to draw all birds takes seconds
         config = replace(config, per_class=5)
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
-    for pooling in ("gap", "tap"):
-        run.recipe(pooling)
+    for variant in ("gap", "tap"):
+        run.recipe(variant)
     config.training_key("gap")  # reads the weights file
 
 
@@ -125,8 +122,8 @@ def cli() -> None:
 @click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONE_STRIDES)}")
 @click.option(
     "--methods",
-    show_default=",".join(STUDY_METHODS),
-    help=f"training-time methods ({', '.join(TRAINING_METHODS)}) and any method grad-cam offers work too",
+    show_default=",".join(study_methods()),
+    help=f"training-time methods ({', '.join(training_methods())}) and any method grad-cam offers work too",
 )
 @click.option(
     "--seeds", metavar="N,N,...", help="the same grid with each seed; the first in OUT, the others in OUT/seed-N"
@@ -158,7 +155,7 @@ def sweep(
     if backbones is not None:
         given["backbones"] = _names(backbones)
     if methods is not None:
-        given["methods"] = [canonical(name) for name in _names(methods)]
+        given["methods"] = [declared(name).name for name in _names(methods)]
     if seeds is not None:
         given["seeds"] = _seeds(seeds)
         if "seed" in given:
@@ -194,15 +191,16 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
         name, _, number = item.rpartition("=")
         if not number.isdecimal() or int(number) < 1:
             raise ValueError(f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
-        limits[canonical(name) if name else ""] = int(number)
+        limits[declared(name).name if name else ""] = int(number)
     return limits
 
 
 @cli.command()
 @_run_options
 @click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONE_STRIDES)}")
-@click.option("--pooling", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(TRAINING_METHODS)}")
-def train(backbone: str, pooling: str | None, **options: Any) -> None:
+@click.option("--variant", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(training_methods())}")
+@click.option("--pooling", "variant", hidden=True)  # what --variant was called before
+def train(backbone: str, variant: str | None, **options: Any) -> None:
     """Train one network (or resume its training) and print the folder of its checkpoints.
 
     On several devices: torchrun --nproc-per-node N -m wsolkit train ...
@@ -213,9 +211,9 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
     config = _config(options, backbone=backbone)
     with process_group(config.device):
         run = Run(config)
-        run.model(pooling)
+        run.model(variant)
         if rank() == 0:
-            click.echo(config.training_folder(pooling or run.pooling))
+            click.echo(config.training_folder(variant or run.variant))
 
 
 @cli.command()

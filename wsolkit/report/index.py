@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.files import atomic_write_text
-from wsolkit.methods.study import method_slug
 from wsolkit.report import markup
 from wsolkit.report.index_charts import Look, charts
 from wsolkit.report.index_pictures import same_images

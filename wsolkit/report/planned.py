@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from wsolkit.methods.study import canonical, method_slug, undefined
+from wsolkit.methods.registry import declared
 from wsolkit.report.rows import empty_row
 
 MOST = 20_000  # planned runs of one file: more is a mistake in it
@@ -34,7 +34,7 @@ def _grid(path: Path) -> tuple[list[int], list[str], list[str]]:
         raise ValueError(f"it should hold a mapping, got {type(content).__name__}")
     seeds = [int(seed) for seed in _list(content, "seeds", [content.get("seed", 0)]) or ["0"]]
     backbones = _list(content, "backbones", [])
-    methods = [canonical(method) for method in _list(content, "methods", [])]
+    methods = [declared(method).name for method in _list(content, "methods", [])]
     if any(not name or "/" in name or name.startswith(".") for name in (*backbones, *methods)):
         raise ValueError("a name of a backbone or method is empty, begins with a dot or has a slash")
     if len(seeds) * len(backbones) * len(methods) > MOST:
@@ -62,10 +62,10 @@ def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[
             continue
         for seed, backbone, method in product(seeds, backbones, methods):
             home = out if seed == seeds[0] else out / f"seed-{seed}"
-            row = empty_row(home, out, dataset, backbone, method_slug(method)) | {"seed": seed, "method": method}
+            row = empty_row(home, out, dataset, backbone, declared(method).slug) | {"seed": seed, "method": method}
             if row["source"].parent in folders or (dataset, backbone, row["slug"], seed) in known:
                 continue
-            reason = undefined(method, backbone)
+            reason = declared(method).undefined(backbone)
             text = f"planned in runs/{dataset}/sweep.yaml, without a result yet; run the sweep again"
             found.append(row | {"status": "undefined" if reason else "missing", "error": reason or text})
     return found, notes

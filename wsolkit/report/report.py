@@ -13,7 +13,6 @@ from typing import Any
 from markupsafe import Markup
 
 from wsolkit.common.files import atomic_write_text, read_json
-from wsolkit.methods.study import method_slug
 from wsolkit.report.notebook_page import as_text, chapter, home_of, notebook_to_html
 from wsolkit.report.rows import COLUMNS, read_rows
 from wsolkit.runs.fingerprints import note_page, page_state

@@ -16,7 +16,7 @@ import pandas as pd
 
 from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import read_per_image
-from wsolkit.methods.study import label_of
+from wsolkit.methods.registry import VARIANTS
 from wsolkit.runs.config import TRAINING_PREFIX
 
 CARDS = {
@@ -135,8 +135,8 @@ def read_run(folder: str | Path) -> RunFiles:
     run = RunFiles(folder, values)
     run.table = _table(run, "per_image.csv", needed=True)
     run.plain_table = _table(run, "plain_cam.csv", needed=bool(run.plain))
-    for key, pooling in (("training", str(run.config.get("pooling") or "")), ("plain_training", "gap")):
-        training = _training(run, values.get(key), pooling if key == "training" else "")
+    for key, word in (("training", str(run.config.get("variant") or "")), ("plain_training", "gap")):
+        training = _training(run, values.get(key), word if key == "training" else "")
         if training and training.name not in [other.name for other in run.trainings]:
             run.trainings.append(training)
     run.notes = list(dict.fromkeys(run.notes))  # plain CAM may have the run's own training
@@ -163,14 +163,14 @@ def _table(run: RunFiles, name: str, needed: bool) -> pd.DataFrame | None:
     return None
 
 
-def _training(run: RunFiles, name: Any, pooling: str) -> Training | None:
-    """The training in a folder beside the run's; of runs that do not name it, the newest one of the pooling."""
+def _training(run: RunFiles, name: Any, word: str) -> Training | None:
+    """The training in a folder beside the run's; of runs that do not name it, the newest one of the variant."""
     home = run.folder.parent
     if isinstance(name, str) and Path(name).name == name:
         folder = home / name
     else:
-        found = sorted(home.glob(f"{TRAINING_PREFIX}{pooling}-*/run.json"), key=lambda path: path.stat().st_mtime)
-        folder = found[-1].parent if found and pooling.isidentifier() else None
+        found = sorted(home.glob(f"{TRAINING_PREFIX}{word}-*/run.json"), key=lambda path: path.stat().st_mtime)
+        folder = found[-1].parent if found and word.isidentifier() else None
     if folder is None or not (folder / "history.csv").is_file():
         return None
     try:
@@ -185,5 +185,7 @@ def _training(run: RunFiles, name: Any, pooling: str) -> Training | None:
     except (ValueError, OSError) as error:
         run.notes.append(f"{folder.name} could not be read, and its training curve is left out: {error}")
         return None
-    word = str(facts.get("pooling") or folder.name.removeprefix(TRAINING_PREFIX).rsplit("-", 1)[0])
-    return Training(folder.name, label_of(word), history, facts) if history else None
+    word = str(facts.get("variant") or folder.name.removeprefix(TRAINING_PREFIX).rsplit("-", 1)[0])
+    return (
+        Training(folder.name, VARIANTS[word].label if word in VARIANTS else word, history, facts) if history else None
+    )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.files import atomic_write_text, read_json
-from wsolkit.methods.study import STUDY_METHODS, method_slug
+from wsolkit.methods.registry import declared, study_methods
 from wsolkit.runs.config import TRAINING_PREFIX
 
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
@@ -26,7 +26,7 @@ COLUMNS = [
     "status",
     "seed",
 ]
-ORDER = list(STUDY_METHODS)  # others follow by name
+ORDER = list(study_methods())  # others follow by name
 SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
 POINTS = ("fixed", "validation", "best_on_test")
 
@@ -208,7 +208,7 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
             row = _read(folder, home, out)
             if row is None:
                 continue
-            key = (row["dataset"], row["backbone"], method_slug(row["method"]), row["seed"])
+            key = (row["dataset"], row["backbone"], declared(row["method"]).slug, row["seed"])
             if key not in rows or (rows[key]["status"] != "completed" and row["status"] == "completed"):
                 rows[key] = row
     return sort_rows(rows.values())

@@ -16,21 +16,23 @@ from filelock import FileLock
 
 from wsolkit import figures
 from wsolkit.common.files import atomic_write_bytes, digest, write_json
+from wsolkit.common.paths import notebooks_folder
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data import WSOLDataset, load_dataset
 from wsolkit.evaluation.against import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import evaluate
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.localisation.localise import ScoreMaps
-from wsolkit.methods import OBJECTIVES
-from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
+from wsolkit.methods.registry import declared, plain_variant, resolve, variant
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import galleries
 from wsolkit.runs.config import RunConfig
 from wsolkit.runs.map_store import MapStore
 from wsolkit.runs.notebook import of_notebook
 from wsolkit.runs.provenance import device_name, git_commit, versions
-from wsolkit.training import Recipe, fit, load_checkpoint
+from wsolkit.training.checkpoints import load_checkpoint
+from wsolkit.training.loop import fit
+from wsolkit.training.recipe import Recipe
 from wsolkit.training.recipes import recipe_source
 
 GALLERY_IMAGES = 8
@@ -82,70 +84,68 @@ class Run:
         return self._datasets[split]
 
     @property
-    def pooling(self) -> str:
-        """The plain pooling of this backbone: "fc" for vgg16_fc, else "gap"."""
-        return "fc" if self.config.backbone == "vgg16_fc" else "gap"
+    def variant(self) -> str:
+        """The variant of this backbone's plain network: "fc" for vgg16_fc, else "gap"."""
+        return plain_variant(self.config.backbone)
 
-    def recipe(self, pooling: str) -> Recipe:
+    def recipe(self, name: str) -> Recipe:
+        """The recipe of a variant's training run."""
         c = self.config
         batch_size = c.batch_size or min(PUBLISHED_BATCH, max(8, len(self.dataset("train")) // 16))
         lr = c.lr or PUBLISHED_LR * batch_size / PUBLISHED_BATCH  # fewer images in a step, a smaller step
-        recipe = Recipe(
+        base = Recipe(
             epochs=c.epochs, batch_size=batch_size, lr=lr, weight_decay=c.weight_decay, schedule=c.schedule,
             lr_steps=c.lr_steps, lr_period=c.lr_period, lr_gamma=c.lr_gamma, lr_classifier_ratio=c.lr_classifier_ratio,
             warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, label_smoothing=c.label_smoothing,
             precision=c.precision, accumulate=c.accumulate, seed=c.seed,
         )  # fmt: skip
-        if c.starts_from(pooling):
-            recipe = replace(recipe, epochs=c.tap_epochs, lr=recipe.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
-        return recipe
+        return variant(name).recipe(base, c)
 
     @property
     def recipe_source(self) -> str:
         """Where the recipe's values come from, in words, and which of them a parameter replaced."""
         return recipe_source(self.config.to_dict())
 
-    def model(self, pooling: str | None = None) -> WSOLModel:
-        """The trained network of this training ("gap", "tap", "fc", or the name of a training-time method): loaded where
+    def model(self, name: str | None = None) -> WSOLModel:
+        """The trained network of a variant ("gap", "tap", "fc", or the name of a training-time method): loaded where
         the training is complete, else trained (or resumed) now, by all processes of a process group together."""
-        pooling = pooling or self.pooling
-        if pooling in self._models:
-            return self._models[pooling]
-        folder = self.config.training_folder(pooling)
+        name = name or self.variant
+        if name in self._models:
+            return self._models[name]
+        folder = self.config.training_folder(name)
         if not (folder / "run.json").exists():
             self.dataset("train")  # a wrong root or class is found before anything is written
         folder.mkdir(parents=True, exist_ok=True)
         # two notebooks that need the same network train it once
         with FileLock(str(folder) + ".lock") if rank() == 0 else nullcontext():
             if not agreed((folder / "run.json").exists()):
-                self._train(pooling, folder)
+                self._train(name, folder)
             together()  # the first process writes, all read
         model, _ = load_checkpoint(folder / "best.pt", self.device)
-        self._models[pooling] = model
+        self._models[name] = model
         return model
 
-    def _train(self, pooling: str, folder: Path) -> None:
+    def _train(self, name: str, folder: Path) -> None:
         c = self.config
         begin = time.perf_counter()
         train, val = self.dataset("train"), self.dataset("val")
         model = build_model(
-            c.backbone, len(train.classes), pooling=pooling_of(pooling), weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
+            c.backbone, len(train.classes), pooling=variant(name).pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
             batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
         )  # fmt: skip
-        if start := c.starts_from(pooling):
+        if start := variant(name).starts_from(c.weights):
             model.load_state_dict(self.model(start).state_dict())
-        recipe = self.recipe(pooling)
-        objective = OBJECTIVES[pooling]() if pooling in OBJECTIVES else None
+        recipe = self.recipe(name)
         history = fit(
-            model, train, val, out=folder, recipe=recipe, device=self.device, objective=objective, compile=c.compile,
+            model, train, val, out=folder, recipe=recipe, device=self.device, objective=variant(name).objective(), compile=c.compile,
             checkpoint_seconds=c.checkpoint_seconds,
         )  # fmt: skip
         if rank() != 0:
             return
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
         write_json(folder / "run.json", {
-            "status": "completed", "fingerprint": c.training_key(pooling), "pooling": pooling, "config": c.to_dict(),
-            "made_from": c.training_parts(pooling),
+            "status": "completed", "fingerprint": c.training_key(name), "variant": name, "config": c.to_dict(),
+            "made_from": c.training_parts(name),
             "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
             "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
@@ -153,33 +153,34 @@ class Run:
         })  # fmt: skip
         (folder / "failure.json").unlink(missing_ok=True)  # of an earlier try
 
-    def history(self, pooling: str | None = None) -> list[dict[str, float]]:
+    def history(self, name: str | None = None) -> list[dict[str, float]]:
         """Rows of the training's history.csv, as numbers."""
         import pandas as pd
 
-        path = self.config.training_folder(pooling or self.pooling) / "history.csv"
+        path = self.config.training_folder(name or self.variant) / "history.csv"
         return pd.read_csv(path).to_dict("records")
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, method: str, pooling: str | None = None, **options: Any) -> EvalResult:
+    def evaluate(self, method: str, variant: str | None = None, **options: Any) -> EvalResult:
         """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
         is chosen on the validation split.
 
-        A training-time method ("has", "cutmix", "adl", "acol") is looked at on the network of its own training unless
-        `pooling` names another; the first three by plain CAM, which the result's conditions say.
+        The network is that of the method's own variant ("tap" for rethinking_cam, "has" for has, the plain one for most)
+        unless `variant` names another. Training-time methods but acol use plain CAM, which the result's conditions say.
         """
-        training = pooling or (method if method in TRAINING_METHODS else self.pooling)
+        entry = resolve(method)
+        variant = variant or entry.variants_on(self.config.backbone)[0]
         kept: dict[str, ScoreMaps] = {}
         options = {"limit": self.config.limit, **options}
         result = evaluate(
-            self.model(training), self.dataset("test"), map_of(method), val=self.dataset("val"), seed=self.config.seed,
-            keep=kept.__setitem__, localiser=MapStore(self.config, training), **options,
+            self.model(variant), self.dataset("test"), entry.map, val=self.dataset("val"), seed=self.config.seed,
+            keep=kept.__setitem__, localiser=MapStore(self.config, variant), **options,
         )  # fmt: skip
-        result.method = method
-        if training in TRAINING_METHODS:
-            result.conditions["method"] = self._how(training, map_of(method))
-        self._maps[id(result)] = (result, kept, training)  # the result is kept too, so that its id stays its own
+        result.method = entry.name
+        if (how := self._how(variant, entry.map)) is not None:
+            result.conditions["method"] = how
+        self._maps[id(result)] = (result, kept, variant)  # the result is kept too, so that its id stays its own
         self._limits[id(result)] = options["limit"]
         return result
 
@@ -191,15 +192,18 @@ class Run:
         """
         plain = self.config.training_folder("gap") / "run.json"
         itself = result.method == "cam" and self._maps[id(result)][2] == "gap"
-        if itself or self.config.backbone == "vgg16_fc" or not plain.exists():
+        if itself or resolve("cam").undefined(self.config.backbone) or not plain.exists():
             return None
-        return self.evaluate("cam", pooling="gap", limit=self._limits[id(result)], protocol=result.protocol)
+        return self.evaluate("cam", variant="gap", limit=self._limits[id(result)], protocol=result.protocol)
 
-    def _how(self, training: str, drawn: str) -> str:
-        """How a training-time method comes to its map, in words."""
-        settings = OBJECTIVES[training]().settings() or {"delta": self.model(training).spec["delta"]}
-        values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
-        return f"{label_of(drawn)} on a network trained with {label_of(training)} ({values})"
+    def _how(self, name: str, drawn: str) -> str | None:
+        """How a training-time method comes to its map, in words; None on a network that was trained plainly."""
+        objective = variant(name).objective()
+        if objective is None:
+            return None
+        settings = objective.settings() or {"delta": self.model(name).spec["delta"]}
+        values = ", ".join(f"{key} {value:.3g}" for key, value in settings.items())
+        return f"{resolve(drawn).label} on a network trained with {variant(name).label} ({values})"
 
     def maps(self, result: EvalResult, split: str = "test") -> ScoreMaps:
         """The score maps behind a result of this run."""
@@ -230,7 +234,7 @@ class Run:
         return items
 
     def folder(self, method: str) -> Path:
-        return self.config.runs_folder / method_slug(method)
+        return self.config.runs_folder / declared(method).slug
 
     def finish(self, method: str, result: EvalResult, extra: dict[str, Any] | None = None) -> Path:
         """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed".
@@ -261,11 +265,12 @@ class Run:
                    for n, item in enumerate(items)]  # fmt: skip
         found = self._faithfulness.get(id(result))
         faithfulness = {"faithfulness": found} if found else {}
-        poolings = poolings_of(method, self.config.backbone)
-        made_from = self.config.report_parts(method, poolings, notebook_of(method))
+        entry = resolve(method)
+        variants = entry.variants_on(self.config.backbone)
+        made_from = self.config.report_parts(method, variants, notebooks_folder() / entry.chapter)
         write_json(folder / "metrics.json", {
             "status": "completed", "fingerprint": digest(made_from), "made_from": made_from, "method": method,
-            "config": {**self.config.to_dict(), "method": method, "pooling": training}, "result": result.to_dict(),
+            "config": {**self.config.to_dict(), "method": method, "variant": training}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,
             "training": self.config.training_folder(training).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,

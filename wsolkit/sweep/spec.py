@@ -23,7 +23,7 @@ from typing import Any
 import yaml
 
 from wsolkit.common.files import atomic_write_text
-from wsolkit.methods.study import STUDY_METHODS, canonical
+from wsolkit.methods.registry import declared, study_methods
 from wsolkit.runs.config import DATASETS, RunConfig, convert
 from wsolkit.sweep.jobs import Grid
 
@@ -156,7 +156,7 @@ def _list(name: str, key: str, value: Any) -> list:
         return [_whole(name, item, 0) for item in items]
     if strange := [item for item in items if not isinstance(item, str) or not item]:
         raise ValueError(f"{name} must be a list of names, but holds {_shown(strange[0])}")
-    return [canonical(item) for item in items] if key == "methods" else items
+    return [declared(item).name for item in items] if key == "methods" else items
 
 
 def _limits(name: str, value: Any) -> dict[str, int]:
@@ -164,9 +164,9 @@ def _limits(name: str, value: Any) -> dict[str, int]:
         raise ValueError(f"{name} must be a mapping from methods to numbers of images, but is {_shown(value)}")
     limits: dict[str, int] = {}
     for method, number in value.items():
-        if canonical(str(method)) in limits:
-            raise ValueError(f"{name} has two entries for {canonical(str(method))} (the second is '{method}')")
-        limits[canonical(str(method))] = _whole(f"{name}.{method}", number, 1)
+        if declared(str(method)).name in limits:
+            raise ValueError(f"{name} has two entries for {declared(str(method)).name} (the second is '{method}')")
+        limits[declared(str(method)).name] = _whole(f"{name}.{method}", number, 1)
     return limits
 
 
@@ -215,7 +215,7 @@ def grids(content: dict[str, Any], given: dict[str, Any] | None = None) -> list[
         sections = {wanted: sections.get(wanted, {})}
     common = {key: value for key, value in content.items() if key not in ("datasets", "dataset", "jobs")}
     found = [{**common, **own, **given, "dataset": name} for name, own in sections.items()]
-    methods = list(dict.fromkeys(name for values in found for name in values.get("methods", STUDY_METHODS)))
+    methods = list(dict.fromkeys(name for values in found for name in values.get("methods", study_methods())))
     # the command line may choose fewer methods than the file has limits for
     limited = dict.fromkeys(name for values in ([given] if given else found) for name in values.get("limits", ()))
     if strangers := [name for name in limited if name and name not in methods]:
@@ -224,7 +224,9 @@ def grids(content: dict[str, Any], given: dict[str, Any] | None = None) -> list[
 
 
 def _grid(values: dict[str, Any]) -> Grid:
-    backbones, methods = (values.pop(key, some) for key, some in (("backbones", BACKBONES), ("methods", STUDY_METHODS)))
+    backbones, methods = (
+        values.pop(key, some) for key, some in (("backbones", BACKBONES), ("methods", study_methods()))
+    )
     seeds, limits = values.pop("seeds", [RunConfig.seed]), values.pop("limits", {})
     if not methods or not backbones:
         raise ValueError("give at least one method and one backbone")
