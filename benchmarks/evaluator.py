@@ -7,7 +7,6 @@ must give equal curves, bit for bit. Then a whole set is scored (resize, min-max
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 import time
 from functools import partial
@@ -19,6 +18,7 @@ import straightforward
 from wsolkit.boxes.extract import iou_curve
 from wsolkit.boxes.preparation import normalise_map, prepare_map
 from wsolkit.boxes.protocols import PROTOCOLS
+from wsolkit.common.cores import cores
 from wsolkit.evaluation.measuring import Rule, checked_truths, default_workers, measure
 
 SIDE = 224
@@ -106,9 +106,7 @@ def main() -> None:
     parser.add_argument("--set", type=int, default=400, help="maps of the whole set (default 400)")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)
-    print(
-        f"Python {platform.python_version()}, OpenCV {cv2.__version__}, numpy {np.__version__}, {os.cpu_count()} cores"
-    )
+    print(f"Python {platform.python_version()}, OpenCV {cv2.__version__}, numpy {np.__version__}, {cores()} cores")
     print("median over maps (10th to 90th percentile)")
     measure(
         np.random.default_rng(2).random((2, 7, 7)),

@@ -32,6 +32,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 from wsolkit import build_model, score_maps
+from wsolkit.common.cores import cores
 from wsolkit.methods.smoothing import unit_range
 
 TOGETHER = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "hires_cam", "layer_cam", "xgrad_cam", "eigen_cam"]
@@ -259,7 +260,7 @@ def whole_set(options: argparse.Namespace) -> None:
 def machine(device: str, with_torchcam: bool | None = None) -> None:
     """The lines above every table; torch-cam is named where a table could have rows of it."""
     name = torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-    print(f"{name}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    print(f"{name}, {cores()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     tools = [f"Python {platform.python_version()}", f"torch {torch.__version__}"]
     if with_torchcam is not None:
         tools += [f"grad-cam {version('grad-cam')}"]

@@ -15,8 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 from click.testing import CliRunner
-from test_lease import events, until
-from test_sweep import GOOD, tiny_job
+from small_jobs import GOOD, events, tiny_job, until
 
 from wsolkit.cli.main import cli
 from wsolkit.sweep.scheduler import Sweep

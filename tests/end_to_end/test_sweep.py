@@ -12,13 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-import nbformat
 import pytest
 import yaml
+from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest
 from wsolkit.runs.config import RunConfig
-from wsolkit.sweep.scheduler import Job, Sweep, plan, run_sweep
+from wsolkit.sweep.scheduler import Sweep, plan, run_sweep
 from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
 
@@ -200,36 +200,6 @@ def test_a_second_run_computes_nothing_and_a_change_only_what_is_stale(swept):
 
 
 # -- the machinery, with notebooks of one cell ------------------------------------------------------------------------
-
-
-def tiny_job(folder: Path, name: str, body: str, needs=()):
-    cells = [
-        nbformat.v4.new_code_cell("where = ''  # folder", metadata={"tags": ["parameters"]}),
-        nbformat.v4.new_code_cell(body),
-    ]
-    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}}
-    notebook = folder / f"{name}.ipynb"
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=metadata), notebook)
-    home = folder / "runs" / "d" / "b" / name
-    config = {"dataset": "d", "backbone": "b", "method": name}
-    return Job(
-        name,
-        notebook,
-        {"where": str(home)},
-        config,
-        home,
-        home / "metrics.json",
-        "key",
-        folder / "d/b" / f"{name}.html",
-        name,
-        needs,
-    )
-
-
-GOOD = (
-    "import json, pathlib\n"
-    "pathlib.Path(where, 'metrics.json').write_text(json.dumps({'status': 'completed', 'fingerprint': 'key', 'result': {}}))"
-)
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path):

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from wsolkit.common.cores import cores
 from wsolkit.runs.config import RunConfig
 from wsolkit.runs.notebook import of_notebook
 from wsolkit.sweep.jobs import Grid
@@ -38,7 +39,7 @@ def test_plain_papermill_gives_the_same_result_and_a_sweep_takes_it(tmp_path, mo
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     said = []
     swept = jobs_of(tmp_path / "swept")
-    assert not Sweep(swept, workers=os.cpu_count() or 1, say=said.append).run(), said  # so each has one thread
+    assert not Sweep(swept, workers=cores(), say=said.append).run(), said  # so each has one thread
     elsewhere = tmp_path / "some" / "folder"
     elsewhere.mkdir(parents=True)
     (elsewhere / "p.yaml").write_text("per_class: 2\nclasses: 3\nsize: 32\n")

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from filelock import FileLock
-from test_lease import until
+from small_jobs import until
 
 import wsolkit as wk
 from wsolkit.cli.localise import localise as command

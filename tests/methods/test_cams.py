@@ -16,7 +16,8 @@ from torchvision.models.vgg import make_layers
 
 from wsolkit import methods as cams
 from wsolkit.methods.smoothing import unit_range
-from wsolkit.networks.models import BACKBONES, build_model
+from wsolkit.networks.backbones import BACKBONES
+from wsolkit.networks.models import build_model
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "rethinking_cam.npz"

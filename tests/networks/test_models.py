@@ -8,13 +8,13 @@ import torchvision
 from safetensors.torch import save_file
 
 import wsolkit as wk
-from wsolkit.networks.strides import BACKBONE_STRIDES
+from wsolkit.networks.backbones import BACKBONES
 
 CHANNELS = {"vgg16": 1024, "resnet50": 2048, "resnet18": 512, "mobilenet_v2": 1280, "vgg16_fc": 512}
 CHANNELS["convnext_tiny"] = 768
 
 
-@pytest.mark.parametrize("backbone,stride", [(name, s) for name, strides in BACKBONE_STRIDES.items() for s in strides])
+@pytest.mark.parametrize("backbone,stride", [(name, s) for name, family in BACKBONES.items() for s in family.strides])
 def test_feature_map_has_the_stride_asked_for(backbone, stride):
     width = 0.125 if backbone == "vgg16_fc" else 1.0
     model = wk.build_model(backbone, 5, weights="none", stride=stride, width=width).eval()
@@ -86,7 +86,7 @@ def test_torchvision_files_load(tmp_path, kind, backbone, factory):
     path = tmp_path / f"weights.{kind}"
     state = theirs.state_dict()
     save_file(state, path) if kind == "safetensors" else torch.save(state, path)
-    native = max(BACKBONE_STRIDES[backbone])
+    native = max(BACKBONES[backbone].strides)
     model = wk.build_model(backbone, 7, weights=str(path), stride=native).eval()
     images = torch.randn(2, 3, 64, 64)
     with torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -11,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-from test_sweep import tiny_job
+from small_jobs import events, tiny_job, until
 
 from wsolkit.sweep.lease import Lease
 from wsolkit.sweep.pools import INTERRUPTED, run_job
@@ -33,19 +32,6 @@ def content(job, **more):
         "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
         "done": str(job.done), "fingerprint": job.key, "html": None, "title": job.title, **more,
     }  # fmt: skip
-
-
-def events(folder: Path) -> list[dict]:
-    path = folder / "executions.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def until(condition, seconds=1500.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-    return found
 
 
 def in_background(lease: Lease) -> tuple[threading.Thread, threading.Event]:

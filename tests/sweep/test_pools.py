@@ -7,8 +7,9 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 
 import pytest
-from test_sweep import GOOD, tiny_job
+from small_jobs import GOOD, tiny_job
 
+from wsolkit.common.cores import cores
 from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus
 from wsolkit.sweep.scheduler import Sweep
 
@@ -53,7 +54,7 @@ def test_jobs_at_a_time_are_spread_over_the_gpus():
         found = [future.result(600) for future in [pool.submit(job) for _ in range(8)]]
     assert sorted(name for name, _ in found[:4]) == sorted(name for name, _ in found[4:])
     assert sorted(name for name, _ in found) == ["GPU-a"] * 4 + ["GPU-b"] * 4
-    assert {threads for _, threads in found} == {max(1, (os.cpu_count() or 1) // 4)}
+    assert {threads for _, threads in found} == {max(1, cores() // 4)}
     with LocalPool(2, ["GPU-a"]) as pool:
         assert pool.submit(lambda threads, environment: environment).result(600) == {}, "one GPU is everyone's"
 

@@ -7,7 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-from test_sweep import GOOD, tiny_job
+from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest, write_json
 from wsolkit.runs import config as config_module
@@ -151,7 +151,7 @@ def test_data_and_start_weights(tmp_path):
 
 
 def test_the_code_of_pages_is_no_part_of_results():
-    assert {"report.py", "pages/markup.py"} <= set(staleness.PAGE_SOURCES)
+    assert {"report/report.py", "report/markup.py"} <= set(staleness.PAGE_SOURCES)
     assert not set(staleness.PAGE_SOURCES) & set(staleness.SCORING_SOURCES)
     assert set(staleness.PAGE_SOURCES) < set(execute.WORKING_CODE), "machines of a cluster agree on it all the same"
     covered = {*staleness.SCORING_SOURCES, *staleness.TRAINING_SOURCES, *staleness.PLANNING_SOURCES}

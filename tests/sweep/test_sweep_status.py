@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from test_sweep import GOOD, tiny_job
+from small_jobs import GOOD, tiny_job
 
 from wsolkit.sweep.scheduler import Sweep
 from wsolkit.sweep.status import LiveIndex, StatusLine, about, columns_of, shortened
@@ -25,8 +25,8 @@ import sys
 from pathlib import Path
 import click
 sys.path.insert(0, {tests!r})
-from test_sweep import GOOD, tiny_job
-from wsolkit.sweep import Sweep
+from small_jobs import GOOD, tiny_job
+from wsolkit.sweep.scheduler import Sweep
 folder = Path({folder!r})
 names = ("a first job with a name that is too long", "söwéep 鳥")
 bodies = (GOOD, "raise RuntimeError('bird \\u9ce5 \\x1b[31mred')")

@@ -15,7 +15,7 @@ from wsolkit.cli.evaluate import compare, evaluate
 from wsolkit.cli.localise import localise
 from wsolkit.cli.predict import predict
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods
-from wsolkit.networks.strides import BACKBONE_STRIDES
+from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.config import DATASETS, RunConfig
 from wsolkit.training.recipes import RECIPES
 
@@ -119,7 +119,7 @@ def cli() -> None:
 @_run_options
 @click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
-@click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONE_STRIDES)}")
+@click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONES)}")
 @click.option(
     "--methods",
     show_default=",".join(study_methods()),
@@ -197,7 +197,7 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
 
 @cli.command()
 @_run_options
-@click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONE_STRIDES)}")
+@click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONES)}")
 @click.option("--variant", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(training_methods())}")
 @click.option("--pooling", "variant", hidden=True)  # what --variant was called before
 def train(backbone: str, variant: str | None, **options: Any) -> None:

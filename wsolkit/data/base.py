@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch.utils.data import Dataset
 
+from wsolkit.common.cores import cores
 from wsolkit.data.batches import (
     AS_THEY_ARE,
     as_images,
@@ -275,5 +275,5 @@ def _in_threads(function: Callable, items: Sequence) -> list:
     """Map in threads: decoding and resizing release the interpreter lock."""
     if len(items) < 4:
         return [function(item) for item in items]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(8, cores())) as pool:
         return list(pool.map(function, items))

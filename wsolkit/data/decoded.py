@@ -24,6 +24,7 @@ import PIL
 from filelock import FileLock, Timeout
 
 from wsolkit.common.code import code_state
+from wsolkit.common.cores import cores
 from wsolkit.common.files import atomic_path, digest, read_json, write_json
 from wsolkit.common.progress import progress
 from wsolkit.data.batches import ahead
@@ -149,7 +150,7 @@ class DecodedPixels:
 
     def _write(self, path: Path) -> list[int]:
         """Decode in threads, write in order. Written, not mapped: a full disk is then an error and no crash."""
-        threads = min(16, os.cpu_count() or 1)
+        threads = min(16, cores())
         checked, checksums, unreadable = set(self._checked()), [], []
         with atomic_path(path) as part, open(part, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": self.shape})

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import numpy as np
 from wsolkit.boxes.extract import ContourBoxes, box_of_prepared, ground_truth, iou, thresholds
 from wsolkit.boxes.preparation import flat_is_zero, prepare_maps
 from wsolkit.boxes.protocols import Protocol
+from wsolkit.common.cores import cores
 from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 
@@ -193,5 +193,4 @@ def _each(function: Callable, score_maps: Sequence, size, ready: bool, workers: 
 
 def default_workers() -> int:
     """Cores that this process may use, at most 16."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, 16)
+    return min(cores(), 16)

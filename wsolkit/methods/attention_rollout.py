@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from wsolkit.methods.context import Context
 
 
+def _has_attention(model: nn.Module) -> str:
+    return "" if _blocks(model) else "attention_rollout is defined on the vision transformers of torchvision only"
+
+
 @register(
     "attention_rollout",
     needs="forward",
@@ -81,7 +85,3 @@ def on_grid(rows: Tensor) -> Tensor:
     """(B, n*n) -> (B, n, n)."""
     side = math.isqrt(rows.shape[1])
     return rows.reshape(len(rows), side, side)
-
-
-def _has_attention(model: nn.Module) -> str:
-    return "" if _blocks(model) else "attention_rollout is defined on the vision transformers of torchvision only"

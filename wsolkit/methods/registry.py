@@ -24,6 +24,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsolkit.networks.backbones import BACKBONES
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -308,8 +310,10 @@ def plain_variant(backbone: str) -> str:
 
 
 def poolings(backbone: str) -> tuple[str, ...]:
-    """The pooling layers that a backbone is offered with, its own one first."""
-    return ("fc",) if backbone == "vgg16_fc" else ("gap", "tap", "acol")
+    """The pooling layers that a backbone is offered with, the default first; an unknown one (in a folder of another version)
+    is taken for one with a pooled feature map."""
+    known = BACKBONES.get(backbone)
+    return ("gap", "tap", "acol") if known is None else known.poolings
 
 
 def is_defined(method: str, model: nn.Module) -> tuple[bool, str]:

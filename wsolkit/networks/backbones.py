@@ -1,27 +1,30 @@
-"""The bodies of all networks: image -> feature map, under torchvision's names of layers and weights."""
+"""The bodies of all networks: image -> feature map, under torchvision's names of layers and weights.
+
+`BACKBONES` declares each in one place. A sweep plans with it, so that torch is imported only where a body is built.
+"""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torchvision
-from torch import nn
-from torchvision.models.convnext import CNBlockConfig
-from torchvision.models.resnet import BasicBlock, Bottleneck
+if TYPE_CHECKING:
+    from torch import nn
 
-Build = Callable[[int, float, bool], tuple[nn.Module, int]]
+    Build = Callable[[int, float, bool], tuple[nn.Module, int]]
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """How to build one family.
+    """One family of networks.
 
     Attributes:
         build: (stride, width, batch_norm) -> body and its number of channels.
-        poolings: the first is the default.
+        strides: that the feature map can have; the first is the published one and the default.
         torchvision: name of the published weights. head_keys: their classifier's keys, which are left out.
+        poolings: the first is the default.
         extra: parts of the body that no published file has.
         branched: `build` for ACoL, whose branches bring their own convolutions; None where it is the same.
         batch_norm: True and False where the family leaves no choice, None where it does.
@@ -29,9 +32,10 @@ class Backbone:
     """
 
     build: Build
-    poolings: tuple[str, ...]
+    strides: tuple[int, ...]
     torchvision: str
     head_keys: tuple[str, ...]
+    poolings: tuple[str, ...] = ("gap", "tap", "acol")
     extra: tuple[str, ...] = ()
     branched: Build | None = None
     batch_norm: bool | None = True
@@ -43,6 +47,8 @@ _VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 51
 
 def _vgg_features(width: float, dropped: tuple[int, ...], norm: bool) -> tuple[nn.Sequential, int]:
     """torchvision's VGG16 `features` under its own indices; `dropped` counts the poolings (from 1) to leave out."""
+    from torch import nn
+
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     index, channels, pools = 0, 3, 0
     for item in _VGG16:
@@ -61,33 +67,45 @@ def _vgg_features(width: float, dropped: tuple[int, ...], norm: bool) -> tuple[n
 
 
 def _convolution(channels: int, out: int, norm: bool) -> list[nn.Module]:
+    from torch import nn
+
     norms = [nn.BatchNorm2d(out)] if norm else []
     return [nn.Conv2d(channels, out, 3, padding=1), *norms, nn.ReLU(inplace=True)]
 
 
 def scaled(channels: int, width: float) -> int:
+    """The number of channels at this width, at least 8."""
     return max(8, round(channels * width))
 
 
 def _vgg16_plain(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+    from torch import nn
+
     features, channels = _vgg_features(width, (5,) if stride == 16 else (4, 5), norm)
     return nn.Sequential(OrderedDict(features=features)), channels
 
 
 def _vgg16(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+    from torch import nn
+
     body, channels = _vgg16_plain(stride, width, norm)
     out = scaled(1024, width)
     body.add_module("added", nn.Sequential(*_convolution(channels, out, norm)))
     return body, out
 
 
-def _resnet(block: type[nn.Module], depths: list[int]) -> Build:
+def _resnet(block: str, *depths: int) -> Build:
+    """A ResNet of torchvision's blocks of this name, so many in each of its four layers."""
+
     def build(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-        class ResNet(torchvision.models.ResNet):
+        from torch import nn
+        from torchvision.models import resnet
+
+        class ResNet(resnet.ResNet):
             def _make_layer(self, block, planes, *args, **options):  # the stem keeps its 64 channels
                 return super()._make_layer(block, scaled(planes, width), *args, **options)
 
-        net = ResNet(block, depths)
+        net = ResNet(getattr(resnet, block), list(depths))
         for layer in [net.layer4] * (stride <= 16) + [net.layer3] * (stride <= 8):
             for module in layer[0].modules():
                 if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
@@ -99,7 +117,10 @@ def _resnet(block: type[nn.Module], depths: list[int]) -> Build:
 
 
 def _mobilenet_v2(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-    net = torchvision.models.mobilenet_v2(weights=None, width_mult=width)
+    from torch import nn
+    from torchvision.models import mobilenet_v2
+
+    net = mobilenet_v2(weights=None, width_mult=width)
     if stride == 16:
         net.features[14].conv[1][0].stride = (1, 1)  # the depthwise convolution that halves the map for the last time
     return nn.Sequential(OrderedDict(features=net.features)), net.last_channel
@@ -116,9 +137,12 @@ def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, in
     mean of the four 2x2 windows that hold it. So the map keeps its size and is centred on its cells; a single window
     would shift it by half a cell.
     """
+    from torch import nn
+    from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+
     stages = [(96, 192, 3), (192, 384, 3), (384, 768, 9), (768, None, 3)]
     setting = [CNBlockConfig(scaled(c, width), out and scaled(out, width), n) for c, out, n in stages]
-    net = torchvision.models.ConvNeXt(setting, stochastic_depth_prob=0.1, num_classes=1)
+    net = ConvNeXt(setting, stochastic_depth_prob=0.1, num_classes=1)
     if stride == 16:
         layers = net.features[6]
         layers[1].stride, layers[1].padding = (1, 1), (1, 1)
@@ -127,16 +151,15 @@ def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, in
     return nn.Sequential(OrderedDict(features=net.features, classifier=norms)), setting[-1].input_channels
 
 
-_POOLINGS = ("gap", "tap", "acol")
 BACKBONES = {
     "vgg16": Backbone(
-        _vgg16, _POOLINGS, "vgg16", ("classifier.",), ("body.added",), branched=_vgg16_plain, batch_norm=None
+        _vgg16, (16, 8), "vgg16", ("classifier.",), extra=("body.added",), branched=_vgg16_plain, batch_norm=None
     ),
-    "resnet50": Backbone(_resnet(Bottleneck, [3, 4, 6, 3]), _POOLINGS, "resnet50", ("fc.",)),
-    "resnet18": Backbone(_resnet(BasicBlock, [2, 2, 2, 2]), _POOLINGS, "resnet18", ("fc.",)),
-    "mobilenet_v2": Backbone(_mobilenet_v2, _POOLINGS, "mobilenet_v2", ("classifier.",)),
+    "resnet50": Backbone(_resnet("Bottleneck", 3, 4, 6, 3), (16, 8, 32), "resnet50", ("fc.",)),
+    "resnet18": Backbone(_resnet("BasicBlock", 2, 2, 2, 2), (16, 8, 32), "resnet18", ("fc.",)),
+    "mobilenet_v2": Backbone(_mobilenet_v2, (16, 32), "mobilenet_v2", ("classifier.",)),
     "convnext_tiny": Backbone(
-        _convnext_tiny, _POOLINGS, "convnext_tiny", ("classifier.2.",), batch_norm=False, own_start=True
+        _convnext_tiny, (16, 32), "convnext_tiny", ("classifier.2.",), batch_norm=False, own_start=True
     ),
-    "vgg16_fc": Backbone(_vgg16_plain, ("fc",), "vgg16", ("classifier.6.",), batch_norm=None),
+    "vgg16_fc": Backbone(_vgg16_plain, (16,), "vgg16", ("classifier.6.",), poolings=("fc",), batch_norm=None),
 }

@@ -9,7 +9,6 @@ from torch import nn
 
 from wsolkit.networks.backbones import BACKBONES, scaled
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
-from wsolkit.networks.strides import BACKBONE_STRIDES
 from wsolkit.networks.weights import load_pretrained
 
 
@@ -181,8 +180,8 @@ def build_model(
         raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
     family = BACKBONES[backbone]
     pooling = family.poolings[0] if pooling is None else pooling
-    stride = BACKBONE_STRIDES[backbone][0] if stride is None else stride
-    for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, BACKBONE_STRIDES[backbone])):
+    stride = family.strides[0] if stride is None else stride
+    for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
         if value not in allowed:
             raise ValueError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
     if not 0.0 < width <= 4.0:

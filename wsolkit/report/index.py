@@ -17,7 +17,7 @@ from wsolkit.report.planned import missing_rows
 from wsolkit.report.published import published_table
 from wsolkit.report.rows import COLUMNS, POINTS, rank, read_rows, sort_rows, write_csv
 
-__all__ = ["COLUMNS", "method_slug", "read_rows", "write_index"]
+__all__ = ["COLUMNS", "read_rows", "write_index"]
 
 PAGE_BYTES = 2_900_000  # of the whole page
 PICTURE_BYTES = 1_900_000  # of them for thumbnails, in base64

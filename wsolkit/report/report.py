@@ -18,7 +18,7 @@ from wsolkit.report.rows import COLUMNS, read_rows
 from wsolkit.runs.fingerprints import note_page, page_state
 from wsolkit.runs.folder import seconds_of
 
-__all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
+__all__ = ["COLUMNS", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
 
 SECTIONS = {  # in the page's order; "galleries" and "experiment" are where other modules' parts stand
     "result": "Result",

@@ -12,7 +12,7 @@ from wsolkit.common.code import code_state
 from wsolkit.common.files import digest
 from wsolkit.common.paths import project_path
 from wsolkit.methods.registry import VARIANTS
-from wsolkit.networks.strides import BACKBONE_STRIDES
+from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
 from wsolkit.training.recipes import recipe_values
 
@@ -137,9 +137,9 @@ class RunConfig:
         if values["batch_norm"] not in ("yes", "no"):
             raise ValueError(f"batch_norm must be yes, no or auto, but is '{values['batch_norm']}'")
         backbone = values.get("backbone", cls.backbone)
-        if backbone not in BACKBONE_STRIDES:
-            raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONE_STRIDES)}")
-        strides = BACKBONE_STRIDES[backbone]
+        if backbone not in BACKBONES:
+            raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
+        strides = BACKBONES[backbone].strides
         if "stride" not in given and values["stride"] not in strides:
             values["stride"] = strides[0]
         if values["stride"] not in strides:

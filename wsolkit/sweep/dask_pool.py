@@ -131,8 +131,9 @@ def in_worker(function: Callable) -> Callable:
 
         from distributed import get_worker
 
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        share = max(1, cores // get_worker().state.nthreads)
+        from wsolkit.common.cores import cores
+
+        share = max(1, cores() // get_worker().state.nthreads)
         threads = int(os.environ.get("WSOLKIT_THREADS") or share)
         return getattr(importlib.import_module(module), name)(*args, threads=threads, **kwargs)
 

@@ -21,6 +21,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from wsolkit.common.cores import cores
 from wsolkit.common.files import read_json
 from wsolkit.runs.folder import note_failure
 from wsolkit.sweep.worker import FAILED, STOPPED, TAKEN_OVER
@@ -80,7 +81,7 @@ class LocalPool(Executor):
 
     def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
         self.workers = workers
-        self.threads = max(1, (os.cpu_count() or 1) // workers)
+        self.threads = max(1, cores() // workers)
         self.pool = ThreadPoolExecutor(workers)
         self.slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
         for number in range(workers):
@@ -106,7 +107,7 @@ class LocalPool(Executor):
 def workers_of(jobs: int | None) -> int:
     """Jobs at a time on this machine: None is one; 0 is one per core, four at most (several single-threaded networks beat
     one with several threads), or one per GPU."""
-    return 1 if jobs is None else jobs or max(1, min(4, os.cpu_count() or 1), len(gpus()))
+    return 1 if jobs is None else jobs or max(min(4, cores()), len(gpus()))
 
 
 def gpus() -> list[str]:

@@ -30,7 +30,7 @@ from wsolkit.runs.folder import is_complete, is_fresh, note_failure, seconds_of
 from wsolkit.sweep.lease import BEAT, STALE, Lease
 
 FAILED, TAKEN_OVER, STOPPED = 3, 75, 130  # exit codes; with FAILED there is a failure.json
-WORKING_CODE = (*SCORING_SOURCES, *PAGE_SOURCES, "execute.py", "lease.py")  # what a job runs
+WORKING_CODE = (*SCORING_SOURCES, *PAGE_SOURCES, "sweep/worker.py", "sweep/lease.py")  # what a job runs
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,59 @@
+"""How many cores this process may use: the only place that counts them. No torch import here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path, PurePosixPath
+
+CGROUPS = Path("/sys/fs/cgroup")
+MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
+    """Cores that this process may use: those of the machine, less what CPU affinity (taskset, Slurm, Dask) and the CPU quota
+    of a container (Docker's `--cpus`, Kubernetes' limits) take away.
+
+    Args:
+        groups: where Linux mounts its control groups, of version 1 or 2; absent on other systems.
+        membership: the file in which Linux says to which groups this process belongs.
+
+    Returns:
+        a number of at least 1. A quota of 2.5 cores counts as 2: a third thread would be held up half of the time.
+
+    Example:
+        >>> cores() >= 1
+        True
+    """
+    if hasattr(os, "process_cpu_count"):  # Python 3.13: affinity, and -X cpu_count
+        allowed = os.process_cpu_count()
+    elif hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
+    else:
+        allowed = os.cpu_count()
+    return max(1, int(min(allowed or 1, _quota(groups, membership))))
+
+
+def _quota(groups: Path, membership: Path) -> float:
+    """The smallest CPU quota, in cores, of this process's control groups and of those around them; infinite without one."""
+    quota = float("inf")
+    for line in _text(membership).splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        for mount in [groups] if not controllers else [groups / "cpu", groups / controllers]:  # version 2, or 1
+            own = PurePosixPath(path.lstrip("/"))
+            for group in (own, *own.parents):  # in a container the path may be that of the host: its root is tried last
+                if controllers:
+                    values = [_text(mount / group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+                else:
+                    values = _text(mount / group / "cpu.max").split()
+                if len(values) == 2 and all(value.strip().isdigit() for value in values):  # "max" and -1: no quota
+                    quota = min(quota, int(values[0]) / int(values[1]))
+    return quota
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
