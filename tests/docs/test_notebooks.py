@@ -13,7 +13,7 @@ from wsolkit.runs.config import RunConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-OWN = {"01_train": {"pooling"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
+OWN = {"01_train": {"variant"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
 OWN["09_training_time_methods"] = {"method"}
 TAGS = {"parameters", "hide-input", "in-report", "exercise", "nbval-ignore-output"}
 SHORT = {"09_training_time_methods": {"epochs"}}  # trains two networks, so few epochs unless it is told otherwise

@@ -61,7 +61,7 @@ def out(tmp_path_factory):
     run = Run.start(**QUICK, out=str(out))
     for method in ("rethinking_cam", "cam", "score_cam"):
         model = run.model("tap" if method == "rethinking_cam" else "gap")
-        result = run.evaluate(method, pooling=model.pooling, limit=4 if method == "score_cam" else None)
+        result = run.evaluate(method, variant=model.pooling, limit=4 if method == "score_cam" else None)
         run.finish(method, result)
         if method == "rethinking_cam":
             notebook(run.folder(method) / "notebook.ipynb", result)
@@ -476,7 +476,7 @@ def test_runs_of_before_the_differences_still_have_a_page(copy):
 def test_training_outside_the_runs_is_not_read(copy):
     _, soup = copy(change=lambda values: values.update(training="../../../../secret", plain_training=None))
     assert [h.get_text() for h in soup.select("h3[id^=training-]")] == ["TAP network, scored here"], (
-        "the newest of its pooling"
+        "the newest of its variant"
     )
 
 

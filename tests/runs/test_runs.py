@@ -88,11 +88,11 @@ def test_a_training_time_method_is_cam_on_the_network_of_its_own_training(run):
     assert not np.array_equal(run.maps(result).maps, run.maps(run.evaluate("cam")).maps)
     content = json.loads(run.finish("has", result).read_text())
     assert content["method"] == content["config"]["method"] == content["result"]["method"] == "has"
-    assert content["config"]["pooling"] == "has" and content["result"]["pooling"] == "gap"
+    assert content["config"]["variant"] == "has" and content["result"]["pooling"] == "gap"
     words = "CAM on a network trained with HaS (grid 0.196, rate 0.5)"
     assert content["result"]["conditions"]["method"] == words and words in result.protocol_line()
     record = json.loads((run.config.training_folder("has") / "run.json").read_text())
-    assert record["pooling"] == "has" and record["fingerprint"] == run.config.training_key("has")
+    assert record["variant"] == "has" and record["fingerprint"] == run.config.training_key("has")
 
 
 def test_the_threshold_of_a_training_time_method_serves_its_checkpoint(run):
@@ -115,7 +115,7 @@ def test_acol_has_a_network_and_a_map_of_its_own(run):
     again, _ = wk.load_checkpoint(run.config.training_folder("acol") / "best.pt")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))
     with pytest.raises(wk.MethodNotDefined, match="acol joins the maps of two branches"):
-        run.evaluate("acol", pooling="gap")
+        run.evaluate("acol", variant="gap")
 
 
 def test_faithfulness_looks_at_the_network_of_the_method(run):

@@ -9,8 +9,8 @@ import wsolkit as wk
 from wsolkit.runs.config import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.training.objective import Objective
-from wsolkit.training.recipe import Recipe
 from wsolkit.training.optimiser import load_optimiser, make_optimiser, set_rate
+from wsolkit.training.recipe import Recipe
 from wsolkit.training.recipes import RECIPES, recipe_source
 from wsolkit.training.step import add_gradients, step_seed
 

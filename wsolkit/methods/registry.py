@@ -78,6 +78,12 @@ class Variant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name.upper())
 
+    @property
+    def source(self) -> str:
+        """The module that says how the network is trained, where that is more than a pooling layer; "" where it is not."""
+        own = self.makes_objective or self.changes
+        return "" if own is None else own.__module__
+
     def objective(self) -> Objective | None:
         """A new objective of this variant, or None for plain classification."""
         return None if self.makes_objective is None else self.makes_objective()
