@@ -18,6 +18,7 @@ from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest
 from wsolkit.runs.config import RunConfig
+from wsolkit.runs.folder import maps_of
 from wsolkit.sweep.scheduler import Sweep, plan, run_sweep
 from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
@@ -113,7 +114,7 @@ def test_results_lie_in_files_that_need_no_model(swept):
     folder = out / "runs/synthetic/mobilenet_v2/cam"
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["status"] == "completed" and metrics["result"]["n_images"] == 16
-    with np.load(folder / "score_maps_test.npz", allow_pickle=False) as maps:
+    with np.load(maps_of(folder)["test"], allow_pickle=False) as maps:
         assert maps["maps"].shape[0] == 16 and maps["maps"].dtype == np.float32
     assert len((folder / "per_image.csv").read_text().splitlines()) == 17
 

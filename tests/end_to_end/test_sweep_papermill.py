@@ -14,6 +14,7 @@ import pytest
 
 from wsolkit.common.cores import cores
 from wsolkit.runs.config import RunConfig
+from wsolkit.runs.folder import maps_of
 from wsolkit.runs.notebook import of_notebook
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep
@@ -58,7 +59,7 @@ def test_plain_papermill_gives_the_same_result_and_a_sweep_takes_it(tmp_path, mo
     for part in ("result", "curve", "against", "extra", "made_from"):
         assert without_cost(ours.get(part)) == without_cost(theirs.get(part)), part
     assert (swept[1].folder / "per_image.csv").read_bytes() == (plain[1].folder / "per_image.csv").read_bytes()
-    first, second = (np.load(jobs[1].folder / "score_maps_test.npz", allow_pickle=False) for jobs in (swept, plain))
+    first, second = (np.load(maps_of(jobs[1].folder)["test"], allow_pickle=False) for jobs in (swept, plain))
     with first, second:
         assert all(np.array_equal(first[name], second[name]) for name in ("ids", "labels", "logits", "maps"))
     histories = [[line.rpartition(",")[0] for line in (jobs[0].folder / "history.csv").read_text().splitlines()]

@@ -49,17 +49,16 @@ def test_score_maps_survive_their_file(model, birds, tmp_path):
 
 
 def test_evaluate_scores_what_localise_found(model, birds):
-    kept = {}
-    result = evaluate(model, birds["test"], "cam", val=birds["val"], keep=kept.__setitem__)
+    result = evaluate(model, birds["test"], "cam", val=birds["val"])
     order = birds["test"].spread(None)
     assert result.ids == [birds["test"].samples[i].id for i in order]
     again = wk.score(
-        kept["test"].maps,
+        result.maps["test"].maps,
         [birds["test"].target(int(i)).boxes.numpy() for i in order],
-        kept["test"].logits,
-        kept["test"].labels,
+        result.maps["test"].logits,
+        result.maps["test"].labels,
         size=64,
-        val_maps=kept["val"].maps,
+        val_maps=result.maps["val"].maps,
         val_gt_boxes=[birds["val"].target(int(i)).boxes.numpy() for i in birds["val"].spread(None)],
     )
     for name in ("gt_known_loc", "top1_loc", "top1_cls", "max_box_acc", "max_box_acc_v2", "threshold"):

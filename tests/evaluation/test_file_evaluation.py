@@ -357,15 +357,14 @@ def test_cub_maps_give_the_same_numbers_from_python_and_from_files(shared, tmp_p
     test = wk.load_dataset("cub", "test", root=shared("data/CUB_200_2011"))
     test = test.subset(test.spread(24))
     model = wk.build_model("mobilenet_v2", len(test.classes), weights=str(weights), stride=16)
-    kept = {}
-    result = wk.evaluate(model, test, "cam", val=None, keep=kept.__setitem__)
-    export_score_maps(kept["test"], tmp_path / "maps")
-    export_score_maps(kept["test"], tmp_path / "final", 224)
+    result = wk.evaluate(model, test, "cam", val=None)
+    export_score_maps(result.maps["test"], tmp_path / "maps")
+    export_score_maps(result.maps["test"], tmp_path / "final", 224)
     samples = {sample.id: sample for sample in test.samples}
-    samples = [samples[name] for name in kept["test"].ids]  # in this order: bootstraps draw by position
+    samples = [samples[name] for name in result.maps["test"].ids]  # in this order: bootstraps draw by position
     sizes = [read_image(sample.path).size for sample in samples]
     write(
-        tmp_path / "meta/test", image_ids=kept["test"].ids,
+        tmp_path / "meta/test", image_ids=result.maps["test"].ids,
         class_labels=[f"{sample.id},{sample.label}" for sample in samples],
         image_sizes=[f"{sample.id},{w},{h}" for sample, (w, h) in zip(samples, sizes, strict=True)],
         localization=[",".join([sample.id, *map(str, sample.boxes[0])]) for sample in samples],

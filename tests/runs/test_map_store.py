@@ -42,7 +42,7 @@ def test_three_reports_cost_one_pass(run, passes):
     assert files(run) == ["cam", "grad_cam", "grad_cam_plusplus"]
     assert results["cam"].to_dict() == cam.to_dict()
     alone = wk.localise(run.model("gap"), run.dataset("test"), "grad_cam++", indices=run.dataset("test").spread(None))
-    assert np.array_equal(run.maps(results["grad_cam++"]).maps, alone.maps)
+    assert np.array_equal(results["grad_cam++"].maps["test"].maps, alone.maps)
     assert results["grad_cam"].seconds_per_image > 0
 
 
@@ -83,13 +83,13 @@ def test_a_users_own_method_is_never_kept(run):
         return context.features[:, 0]
 
     try:
-        one = run.maps(run.evaluate("store_test_cam")).maps
+        one = run.evaluate("store_test_cam").maps["test"].maps
 
         @wk.register("store_test_cam", needs="features", description="second channel")
         def first(context):
             return context.features[:, 1]
 
-        two = run.maps(run.evaluate("store_test_cam")).maps
+        two = run.evaluate("store_test_cam").maps["test"].maps
     finally:
         wk.methods.METHODS.pop("store_test_cam")
     assert not np.array_equal(one, two) and files(run) == []
@@ -97,19 +97,19 @@ def test_a_users_own_method_is_never_kept(run):
 
 def test_a_layer_given_as_a_module_has_no_name_in_a_file(run):
     body = run.model("gap").body
-    maps = [run.maps(run.evaluate("grad_cam", layer=layer)).maps for layer in (body.layer2, body.layer3)]
+    maps = [run.evaluate("grad_cam", layer=layer).maps["test"].maps for layer in (body.layer2, body.layer3)]
     assert not np.array_equal(maps[0], maps[1]) and files(run) == []
-    named = [run.maps(run.evaluate("grad_cam", layer=f"body.layer{n}")).maps for n in (2, 3)]
+    named = [run.evaluate("grad_cam", layer=f"body.layer{n}").maps["test"].maps for n in (2, 3)]
     assert all(np.array_equal(one, other) for one, other in zip(maps, named, strict=True))
     assert files(run) == ["grad_cam", "grad_cam"]
 
 
 def test_maps_belong_to_the_weights(run, passes):
-    first = run.maps(run.evaluate("cam")).maps
+    first = run.evaluate("cam").maps["test"].maps
     before = sum(passes)
     with torch.no_grad():
         run.model("gap").head.weight.neg_()
-    assert np.allclose(run.maps(run.evaluate("cam")).maps, -first, atol=1e-6) and sum(passes) == 2 * before
+    assert np.allclose(run.evaluate("cam").maps["test"].maps, -first, atol=1e-6) and sum(passes) == 2 * before
 
 
 def test_a_report_waits_for_the_maps_it_wants_and_for_no_others(run):

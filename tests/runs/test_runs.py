@@ -11,6 +11,7 @@ import torch
 import wsolkit as wk
 from wsolkit.localisation.predict import default_threshold, load_trained
 from wsolkit.runs.config import RunConfig
+from wsolkit.runs.folder import is_complete, maps_of
 from wsolkit.runs.run import Run
 from wsolkit.study import show_faithfulness
 
@@ -39,6 +40,25 @@ def test_from_scratch_tap_starts_from_gap_and_is_shorter(run):
     assert (run.config.training_folder("gap") / "run.json").exists()
 
 
+def test_a_training_whose_network_was_lost_goes_on_from_its_checkpoint(run, capsys):
+    """What the message about a torn best.pt asks for: delete it and train again."""
+    expected = run.model("gap").state_dict()
+    folder = run.config.training_folder("gap")
+    done = folder / "run.json"
+    key = run.config.training_key("gap")
+    assert is_complete(folder, done, key)
+    whole = (folder / "best.pt").read_bytes()
+    (folder / "best.pt").write_bytes(whole[:100])
+    with pytest.raises(ValueError, match="delete it and train again"):
+        Run(run.config).model("gap")
+    (folder / "best.pt").unlink()
+    assert not is_complete(folder, done, key), "a sweep trains it again"
+    capsys.readouterr()
+    again = Run(run.config).model("gap").state_dict()
+    assert "epoch" not in capsys.readouterr().out, "all epochs are in last.pt"
+    assert all(torch.equal(expected[key], again[key]) for key in expected) and is_complete(folder, done, key)
+
+
 def test_a_finished_training_is_loaded_not_repeated(run, capsys):
     first = run.model("gap").state_dict()
     capsys.readouterr()
@@ -54,7 +74,12 @@ def test_finish_writes_metrics_last_and_whole(run):
     assert content["status"] == "completed" and content["result"]["gt_known_loc"] == result.gt_known_loc
     assert content["fingerprint"] and content["config"]["backbone"] == "mobilenet_v2"
     written = {p.name for p in path.parent.iterdir()}
-    assert {"metrics.json", "per_image.csv", "score_maps_test.npz", "score_maps_val.npz", "gallery"} <= written
+    assert {"metrics.json", "per_image.csv", "gallery"} <= written
+    kept = maps_of(path.parent)
+    for split, maps in result.maps.items():
+        assert kept[split].parent == path.parent / ".." / run.config.training_folder("gap").name / "maps", "stored once"
+        assert np.array_equal(wk.ScoreMaps.load(kept[split]).maps, maps.maps)
+    assert not list(run.config.runs_folder.rglob("*.lock")), "no lock outlives its holder"
     assert path.stat().st_mtime_ns >= max(p.stat().st_mtime_ns for p in path.parent.rglob("*") if p.is_file())
 
 
@@ -75,7 +100,7 @@ def test_gallery_items_belong_to_their_images(run):
     result = run.evaluate("cam")
     items = run.gallery_items(result, [3, 0])
     assert [item["id"] for item in items] == [result.ids[3], result.ids[0]]
-    assert items[0]["pixels"].shape == (48, 48, 3) and items[0]["score_map"].shape == run.maps(result).maps[3].shape
+    assert items[0]["pixels"].shape == (48, 48, 3) and items[0]["score_map"].shape == result.maps["test"].maps[3].shape
 
 
 def test_a_training_time_method_is_cam_on_the_network_of_its_own_training(run):
@@ -84,8 +109,8 @@ def test_a_training_time_method_is_cam_on_the_network_of_its_own_training(run):
     assert own.pooling == "gap" and not torch.equal(own.head.weight, plain.head.weight)
     test = run.dataset("test")
     cam = wk.localise(own, test, "cam", indices=test.spread(None))
-    assert np.array_equal(run.maps(result).maps, cam.maps)
-    assert not np.array_equal(run.maps(result).maps, run.maps(run.evaluate("cam")).maps)
+    assert np.array_equal(result.maps["test"].maps, cam.maps)
+    assert not np.array_equal(result.maps["test"].maps, run.evaluate("cam").maps["test"].maps)
     content = json.loads(run.finish("has", result).read_text())
     assert content["method"] == content["config"]["method"] == content["result"]["method"] == "has"
     assert content["config"]["variant"] == "has" and content["result"]["pooling"] == "gap"
@@ -110,7 +135,7 @@ def test_acol_has_a_network_and_a_map_of_its_own(run):
     result = run.evaluate("acol", limit=8)
     model = run.model("acol")
     assert model.pooling == "acol" and result.pooling == result.method == "acol"
-    maps = run.maps(result).maps
+    maps = result.maps["test"].maps
     assert maps.min() >= 0 and (maps.max(axis=(1, 2)) == 1).all()
     again, _ = wk.load_checkpoint(run.config.training_folder("acol") / "best.pt")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), model.state_dict().values(), strict=True))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from wsolkit.runs.config import DATASETS
 
@@ -70,6 +69,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     import numpy as np
 
     from wsolkit.common.code import code_state
+    from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
     from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
@@ -97,32 +97,21 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 click.echo(f"\r{done} of {total} images of this process", nl=done == total, err=True)
 
         indices = np.sort(dataset.spread(limit, seed)) if limit else None  # the dataset's order
-        with _alone(folder) if first else nullcontext():
-            found = localise_in_parts(
-                trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
-            )
-            if found is not None:
-                for name, maps in found.items():
+        try:
+            with alone(f"{folder}.lock", timeout=0) if first else nullcontext():
+                made = localise_in_parts(
+                    trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
+                )
+                for name, maps in (made or {}).items():
                     path = target if single else target / f"{resolve(name).slug}.npz"
                     maps.save(path)
                     click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
-                forget(folder)
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """No second command may write, put together or remove these parts meanwhile."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(str(folder) + ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(
-            f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
-        ) from None
-    with lock:
-        yield
-        Path(lock.lock_file).unlink(missing_ok=True)
+                if first:
+                    forget(folder)
+        except Timeout:
+            raise ValueError(
+                f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
+            ) from None
 
 
 def _dataset(trained: Any, data: dict[str, Any], split: str):

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from torch import nn
 
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
 from wsolkit.data.base import WSOLDataset
-from wsolkit.evaluation.results import EvalResult
+from wsolkit.evaluation.results import ASIDE, EvalResult
 from wsolkit.evaluation.scoring import score
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import resolve
+
+KEPT_ASIDE = {name: value for name, value in ASIDE.items() if name != "default"}
+
+
+@dataclass
+class Evaluation(EvalResult):
+    """A result with what it was measured on.
+
+    Attributes:
+        maps: the score maps by split: "test" and, where a threshold was chosen on it, "val".
+        variant: the trained network of a run ("gap", "tap", "has", ...); "" for a network that no run trained.
+        limit: at most so many images of each split; None or 0 is all.
+        faithfulness: the numbers of `wsolkit.study.show_faithfulness` by map; {} where they were not measured.
+    """
+
+    maps: dict[str, ScoreMaps] = field(default_factory=dict, **KEPT_ASIDE)
+    variant: str = field(default="", **KEPT_ASIDE)
+    limit: int | None = field(default=None, **KEPT_ASIDE)
+    faithfulness: dict[str, dict[str, Any]] = field(default_factory=dict, **KEPT_ASIDE)
 
 
 def evaluate(
@@ -25,10 +45,9 @@ def evaluate(
     protocol: str = "wsolevaluation",
     limit: int | None = None,
     seed: int = 0,
-    keep: Callable[[str, ScoreMaps], None] | None = None,
     localiser: Callable[..., ScoreMaps] = localise,
     **options: Any,
-) -> EvalResult:
+) -> Evaluation:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
 
     GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
@@ -42,7 +61,6 @@ def evaluate(
         protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
             see `wsolkit.boxes.protocols`.
         limit: at most so many images of each split, balanced over the classes; None or 0 is all.
-        keep: called with "test" and "val" and the score maps, for example to save them.
         localiser: called as `localise` for each split; one that keeps maps, say, instead of making them again.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
             `localise`.
@@ -77,10 +95,7 @@ def evaluate(
         val_indices = val.spread(limit or None, seed)
         val_maps = localiser(model, val, method, smooth, val_indices, **options)
         val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
-    if keep is not None:
-        keep("test", test_maps)
-        if val_maps is not None:
-            keep("val", val_maps)
+    maps = {"test": test_maps} | ({} if val_maps is None else {"val": val_maps})
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masks = None if all(mask is None for mask in masks) or not rules.curves else masks
     truths = [target.boxes.numpy() for target in targets]
@@ -88,7 +103,7 @@ def evaluate(
     if masks is not None and (empty := sum(len(boxes) == 0 for boxes in truths)):
         words["boxes"] = f"not used: the masks of {empty} images show no object"
         truths, val_maps, val_boxes = None, None, None
-    return score(
+    result = score(
         test_maps.maps, truths, test_maps.logits, test_maps.labels, test_maps.ids,
         size=dataset.geometry.size, masks=masks,
         val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
@@ -98,6 +113,7 @@ def evaluate(
         seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
         conditions=words,
     )  # fmt: skip
+    return Evaluation(**{item.name: getattr(result, item.name) for item in fields(result)}, maps=maps, limit=limit)
 
 
 def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:

@@ -14,7 +14,8 @@ import numpy as np
 
 from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.common.files import atomic_path, atomic_write_text, listing
-from wsolkit.evaluation.measuring import default_workers, same_lengths
+from wsolkit.evaluation.measuring import default_workers
+from wsolkit.evaluation.metrics import same_lengths
 
 PREDICTIONS = "predictions.csv"
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it

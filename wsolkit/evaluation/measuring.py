@@ -76,7 +76,7 @@ def rule_curves(
 
     What a threshold is chosen from (`metrics.best_threshold`). Maps are grown to `size` a few at a time.
     """
-    same_lengths(score_maps=score_maps, gt_boxes=gt_boxes)
+    metrics.same_lengths(score_maps=score_maps, gt_boxes=gt_boxes)
 
     def one(index: int, prepared: np.ndarray) -> np.ndarray:
         return ContourBoxes(prepared).curve(gt_boxes[index], interval, "largest", percentile)
@@ -159,12 +159,6 @@ def checked_truths(gt_boxes: Sequence, ids: Sequence[str]) -> list[np.ndarray]:
         except ValueError as error:
             raise ValueError(f"image {name}: {error}") from None
     return truths
-
-
-def same_lengths(**sequences) -> None:
-    lengths = {name: len(sequence) for name, sequence in sequences.items()}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"one entry per image is expected everywhere, got {lengths}")
 
 
 def _each(function: Callable, score_maps: Sequence, size, ready: bool, workers: int | None) -> Iterator:

@@ -13,7 +13,8 @@ from wsolkit.boxes.protocols import fixed_threshold as published_threshold
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.failures import FAILURES, failure_types
-from wsolkit.evaluation.measuring import Found, Rule, checked_truths, measure, rule_curves, same_lengths
+from wsolkit.evaluation.intervals import bootstrap_max, share_interval
+from wsolkit.evaluation.measuring import Found, Rule, checked_truths, measure, rule_curves
 from wsolkit.evaluation.results import EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
@@ -79,7 +80,7 @@ def score(
     ids = [str(index) for index in range(len(score_maps))] if ids is None else [str(item) for item in ids]
     given = {"score_maps": score_maps, "ids": ids, "gt_boxes": gt_boxes, "masks": masks, "logits": logits}
     given |= {"labels": labels, "predicted": predicted}
-    same_lengths(**{name: items for name, items in given.items() if items is not None})
+    metrics.same_lengths(**given)
     if len(ids) == 0:
         raise ValueError("no images to score: the split is empty")
     if gt_boxes is None and masks is None:
@@ -117,15 +118,15 @@ def score(
         single["centre_box"] = _centre_box(result, truths, val_truths, size, hits.get(1))
         if rules.curves:
             _all_thresholds(result, found)
-            result.intervals["max_box_acc"] = metrics.bootstrap_max(metrics.loc_hits(found.largest), **bootstrap)
-            result.intervals["max_box_acc_v2"] = metrics.bootstrap_max(found.v2_hits, **bootstrap)
+            result.intervals["max_box_acc"] = bootstrap_max(metrics.loc_hits(found.largest), **bootstrap)
+            result.intervals["max_box_acc_v2"] = bootstrap_max(found.v2_hits, **bootstrap)
         result.failure_types = failure_types(result.boxes, truths, hits.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
     if found.masked:
         result.pxap = metrics.pxap_from_histograms(found.pixels)
         result.pixel_ap = found.pixel_ap
         result.extra = {"pxap_images": found.masked} | result.extra
-    result.intervals |= {name: metrics.bootstrap_interval(values, **bootstrap) for name, values in single.items()}
+    result.intervals |= {name: share_interval(values) for name, values in single.items()}
     return result
 
 

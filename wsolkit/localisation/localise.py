@@ -34,7 +34,8 @@ class ScoreMaps:
     Attributes:
         ids: N strings; labels: (N,) int64; logits: (N, K) float32.
         maps: (N, h, w) float32, the unscaled map of each image's ground-truth class at feature-map resolution.
-        seconds_per_image: body, rest and map of one image, without decoding; peak_memory_mb: growth over the idle model.
+        seconds_per_image: body, head and map of one image, without decoding; peak_memory_mb: growth over the idle model.
+        path: the file that holds them, None where there is none yet.
     """
 
     ids: list[str]
@@ -43,6 +44,7 @@ class ScoreMaps:
     maps: np.ndarray
     seconds_per_image: float = 0.0
     peak_memory_mb: float = 0.0
+    path: Path | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -50,13 +52,21 @@ class ScoreMaps:
     def save(self, path: str | Path) -> None:
         cost = np.array([self.seconds_per_image, self.peak_memory_mb])
         atomic_save_npz(path, ids=np.array(self.ids), labels=self.labels, logits=self.logits, maps=self.maps, cost=cost)
+        self.path = Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreMaps:
         try:
             with np.load(path, allow_pickle=False) as content:
                 cost = content["cost"].tolist()
-                return cls(content["ids"].tolist(), content["labels"], content["logits"], content["maps"], *cost)
+                return cls(
+                    content["ids"].tolist(),
+                    content["labels"],
+                    content["logits"],
+                    content["maps"],
+                    *cost,
+                    path=Path(path),
+                )
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways

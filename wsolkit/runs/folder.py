@@ -8,9 +8,19 @@ from typing import Any
 from wsolkit.common.files import read_json, write_json
 from wsolkit.runs.fingerprints import PAGE
 
+TRAINED = "run.json"  # of a training run: written last
+WEIGHTS = "best.pt"
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a training run left its record and its network; without the network it goes on from its checkpoint."""
+    return (folder / TRAINED).is_file() and (folder / WEIGHTS).is_file()
+
 
 def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
     """True where the numbers on disk were made from the same parameters, data, code and notebook, and nothing went wrong."""
+    if done.name == TRAINED and not is_trained(folder):
+        return False
     content = content_of(done)
     good = content.get("status") == "completed" and content.get("fingerprint") == fingerprint
     return good and not (folder / "failure.json").exists()
@@ -35,6 +45,12 @@ def seconds_of(folder: Path, done: Path) -> float | None:
     content = content_of(done)
     found = content_of(folder / PAGE).get("seconds") or content.get("wall_seconds") or content.get("seconds")
     return found if isinstance(found, int | float) else None
+
+
+def maps_of(folder: Path) -> dict[str, Path]:
+    """The files of the score maps by split ("test", "val") behind the report in `folder`; most lie in its training's maps/,
+    where other reports read them too."""
+    return {split: folder / path for split, path in content_of(folder / "metrics.json").get("maps", {}).items()}
 
 
 def content_of(path: Path) -> dict[str, Any]:

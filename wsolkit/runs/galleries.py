@@ -20,6 +20,7 @@ from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, write_json
 from wsolkit.evaluation.per_image import FAILURES
 
 if TYPE_CHECKING:
+    from wsolkit.evaluation.evaluate import Evaluation
     from wsolkit.evaluation.results import EvalResult
     from wsolkit.runs.run import Run
 
@@ -48,13 +49,13 @@ def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, li
     return {name: row.tolist() for name, row in rows.items()}
 
 
-def save(run: Run, result: EvalResult, folder: str | Path) -> None:
+def save(run: Run, result: Evaluation, folder: str | Path) -> None:
     """Keep what the galleries of a run's result need in `folder`/galleries; see `write`. Without boxes there is nothing to
     show and nothing is written; what an earlier run left there goes."""
     shutil.rmtree(Path(folder) / "galleries", ignore_errors=True)
     if result.boxes is not None:
         pixels = lambda shown: [item["pixels"] for item in run.gallery_items(result, shown)]  # noqa: E731
-        write(folder, result, run.maps(result).maps, pixels, run.dataset("test").classes, run.config.seed)
+        write(folder, result, result.maps["test"].maps, pixels, run.dataset("test").classes, run.config.seed)
 
 
 def write(

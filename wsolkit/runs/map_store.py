@@ -8,10 +8,10 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from wsolkit.common.code import code_state
 from wsolkit.common.files import digest
+from wsolkit.common.locks import alone
 from wsolkit.data import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import is_defined, resolve, study_methods
@@ -52,9 +52,8 @@ class MapStore:
         cheap = not settings["smooth"] and not options and resolve(method).needs != "forward"
         if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
             return found
-        self.folder.mkdir(parents=True, exist_ok=True)
         # one lock for what is made together, one for each of the others, which take long
-        with FileLock(self._path("together" if cheap else method, settings).with_suffix(".lock")):
+        with alone(self._path("together" if cheap else method, settings).with_suffix(".lock")):
             if (found := self._load(method, settings)) is not None:
                 return found
             companions = self._companions(model) if cheap else []

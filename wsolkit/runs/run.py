@@ -12,21 +12,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 
-from wsolkit import figures
+from wsolkit import figures, methods
 from wsolkit.common.files import atomic_write_bytes, digest, write_json
+from wsolkit.common.locks import alone
 from wsolkit.common.paths import notebooks_folder
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data import WSOLDataset, load_dataset
-from wsolkit.evaluation.against import against_centre_box, against_result
-from wsolkit.evaluation.evaluate import evaluate
-from wsolkit.evaluation.results import EvalResult
-from wsolkit.localisation.localise import ScoreMaps
-from wsolkit.methods.registry import declared, plain_variant, resolve, variant
+from wsolkit.evaluation.comparison import against_centre_box, against_result
+from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import galleries
 from wsolkit.runs.config import RunConfig
+from wsolkit.runs.folder import is_trained
 from wsolkit.runs.map_store import MapStore
 from wsolkit.runs.notebook import of_notebook
 from wsolkit.runs.provenance import device_name, git_commit, versions
@@ -55,9 +53,6 @@ class Run:
         self.device = _device(config.device)
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
-        self._maps: dict[int, tuple[EvalResult, dict[str, ScoreMaps], str]] = {}  # the third is the training
-        self._limits: dict[int, int | None] = {}
-        self._faithfulness: dict[int, dict[str, Any]] = {}
 
     @classmethod
     def start(cls, **parameters: Any) -> Run:
@@ -86,7 +81,7 @@ class Run:
     @property
     def variant(self) -> str:
         """The variant of this backbone's plain network: "fc" for vgg16_fc, else "gap"."""
-        return plain_variant(self.config.backbone)
+        return methods.plain_variant(self.config.backbone)
 
     def recipe(self, name: str) -> Recipe:
         """The recipe of a variant's training run."""
@@ -99,7 +94,7 @@ class Run:
             warmup_epochs=c.warmup_epochs, backbone_grad_scale=c.backbone_grad_scale, label_smoothing=c.label_smoothing,
             precision=c.precision, accumulate=c.accumulate, seed=c.seed,
         )  # fmt: skip
-        return variant(name).recipe(base, c)
+        return methods.variant(name).recipe(base, c)
 
     @property
     def recipe_source(self) -> str:
@@ -113,14 +108,13 @@ class Run:
         if name in self._models:
             return self._models[name]
         folder = self.config.training_folder(name)
-        if not (folder / "run.json").exists():
-            self.dataset("train")  # a wrong root or class is found before anything is written
-        folder.mkdir(parents=True, exist_ok=True)
-        # two notebooks that need the same network train it once
-        with FileLock(str(folder) + ".lock") if rank() == 0 else nullcontext():
-            if not agreed((folder / "run.json").exists()):
-                self._train(name, folder)
-            together()  # the first process writes, all read
+        if not is_trained(folder):
+            self.dataset("train")  # a wrong root or class is noticed before anything is written
+            # two notebooks that need the same network train it once
+            with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
+                if not agreed(is_trained(folder)):
+                    self._train(name, folder)
+                together()  # the first process writes, all read
         model, _ = load_checkpoint(folder / "best.pt", self.device)
         self._models[name] = model
         return model
@@ -130,14 +124,14 @@ class Run:
         begin = time.perf_counter()
         train, val = self.dataset("train"), self.dataset("val")
         model = build_model(
-            c.backbone, len(train.classes), pooling=variant(name).pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
+            c.backbone, len(train.classes), pooling=methods.variant(name).pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
             batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
         )  # fmt: skip
-        if start := variant(name).starts_from(c.weights):
+        if start := methods.variant(name).starts_from(c.weights):
             model.load_state_dict(self.model(start).state_dict())
         recipe = self.recipe(name)
         history = fit(
-            model, train, val, out=folder, recipe=recipe, device=self.device, objective=variant(name).objective(), compile=c.compile,
+            model, train, val, out=folder, recipe=recipe, device=self.device, objective=methods.variant(name).objective(), compile=c.compile,
             checkpoint_seconds=c.checkpoint_seconds,
         )  # fmt: skip
         if rank() != 0:
@@ -162,66 +156,50 @@ class Run:
 
     # -- results -------------------------------------------------------------------------------------------------------
 
-    def evaluate(self, method: str, variant: str | None = None, **options: Any) -> EvalResult:
+    def evaluate(self, method: str, variant: str | None = None, **options: Any) -> Evaluation:
         """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
         is chosen on the validation split.
 
         The network is that of the method's own variant ("tap" for rethinking_cam, "has" for has, the plain one for most)
         unless `variant` names another. Training-time methods but acol use plain CAM, which the result's conditions say.
         """
-        entry = resolve(method)
+        entry = methods.resolve(method)
         variant = variant or entry.variants_on(self.config.backbone)[0]
-        kept: dict[str, ScoreMaps] = {}
-        options = {"limit": self.config.limit, **options}
         result = evaluate(
             self.model(variant), self.dataset("test"), entry.map, val=self.dataset("val"), seed=self.config.seed,
-            keep=kept.__setitem__, localiser=MapStore(self.config, variant), **options,
+            localiser=MapStore(self.config, variant), **{"limit": self.config.limit, **options},
         )  # fmt: skip
-        result.method = entry.name
+        result.method, result.variant = entry.name, variant
         if (how := self._how(variant, entry.map)) is not None:
             result.conditions["method"] = how
-        self._maps[id(result)] = (result, kept, variant)  # the result is kept too, so that its id stays its own
-        self._limits[id(result)] = options["limit"]
         return result
 
-    def baseline(self, result: EvalResult) -> EvalResult | None:
+    def baseline(self, result: Evaluation) -> Evaluation | None:
         """Plain CAM of the same backbone's plain network, on the images and under the protocol of a result of this run.
 
         None where the result is plain CAM itself, on vgg16_fc (CAM is not defined there), and where the plain network was
         not trained: nothing is trained for a comparison. Maps that another report has made are read.
         """
         plain = self.config.training_folder("gap") / "run.json"
-        itself = result.method == "cam" and self._maps[id(result)][2] == "gap"
-        if itself or resolve("cam").undefined(self.config.backbone) or not plain.exists():
+        itself = (result.method, result.variant) == ("cam", "gap")
+        if itself or methods.resolve("cam").undefined(self.config.backbone) or not plain.exists():
             return None
-        return self.evaluate("cam", variant="gap", limit=self._limits[id(result)], protocol=result.protocol)
+        return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
     def _how(self, name: str, drawn: str) -> str | None:
         """How a training-time method comes to its map, in words; None on a network that was trained plainly."""
-        objective = variant(name).objective()
+        objective = methods.variant(name).objective()
         if objective is None:
             return None
         settings = objective.settings() or {"delta": self.model(name).spec["delta"]}
         values = ", ".join(f"{key} {value:.3g}" for key, value in settings.items())
-        return f"{resolve(drawn).label} on a network trained with {variant(name).label} ({values})"
+        return f"{methods.resolve(drawn).label} on a network trained with {methods.variant(name).label} ({values})"
 
-    def maps(self, result: EvalResult, split: str = "test") -> ScoreMaps:
-        """The score maps behind a result of this run."""
-        return self._maps[id(result)][1][split]
-
-    def note_faithfulness(self, result: EvalResult, numbers: dict[str, Any]) -> None:
-        """Numbers of `wsolkit.study.show_faithfulness`, which go into metrics.json with the result."""
-        self._faithfulness[id(result)] = numbers
-
-    def network(self, result: EvalResult) -> WSOLModel:
-        """The network that a result of this run was measured on."""
-        return self.model(self._maps[id(result)][2])
-
-    def gallery_items(self, result: EvalResult, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
+    def gallery_items(self, result: Evaluation, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result."""
         test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
-        maps = self.maps(result).maps
+        maps = result.maps["test"].maps
         items = []
         for index in indices:
             index = int(index)
@@ -234,9 +212,9 @@ class Run:
         return items
 
     def folder(self, method: str) -> Path:
-        return self.config.runs_folder / declared(method).slug
+        return self.config.runs_folder / methods.declared(method).slug
 
-    def finish(self, method: str, result: EvalResult, extra: dict[str, Any] | None = None) -> Path:
+    def finish(self, method: str, result: Evaluation, extra: dict[str, Any] | None = None) -> Path:
         """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed".
 
         Beside the result it holds what the report page shows: plain CAM on the same images, the differences to it and to
@@ -245,16 +223,16 @@ class Run:
         folder = self.folder(method)
         for earlier in ("metrics.json", "failure.json", "notebook.ipynb"):
             (folder / earlier).unlink(missing_ok=True)
-        plain, training = self.baseline(result), self._maps[id(result)][2]
-        seed = self.config.seed
+        plain, variant, seed = self.baseline(result), result.variant, self.config.seed
         against = {"cam": against_result(result, plain, seed) if plain else None,
                    "centre_box": against_centre_box(result, seed)}  # fmt: skip
         if plain:
             plain.save_per_image(folder / PLAIN_CAM)
         else:
             (folder / PLAIN_CAM).unlink(missing_ok=True)
-        for split, maps in self._maps[id(result)][1].items():
-            maps.save(folder / f"score_maps_{split}.npz")
+        for split, maps in result.maps.items():
+            if maps.path is None:  # those of a reader's own method, which no other report can use
+                maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / "per_image.csv")
         galleries.save(self, result, folder)
         items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
@@ -263,17 +241,17 @@ class Run:
             atomic_write_bytes(folder / "gallery" / f"{number}.jpg", picture)
         gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {figures.iou_text(item['iou'])}"}
                    for n, item in enumerate(items)]  # fmt: skip
-        found = self._faithfulness.get(id(result))
-        faithfulness = {"faithfulness": found} if found else {}
-        entry = resolve(method)
+        faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
+        entry = methods.resolve(method)
         variants = entry.variants_on(self.config.backbone)
         made_from = self.config.report_parts(method, variants, notebooks_folder() / entry.chapter)
         write_json(folder / "metrics.json", {
             "status": "completed", "fingerprint": digest(made_from), "made_from": made_from, "method": method,
-            "config": {**self.config.to_dict(), "method": method, "variant": training}, "result": result.to_dict(),
+            "config": {**self.config.to_dict(), "method": method, "variant": variant}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,
-            "training": self.config.training_folder(training).name,
+            "training": self.config.training_folder(variant).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,
+            "maps": {split: os.path.relpath(maps.path, folder) for split, maps in result.maps.items()},
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
             "curve": {"thresholds": result.curve.get("thresholds"), "accuracy": result.curve.get("gt_known_loc")}, "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),

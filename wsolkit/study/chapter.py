@@ -12,7 +12,9 @@ import pandas as pd
 from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
 from wsolkit.data import denormalise
-from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, bootstrap_interval, loc_hits
+from wsolkit.evaluation.evaluate import Evaluation
+from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import rule_curves
 from wsolkit.runs.run import Run
@@ -48,7 +50,7 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
     )
 
 
-def show_best_and_worst(run: Run, result: EvalResult, name: str, count: int = 4) -> None:
+def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4) -> None:
     """The images of highest and of lowest IoU with map, true and predicted box."""
     order = np.argsort(result.ious, kind="stable")
     for title, picks in (("best", order[::-1][:count]), ("worst", order[:count])):
@@ -96,7 +98,7 @@ class Trial:
         curves = rule_curves(maps, self.boxes, self.size, interval=INTERVAL)
         threshold, accuracy = best_threshold(curves, interval=INTERVAL)
         hits = loc_hits(curves[:, round(threshold / INTERVAL)])
-        return Score(accuracy, bootstrap_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
+        return Score(accuracy, share_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
 
     def table(self, scores: Mapping[str, Score], columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
         """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""

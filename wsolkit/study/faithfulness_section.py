@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from wsolkit import figures
+from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
-from wsolkit.evaluation.results import EvalResult
 from wsolkit.figures.faithfulness_charts import faithfulness_curves
 from wsolkit.runs.run import Run
 
@@ -24,7 +24,7 @@ the network looks at a beak alone, the beak is the faithful answer.
 """
 
 
-def show_faithfulness(run: Run, result: EvalResult) -> None:
+def show_faithfulness(run: Run, result: Evaluation) -> None:
     """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0 leaves
     the section out): text, curves and table in the notebook; the numbers go into metrics.json with the result."""
     if not run.config.faithfulness:
@@ -33,8 +33,10 @@ def show_faithfulness(run: Run, result: EvalResult) -> None:
 
     display(Markdown(TEXT))
     images = min(run.config.faithfulness, result.n_images)
-    maps = {result.method: run.maps(result)}
-    measured = measure_faithfulness(run.network(result), run.dataset("test"), maps, limit=images, seed=run.config.seed)
+    maps = {result.method: result.maps["test"]}
+    measured = measure_faithfulness(
+        run.model(result.variant), run.dataset("test"), maps, limit=images, seed=run.config.seed
+    )
     count = len(next(iter(measured.values())))
     figures.show(
         faithfulness_curves(measured),
@@ -42,7 +44,7 @@ def show_faithfulness(run: Run, result: EvalResult) -> None:
         caption=f"Mean over {count} test images with 95 % bootstrap bands.",
     )
     table = faithfulness_table(measured)
-    run.note_faithfulness(result, table.to_dict("index"))
+    result.faithfulness = table.to_dict("index")
     for name in ("deletion", "insertion", "road"):
         ends = zip(table[name], table.pop(f"{name}_low"), table.pop(f"{name}_high"), strict=True)
         table[name] = [f"{mean:.2f} ({low:.2f} to {high:.2f})" for mean, low, high in ends]
