@@ -11,7 +11,6 @@ import pytest
 from wsolkit.common.code import code_state
 from wsolkit.common.paths import notebooks_folder, project_path
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
-from wsolkit.runs import fingerprints as module
 from wsolkit.runs.config import RunConfig
 from wsolkit.runs.fingerprints import data_state, notebook_state
 
@@ -134,7 +133,7 @@ def test_data_state_sees_every_file(tmp_path):
 
 
 def test_comments_and_docstrings_do_not_make_a_training_stale(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "PACKAGE", tmp_path)
+    monkeypatch.setattr("wsolkit.common.code.PACKAGE", tmp_path)
     source = tmp_path / "m.py"
     states = []
     for text in (

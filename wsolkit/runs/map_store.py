@@ -14,7 +14,7 @@ from wsolkit.common.files import digest
 from wsolkit.common.locks import alone
 from wsolkit.data import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
-from wsolkit.methods.registry import is_defined, resolve, study_methods
+from wsolkit.methods.registry import declared, is_defined, resolve, study_methods
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.models import WSOLModel
 from wsolkit.runs.config import RunConfig
@@ -72,7 +72,7 @@ class MapStore:
     def _path(self, method: str, settings: dict[str, Any]):
         made_from = {"training": self.config.training_key(self.variant), "code": code_state(LOCALISING_SOURCES)}
         made_from |= {name: version(name) for name in ("torch", "grad-cam")}
-        return self.folder / f"{resolve(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
+        return self.folder / f"{declared(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
 
     def _load(self, method: str, settings: dict[str, Any]) -> ScoreMaps | None:
         try:
