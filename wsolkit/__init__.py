@@ -9,7 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
-    "data": "load_dataset WSOLDataset Geometry denormalise normalise",
+    "data.catalogue": "load_dataset",
+    "data.base": "WSOLDataset",
+    "data.samples": "Geometry",
+    "data.batches": "denormalise normalise",
     "networks.models": "build_model WSOLModel",
     "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
     "networks.split": "CannotSplit split",
@@ -35,7 +38,7 @@ _NAMES = {
     "evaluation.map_files": "export_score_maps",
     "figures": "show",
     "runs.run": "Run",
-    "runs.config": "RunConfig",
+    "runs.parameters": "RunConfig",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -44,7 +47,10 @@ __all__ = sorted([*_MODULE_OF, *_WINGS])
 
 if TYPE_CHECKING:
     from wsolkit.boxes import PROTOCOLS, extract_box, iou, iou_curve, normalise_map, resize_map
-    from wsolkit.data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
+    from wsolkit.data.base import WSOLDataset
+    from wsolkit.data.batches import denormalise, normalise
+    from wsolkit.data.catalogue import load_dataset
+    from wsolkit.data.samples import Geometry
     from wsolkit.evaluation.comparison import compare
     from wsolkit.evaluation.evaluate import evaluate
     from wsolkit.evaluation.failures import failure_types, slices
@@ -65,7 +71,7 @@ if TYPE_CHECKING:
     from wsolkit.networks.split import CannotSplit, split
     from wsolkit.networks.target_layers import network_for
     from wsolkit.networks.ts_cam import ts_cam
-    from wsolkit.runs.config import RunConfig
+    from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
     from wsolkit.training.checkpoints import load_checkpoint
     from wsolkit.training.loop import fit
@@ -75,6 +81,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"wsolkit.{_MODULE_OF[name]}"), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("wsolkit")
     elif name in _WINGS:
         value = importlib.import_module(f"wsolkit.{name}")
     else:

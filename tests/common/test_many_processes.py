@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.training.checkpoints import read
 

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -28,7 +27,7 @@ from PIL import Image, ImageDraw
 import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.cli.main import cli
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
@@ -173,7 +172,7 @@ def wsolkit_parses(words: list[str]) -> None:
         command = command.commands[words.pop(0)]
     given = command.make_context(command.name, words).params
     if command.name in ("sweep", "train"):
-        names = {item.name for item in fields(RunConfig)} - {"given", "limit"}
+        names = set(RunConfig.model_fields) - {"limit"}
         backbones = [given["backbone"]] if "backbone" in given else given["backbones"].split(",")
         for backbone in backbones:
             values = {name: value for name, value in given.items() if name in names and value is not None}

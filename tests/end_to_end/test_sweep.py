@@ -17,8 +17,8 @@ import yaml
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import maps_of
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.scheduler import Sweep, plan, run_sweep
 from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook

@@ -15,7 +15,8 @@ import wsolkit as wk
 from wsolkit.boxes.extract import extract_box, iou, iou_curve, prepare_map
 from wsolkit.cli import main as cli
 from wsolkit.common.files import read_json
-from wsolkit.data.base import Geometry, read_image
+from wsolkit.data.images import read_image
+from wsolkit.data.samples import Geometry
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.file_evaluation import evaluate_files
 from wsolkit.evaluation.map_files import export_score_maps

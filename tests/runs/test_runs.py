@@ -10,8 +10,8 @@ import torch
 
 import wsolkit as wk
 from wsolkit.localisation.predict import default_threshold, load_trained
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import is_complete, maps_of
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.study import show_faithfulness
 

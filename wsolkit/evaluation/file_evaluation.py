@@ -11,9 +11,9 @@ import numpy as np
 
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.files import listing
-from wsolkit.data.base import Geometry
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata_files import CLASSES, Metadata, read_classes, read_metadata
+from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.map_files import PREDICTIONS, open_score_maps, read_predictions
 from wsolkit.evaluation.measuring import default_workers
 from wsolkit.evaluation.results import EvalResult

@@ -19,8 +19,9 @@ from torch import nn
 from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.files import read_json
-from wsolkit.data.base import Geometry, normalise
-from wsolkit.data.pictures import read_picture
+from wsolkit.data.batches import normalise
+from wsolkit.data.images import read_image
+from wsolkit.data.samples import Geometry
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import METHODS, resolve
 from wsolkit.networks.models import WSOLModel
@@ -91,7 +92,8 @@ def predict(
 
     Args:
         model: any network that `score_maps` takes; left as it was found. Runs where its parameters are.
-        images: files, RGB pictures (other modes are converted), or (H, W, 3) uint8 arrays; one alone is a list of one.
+        images: files or PIL images (both read as `read_image` reads them), or (H, W, 3) uint8 arrays; one alone is a list
+            of one.
         geometry: how pictures reach the network, as in its training; None is 224 pixels, resized.
         classes: names of the K classes; without them a class is called by its number.
         label: the class whose map and box are wanted; None is the predicted one of each picture.
@@ -167,14 +169,12 @@ def _localise(model, images, method, classes, label, smooth, options) -> tuple[n
 
 def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
     """What the network sees of a picture, (size, size, 3) uint8, and the (width, height) of the picture."""
-    if isinstance(image, str | Path):
-        image = read_picture(image)
-    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         image = Image.fromarray(image)
-    elif not isinstance(image, Image.Image):
+    elif not isinstance(image, str | Path | Image.Image):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"a picture is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
-    image = image if image.mode == "RGB" else image.convert("RGB")  # to convert RGB is to copy it
+        raise ValueError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
+    image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
     return geometry.crop(np.asarray(square)), image.size
 

@@ -22,8 +22,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsolkit.common.paths import notebooks_folder
 from wsolkit.networks.backbones import BACKBONES
 
 if TYPE_CHECKING:
@@ -122,6 +124,11 @@ class Method:
     def slug(self) -> str:
         """The name as it appears in file names: `grad_cam++` is `grad_cam_plusplus`."""
         return self.name.replace("++", "_plusplus")
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook of its chapter."""
+        return notebooks_folder() / self.chapter
 
     @property
     def map(self) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wsolkit.methods.registry import Variant, register
@@ -18,7 +17,7 @@ def _from_gap(recipe: Recipe, parameters: Any) -> Recipe:
     """Without pretrained weights a TAP network starts from the trained GAP network, as the published recipe starts from
     ImageNet's: a short training run at a third of the rate."""
     warmup = min(1, recipe.warmup_epochs)
-    return replace(recipe, epochs=parameters.tap_epochs, lr=recipe.lr / 3, warmup_epochs=warmup)
+    return recipe.changed(epochs=parameters.tap_epochs, lr=recipe.lr / 3, warmup_epochs=warmup)
 
 
 TAP = Variant("tap", pooling="tap", start="gap", changes=_from_gap, parameters=("tau", "tap_epochs"))

@@ -13,9 +13,8 @@ from wsolkit.report.index_charts import Look, charts
 from wsolkit.report.index_pictures import same_images
 from wsolkit.report.index_tables import OTHERS, POINT_NAMES, RUN_COLUMNS, STATUS_NAMES, tables
 from wsolkit.report.index_words import answer
-from wsolkit.report.planned import missing_rows
 from wsolkit.report.published import published_table
-from wsolkit.report.rows import COLUMNS, POINTS, rank, read_rows, sort_rows, write_csv
+from wsolkit.report.rows import COLUMNS, POINTS, missing_rows, rank, read_rows, sort_rows, write_csv
 
 __all__ = ["COLUMNS", "read_rows", "write_index"]
 

@@ -12,13 +12,13 @@ import numpy as np
 from wsolkit.common.code import code_state
 from wsolkit.common.files import digest
 from wsolkit.common.locks import alone
-from wsolkit.data import WSOLDataset
+from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import declared, is_defined, resolve, study_methods
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.models import WSOLModel
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.fingerprints import LOCALISING_SOURCES
+from wsolkit.runs.parameters import RunConfig
 
 
 class MapStore:

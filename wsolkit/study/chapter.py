@@ -11,7 +11,7 @@ import pandas as pd
 
 from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
-from wsolkit.data import denormalise
+from wsolkit.data.batches import denormalise
 from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.intervals import share_interval
 from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits

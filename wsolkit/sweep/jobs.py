@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from wsolkit.common.paths import notebooks_folder
 from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, variant
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import is_fresh
+from wsolkit.runs.parameters import RunConfig
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Grid:
             config, prefix = self.config, ""
             if number or seed != config.seed:
                 out = config.out_folder / f"seed-{seed}" if number else config.out_folder
-                config = RunConfig.make(**{**config.given, "seed": seed, "out": str(out)})
+                config = config.with_changes(seed=seed, out=str(out))
                 prefix = f"seed-{seed}/" if number else ""
             index = self.config.out_folder / "index.html"
             found = plan(config, self.backbones, self.methods, self.limits, prefix, index)
@@ -97,16 +97,16 @@ def plan(
     jobs: dict[str, Job] = {}
     impossible = []
     for backbone in dict.fromkeys(backbones):
-        base = config.for_backbone(backbone)
+        base = config.with_changes(backbone=backbone)
         reports = []
         for method in dict.fromkeys(methods):
-            own = replace(base, limit=limits.get(method, limits.get("", base.limit)))
-            variants = declared(method).variants_on(backbone)
-            job = _report_job(own, declared(method), variants, prefix, home)
-            if declared(method).undefined(backbone):
+            own = base.with_changes(limit=limits.get(method, limits.get("", base.limit)))
+            entry = declared(method)
+            job = _report_job(own, entry, prefix, home)
+            if entry.undefined(backbone):
                 impossible.append(job)
                 continue
-            for name in variants:
+            for name in entry.variants_on(backbone):
                 for wanted in filter(None, (variant(name).starts_from(base.weights), name)):
                     training = _train_job(base, wanted, prefix, home)
                     jobs.setdefault(training.name, training)
@@ -118,20 +118,20 @@ def plan(
 def _train_job(config: RunConfig, word: str, prefix: str, home: Path | None) -> Job:
     folder = config.training_folder(word)
     name = f"{prefix}{config.dataset}/{config.backbone}/train"
-    config = replace(config, limit=0)
+    config, notebook = config.with_changes(limit=0), notebooks_folder() / TRAIN_CHAPTER
     start = variant(word).starts_from(config.weights)
     return Job(
-        f"{name} {word}", notebooks_folder() / TRAIN_CHAPTER, {**config.to_dict(), "variant": word},
+        f"{name} {word}", notebook, {**config.for_notebook(notebook), "variant": word},
         {**config.to_dict(), "variant": word}, folder, folder / "run.json", config.training_key(word),
         folder / "train.html", f"Training {config.backbone} with {variant(word).label} on {config.dataset}",
         (f"{name} {start}",) if start else (), config.training_parts(word), home,
     )  # fmt: skip
 
 
-def _report_job(config: RunConfig, method: Method, variants: tuple[str, ...], prefix: str, home: Path | None) -> Job:
-    folder = config.runs_folder / method.slug
-    notebook = notebooks_folder() / method.chapter
-    parameters = config.to_dict()
+def _report_job(config: RunConfig, method: Method, prefix: str, home: Path | None) -> Job:
+    folder, variants = config.runs_folder / method.slug, method.variants_on(config.backbone)
+    notebook = method.notebook
+    parameters = config.for_notebook(notebook)
     if method.name not in study_methods():
         parameters["method"] = method.name
     html = config.out_folder / config.dataset / config.backbone / f"{method.slug}.html"

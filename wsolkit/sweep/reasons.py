@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.methods.registry import declared
-from wsolkit.runs.fingerprints import PAGE, page_state
-from wsolkit.runs.folder import content_of, is_complete, seconds_of
+from wsolkit.runs.fingerprints import page_state
+from wsolkit.runs.folder import PAGE, TRAINED, WEIGHTS, content_of, is_complete, is_trained, seconds_of
 from wsolkit.sweep.jobs import Grid, Job
 from wsolkit.sweep.status import about
 
@@ -36,6 +36,8 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
         return [f"{job.done.name} is damaged"]
     if not isinstance(before.get("made_from"), dict):
         return ["made by an earlier version"]
+    if job.done.name == TRAINED and not is_trained(job.folder):
+        return [f"its network {WEIGHTS} is missing"]
     return _differences(before["made_from"], job, jobs) or [f"{job.done.name} was changed by hand"]
 
 

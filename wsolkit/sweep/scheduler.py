@@ -27,8 +27,8 @@ from wsolkit.common.code import code_state
 from wsolkit.common.files import write_json
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import content_of, note_failure
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.jobs import Grid, Job, plan
 from wsolkit.sweep.lease import this_machine
 from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of
@@ -224,7 +224,7 @@ def run_grids(
     """
     begin = time.time()
     out = grids[0].config.out_folder  # one place, whoever looks
-    grids = [replace(g, config=RunConfig.make(**{**g.config.given, "out": str(out)})) for g in grids]
+    grids = [replace(g, config=g.config.with_changes(out=str(out))) for g in grids]
     plans = [grid.plan() for grid in grids]
     todo = [job for jobs, _ in plans for job in jobs]
     pool = _pool(grids[0].config, jobs, dask, timeout)  # before anything is written
