@@ -31,7 +31,19 @@ assert "torch" not in sys.modules, "a sweep plans without torch"
 print(json.dumps([variants, reports, page_state()]))
 """
 ALL_VARIANTS = {"gap", "tap", "has", "cutmix", "adl", "acol"}
-ALL_METHODS = {"cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam", "layer_cam", "has", "cutmix", "adl", "acol", "hires_cam"}
+ALL_METHODS = {
+    "cam",
+    "rethinking_cam",
+    "grad_cam",
+    "grad_cam++",
+    "score_cam",
+    "layer_cam",
+    "has",
+    "cutmix",
+    "adl",
+    "acol",
+    "hires_cam",
+}
 NOTHING: set[str] = set()
 
 # file, text, what it becomes -> training runs, scoring by itself (what a training run makes stale comes on top), page

@@ -47,14 +47,12 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     import numpy as np
 
-    from wsolkit.common.code import code_state
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
     from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
     from wsolkit.methods.registry import resolve
-    from wsolkit.methods.study import method_slug
-    from wsolkit.runs.fingerprints import LOCALISING_SOURCES, weights_state
+    from wsolkit.runs.fingerprints import localising_code, weights_state
     from wsolkit.runs.run import _device, versions
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
@@ -67,7 +65,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         dataset, state, seed = _dataset(trained, data, split)
         identity = {
             "weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)], "split": split,
-            "options": options, "code": code_state(LOCALISING_SOURCES), "versions": versions(), "device": place.type,
+            "options": options, "code": [localising_code(resolve(name)) for name in names], "versions": versions(), "device": place.type,
         }  # fmt: skip
         folder = target.with_name(target.name + ".parts")
         first = rank() == 0
@@ -83,7 +81,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                     trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
                 )
                 for name, maps in (made or {}).items():
-                    path = target if single else target / f"{method_slug(name)}.npz"
+                    path = target if single else target / f"{resolve(name).slug}.npz"
                     maps.save(path)
                     click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
                 if first:

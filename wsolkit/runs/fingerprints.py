@@ -82,7 +82,9 @@ def _files(modules: list[str]) -> list[str]:
 @cache
 def page_state() -> str:
     """Digest of the style, the templates and the code of report pages (the index is written anew by every sweep)."""
-    files = [path.relative_to(PACKAGE) for wing in ("figures", "report") for path in sorted((PACKAGE / wing).rglob("*.*"))]
+    files = [
+        path.relative_to(PACKAGE) for wing in ("figures", "report") for path in sorted((PACKAGE / wing).rglob("*.*"))
+    ]
     files = [path for path in files if not path.name.startswith("index")]
     total = hashlib.sha256(code_state(tuple(str(path) for path in files if path.suffix == ".py")).encode())
     for path in files:
@@ -112,7 +114,9 @@ def data_state(root: str) -> str:
     if not root:
         return ""
     base = Path(root).resolve()
-    base = next((base / name for name in NATIVE_FOLDERS if (base / name).is_dir()), base)  # a parent folder is a root too
+    base = next(
+        (base / name for name in NATIVE_FOLDERS if (base / name).is_dir()), base
+    )  # a parent folder is a root too
     if not base.is_dir():
         raise FileNotFoundError(f"folder of data '{root}' not found; expected a folder in the dataset's own layout")
     total = hashlib.sha256()

@@ -23,11 +23,14 @@ from wsolkit.common.paths import project_path
 from wsolkit.methods.registry import VARIANTS, declared
 from wsolkit.methods.registry import variant as find_variant
 from wsolkit.networks.backbones import BACKBONES
-from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
+from wsolkit.runs.fingerprints import data_state, notebook_state, scoring_code, training_code, weights_state
 from wsolkit.runs.folder import TRAINING_PREFIX
-from wsolkit.training.recipe import RECIPES, Recipe, recipe_values
+from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
 
-TRAINED = ("data", "network")  # stages whose parameters count for a training run; those of its recipe count as the variant makes them
+TRAINED = (
+    "data",
+    "network",
+)  # stages whose parameters count for a training run; those of its recipe count as the variant makes them
 PATHS = ("root", "metadata", "masks", "out", "weights")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
