@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit.common.code import code_state
+from wsolkit.common.code import _state, code_state
 from wsolkit.common.paths import notebooks_folder, project_path
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
 from wsolkit.runs.fingerprints import data_state, notebook_state
@@ -245,9 +245,9 @@ def test_comments_and_docstrings_do_not_make_a_training_stale(tmp_path, monkeypa
         "def f():\n    return 2\n",
     ):
         source.write_text(text)
-        code_state.cache_clear()
+        _state.cache_clear()
         states.append(code_state(("m.py",)))
-    code_state.cache_clear()
+    _state.cache_clear()
     assert states[0] == states[1] != states[2]
 
 
