@@ -131,6 +131,7 @@ def predict(
                 ClassScore(str(k) if classes is None else classes[k], int(k), float(row[k])) for k in (own, *order)
             )
             box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
+            box = np.array([0, 0, geometry.size - 1, geometry.size - 1]) if empty else box
             predictions.append(
                 Prediction(
                     label=shown.label,
