@@ -13,7 +13,7 @@ from PIL import Image
 
 from wsolkit.cli.main import cli
 from wsolkit.data import convert as module
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.convert import convert
 from wsolkit.data.metadata import read_metadata
 

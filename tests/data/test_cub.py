@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 
 NAMES = {3: "003.Sooty_Albatross", 7: "007.Parakeet Auklet", 12: "012.Yellow_headed_Blackbird"}
 SIZES = [(100, 80), (60, 90), (64, 64)]

@@ -12,7 +12,7 @@ from PIL import Image
 
 import wsolkit as wk
 from wsolkit.cli.main import _check
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata import read_metadata
 from wsolkit.sweep.scheduler import plan

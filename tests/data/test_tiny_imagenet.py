@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 
 WORDS = {"n03": "goldfish, Carassius auratus", "n01": "crane", "n02": "crane, lifting device", "n09": "unused"}
 WNIDS = ["n03", "n01", "n02", "n07"]  # n07 has no folder in train

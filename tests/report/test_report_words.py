@@ -37,7 +37,7 @@ def table(ratio=1.0, empty=0, failures=("right", "part only"), n=40):
 
 def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
     against = {"cam": cam, "centre_box": box}
-    values = {"method": method, "config": {"pooling": "gap"}, "result": RESULT | changes, "against": against}
+    values = {"method": method, "config": {"variant": "gap"}, "result": RESULT | changes, "against": against}
     return " ".join(summary(RunFiles(tmp_path, values, table=rows))).replace("\u00a0", " ")
 
 

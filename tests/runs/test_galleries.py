@@ -10,14 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from straightforward import contour_boxes
 
 import wsolkit as wk
-from wsolkit.boxes.extract import ContourBoxes, box_of_prepared, iou, threshold_value
+from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
 from wsolkit.boxes.preparation import prepare_map, to_uint8
 from wsolkit.boxes.protocols import PROTOCOLS
 from wsolkit.common.files import atomic_write_text
 from wsolkit.evaluation.per_image import FAILURES
-from wsolkit.evaluation.scoring import score
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.figures import iou_text
 from wsolkit.report.galleries import heat, section, slider_table
 from wsolkit.report.markup import render
@@ -59,12 +60,14 @@ def write_page(folder):
 
 def python_box(prepared, threshold, percentile, protocol):
     """Box (4,) of a prepared map by OpenCV's contours, as the protocol has it."""
-    box, empty = box_of_prepared(prepared, threshold, percentile)
+    u8, (height, width) = to_uint8(prepared), prepared.shape
+    boxes, largest = contour_boxes(u8 > threshold_value(u8, threshold, percentile))
     if PROTOCOLS[protocol].clamped:
-        height, width = prepared.shape
-        box = np.zeros(4, int) if empty else np.minimum(box, [width - 1, height - 1] * 2)
-        traced = ContourBoxes(prepared).box(threshold, percentile)
-        assert (traced is None) == empty and (empty or (traced == box).all())
+        box = np.zeros(4, int) if largest < 0 else np.minimum(boxes[largest], [width - 1, height - 1] * 2)
+    else:
+        box = np.array([0, 0, width, height]) if largest < 0 else boxes[largest]
+    traced, empty = ContourBoxes(prepared).box(threshold, percentile, protocol)
+    assert (largest < 0) == empty and (traced == box).all()
     return box
 
 
@@ -315,15 +318,8 @@ def test_hard_maps(maps, frame, protocol, page, tmp_path):
     rng, count = np.random.default_rng(1), len(maps)
     maps = [np.asarray(scores, np.float32) for scores in maps]
     corners = [np.sort(rng.integers(0, [[[frame[1], frame[0]]]], (2, 2, 2)), axis=1).reshape(2, 4) for _ in maps]
-    result = score(
-        maps,
-        corners,
-        labels=np.arange(count),
-        size=frame,
-        protocol=protocol,
-        predicted=np.zeros(count, int),
-        samples=10,
-    )
+    truth = Truth(frame, np.arange(count), corners)
+    result = score(Maps(maps, predicted=np.zeros(count, int)), truth, Rule(protocol), samples=10)
     noise = rng.integers(0, 256, (count, *frame, 3), dtype=np.uint8)
     names = [f"<script>{index}" for index in range(count)]
     galleries.write(tmp_path, result, maps, lambda shown: noise[shown], names, 0)
@@ -355,7 +351,7 @@ def test_forty_pictures_of_224_pixels_stay_small(tmp_path, page):
     where, rng = list(range(45)), np.random.default_rng(0)
     truths = [test.target(index).boxes for index in where]
     maps = np.maximum(rng.normal(size=(45, 14, 14)), 0).astype(np.float32)
-    result = score(maps, truths, labels=test.labels[:45], predicted=rng.integers(0, 16, 45), size=224, samples=10)
+    result = score(Maps(maps, predicted=rng.integers(0, 16, 45)), Truth(224, test.labels[:45], truths), samples=10)
     pixels = lambda shown: [test.pixels([index], 224)[0] for index in shown]  # noqa: E731
     galleries.write(tmp_path, result, maps, pixels, test.classes, 0)
     part = section(tmp_path)
@@ -397,7 +393,7 @@ def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
 
 
 def test_masks_only_leave_no_galleries(tmp_path):
-    result = score(np.random.default_rng(0).random((2, 4, 4)), None, masks=[np.eye(8, dtype=np.uint8)] * 2, size=8)
+    result = score(Maps(np.random.default_rng(0).random((2, 4, 4))), Truth(8, masks=[np.eye(8, dtype=np.uint8)] * 2))
     (tmp_path / "galleries").mkdir()
     galleries.save(None, result, tmp_path)
     assert not (tmp_path / "galleries").exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wsolkit.common.files import atomic_write_text
 from wsolkit.data.annotations import listing
-from wsolkit.data.base import SPLITS
+from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.convert_readers import Picture, read_coco, read_csv, read_voc
 from wsolkit.data.metadata_files import (
     CLASSES,

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 from PIL import Image
 
 from wsolkit.data.annotations import file_names, is_inside, read_lines, require_images
-from wsolkit.data.metadata import image_sizes
+from wsolkit.data.images import image_sizes
 from wsolkit.data.metadata_files import Box, corners, refuse, touches
 
 CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from wsolkit.data.annotations import (
     find_root,
     finite,
@@ -19,7 +17,9 @@ from wsolkit.data.annotations import (
     refuse_options,
     require_images,
 )
-from wsolkit.data.base import Geometry, Sample, WSOLDataset, displayed_size, select_classes, stratified_split
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.images import image_size
+from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
 
 FOLDER = "CUB_200_2011"
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt", "classes.txt", "images")
@@ -143,11 +143,7 @@ def _box(text: str) -> tuple[float, float, float, float] | None:
 
 def _within_frame(path: Path, number: int, sample: Sample) -> Sample:
     """The sample with its box cut at the image's edge; a box that does not touch the image is a mistake."""
-    try:
-        with Image.open(sample.path) as image:  # only the header is read
-            width, height = displayed_size(image)
-    except Exception as error:  # PIL raises many kinds for damaged files
-        raise ValueError(f"{sample.path}: not a readable image ({error}); replace it or remove its entry") from error
+    width, height = image_size(sample.path)
     x0, y0, x1, y1 = sample.boxes[0]
     if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
         corners = f"({x0:g}, {y0:g}, {x1:g}, {y1:g})"

@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 
 from wsolkit.data.annotations import listing, refuse_options, require_images
-from wsolkit.data.base import (
-    SPLITS,
-    Geometry,
-    Sample,
-    Target,
-    WSOLDataset,
-    displayed_size,
-    select_classes,
-    stratified_split,
-)
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.catalogue import SPLITS
+from wsolkit.data.images import image_sizes
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata_files import (
     CLASSES,
@@ -35,10 +25,7 @@ from wsolkit.data.metadata_files import (
     read_metadata,
     touches,
 )
-
-__all__ = ["MaskFiles", "Metadata", "MetadataDataset", "image_sizes", "open_metadata", "read_metadata"]
-
-THREADS = 8  # that read the headers of images
+from wsolkit.data.samples import Geometry, Sample, Target, select_classes, stratified_split
 
 
 @dataclass(eq=False, repr=False)
@@ -145,24 +132,6 @@ def open_metadata(
         "metadata", split, [names[i] for i in chosen], samples, Geometry(size, geometry),
         sizes=sizes, masks=files, masks_root=masks_root,
     )  # fmt: skip
-
-
-def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Path -> (width, height) in pixels, from the headers of images below `root`; ValueError lists the unreadable ones."""
-
-    def measure(path: str) -> tuple[int, int] | str:
-        try:
-            with Image.open(root / path) as image:  # only the header is read
-                return displayed_size(image)
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            return f"{path} ({error})"
-
-    paths = list(paths)
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = dict(zip(paths, pool.map(measure, paths), strict=True))
-    if bad := [item for item in found.values() if isinstance(item, str)]:
-        raise ValueError(f"{root}: {len(bad)} files are no readable images: {listing(bad)}; replace or remove them")
-    return found
 
 
 def _folder(path: str | Path | None, what: str) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from wsolkit.data.annotations import is_inside, listing, read_lines
-from wsolkit.data.base import SPLITS
+from wsolkit.data.catalogue import SPLITS
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"

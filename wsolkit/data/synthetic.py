@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from wsolkit.data.base import Geometry, Sample, WSOLDataset, select_classes
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.samples import Geometry, Sample, select_classes
 
 CANVAS = 128  # side of the drawn image in pixels
 PARTS = {  # species -> (part, colour)

@@ -17,7 +17,8 @@ from wsolkit.data.annotations import (
     refuse_options,
     require_images,
 )
-from wsolkit.data.base import Geometry, Sample, WSOLDataset, select_classes, stratified_split
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
 
 FOLDER = "tiny-imagenet-200"
 FILES = ("wnids.txt", "train", "val/val_annotations.txt", "val/images")

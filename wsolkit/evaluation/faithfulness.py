@@ -25,7 +25,8 @@ from torchvision.transforms.functional import gaussian_blur
 from wsolkit.boxes.preparation import as_numpy, prepare_maps
 from wsolkit.common.files import listing
 from wsolkit.common.progress import progress as shown
-from wsolkit.data.base import WSOLDataset, normalise
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.batches import normalise
 from wsolkit.evaluation.intervals import bootstrap_mean
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.chunks import in_chunks

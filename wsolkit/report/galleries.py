@@ -17,8 +17,8 @@ from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
-from wsolkit.boxes.extract import box_of_prepared, iou, threshold_value
-from wsolkit.boxes.preparation import prepare_map, to_uint8
+from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
+from wsolkit.boxes.preparation import prepare_map
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import FAILURES
@@ -116,14 +116,12 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
     pairs = [(threshold, share) for share in percentiles for threshold in thresholds]
     start, tables, overlaps = pairs.index((tau, percentile)), [], []
     for image, scores in zip(kept["pictures"], prepared, strict=True):
-        u8, truths = to_uint8(scores), np.array(image["gt_boxes"])
-        levels = [threshold_value(u8, *pair) for pair in pairs]
+        contours, truths = ContourBoxes(scores), np.array(image["gt_boxes"])
+        levels = [threshold_value(contours.u8, *pair) for pair in pairs]
         states, found = {}, {}
         for level, pair in zip(levels, pairs, strict=True):
             if level not in states:
-                box, empty = box_of_prepared(scores, *pair)
-                if clamped:
-                    box = np.zeros(4, int) if empty else np.minimum(box, [frame[1] - 1, frame[0] - 1] * 2)
+                box, empty = contours.box(*pair, kept["protocol"])
                 found[level] = box, float(iou(box, truths).max())
                 states[level] = _state(*found[level], empty, level, frame, clamped)
         box, overlap = found[levels[start]]

@@ -13,13 +13,12 @@ from typing import Any
 from markupsafe import Markup
 
 from wsolkit.common.files import atomic_write_text, read_json
-from wsolkit.methods.study import method_slug
 from wsolkit.report.notebook_page import as_text, chapter, home_of, notebook_to_html
 from wsolkit.report.rows import COLUMNS, read_rows
-from wsolkit.runs.fingerprints import note_page, page_state
-from wsolkit.runs.folder import seconds_of
+from wsolkit.runs.fingerprints import page_state
+from wsolkit.runs.folder import note_page, seconds_of
 
-__all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
+__all__ = ["COLUMNS", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
 
 SECTIONS = {  # in the page's order; "galleries" and "experiment" are where other modules' parts stand
     "result": "Result",

@@ -217,7 +217,7 @@ def cost(run: RunFiles) -> dict[str, Any]:
         lines.append({"name": name, "seconds": seconds(number(result.get("seconds_per_image"))),
                       "memory": "\u2013" if memory is None else f"{memory:.0f} MB",
                       "training": f"{network.label}: {seconds(trained)}" if trained is not None else "\u2013"})  # fmt: skip
-    if run.config.get("pooling") == "tap" and run.config.get("weights") == "none" and len(lines) == 2:
+    if run.config.get("variant") == "tap" and run.config.get("weights") == "none" and len(lines) == 2:
         lines[0]["training"] += (
             f", after {lines[1]['training']}"  # a TAP training from scratch starts from the GAP network
         )

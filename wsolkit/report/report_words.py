@@ -73,7 +73,7 @@ def _compared(run: RunFiles) -> str:
 
 
 def _is_plain(run: RunFiles) -> bool:
-    return run.method == "cam" and run.config.get("pooling") in (None, "gap")
+    return run.method == "cam" and run.config.get("variant") in (None, "gap")
 
 
 def box_ratios(table: pd.DataFrame) -> np.ndarray:
