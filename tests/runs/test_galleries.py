@@ -152,7 +152,9 @@ def test_the_page_opens_with_the_boxes_of_the_table(finished, page):
     assert page.evaluate(READ) == static, "the script changes nothing before a slider moves"
     for figure in static:
         row = table.loc[kept["pictures"][figure["image"]]["id"]]
-        assert figure["rectangle"] == rectangle(row[["x0", "y0", "x1", "y1"]].tolist(), row["empty"], kept["frame"], protocol)
+        assert figure["rectangle"] == rectangle(
+            row[["x0", "y0", "x1", "y1"]].tolist(), row["empty"], kept["frame"], protocol
+        )
         assert f"IoU {row['iou']:.2f}" in figure["words"] and row["failure"] in figure["words"]
         assert ("✓" in figure["words"]) == row["localised"] and "predicted box" in figure["alt"]
 
