@@ -83,9 +83,10 @@ def evaluate(
             raise ValueError(
                 f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
             )
-    method = resolve(method).name  # one spelling: what follows depends on the name
+    entry = resolve(method)
+    method = entry.name  # one spelling, for what is written
     if pas is None:
-        pas = method == "rethinking_cam" or rules.percentile == PAS_PERCENTILE
+        pas = entry.percentile == PAS_PERCENTILE or rules.percentile == PAS_PERCENTILE
     indices = dataset.spread(limit or None, seed)
     test_maps = localiser(model, dataset, method, smooth, indices, **options)
     targets = [dataset.target(int(i)) for i in indices]
