@@ -27,7 +27,7 @@ from wsolkit.methods.registry import resolve
 from wsolkit.methods.study import map_of, method_slug
 from wsolkit.networks.models import WSOLModel
 from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.rest import rest_of
+from wsolkit.networks.split import rest_of
 from wsolkit.networks.target_layers import network_for
 from wsolkit.training.checkpoints import load_checkpoint
 

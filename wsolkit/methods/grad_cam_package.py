@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from wsolkit.common.files import listing
 from wsolkit.methods.registry import Context, MethodNotDefined, is_registered, register
-from wsolkit.networks.hooked import HookedModel
-from wsolkit.networks.rest import rest_of
+from wsolkit.networks.split import HookedModel, rest_of
 
 
 class _Layered(nn.Module):

@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wsolkit.networks import fused
-from wsolkit.networks.hooked import HookedModel
-from wsolkit.networks.rest import in_precision, rest_of
+from wsolkit.networks.modules import in_precision
+from wsolkit.networks.split import HookedModel, rest_of
 
 NEEDS = ("features", "gradient", "forward")
 
