@@ -38,6 +38,8 @@ def finish(jobs, seconds=10.0, **more):
         }
         recipe = {"recipe": {"epochs": job.config["tap_epochs" if job.needs else "epochs"]}}
         write_json(job.done, content | recipe | more)
+        if job.done.name == "run.json":
+            (job.folder / "best.pt").write_bytes(b"a network")
         job.html.parent.mkdir(parents=True, exist_ok=True)
         job.html.write_text("<h1>page</h1>")
         write_json(
@@ -64,6 +66,9 @@ def test_reasons_of_single_runs(tmp_path):
     assert why(jobs) == {"train gap": ["never run"], "cam": ["never run"]}
     finish(jobs)
     assert why(jobs) == {"train gap": [], "cam": []}
+    (jobs[next(iter(jobs))].folder / "best.pt").unlink()  # as the message about a torn one says
+    assert why(jobs)["train gap"] == ["its network best.pt is missing"]
+    finish(jobs)
     train, cam = jobs.values()
     write_json(cam.folder / "failure.json", {"status": "failed", "error": "Traceback\nRuntimeError: the roof fell in"})
     assert why(jobs)["cam"] == ["failed last time: RuntimeError: the roof fell in"]
@@ -227,7 +232,8 @@ def test_seeds_are_independent_jobs_in_folders_of_their_own(tmp_path):
 
 
 def test_a_page_alone_is_written_without_running_the_notebook(tmp_path):
-    body = "import pathlib; pathlib.Path(where).parent.joinpath('count').open('a').write('x')\n" + GOOD
+    body = "import pathlib; pathlib.Path(where).parent.joinpath('count').open('a').write('x')\n"
+    body += "pathlib.Path(where, 'best.pt').write_text('a network')\n" + GOOD
     job = tiny_job(tmp_path, "good", body)
     job = replace(job, done=job.folder / "run.json")  # a training's page is its notebook
     text = job.notebook.read_text().replace("metrics.json", "run.json")

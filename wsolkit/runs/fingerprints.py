@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.code import PACKAGE, code_state
-from wsolkit.common.files import digest, write_json
+from wsolkit.common.files import digest
 
-PAGE = "page.json"  # what `note_page` leaves
 # code counts by wing
 TRAINING_SOURCES = ("common", "data", "networks", "training", "methods/has.py", "methods/cutmix.py", "methods/adl.py",
-                    "methods/acol_objective.py")  # fmt: skip
+                    "methods/acol.py", "methods/rethinking_cam.py")  # fmt: skip
 LOCALISING_SOURCES = (*TRAINING_SOURCES, "methods", "localisation")
 SCORING_SOURCES = (*LOCALISING_SOURCES, "boxes", "evaluation")
 # what writes pages and computes nothing: a change there writes pages again, and runs nothing
@@ -38,12 +37,6 @@ def page_state() -> str:
         if not path.name.startswith("index."):  # the index is written anew by every sweep
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
-
-
-def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) -> None:
-    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`page_state`), and how long the
-    run took."""
-    write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
 
 
 def notebook_state(path: Path) -> str:
