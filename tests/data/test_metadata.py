@@ -15,7 +15,7 @@ from wsolkit.cli.main import _check
 from wsolkit.data import load_dataset
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata import read_metadata
-from wsolkit.sweep.scheduler import plan
+from wsolkit.sweep.jobs import plan
 
 SIZES = [(40, 30), (20, 50), (32, 32)]
 BOXES = {"a.png": [(2, 3, 20.5, 25)], "b.png": [(0, 0, 9, 9), (5.5, 10, 20, 50)], "c, d.png": [(30, 30, 31, 31)]}

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,7 +18,8 @@ from small_jobs import GOOD, tiny_job
 from wsolkit.common.files import digest
 from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import maps_of
-from wsolkit.sweep.scheduler import Sweep, plan, run_sweep
+from wsolkit.sweep.jobs import Grid, plan
+from wsolkit.sweep.scheduler import Sweep, run_grids
 from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
 
@@ -240,7 +240,7 @@ def test_interrupt_stops_scheduling_and_lets_the_running_job_end(tmp_path):
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     signal.setitimer(signal.ITIMER_REAL, 3.0)
     errors = sweep.run()
-    assert not errors and sweep.stopping
+    assert not errors and sweep.interrupts
     assert jobs[0].fresh() and "second" not in sweep.outcome
 
 
@@ -255,29 +255,6 @@ def test_second_interrupt_kills(tmp_path):
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert time.time() - begin < 30 and not errors and sweep.outcome["endless"] == "interrupted"
     assert not list(tmp_path.rglob("failure.json")), "a run that was stopped is not a failed one"
-
-
-def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
-    """SIGKILL of the sweep itself: its runner and the kernel end by themselves."""
-    marker = tmp_path / "kernel.pid"
-    body = f"import os, time, pathlib; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(600)"
-    job = tiny_job(tmp_path, "orphan", body)
-    (job.folder).mkdir(parents=True)
-    (job.folder / "job.json").write_text(json.dumps({
-        "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
-        "done": str(job.done), "fingerprint": "key", "html": str(job.html), "title": "t",
-    }))  # fmt: skip
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'wsolkit.sweep.worker', {str(job.folder / 'job.json')!r}], start_new_session=True)"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while not (marker.exists() and marker.read_text()) and time.time() < deadline:
-        time.sleep(0.1)
-    kernel = int(marker.read_text())
-    parent.kill()
-    parent.wait()
-    while Path(f"/proc/{kernel}").exists() and time.time() < deadline:
-        time.sleep(0.2)
-    assert not Path(f"/proc/{kernel}").exists()
 
 
 def test_unknown_notebook_parameters_are_an_error(tmp_path):
@@ -311,7 +288,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         FileLock(str(tmp_path / "runs/synthetic/.lock")),
         pytest.raises(ValueError, match="another sweep of synthetic"),
     ):
-        run_sweep(RunConfig.make(out=str(tmp_path)), ["resnet18"], ["cam"])
+        run_grids([Grid(RunConfig.make(out=str(tmp_path)), ("resnet18",), ("cam",))])
 
 
 @pytest.mark.parametrize(
