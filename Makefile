@@ -9,7 +9,7 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-current-env
 # as many files at a time as there are cores (four at most), each on one thread
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install reports test test-notebooks test-modules bench lint lab measure numbers pictures clean
+.PHONY: help install reports check test test-notebooks test-modules bench lint types lab measure numbers pictures clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,7 +18,7 @@ help: ## show this help
 install: $(STAMP) ## make .venv with the tested versions and the package
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "$(PYTHON) is older than Python 3.10; run make PYTHON=python3.12 (or another)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11; run make PYTHON=python3.12 (or another)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
@@ -26,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 reports: $(STAMP) ## train on synthetic birds, localise with five methods, write reports/index.html
 	$(BIN)/wsolkit sweep --dataset synthetic --backbones vgg16,resnet18 --limit score_cam=32 --jobs $(JOBS) --out reports
+
+check: lint types ## for every save: style, layers, types and the fast tests
+	$(PARALLEL) -m "not slow" tests
 
 test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a browser
 	$(MAKE) --no-print-directory --output-sync --jobs 2 test-notebooks test-modules
@@ -53,9 +56,13 @@ numbers: $(STAMP) ## write README's tables from tools/measured.csv
 pictures: $(STAMP) ## take README's pictures from the pages of make reports
 	$(BIN)/python tools/pictures.py
 
-lint: $(STAMP) ## check style, notebooks included
+lint: $(STAMP) ## check style, notebooks included, and that imports follow the layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## check the types of the package
+	$(BIN)/mypy
 
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab notebooks

@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 import wsolkit as wk
-from wsolkit.data import base
+from wsolkit.data import decoded
 from wsolkit.data.batches import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = 200
@@ -260,7 +260,7 @@ def main() -> None:
     if options.images < 2 or options.rounds < 1 or options.batch < 2:
         parser.error("--images and --batch are at least 2, --rounds at least 1")
     options.recipe = dict(options.recipe)
-    base.SMALL_BYTES = 0  # few pictures take the way of many: through the file
+    decoded.SMALL_BYTES = 0  # few pictures take the way of many: through the file
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # two workers on purpose
     machine(options.device)
     with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from wsolkit import figures
-from wsolkit.methods.study import method_slug
+from wsolkit.methods.registry import declared
 
 
 def picture(seed=0, side=96):
@@ -21,7 +21,7 @@ def picture(seed=0, side=96):
 def result(gt=70.0, n=300, seconds=0.02):
     point = {"threshold": 0.35, "gt_known_loc": gt, "top1_loc": gt - 8, "top5_loc": gt - 1}
     return {
-        "format": "wsolkit-result-1",
+        "format": "wsolkit-result-2",
         "n_images": n,
         "n_val": 100,
         "n_classes": 8,
@@ -55,7 +55,7 @@ def home_of(out, seed):
 
 
 def run(out, dataset, backbone, method, images=(), seed=0, **changes):
-    folder = home_of(out, seed) / "runs" / dataset / backbone / method_slug(method)
+    folder = home_of(out, seed) / "runs" / dataset / backbone / declared(method).slug
     (folder / "gallery").mkdir(parents=True)
     gallery = []
     for index, name in enumerate(images):
@@ -71,22 +71,23 @@ def run(out, dataset, backbone, method, images=(), seed=0, **changes):
         "config": {"dataset": dataset, "backbone": backbone, "method": method, "size": 224, "epochs": 12, "seed": seed}
         | {"weights": "imagenet", "stride": 16},
         "result": result(gt, changes.pop("n", 300), changes.pop("seconds", 0.02)),
-        "curve": {"thresholds": taus.tolist(), "accuracy": (gt * np.exp(-((taus - 0.35) ** 2) / 0.08)).tolist()},
         "gallery": gallery,
         "versions": {"torch": "2.8.0"},
         "wall_seconds": 12.5,
         "finished": "2025-01-01T00:00:00",
     } | changes
+    accuracy = gt * np.exp(-((taus - 0.35) ** 2) / 0.08)
+    values["result"].setdefault("curve", {"thresholds": taus.tolist(), "gt_known_loc": accuracy.tolist()})
     (folder / "metrics.json").write_text(json.dumps(values))
     (folder / "notebook.ipynb").write_text("{}")
-    report = home_of(out, seed) / dataset / backbone / f"{method_slug(method)}.html"
+    report = home_of(out, seed) / dataset / backbone / f"{declared(method).slug}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("<!DOCTYPE html><title>report</title>")
     return folder
 
 
 def failure(out, dataset, backbone, method, status, error, seed=0):
-    folder = home_of(out, seed) / "runs" / dataset / backbone / method_slug(method)
+    folder = home_of(out, seed) / "runs" / dataset / backbone / declared(method).slug
     folder.mkdir(parents=True, exist_ok=True)
     config = {"dataset": dataset, "backbone": backbone, "method": method, "seed": seed}
     values = {"status": status, "error": error, "config": config, "log": "log.txt"}

@@ -9,31 +9,37 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _NAMES = {
-    "data": "load_dataset WSOLDataset Geometry denormalise normalise",
+    "data.catalogue": "load_dataset",
+    "data.base": "WSOLDataset",
+    "data.samples": "Geometry",
+    "data.batches": "denormalise normalise",
     "networks.models": "build_model WSOLModel",
     "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
     "networks.split": "CannotSplit split",
     "networks.hooked": "hooked",
     "networks.target_layers": "network_for",
     "networks.ts_cam": "ts_cam",
-    "training": "fit Recipe load_checkpoint",
+    "training.loop": "fit",
+    "training.recipe": "Recipe",
+    "training.checkpoints": "load_checkpoint",
     "methods.registry": "MethodNotDefined",
     "methods": "register method_names is_defined",
     "methods.maps": "score_maps feature_map",
-    "boxes": "iou iou_curve extract_box normalise_map resize_map PROTOCOLS",
+    "boxes.extract": "iou iou_curve extract_box",
+    "boxes.preparation": "normalise_map resize_map",
+    "boxes.protocols": "PROTOCOLS",
     "localisation.localise": "localise ScoreMaps",
     "localisation.predict": "predict Prediction load_trained",
     "evaluation.evaluate": "evaluate",
-    "evaluation.scoring": "score",
+    "evaluation.scoring": "score Maps Truth Rule",
     "evaluation.results": "EvalResult",
     "evaluation.comparison": "compare",
     "evaluation.failures": "failure_types slices",
     "evaluation.faithfulness": "evaluate_faithfulness measure_faithfulness",
-    "evaluation.file_evaluation": "evaluate_files",
-    "evaluation.map_files": "export_score_maps",
+    "evaluation.file_evaluation": "evaluate_files export_score_maps",
     "figures": "show",
     "runs.run": "Run",
-    "runs.config": "RunConfig",
+    "runs.parameters": "RunConfig",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -41,16 +47,20 @@ _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "repo
 __all__ = sorted([*_MODULE_OF, *_WINGS])
 
 if TYPE_CHECKING:
-    from wsolkit.boxes import PROTOCOLS, extract_box, iou, iou_curve, normalise_map, resize_map
-    from wsolkit.data import Geometry, WSOLDataset, denormalise, load_dataset, normalise
+    from wsolkit.boxes.extract import extract_box, iou, iou_curve
+    from wsolkit.boxes.preparation import normalise_map, resize_map
+    from wsolkit.boxes.protocols import PROTOCOLS
+    from wsolkit.data.base import WSOLDataset
+    from wsolkit.data.batches import denormalise, normalise
+    from wsolkit.data.catalogue import load_dataset
+    from wsolkit.data.samples import Geometry
     from wsolkit.evaluation.comparison import compare
     from wsolkit.evaluation.evaluate import evaluate
     from wsolkit.evaluation.failures import failure_types, slices
     from wsolkit.evaluation.faithfulness import evaluate_faithfulness, measure_faithfulness
-    from wsolkit.evaluation.file_evaluation import evaluate_files
-    from wsolkit.evaluation.map_files import export_score_maps
+    from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
     from wsolkit.evaluation.results import EvalResult
-    from wsolkit.evaluation.scoring import score
+    from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
     from wsolkit.figures import show
     from wsolkit.localisation.localise import ScoreMaps, localise
     from wsolkit.localisation.predict import Prediction, load_trained, predict
@@ -63,14 +73,20 @@ if TYPE_CHECKING:
     from wsolkit.networks.split import CannotSplit, split
     from wsolkit.networks.target_layers import network_for
     from wsolkit.networks.ts_cam import ts_cam
-    from wsolkit.runs.config import RunConfig
+    from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
-    from wsolkit.training import Recipe, fit, load_checkpoint
+    from wsolkit.training.checkpoints import load_checkpoint
+    from wsolkit.training.loop import fit
+    from wsolkit.training.recipe import Recipe
 
 
 def __getattr__(name: str) -> Any:
     if name in _MODULE_OF:
         value = getattr(importlib.import_module(f"wsolkit.{_MODULE_OF[name]}"), name)
+    elif name == "__version__":
+        from importlib.metadata import version
+
+        value = version("wsolkit")
     elif name in _WINGS:
         value = importlib.import_module(f"wsolkit.{name}")
     else:

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from wsolkit.cli.main import _config, _limits, cli, main
+from wsolkit.cli.main import _limits, cli, main
+from wsolkit.cli.options import given
+from wsolkit.runs.parameters import RunConfig
 
 
 def run(*arguments, cwd=None):
@@ -76,15 +78,16 @@ def test_report_works_without_any_run(tmp_path):
 def test_paths_count_from_where_the_caller_stands(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "w.pth").write_bytes(b"")
-    config = _config({"root": "data", "weights": "w.pth", "out": None, "epochs": 3, "dataset": "cub"})
+    options = {"root": "data", "weights": "w.pth", "out": "reports", "epochs": 3, "lr": None, "dataset": "cub"}
+    config = RunConfig.make(**given(options))
     assert config.root == str(tmp_path / "data") and config.weights == str(tmp_path / "w.pth")
     assert config.out == str(tmp_path / "reports") and config.epochs == 3
-    config = _config({"metadata": "m", "masks": "../k", "dataset": "metadata"})
+    config = RunConfig.make(**given({"metadata": "m", "masks": "../k", "dataset": "metadata"}))
     assert config.metadata == str(tmp_path / "m") and config.masks == str(tmp_path.parent / "k")
 
 
 def test_limits():
-    assert _limits(("score_cam=16", "Grad-CAM++=4,cam=2")) == {"score_cam": 16, "grad_cam++": 4, "cam": 2}
+    assert _limits(("score_cam=16", "Grad-CAM++=4,cam=2")) == {"score_cam": 16, "Grad-CAM++": 4, "cam": 2}
     assert _limits(("20",)) == {"": 20}
     for wrong in ("cam=0", "cam=-1", "cam=x", "=", "cam="):
         with pytest.raises(ValueError, match="--limit"):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.training.checkpoints import read
 
@@ -22,7 +22,7 @@ SMALL = {"backbone": "vgg16", "width": 0.125, "batch_norm": "no", "size": 32, "c
 FAILING = """
 import wsolkit as wk
 from wsolkit.distributed import process_group, rank
-from wsolkit.training import Objective
+from wsolkit.training.objective import Objective
 
 class Failing(Objective):
     def change(self, images, labels):

@@ -10,8 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from wsolkit.data import load_dataset
-from wsolkit.data.base import Geometry, Sample, WSOLDataset, denormalise, normalise, read_image, select_classes, stratified_split
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.batches import denormalise, normalise
+from wsolkit.data.catalogue import load_dataset
+from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
 
 
 def dataset_of(folder, sizes, size=32, kind="resize", boxes=None):
@@ -131,37 +133,6 @@ def test_load_dataset_refuses():
 # --- images -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour", "suffix", "expected"),
-    [
-        ("RGB", (10, 200, 30), "png", (10, 200, 30)),
-        ("L", 77, "jpg", (77, 77, 77)),
-        ("1", 1, "png", (255, 255, 255)),
-        ("LA", (99, 7), "png", (99, 99, 99)),
-        ("RGBA", (10, 200, 30, 128), "png", (10, 200, 30)),
-        ("CMYK", (0, 255, 255, 0), "jpg", (255, 0, 0)),
-        ("I;16", 128 * 257, "png", (128, 128, 128)),
-        ("I;16", 257, "tif", (1, 1, 1)),
-        ("I", 128 * 257, "tif", (128, 128, 128)),
-        ("I", 77, "tif", (77, 77, 77)),
-        ("F", 0.5, "tif", (127, 127, 127)),
-        ("F", 200.0, "tif", (200, 200, 200)),
-    ],
-)
-def test_every_kind_of_image_becomes_rgb(tmp_path, mode, colour, suffix, expected):
-    Image.new(mode, (12, 9), colour).save(tmp_path / f"image.{suffix}")
-    image = read_image(tmp_path / f"image.{suffix}")
-    assert (image.mode, image.size) == ("RGB", (12, 9))
-    assert np.abs(np.array(image.getpixel((5, 5))) - expected).max() <= 2
-
-
-def test_palette_image(tmp_path):
-    image = Image.new("P", (12, 9), 1)
-    image.putpalette([0, 0, 0, 10, 200, 30])
-    image.save(tmp_path / "image.gif")
-    assert read_image(tmp_path / "image.gif").getpixel((3, 3)) == (10, 200, 30)
-
-
 def test_damaged_and_missing_images_are_named(tmp_path):
     dataset = dataset_of(tmp_path, [(40, 40), (40, 40), (40, 40)])
     Image.effect_noise((200, 200), 90).save(tmp_path / "noise.jpg")
@@ -201,10 +172,10 @@ def test_items_batches_and_memory_agree(tmp_path, monkeypatch):
     assert torch.equal(kept[[3, 3, 8]], dataset.images([3, 3, 8]))
     assert torch.equal(dataset[-1][0], kept[8])
     assert dataset[-1][1].id == "8"
-    monkeypatch.setattr("wsolkit.data.base.CACHE_BYTES", 0)
+    monkeypatch.setattr("wsolkit.data.decoded.MEMORY_BYTES", 0)
     fresh = dataset.subset(range(9))
     assert torch.equal(kept, fresh.images(range(9)))
-    assert fresh._cache == {}
+    assert fresh.decoded(fresh.geometry.side).memory is None
     for index in (9, -10):
         with pytest.raises(IndexError, match="9 images"):
             dataset[index]

@@ -9,9 +9,20 @@ import pytest
 import torch
 
 from wsolkit.data import batches as module
-from wsolkit.data import load_dataset
-from wsolkit.data.base import denormalise, normalise
-from wsolkit.data.batches import AS_THEY_ARE, ahead, draw_epoch, from_device, normalised_on_device, share_of, uploaded, windows, windows_on_device
+from wsolkit.data.batches import (
+    AS_THEY_ARE,
+    denormalise,
+    draw_epoch,
+    from_device,
+    normalise,
+    normalised_on_device,
+    share_of,
+    uploaded,
+    windows,
+    windows_on_device,
+)
+from wsolkit.data.catalogue import load_dataset
+from wsolkit.data.decoded import ahead
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
@@ -85,15 +96,15 @@ def test_shares_cut_without_gap_also_where_there_are_fewer_images_than_processes
 def test_skipped_batches_are_not_decoded(birds):
     fresh = birds.subset(range(len(birds)))
     kept = torch.cat([labels for _, labels in fresh.train_batches(8, 0, 0, skip=2)])
-    assert fresh._cache[fresh.geometry.enlarged][1].sum() == len(kept) == 27 - 16
+    assert fresh.decoded(fresh.geometry.enlarged).known.sum() == len(kept) == 27 - 16
 
 
 def test_the_next_epoch_reads_what_is_decoded(birds):
     fresh = birds.subset(range(len(birds)))
     list(fresh.train_batches(9, 0, 0))
     side = fresh.geometry.enlarged
-    whole, rows = fresh.source([4, 2], side)
-    assert whole is fresh._cache[side][0]
+    whole, rows = fresh.decoded(side).source(np.array([4, 2]))
+    assert whole is fresh.decoded(side).memory
     assert rows.tolist() == [4, 2]
     assert_same(fresh.train_batches(9, 0, 1), one_by_one(birds, 9, 0, 1))
 
@@ -153,10 +164,12 @@ def test_windows_stay_inside():
 def test_the_gather_of_a_device_equals_the_loop(birds):
     """The function that CUDA batches come from, on tensors of the CPU."""
     side, size = birds.geometry.enlarged, birds.geometry.size
-    held = uploaded(birds, side, torch.device("cpu"))
+    held = uploaded(birds.decoded(side), torch.device("cpu"))
     assert np.array_equal(held.numpy(), birds.pixels(range(27), side))
     drawn = draw_epoch(27, 8, side - size, 3, 1)
-    assert_same(from_device(held, birds, drawn, [slice(*b) for b in drawn.bounds]), one_by_one(birds, 8, 3, 1))
+    assert_same(
+        from_device(held, birds.labels, size, drawn, [slice(*b) for b in drawn.bounds]), one_by_one(birds, 8, 3, 1)
+    )
     rows, corners, flips = np.array([3, 3, 0]), np.array([[0, 5], [5, 0], [2, 2]]), np.array([True, False, True])
     tensors = [torch.from_numpy(array) for array in (rows, corners, flips)]
     expected = windows(held.numpy(), rows, corners, flips, size, AS_THEY_ARE)
@@ -173,7 +186,7 @@ def test_batches_on_cuda_equal_the_loop(birds, monkeypatch, share):
         found = list(fresh.train_batches(8, 0, 3, "cuda", rank, 2, skip=1))
         assert all(images.is_cuda and labels.is_cuda for images, labels in found)
         assert_same(found, expected[1:])
-    assert len(fresh._held) == (share > 0)
+    assert len(fresh.decoded(fresh.geometry.enlarged).held) == (share > 0)
     assert torch.equal(fresh.images([2, 0], "cuda").cpu(), fresh.images([2, 0]))
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 
 NAMES = {3: "003.Sooty_Albatross", 7: "007.Parakeet Auklet", 12: "012.Yellow_headed_Blackbird"}
 SIZES = [(100, 80), (60, 90), (64, 64)]
@@ -124,27 +124,32 @@ def test_root_errors(cub, tmp_path):
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("images", "14 003", "fourteen 003", r"images\.txt, line 2: expected 'id path.*got 'fourteen 003"),
-        ("images", "14 003.Sooty_Albatross/bird 1.jpg", "14", r"images\.txt, line 2"),
-        ("images", "14 003.Sooty_Albatross", "14 ../../etc", r"images\.txt, line 2"),
-        ("images", "14 003.Sooty_Albatross", "14 /etc", r"images\.txt, line 2"),
-        ("images", "14 003.Sooty_Albatross", "14 ..\\etc", r"images\.txt, line 2"),
-        ("images", "14 003", "11 003", r"images\.txt, line 2: id 11 is already in line 1"),
-        ("images", "bird 1.jpg", "bird 0.jpg", r"images\.txt, line 2: 003.*bird 0.jpg is already in line 1"),
-        ("image_class_labels", "14 3", "14 three", r"image_class_labels\.txt, line 2"),
-        ("image_class_labels", "14 3\n", "", r"image_class_labels\.txt has no line for 1 ids of images\.txt: 14;"),
+        (
+            "images",
+            "14 003",
+            "fourteen 003",
+            r"images\.txt: one entry is wrong: line 2 'fourteen 003.*expected lines 'id path",
+        ),
+        ("images", "14 003.Sooty_Albatross/bird 1.jpg", "14", r"images\.txt: one entry is wrong: line 2"),
+        ("images", "14 003.Sooty_Albatross", "14 ../../etc", r"images\.txt: one entry is wrong: line 2"),
+        ("images", "14 003.Sooty_Albatross", "14 /etc", r"images\.txt: one entry is wrong: line 2"),
+        ("images", "14 003.Sooty_Albatross", "14 ..\\etc", r"images\.txt: one entry is wrong: line 2"),
+        ("images", "14 003", "11 003", r"images\.txt: one entry is wrong: line 2 \(11 is there already\)"),
+        ("images", "bird 1.jpg", "bird 0.jpg", r"images\.txt names 003.*bird 0.jpg more than once"),
+        ("image_class_labels", "14 3", "14 three", r"image_class_labels\.txt: .*line 2"),
+        ("image_class_labels", "14 3\n", "", r"image_class_labels\.txt: one entry is wrong: no line for 14;"),
         ("image_class_labels", "14 3\n", "14 99\n", r"classes\.txt has no line for class 99"),
-        ("train_test_split", "14 1", "14 2", r"train_test_split\.txt, line 2.*got '14 2'"),
-        ("bounding_boxes", "14 11.0 20.0 30.0 40.0", "14 11.0 20.0 30.0", r"bounding_boxes\.txt, line 2"),
-        ("bounding_boxes", "14 11.0 20.0 30.0 40.0", "14 11.0 20.0 0.0 40.0", r"bounding_boxes\.txt, line 2"),
-        ("bounding_boxes", "14 11.0 20.0 30.0 40.0", "14 nan 20.0 30.0 40.0", r"bounding_boxes\.txt, line 2"),
+        ("train_test_split", "14 1", "14 2", r"train_test_split\.txt: .*line 2 '14 2'"),
+        ("bounding_boxes", "14 11.0 20.0 30.0 40.0", "14 11.0 20.0 30.0", r"bounding_boxes\.txt: .*line 2"),
+        ("bounding_boxes", "14 11.0 20.0 30.0 40.0", "14 11.0 20.0 0.0 40.0", r"bounding_boxes\.txt: .*line 2"),
+        ("bounding_boxes", "14 11.0 20.0 30.0 40.0", "14 nan 20.0 30.0 40.0", r"bounding_boxes\.txt: .*line 2"),
         (
             "bounding_boxes",
             "14 11.0",
             "14 400.0",
-            r"bounding_boxes\.txt, line 2: the box .* lies outside 003.* 100 x 80",
+            r"bounding_boxes\.txt: boxes of 1 images lie outside the image: 003.*bird 1\.jpg",
         ),
-        ("classes", "7 007", "3 007", r"classes\.txt, line 2: id 3 is already in line 1"),
+        ("classes", "7 007", "3 007", r"classes\.txt: one entry is wrong: line 2 \(3 is there already\)"),
     ],
 )
 def test_errors_name_file_and_line(cub, name, old, new, message):

@@ -20,21 +20,24 @@ from filelock import FileLock
 from PIL import Image
 
 from wsolkit.cli.main import cli
-from wsolkit.data import load_dataset
-from wsolkit.data.base import Geometry, Sample, WSOLDataset
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.catalogue import load_dataset
+from wsolkit.data.samples import Geometry, Sample
 
 COUNT, SIDE = 40, 18  # 18 is 256/224 of 16
 PROGRAM = """
 import sys, time
 from pathlib import Path
-import wsolkit.data.base as base
+import wsolkit.data.decoded as decoded
+from wsolkit.data.base import WSOLDataset
 from wsolkit.data.decoded import DecodedPixels
+from wsolkit.data.samples import Geometry, Sample
 from zlib import crc32
 
-base.SMALL_BYTES = 0
+decoded.SMALL_BYTES = 0
 folder, count, mode = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-samples = [base.Sample(f"{i}.png", i % 2, (), folder / f"{i}.png") for i in range(count)]
-dataset = base.WSOLDataset("made", "train", ["a", "b"], samples, base.Geometry(16))
+samples = [Sample(f"{i}.png", i % 2, (), folder / f"{i}.png") for i in range(count)]
+dataset = WSOLDataset("made", "train", ["a", "b"], samples, Geometry(16))
 write, row = DecodedPixels._write, DecodedPixels._row
 DecodedPixels._write = lambda self, path: print("building", flush=True) or write(self, path)
 if mode == "slow":
@@ -45,13 +48,13 @@ if mode == "full":  # no file may grow beyond 20 kB, which is what a full disk l
 print("ready", flush=True)
 sys.stdin.readline()
 dataset.prepare(18)
-print(crc32(dataset.pixels(range(count), 18)), dataset._files[18].pixels is not None, flush=True)
+print(crc32(dataset.pixels(range(count), 18)), dataset.decoded(18).file is not None, flush=True)
 """
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setattr("wsolkit.data.base.SMALL_BYTES", 0)
+    monkeypatch.setattr("wsolkit.data.decoded.SMALL_BYTES", 0)
     monkeypatch.setenv("WSOLKIT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "decoded"
 
@@ -104,7 +107,7 @@ def test_a_file_is_made_and_later_read_without_the_images(cache, pictures, monke
     batches = list(first.train_batches(8, 0, 0))
     assert [Path(name).suffix for name in files(cache)] == [".npy", ".json"]
     assert np.array_equal(first.pixels(range(COUNT), SIDE), expected)
-    assert first._cache == {}, "no second copy in memory"
+    assert first.decoded(SIDE).memory is None, "no second copy in memory"
 
     def refuse(path):
         raise AssertionError(f"{path} was decoded again")
@@ -115,7 +118,7 @@ def test_a_file_is_made_and_later_read_without_the_images(cache, pictures, monke
     for (images, labels), (again, labels_again) in zip(batches, second.train_batches(8, 0, 0), strict=True):
         assert torch.equal(images, again)
         assert torch.equal(labels, labels_again)
-    source, rows = second.source([7, 2], SIDE)
+    source, rows = second.decoded(SIDE).source(np.array([7, 2]))
     assert len(source) == COUNT and rows.tolist() == [7, 2] and not source.flags.writeable
 
 
@@ -140,12 +143,12 @@ def test_a_look_at_a_few_images_does_not_decode_all(cache, pictures):
 def test_small_drawn_and_switched_off(cache, pictures, monkeypatch):
     birds = load_dataset("synthetic", "train", per_class=1, size=32)
     list(birds.train_batches(8, 0, 0))
-    assert len(birds._cache) == 1
+    assert birds.decoded(birds.geometry.enlarged).memory is not None
     monkeypatch.setenv("WSOLKIT_CACHE", "")
     off = dataset_of(pictures)
     assert np.array_equal(off.pixels(range(COUNT), SIDE), decoded(pictures))
     monkeypatch.setenv("WSOLKIT_CACHE", str(cache.parent))
-    monkeypatch.setattr("wsolkit.data.base.SMALL_BYTES", COUNT * SIDE * SIDE * 3)
+    monkeypatch.setattr("wsolkit.data.decoded.SMALL_BYTES", COUNT * SIDE * SIDE * 3)
     small = dataset_of(pictures)
     small.prepare(SIDE)
     assert np.array_equal(small.pixels(range(COUNT), SIDE), off.pixels(range(COUNT), SIDE))
@@ -234,7 +237,7 @@ def test_a_damaged_file_is_made_again(cache, pictures, how):
     mended = dataset_of(pictures)
     assert np.array_equal(mended.pixels(range(COUNT), SIDE), expected)
     again = dataset_of(pictures)
-    assert again._whole(SIDE, 0) is not None, "and is whole afterwards"
+    assert again.decoded(SIDE).whole() is not None, "and is whole afterwards"
     assert np.array_equal(again.pixels(range(COUNT), SIDE), expected)
 
 

@@ -12,10 +12,10 @@ from PIL import Image
 
 import wsolkit as wk
 from wsolkit.cli.main import _check
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata import read_metadata
-from wsolkit.sweep.jobs import plan
+from wsolkit.sweep.jobs import Grid
 
 SIZES = [(40, 30), (20, 50), (32, 32)]
 BOXES = {"a.png": [(2, 3, 20.5, 25)], "b.png": [(0, 0, 9, 9), (5.5, 10, 20, 50)], "c, d.png": [(30, 30, 31, 31)]}
@@ -378,7 +378,7 @@ def test_images_are_checked_up_front(pictures):
         open_all(pictures)
     (pictures / "images/test/0/0.png").write_bytes(b"no picture")
     (pictures / "images/test/1/1.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"2 files are no readable images: test/0/0\.png .*, test/1/1\.png"):
+    with pytest.raises(ValueError, match=r"2 files are not readable images: test/0/0\.png .*, test/1/1\.png"):
         open_all(pictures)
     (pictures / "images/train/0/0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of the annotated images are missing: train/0/0\.png"):
@@ -411,9 +411,10 @@ def test_a_sweep_hands_the_folders_to_every_notebook(pictures):
     options = {"dataset": "metadata", "root": str(pictures / "images"), "metadata": str(pictures / "meta")}
     config = wk.RunConfig.make(**options, weights="none", out=str(pictures / "out"))
     _check(config, ["cam"])
-    jobs, impossible = plan(config, ["resnet18"], ["cam", "rethinking_cam"], {})
+    jobs, impossible = Grid(config, ("resnet18",), ("cam", "rethinking_cam")).plan()
     assert len(jobs) == 4 and not impossible
-    assert all(job.parameters["metadata"] == str(pictures / "meta") and job.parameters["masks"] == "" for job in jobs)
+    given = [{**job.parameters, **job.parameters.get("options", {})} for job in jobs]
+    assert all(every["metadata"] == str(pictures / "meta") and not every.get("masks") for every in given)
 
 
 def test_a_rotated_picture_and_its_boxes_agree(tmp_path):

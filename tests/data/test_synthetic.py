@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from wsolkit.data import load_dataset
+from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.synthetic import CANVAS, FAMILIES, KINDS, _random, draw_bird
 
 NAMES = list(KINDS)

@@ -15,7 +15,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -28,7 +27,7 @@ from PIL import Image, ImageDraw
 import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.cli.main import cli
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
@@ -62,6 +61,7 @@ RUN = {  # in an empty folder with pictures, score maps and a checkpoint -> what
 IN_COPY = {  # in a copy of the repository, changed as CONTRIBUTING.md says -> what is appended
     "wsolkit sweep --dataset synthetic --backbones resnet18 --methods cam,area_cam": f"--methods area_cam {BIRDS}",
     "wsolkit train --dataset synthetic --backbone resnet34": BIRDS,
+    "wsolkit train --dataset synthetic --backbone resnet18 --clip-norm 1.0": BIRDS,
     "wsolkit train --dataset metadata --root drawn --metadata shapes --weights none --size 64": SMALL,
     "wsolkit train --dataset folders --root animals --backbone resnet18": f"--weights none {SMALL}",
 }
@@ -174,7 +174,7 @@ def wsolkit_parses(words: list[str]) -> None:
         command = command.commands[words.pop(0)]
     given = command.make_context(command.name, words).params
     if command.name in ("sweep", "train"):
-        names = {item.name for item in fields(RunConfig)} - {"given", "limit"}
+        names = set(RunConfig.model_fields) - {"limit"}
         backbones = [given["backbone"]] if "backbone" in given else given["backbones"].split(",")
         for backbone in backbones:
             values = {name: value for name, value in given.items() if name in names and value is not None}

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import nbformat
 import papermill
 import pytest
 
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig, of_notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-OWN = {"01_train": {"pooling"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
-OWN["09_training_time_methods"] = {"method"}
+OWN = {"01_train": {"variant"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
+OWN |= {"03_rethinking_cam": {"tau", "tap_epochs"}, "09_training_time_methods": {"method"}}
+READERS = [
+    "dataset",
+    "root",
+    "classes",
+    "backbone",
+    "weights",
+    "epochs",
+    "limit",
+    "faithfulness",
+    "seed",
+    "device",
+    "out",
+]
 TAGS = {"parameters", "hide-input", "in-report", "exercise", "nbval-ignore-output"}
 SHORT = {"09_training_time_methods": {"epochs"}}  # trains two networks, so few epochs unless it is told otherwise
 
@@ -27,15 +39,19 @@ def test_all_notebooks_are_there():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_parameters_are_those_of_a_run_with_help_and_the_same_defaults(path):
-    found = papermill.inspect_notebook(str(path))
-    expected = {item.name: item.default for item in fields(RunConfig) if item.name != "given"}
-    assert set(found) == set(expected) | OWN.get(path.stem, set()), "papermill drops lines that it does not understand"
-    for name, info in found.items():
+def test_parameters_are_those_that_a_reader_changes_with_help_and_empty_defaults(path):
+    inspected = papermill.inspect_notebook(str(path))
+    own = OWN.get(path.stem, set())
+    assert set(inspected) == {*READERS, "options", *own}, "papermill drops lines that it does not understand"
+    for name, info in inspected.items():
         assert info["help"], f"{name} has no help"
-        if name in expected and name not in {"limit"} | SHORT.get(path.stem, set()):
-            value = eval(info["default"], {})  # a literal of our own notebook
-            assert (tuple(value) if isinstance(value, list) else value) == expected[name], name
+        value = eval(info["default"], {})  # a literal of our own notebook
+        if name in RunConfig.model_fields and name not in {"limit"} | SHORT.get(path.stem, set()):
+            assert RunConfig.is_empty(name, value) or value == RunConfig.model_fields[name].default, name
+    assert eval(inspected["options"]["default"], {}) == {}
+    given = of_notebook({name: eval(info["default"], {}) for name, info in inspected.items()})
+    config = RunConfig.make(**given)
+    assert config.with_changes(limit=0, epochs=0) == RunConfig.make(), "the small synthetic configuration"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -16,9 +16,9 @@ import yaml
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import maps_of
-from wsolkit.sweep.jobs import Grid, plan
+from wsolkit.runs.parameters import RunConfig
+from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep, run_grids
 from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
@@ -265,7 +265,9 @@ def test_unknown_notebook_parameters_are_an_error(tmp_path):
 
 def test_plan_orders_trainings_before_reports(tmp_path):
     config = RunConfig.make(out=str(tmp_path))
-    jobs, impossible = plan(config, ["vgg16", "vgg16_fc"], ["cam", "rethinking_cam", "grad_cam++"], {"grad_cam++": 7})
+    jobs, impossible = Grid(
+        config, ("vgg16", "vgg16_fc"), ("cam", "rethinking_cam", "grad_cam++"), {"grad_cam++": 7}
+    ).plan()
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names) == 3 + 2 + 1 + 1
     assert [job.config["method"] for job in impossible] == ["cam", "rethinking_cam"]
@@ -276,7 +278,7 @@ def test_plan_orders_trainings_before_reports(tmp_path):
     assert all(job.parameters["limit"] == (7 if "++" in job.name else 0) for job in jobs)
     pretrained = RunConfig.make(weights="imagenet", out=str(tmp_path))
     assert all(
-        not job.needs for job in plan(pretrained, ["resnet18"], ["rethinking_cam"], {})[0] if "train" in job.name
+        not job.needs for job in Grid(pretrained, ("resnet18",), ("rethinking_cam",)).plan()[0] if "train" in job.name
     )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolkit.evaluation.against import METRICS, against_centre_box, against_result
-from wsolkit.evaluation.bootstrap import bootstrap_max, bootstrap_max_difference
-from wsolkit.evaluation.comparison import compare
-from wsolkit.evaluation.scoring import score
+from wsolkit.evaluation.comparison import AGAINST, against_centre_box, against_result, compare
+from wsolkit.evaluation.intervals import bootstrap_max, bootstrap_max_difference
+from wsolkit.evaluation.scoring import Maps, Truth, score
 
 SIDE, N, CLASSES = 32, 40, 6
 
@@ -27,7 +26,7 @@ def result(seed: int, width: float, boxes: bool = True, **options):
     labels = np.arange(N) % CLASSES
     logits = np.eye(CLASSES)[labels] + rng.normal(0, 0.5, (N, CLASSES))
     masks = None if boxes else [np.pad(np.ones((12, 14), np.uint8), ((4, 16), (4, 14)))] * N
-    return score(maps, truths if boxes else None, logits, labels, size=SIDE, masks=masks, **options)
+    return score(Maps(maps, logits=logits), Truth(SIDE, labels, truths if boxes else None, masks), **options)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +58,7 @@ def test_difference_of_maxima_is_the_paired_bootstrap(pair):
 def test_every_metric_against_another_result(pair):
     a, b = pair
     found = against_result(a, b)
-    assert set(found) == set(METRICS)
+    assert set(found) == set(AGAINST)
     for name, line in found.items():
         assert line["difference"] == pytest.approx(getattr(a, name) - getattr(b, name)) and line["n"] == N
         assert line["low"] <= line["difference"] <= line["high"]

@@ -10,8 +10,8 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import nn
 
 import wsolkit as wk
-from wsolkit.boxes.extract import prepare_map
-from wsolkit.data.base import normalise
+from wsolkit.boxes.preparation import prepare_map
+from wsolkit.data.batches import normalise
 from wsolkit.evaluation import faithfulness as module
 from wsolkit.evaluation.faithfulness import (
     RISE,
@@ -19,10 +19,9 @@ from wsolkit.evaluation.faithfulness import (
     evaluate_faithfulness,
     faithfulness,
     faithfulness_table,
-    mean_interval,
     measure_faithfulness,
 )
-from wsolkit.figures.faithfulness_charts import faithfulness_curves
+from wsolkit.figures.charts import faithfulness_curves
 
 SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # inside grad-cam
@@ -469,15 +468,6 @@ def test_an_unknown_method_is_refused(birds, network):
         measure_faithfulness(network, birds, ["cam", "nonsense"], limit=1, **OPTIONS)
     with pytest.raises(ValueError, match="no method"):
         measure_faithfulness(network, birds, [], limit=1, **OPTIONS)
-
-
-def test_mean_interval():
-    values = np.random.default_rng(0).normal(3, 2, (400, 2))
-    mean, low, high = mean_interval(values)
-    np.testing.assert_allclose(mean, values.mean(axis=0))
-    np.testing.assert_allclose((high - low) / 2, 1.96 * values.std(axis=0) / 20, rtol=0.15)
-    assert [float(end) for end in mean_interval(np.array([0.25]))] == [0.25] * 3
-    np.testing.assert_array_equal(mean_interval(values), mean_interval(values))
 
 
 def test_figure(birds, network):

@@ -1,37 +1,23 @@
-"""Metrics: tiny cases by hand, the reference's numbers, class == function, and the bootstrap."""
+"""Metrics and their intervals: tiny cases by hand, the reference's numbers, coverage, and plain resampling."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from wsolkit.boxes.extract import thresholds
-from wsolkit.evaluation import bootstrap, metrics
+from wsolkit.evaluation import intervals, metrics
+from wsolkit.evaluation.intervals import bootstrap_max, bootstrap_mean, share_interval
 
+VECTORS = Path(__file__).parents[1] / "vectors"
 RNG = np.random.default_rng(3)
 N, K = 41, 9
 LOGITS, LABELS, IOUS = RNG.normal(size=(N, K)), RNG.integers(K, size=N), RNG.random(N)
 CURVES = RNG.random((N, 1)) * RNG.random((N, 100))
-MAPS = RNG.random((7, 12, 10))
-MASKS = RNG.choice(np.array([0, 1, 255], np.uint8), (7, 12, 10))
-
-# metric, the function's value, the arrays that update() takes
-CASES = {
-    "top1_cls": (metrics.TopKCls, {"k": 1}, metrics.top_k_cls, (LOGITS, LABELS)),
-    "top5_cls": (metrics.TopKCls, {"k": 5}, metrics.top_k_cls, (LOGITS, LABELS)),
-    "gt_known": (metrics.GTKnownLoc, {"delta": 0.4}, metrics.gt_known_loc, (IOUS,)),
-    "top5_loc": (metrics.TopKLoc, {"k": 5, "delta": 0.3}, metrics.top_k_loc, (LOGITS, LABELS, IOUS)),
-    "max_box_acc": (metrics.MaxBoxAcc, {"delta": 0.3}, metrics.max_box_acc, (CURVES,)),
-    "max_box_acc_v2": (metrics.MaxBoxAccV2, {"deltas": (0.3, 0.5)}, metrics.max_box_acc_v2, (CURVES,)),
-    "pxap": (metrics.PxAP, {"interval": 0.01}, metrics.pxap, (MAPS, MASKS)),
-}
-
-
-def build(name: str):
-    kind, options, function, arrays = CASES[name]
-    extra = {"interval": 0.01} if "box" in name else {}
-    return kind(**options, **extra), function(*arrays, **options), [torch.from_numpy(array) for array in arrays]
 
 
 # ------------------------------------------------------------------------------------------- classification
@@ -70,9 +56,9 @@ def test_top_k_equals_torch(k):
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="labels must be in"):
         metrics.top_k_cls(LOGITS, LABELS + 5)
-    with pytest.raises(ValueError, match="one row per image"):
+    with pytest.raises(ValueError, match="one entry per image"):
         metrics.top_k_cls(LOGITS, LABELS[:-1])
-    with pytest.raises(ValueError, match="one row per image"):
+    with pytest.raises(ValueError, match="one entry per image"):
         metrics.top_k_loc(LOGITS, LABELS, IOUS[:-1])
     with pytest.raises(ValueError, match="integers"):
         metrics.top_k_cls(LOGITS, LABELS.astype(float))
@@ -117,7 +103,21 @@ def test_best_threshold_is_the_middle_of_the_longest_plateau():
 
 
 @pytest.mark.parametrize(("interval", "steps"), [(0.001, "t1000"), (0.01, "t100")])
-def test_pxap_equals_the_reference(shared, interval, steps):
+def test_pxap_equals_the_reference(interval, steps):
+    """The reference's number for 1.4 million pixels, of which the vector keeps how many have which score."""
+    data = np.load(VECTORS / "pxap.npz", allow_pickle=False)
+    counts = np.concatenate([data["foreground"], data["background"]])
+    middles = np.append(thresholds(0.001) + 0.0005, [1.0, 2.5])  # in the last two bins: a score of exactly 1, and none
+    scores, mask = (
+        np.repeat(np.tile(middles, 2), counts)[None],
+        np.repeat([1, 0], [len(middles)] * 2).repeat(counts)[None],
+    )
+    assert scores.size > 1_000_000
+    assert metrics.pxap([scores], [mask], interval) == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(0.001, "t1000"), (0.01, "t100")])
+def test_pxap_equals_the_reference_map_by_map(shared, interval, steps):
     data = np.load(shared("conformance/pxap.npz"), allow_pickle=False)
     measured = metrics.pxap(data["scoremaps"], data["masks"], interval)
     assert measured == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)
@@ -154,55 +154,66 @@ def test_pxap_refuses_what_it_cannot_score():
         metrics.pxap([np.eye(4) * 2], [np.eye(4)])
 
 
-# ------------------------------------------------------------------------------------------- classes
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_class_equals_function_however_updates_are_split(name):
-    metric, expected, arrays = build(name)
-    assert 0 < expected < 100
-    assert metric.higher_is_better
-    metric.update(*arrays)
-    assert metric.compute().item() == pytest.approx(expected, abs=1e-9)
-    metric.reset()
-    for part in (slice(0, 1), slice(1, 6), slice(6, None)):
-        metric.update(*(array[part] for array in arrays))
-    assert metric.compute().item() == pytest.approx(expected, abs=1e-9)
-    metric.reset()
-    metric(*(array[:2] for array in arrays))  # forward: a batch value, and the state goes on
-    metric(*(array[2:] for array in arrays))
-    assert metric.compute().item() == pytest.approx(expected, abs=1e-9)
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_nothing_seen_is_nan():
-    for name in CASES:
-        assert torch.isnan(build(name)[0].compute())
-
-
-def test_curve_metrics_check_the_number_of_thresholds():
-    with pytest.raises(ValueError, match=r"\(B, 1000\)"):
-        metrics.MaxBoxAcc().update(torch.zeros(2, 100))
-
-
 # ------------------------------------------------------------------------------------------- bootstrap
 
 
-def test_bootstrap_interval_of_a_share():
+def test_interval_of_a_share():
     hits = np.arange(400) % 4 == 0
-    low, high = metrics.bootstrap_interval(hits, samples=4000)
+    low, high = share_interval(hits)
     error = 1.96 * 100 * np.sqrt(0.25 * 0.75 / 400)
     assert low == pytest.approx(25 - error, abs=0.6) and high == pytest.approx(25 + error, abs=0.6)
-    assert metrics.bootstrap_interval(hits) == metrics.bootstrap_interval(hits)
-    assert metrics.bootstrap_interval(hits, level=0.5)[0] > low
-    assert metrics.bootstrap_interval(np.ones(5)) == (100.0, 100.0)
-    with pytest.raises(ValueError, match="0 or 1"):
-        metrics.bootstrap_interval([0.5])
+    assert share_interval(hits, level=0.5)[0] > low
+    for wrong in ([0.5], []):
+        with pytest.raises(ValueError, match="0 or 1"):
+            share_interval(wrong)
+
+
+def test_interval_of_a_share_is_wilsons():
+    """The two solutions p of (share - p)^2 = z^2 p (1 - p) / n."""
+    for hits, count in ((0, 7), (3, 10), (5, 5), (1, 400)):
+        share, z = hits / count, 1.959964
+        roots = np.roots([1 + z**2 / count, -2 * share - z**2 / count, share**2])
+        assert share_interval([1] * hits + [0] * (count - hits)) == pytest.approx(sorted(100 * roots), abs=1e-4)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5, 0.8, 0.95])
+def test_the_interval_of_twenty_images_covers_what_it_says(share):
+    """The exact coverage: a percentile bootstrap holds the truth in 88 of 100 samples of 20 images, and in fewer near 1."""
+    counts = np.arange(21)
+    ends = np.array([share_interval([1] * hits + [0] * (20 - hits)) for hits in counts])
+    covers = (ends[:, 0] <= 100 * share) & (100 * share <= ends[:, 1])
+    assert binom.pmf(counts, 20, share)[covers].sum() > 0.91
+
+
+def test_hits_on_all_images_leave_an_interval():
+    low, high = share_interval(np.ones(5))
+    assert low == pytest.approx(56.55, abs=0.01) and high == 100.0
+    assert share_interval(np.zeros(5)) == pytest.approx((0.0, 43.45), abs=0.01)
+
+
+def test_bootstrap_of_a_mean():
+    values = RNG.random((30, 4))
+    mean, low, high, draws = bootstrap_mean(values, samples=300, seed=3)
+    drawn = np.random.default_rng(3).integers(30, size=(300, 30))
+    naive = values[drawn].mean(axis=1)
+    np.testing.assert_allclose(draws, naive.T)
+    np.testing.assert_allclose((low, high), np.percentile(naive, [2.5, 97.5], axis=0))
+    assert np.array_equal(mean, values.mean(axis=0))
+    values = np.random.default_rng(0).normal(3, 2, (400, 2))
+    _, low, high, _ = bootstrap_mean(values)
+    np.testing.assert_allclose((high - low) / 2, 1.96 * values.std(axis=0) / 20, rtol=0.15)
+
+
+def test_bootstrap_of_the_mean_of_one_image():
+    values = RNG.random((1, 4))
+    _, low, high, draws = bootstrap_mean(values, samples=10)
+    assert np.array_equal(low, values[0]) and np.array_equal(high, values[0]) and draws.shape == (4, 10)
+    assert [float(end) for end in bootstrap_mean(np.array([0.25]))[:3]] == [0.25] * 3
 
 
 def test_bootstrap_max_maximises_again_in_every_resample():
     hits = RNG.random((60, 50)) < 0.5
-    low, high = metrics.bootstrap_max(hits, samples=500, seed=1)
+    low, high = bootstrap_max(hits, samples=500, seed=1)
     rng = np.random.default_rng(7)
     naive = [hits[rng.integers(60, size=60)].mean(axis=0).max() * 100 for _ in range(500)]
     assert low == pytest.approx(np.percentile(naive, 2.5), abs=2)
@@ -215,19 +226,19 @@ def test_bootstrap_max_equals_a_naive_one_on_the_same_resamples():
     draws = np.random.default_rng(2).integers(37, size=(300, 37))
     naive = [np.mean([part[draw].mean(axis=0).max() * 100 for part in hits]) for draw in draws]
     expected = np.percentile(naive, [2.5, 97.5])
-    assert metrics.bootstrap_max(hits, samples=300, seed=2) == pytest.approx(tuple(expected), abs=1e-9)
+    assert bootstrap_max(hits, samples=300, seed=2) == pytest.approx(tuple(expected), abs=1e-9)
 
 
 def test_bootstrap_max_of_one_threshold_is_the_plain_one():
     hits = RNG.random((300, 1)) < 0.3
-    assert metrics.bootstrap_max(hits) == pytest.approx(metrics.bootstrap_interval(hits[:, 0]), abs=1.0)
+    assert bootstrap_max(hits) == pytest.approx(share_interval(hits[:, 0]), abs=1.0)
     repeated = np.repeat(hits, 40, axis=1)
-    assert metrics.bootstrap_max(repeated) == metrics.bootstrap_max(hits)
-    assert metrics.bootstrap_max(np.stack([hits, hits])) == pytest.approx(metrics.bootstrap_max(hits), abs=1e-9)
+    assert bootstrap_max(repeated) == bootstrap_max(hits)
+    assert bootstrap_max(np.stack([hits, hits])) == pytest.approx(bootstrap_max(hits), abs=1e-9)
 
 
 def test_bootstrap_max_does_not_depend_on_its_chunks(monkeypatch):
     hits = RNG.random((2, 700, 30)) < 0.4
-    expected = metrics.bootstrap_max(hits, samples=50)
-    monkeypatch.setattr(bootstrap, "BOOTSTRAP_CELLS", 3000)
-    assert metrics.bootstrap_max(hits, samples=50) == expected
+    expected = bootstrap_max(hits, samples=50)
+    monkeypatch.setattr(intervals, "CELLS", 3000)
+    assert bootstrap_max(hits, samples=50) == expected

@@ -196,5 +196,5 @@ def test_no_torch_on_import():
     code += "sys.exit('torch' in sys.modules)"
     spare = "import types, pathlib, sys; p = types.ModuleType('wsolkit'); p.__path__ = [sys.argv[1]];"
     spare += "sys.modules['wsolkit'] = p;"  # the modules themselves, without what the package's __init__ offers
-    folder = str(__import__("pathlib").Path(figures.__file__).parent)
+    folder = str(__import__("pathlib").Path(figures.__file__).parents[1])
     assert subprocess.run([sys.executable, "-c", spare + code, folder]).returncode == 0

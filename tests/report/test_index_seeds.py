@@ -12,7 +12,7 @@ from run_trees import failure, result, run
 from wsolkit.report.index import read_rows, write_index
 from wsolkit.report.index_groups import difference, grouped, marks
 from wsolkit.report.index_words import answer
-from wsolkit.report.planned import missing_rows
+from wsolkit.report.rows import missing_rows
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}

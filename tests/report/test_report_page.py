@@ -345,7 +345,7 @@ def test_a_table_that_was_cut_off_is_not_counted(copy):
 
     _, soup = copy(prepare=cut)
     assert "per_image.csv could not be read" in soup.select_one("header .banner").get_text()
-    assert "4 images stand in it" in soup.select_one("header .banner").get_text()
+    assert "it has 4 images" in soup.select_one("header .banner").get_text()
     assert "How well the boxes fit" not in sections(soup)
 
 
@@ -447,14 +447,15 @@ def test_one_image_without_validation_or_known_class(copy):
     assert "The predicted class is not known for these images" in text
 
 
-def test_sparse_and_odd_metrics_are_enough(tmp_path):
+def test_sparse_metrics_are_enough_and_damaged_ones_are_named(tmp_path):
     folder = tmp_path / "runs" / "synthetic" / "vgg16" / "cam"
     odd = {"gt_known_loc": "high", "intervals": {"gt_known_loc": [1]}, "curve": {"thresholds": [0.1], "gt_known_loc": ["x"]},
            "operating_points": {"fixed": {"threshold": True}}, "conditions": [1], "centre_box": 3, "n_images": None}  # fmt: skip
-    for result in ({}, {"n_images": 3}, odd):
+    for result in ({}, {"n_images": 3}):
         write_json(folder / "metrics.json", {"status": "completed", "result": result})
         well_formed(read(write_report(folder, tmp_path / "page.html"))[1])
-    for content in ("{half", "[1]", '{"status": "running"}'):
+    damaged = [json.dumps({"status": "completed", "result": {name: value}}) for name, value in odd.items() if value]
+    for content in ("{half", "[1]", '{"status": "running"}', *damaged):  # what the index calls damaged too
         (folder / "metrics.json").write_text(content)
         with pytest.raises(ValueError, match=r"metrics\.json"):
             write_report(folder, tmp_path / "page.html")
@@ -469,15 +470,13 @@ def test_runs_of_before_the_differences_still_have_a_page(copy):
 
     _, soup = copy(change=change, prepare=lambda folder: (folder / "plain_cam.csv").unlink())
     well_formed(soup)
-    assert "by how much beyond chance is not known" in soup.get_text() and "TAP network, scored here" in soup.get_text()
+    assert "by how much beyond chance is not known" in soup.get_text() and "network, scored here" not in soup.get_text()
     assert soup.find(id="classes").find_parent("section").select_one("tbody th").get_text().startswith("class ")
 
 
 def test_training_outside_the_runs_is_not_read(copy):
     _, soup = copy(change=lambda values: values.update(training="../../../../secret", plain_training=None))
-    assert [h.get_text() for h in soup.select("h3[id^=training-]")] == ["TAP network, scored here"], (
-        "the newest of its pooling"
-    )
+    assert not soup.select("h3[id^=training-]")
 
 
 @pytest.mark.parametrize("method, known", [("cam", True), ("score_cam", False)])

@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from wsolkit.cli.main import cli
-from wsolkit.sweep.spec import grids, read, store
+from wsolkit.sweep.spec import grids, read, section, store
 
 GOOD = """
 dataset: synthetic
@@ -63,7 +63,9 @@ def test_single_values_and_lists_in_one_line(file):
 
 def test_the_command_line_wins(file):
     content = read(file(GOOD))
-    given = {"epochs": 9, "methods": ["cam"], "seed": 5, "limits": {"": 4}, "backbones": ["resnet50"], "out": "/o"}
+    given = section(
+        {"epochs": 9, "methods": "cam", "seed": 5, "limit": 4, "backbones": "resnet50", "out": "/o"}, Path()
+    )
     (grid,) = grids(content, given)
     assert (grid.config.epochs, grid.methods, grid.seeds, grid.limits) == (9, ("cam",), (5,), {"": 4})
     assert grid.backbones == ("resnet50",) and grid.config.out == "/o" and grid.config.recipe == "quick"
@@ -92,10 +94,10 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
 @pytest.mark.parametrize(
     "text,message",
     [
-        ("epoch: 3", "key 'epoch' is unknown; did you mean 'epochs'?"),
-        ("method: cam", "key 'method' is unknown; did you mean 'methods'?"),
-        ("zzz: 3", "key 'zzz' is unknown; `wsolkit sweep --help` lists the parameters"),
-        ("on: 3", "key 'True' is unknown"),
+        ("epoch: 3", "unknown parameter 'epoch'; did you mean 'epochs'?"),
+        ("method: cam", "unknown parameter 'method'; did you mean 'methods'?"),
+        ("zzz: 3", "unknown parameter 'zzz'; `wsolkit sweep --help` lists the parameters"),
+        ("on: 3", "unknown parameter 'True'"),
         ("epochs: many", "epochs must be a whole number, but is 'many'"),
         ("epochs: 2.5", "epochs must be a whole number, but is 2.5"),
         ("epochs: -2", "epochs must be at least 1, but is -2"),
@@ -110,25 +112,25 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("dataset: cats", "unknown dataset 'cats'; choose from synthetic, cub"),
         ("recipe: magic", "unknown recipe 'magic'; choose from"),
         ("backbones: [vgg99]", "unknown backbone 'vgg99'; choose from"),
-        ("backbones: {vgg16: 1}", "backbones must be a list with at least one entry, but is {'vgg16': 1}"),
-        ("methods: []", "methods must be a list with at least one entry, but is empty"),
-        ("methods: [cam, 3]", "methods must be a list of names, but holds 3"),
+        ("backbones: {vgg16: 1}", "backbones must be a list of names with at least one entry, but is {'vgg16': 1}"),
+        ("methods: []", "methods must be a list of names with at least one entry, but is empty"),
+        ("methods: [cam, 3]", "unknown method '3'"),
         ("methods: [magic_cam]", "magic_cam"),
-        ("seeds: [0, -1]", "seeds must be a whole number of at least 0, but is -1"),
-        ("seeds: [true]", "seeds must be a whole number of at least 0, but is True"),
+        ("seeds: [0, -1]", "seeds must be at least 0, but is -1"),
+        ("seeds: [true]", "seeds must be a list of whole numbers with at least one entry, but is [True]"),
         ("seed: 1\nseeds: [2]", "give 'seed' or 'seeds', not both"),
-        ("jobs: -1", "jobs must be a whole number of at least 0, but is -1"),
+        ("jobs: -1", "jobs must be at least 0, but is -1"),
         ("limits: 3", "limits must be a mapping from methods to numbers of images, but is 3"),
-        ("limits: {cam: 0}", "limits.cam must be a whole number of at least 1, but is 0"),
+        ("limits: {cam: 0}", "limits.cam must be at least 1, but is 0"),
         ("methods: [cam]\nlimits: {has: 3}", "a limit is for has, which is not among the methods cam"),
         ("dataset: cub\ndatasets: {cub: }", "give 'dataset' or 'datasets', not both"),
-        ("limit: -3", "limit must be a whole number of at least 0, but is -3"),
-        ("methods: [cam]\nlimits: {cam: 1, CAM: 2}", "limits has two entries for cam"),
+        ("limit: -3", "limit must be at least 0, but is -3"),
+        ("methods: [cam]\nlimits: {cam: 1, CAM: 2}", "limits has two entries for one method: cam, CAM"),
         ("seed: -1", "seed must be at least 0, but is -1"),
         ("classes: 2.5", "classes must be a number or a list of names or numbers, but is 2.5"),
         ("tau: 'nan'", "tau must be a number, but is 'nan'"),
-        ("tau: 1", "tau is a share of the channel's maximum, in [0, 1), but is 1.0"),
-        ("width: -3", "width multiplies the channels and must lie in (0, 4], but is -3.0"),
+        ("tau: 1", "tau must be at least 0 and less than 1, but is 1"),
+        ("width: -3", "width must be greater than 0 and at most 4, but is -3"),
         ("out: ~nobody-of-this-name/x", "out is no path: '~nobody-of-this-name/x'"),
         ('out: "a\\0b"', "out is no path"),
         ("a: \0", "is not readable YAML"),
@@ -137,12 +139,12 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
             "datasets: {cob: }",
             "datasets: 'cob' is none of synthetic, cub, tiny_imagenet, metadata; did you mean 'cub'?",
         ),
-        ("datasets: {cub: {epoch: 3}}", "key 'datasets.cub.epoch' is unknown; did you mean 'epochs'?"),
-        ("datasets: {cub: {epochs: x}}", "datasets.cub.epochs must be a whole number, but is 'x'"),
+        ("datasets: {cub: {epoch: 3}}", "datasets.cub: unknown parameter 'epoch'; did you mean 'epochs'?"),
+        ("datasets: {cub: {epochs: x}}", "datasets.cub: epochs must be a whole number, but is 'x'"),
         ("datasets: {cub: {seeds: [1]}}", "key 'datasets.cub.seeds' cannot be set for one data set; set it for all"),
         ("datasets: {cub: 5}", "datasets.cub must be a mapping of keys to values, but is 5"),
-        ("epochs: 1\nlr: 2\nepochs: 3", "key 'epochs' stands twice (again in line 3)"),
-        ("limits: {cam: 1, cam: 2}", "key 'cam' stands twice (again in line 1)"),
+        ("epochs: 1\nlr: 2\nepochs: 3", "key 'epochs' is written twice (again in line 3)"),
+        ("limits: {cam: 1, cam: 2}", "key 'cam' is written twice (again in line 1)"),
         ("", "the file must be a mapping of keys to values, but is empty"),
         ("- cam", "the file must be a mapping of keys to values, but is ['cam']"),
         ("epochs: [3", "is not readable YAML in line 1, column 11"),
@@ -209,10 +211,10 @@ def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
 
 @pytest.mark.parametrize(
     "arguments,message",
-    [(["--seeds", "1,x"], "--seeds 1,x: expected whole numbers separated by commas, but 'x' is none"),
-     (["--seeds", "1", "--seed", "2"], "give --seed or --seeds, not both"),
+    [(["--seeds", "1,x"], "seeds must be a list of whole numbers with at least one entry, but is 'x'"),
+     (["--seeds", "1", "--seed", "2"], "give 'seed' or 'seeds', not both"),
      (["--seed", "-1"], "seed must be at least 0, but is -1"),
-     (["--out", "~nobody-of-this-name/x"], "--out ~nobody-of-this-name/x: ")],
+     (["--out", "~nobody-of-this-name/x"], "out is no path: '~nobody-of-this-name/x'")],
 )  # fmt: skip
 def test_wrong_options(arguments, message):
     result = CliRunner().invoke(cli, ["sweep", "--plan", *arguments])

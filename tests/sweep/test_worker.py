@@ -27,11 +27,9 @@ pathlib.Path(where, 'metrics.json').write_text(json.dumps({'status': 'completed'
 """
 
 
-def content(job, **more):
-    return {
-        "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
-        "done": str(job.done), "fingerprint": job.key, "html": None, "title": job.title, **more,
-    }  # fmt: skip
+def content(job):
+    """The job without a page."""
+    return job.content() | {"html": None}
 
 
 def one_after_the_other(ticks: Path) -> list[str]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.runs.config import RunConfig
+from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
-from wsolkit.training import Objective, Recipe
+from wsolkit.training.objective import Objective
 from wsolkit.training.optimiser import load_optimiser, make_optimiser, set_rate
-from wsolkit.training.recipes import RECIPES, recipe_source
+from wsolkit.training.recipe import RECIPES, Recipe, recipe_source
 from wsolkit.training.step import add_gradients, step_seed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -39,10 +39,10 @@ def test_given_values_replace_those_of_a_recipe_and_names_do_not_count():
     assert (r.epochs, r.lr_steps, r.lr_period, r.weight_decay, r.batch_size) == (4, (1, 2), 0, 0.0, 32)
     r = recipe_of(recipe="wsolevaluation", backbone="resnet18", lr_period=0)
     assert r.lr_period == 0 and r.rate(49) == r.lr, "no period, although the recipe has one"
-    source = recipe_source(RunConfig.make(recipe="quick", epochs=3, weights="none").to_dict())
+    source = recipe_source(RunConfig.make(recipe="quick", epochs=3, weights="none"))
     assert source.endswith("replaced here: epochs") and "package" in source
-    assert "replaced" not in recipe_source(RunConfig.make(recipe="rethinking_cam").to_dict())
-    assert "from scratch" in recipe_source(RunConfig.make().to_dict())
+    assert "replaced" not in recipe_source(RunConfig.make(recipe="rethinking_cam"))
+    assert "from scratch" in recipe_source(RunConfig.make())
     with pytest.raises(ValueError, match="unknown recipe 'fast'; choose from rethinking_cam, wsolevaluation, quick"):
         RunConfig.make(recipe="fast")
     named = RunConfig.make(recipe="quick", weights="imagenet")
@@ -72,7 +72,7 @@ def test_only_what_changes_numbers_makes_a_training_stale():
 def test_impossible_values_are_named(wrong):
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}.*{next(iter(wrong.values()))}"):
         Recipe(**wrong)
-    with pytest.raises(ValueError, match="parameter 'compile' must be bool, but is 'no'"):
+    with pytest.raises(ValueError, match="compile must be true or false, but is 'no'"):
         RunConfig.make(compile="no")
 
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict
 
 import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.training import Objective, Recipe, classify
 from wsolkit.training.checkpoints import read
+from wsolkit.training.objective import Objective
 from wsolkit.training.progress import Files
+from wsolkit.training.recipe import Recipe
+from wsolkit.training.validation import classify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -204,7 +205,7 @@ def test_rates():
     assert [step.rate(e) for e in range(6)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
     cosine = Recipe(lr=1.0, schedule="cosine", warmup_epochs=1, epochs=5)
     assert [cosine.rate(e) for e in range(5)] == pytest.approx([0.5, 1.0, 0.853553, 0.5, 0.146447], abs=1e-6)
-    assert asdict(Recipe())["lr"] == 3e-3 and Recipe().batch_size == 40 and Recipe().lr_steps == (60, 120, 180)
+    assert Recipe().plain()["lr"] == 3e-3 and Recipe().batch_size == 40 and Recipe().lr_steps == (60, 120, 180)
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"lr": -1}, {"schedule": "magic"}, {"batch_size": 0}])

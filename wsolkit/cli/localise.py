@@ -10,30 +10,9 @@ from typing import Any
 import click
 from filelock import Timeout
 
-from wsolkit.runs.config import DATASETS
+from wsolkit.cli.options import given, names_in, parameter_options
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
-_TEXT = {
-    "root": "folder of the dataset, or of the images of a metadata folder",
-    "metadata": "folder with test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)",
-    "classes": "first so many classes, or names or numbers separated by commas",
-    "geometry": "evaluation geometry: resize or crop",
-}
-_NUMBERS = {
-    "size": (int, "input side in pixels"),
-    "val_share": (float, "share of the training images that are the split val"),
-    "per_class": (int, "synthetic birds: images per class"),
-    "seed": (int, "of the split, of synthetic birds and of --limit"),
-}
-
-
-def _data_options(function):
-    """What is not given is as in the training."""
-    for name, (kind, text) in reversed(_NUMBERS.items()):
-        function = click.option(f"--{name.replace('_', '-')}", type=kind, help=text)(function)
-    for name, text in reversed(_TEXT.items()):
-        function = click.option(f"--{name}", help=text)(function)
-    return click.option("--dataset", type=click.Choice(list(DATASETS)), help="default: that of the training")(function)
 
 
 @click.command()
@@ -49,14 +28,14 @@ def _data_options(function):
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
-@_data_options
+@parameter_options(DATA)  # what is not given is as in the training
 def localise(checkpoint, method, split, out, limit, smooth, precision, channels, batch_size, device, **data) -> None:
     """Write the score maps of a split (ids, labels, logits, maps; `wsolkit.ScoreMaps.load` reads them).
 
     `torchrun --nproc-per-node N -m wsolkit localise ...` shares the images among N processes; the maps are the same. An
     interrupted run goes on where it stopped when it is started again with the same options.
     """
-    names = [name.strip() for name in method.split(",") if name.strip()]
+    names = names_in(method)
     target = Path(out).expanduser().absolute()
     single = target.suffix == ".npz"
     if not names or (single and len(names) > 1):
@@ -68,19 +47,17 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     import numpy as np
 
-    from wsolkit.common.code import code_state
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
     from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
     from wsolkit.methods.registry import resolve
-    from wsolkit.methods.study import method_slug
-    from wsolkit.runs.fingerprints import LOCALISING_SOURCES, weights_state
+    from wsolkit.runs.fingerprints import localising_code, weights_state
     from wsolkit.runs.run import _device, versions
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
     _device(device)
-    options = {"smooth": tuple(name.strip() for name in smooth.split(",") if name.strip()), "precision": precision}
+    options = {"smooth": tuple(names_in(smooth)), "precision": precision}
     options |= {"channels": channels} if channels else {}
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
     with process_group(device, timeout=week) as place:
@@ -88,7 +65,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         dataset, state, seed = _dataset(trained, data, split)
         identity = {
             "weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)], "split": split,
-            "options": options, "code": code_state(LOCALISING_SOURCES), "versions": versions(), "device": place.type,
+            "options": options, "code": [localising_code(resolve(name)) for name in names], "versions": versions(), "device": place.type,
         }  # fmt: skip
         folder = target.with_name(target.name + ".parts")
         first = rank() == 0
@@ -104,7 +81,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                     trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
                 )
                 for name, maps in (made or {}).items():
-                    path = target if single else target / f"{method_slug(name)}.npz"
+                    path = target if single else target / f"{resolve(name).slug}.npz"
                     maps.save(path)
                     click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
                 if first:
@@ -122,17 +99,14 @@ def _dataset(trained: Any, data: dict[str, Any], split: str):
     from wsolkit.runs.run import Run
 
     known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}
-    given = {name: value for name, value in data.items() if value is not None}
-    if "dataset" not in {**known, **given}:
+    asked = given(data)
+    if "dataset" not in {**known, **asked}:
         raise ValueError(f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
-    if given.get("dataset", known.get("dataset")) != known.get("dataset"):
+    if asked.get("dataset", known.get("dataset")) != known.get("dataset"):
         known = {name: value for name, value in known.items() if name in ("size", "geometry")}
     if trained.geometry is not None:
         known |= {"size": trained.geometry.size, "geometry": trained.geometry.kind}
-    for name in ("root", "metadata"):  # the command line counts from where the caller stands
-        if name in given:
-            given[name] = str(Path(given[name]).expanduser().resolve())
-    run = Run.start(**{**known, **given}, device="cpu")
+    run = Run.start(**{**known, **asked}, device="cpu")
     dataset = run.dataset(split)
     if [str(name) for name in dataset.classes] != trained.classes:
         raise ValueError(f"{trained.path} knows the classes {', '.join(trained.classes[:3])}, ..., but {dataset} has "

@@ -1,10 +1,9 @@
-"""`wsolkit sweep | train | localise | report | evaluate | compare | predict | data`: a command that fails ends with one clear line."""
+"""`wsolkit init | sweep | train | localise | report | evaluate | compare | predict | data`: a mistake ends with one clear line."""
 
 from __future__ import annotations
 
 import os
 import sys
-from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,103 +11,37 @@ import click
 
 from wsolkit.cli.data import data
 from wsolkit.cli.evaluate import compare, evaluate
+from wsolkit.cli.init import init
 from wsolkit.cli.localise import localise
+from wsolkit.cli.options import given, names_in, parameter_options
 from wsolkit.cli.predict import predict
-from wsolkit.methods.study import STUDY_METHODS, TRAINING_METHODS, canonical
+from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.registry import resolve, study_methods, training_methods
 from wsolkit.networks.backbones import BACKBONES
-from wsolkit.runs.config import DATASETS, RunConfig
-from wsolkit.training.recipes import RECIPES
+from wsolkit.runs.parameters import RunConfig
 
-_HELP = {
-    "root": "folder of the dataset in its native layout, or of the images of a metadata folder",
-    "metadata": "folder with train/, test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)",
-    "masks": "folder of the mask files that the metadata names (dataset metadata)",
-    "classes": "first so many classes, or names or numbers separated by commas",
-    "size": "input side in pixels",
-    "geometry": "evaluation geometry: resize (default) or crop",
-    "val_share": "share of the training images held out to choose epoch and threshold (default 0.2)",
-    "per_class": "synthetic birds: images per class",
-    "stride": "stride of the feature map",
-    "width": "multiplies all channels (1 is the published network)",
-    "batch_norm": "yes, no or auto: batch normalisation in VGG",
-    "weights": "imagenet, none, or a .safetensors or .pth file",
-    "tau": "threshold of thresholded average pooling (default 0.1)",
-    "epochs": "length of a training",
-    "recipe": f"{', '.join(RECIPES)}; options below replace single values (default: as dataset and weights ask)",
-    "batch_size": "images per training step",
-    "lr": "learning rate",
-    "lr_classifier_ratio": "learning rate of head and added layers (ResNet: layer4 and head) over that of the others",
-    "schedule": "step or cosine",
-    "lr_steps": "epochs after which a step schedule lowers the rate, separated by commas",
-    "lr_period": "epochs between two steps, instead of --lr-steps",
-    "lr_gamma": "factor on the learning rate at a step (default 0.1)",
-    "warmup_epochs": "epochs over which the learning rate rises",
-    "weight_decay": "weight decay (default 0.0005)",
-    "backbone_grad_scale": "factor on the gradients of pretrained layers",
-    "label_smoothing": "share of the target spread over all classes (default 0)",
-    "precision": "float32 (default) or bf16: bfloat16 autocast in training",
-    "accumulate": "parts into which a batch is cut to fit the memory (default 1); batch norm sees the parts",
-    "compile": "run training steps through torch.compile",
-    "checkpoint_seconds": "within an epoch, save so often (default 300; 0: at its end only)",
-    "faithfulness": "test images for deletion, insertion and ROAD curves in each report (default none)",
-    "seed": "of split, drawings, initialisation and training",
-    "device": "cpu or cuda (default: cuda where there is one)",
-    "out": "folder of the reports (default reports)",
-}
+# `sweep` has lists of backbones and its own --limit
+OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
 
 
-def _run_options(function):
-    """Options for every parameter of a run; what is not given is left to the dataset's defaults."""
-    function = click.option("--dataset", type=click.Choice(list(DATASETS)), show_default="synthetic")(function)
-    kinds = {item.name: type(item.default) for item in fields(RunConfig)}
-    for name, text in reversed(_HELP.items()):
-        if kinds[name] is bool:
-            function = click.option(f"--{name.replace('_', '-')}", is_flag=True, default=None, help=text)(function)
-            continue
-        kind = str if name == "classes" else kinds.get(name, str)
-        function = click.option(f"--{name.replace('_', '-')}", type=kind if kind in (int, float) else str, help=text)(
-            function
-        )
-    return function
-
-
-def _given(options: dict[str, Any], out: str = "") -> dict[str, Any]:
-    """The options that were given, and `out`; paths count from where the caller stands."""
-    given = {name: value for name, value in options.items() if value is not None}
-    given.setdefault("out", out or os.environ.get("WSOLKIT_OUT") or "reports")
-    for name in ("root", "metadata", "masks", "out", "weights"):
-        if given.get(name) and (name, given[name]) not in (("weights", "none"), ("weights", "imagenet")):
-            try:
-                given[name] = str(Path(given[name]).expanduser().resolve())
-            except RuntimeError as error:  # ~ of nobody
-                raise ValueError(f"--{name} {given[name]}: {error}") from None
-    return given
-
-
-def _config(options: dict[str, Any], **more: Any) -> RunConfig:
-    return RunConfig.make(**_given({**options, **more}))
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
+def _reports() -> str:
+    """The folder of reports where no option names one."""
+    return str(Path(os.environ.get("WSOLKIT_OUT") or "reports").resolve())
 
 
 def _check(config: RunConfig, methods: list[str]) -> None:
     """Find wrong paths, classes and names now, in one line, rather than in every report."""
     from wsolkit.runs.run import Run
 
-    if unknown := [method for method in methods if method not in (*STUDY_METHODS, *TRAINING_METHODS)]:
-        from wsolkit.methods.registry import resolve
-
-        for method in unknown:
-            resolve(method)
+    for method in methods:
+        resolve(method)
     if config.dataset == "synthetic" and not config.per_class:  # to draw all birds takes seconds
-        config = replace(config, per_class=5)
+        config = config.with_changes(per_class=5)
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
-    for pooling in ("gap", "tap"):
-        run.recipe(pooling)
+    for variant in ("gap", "tap"):
+        run.recipe(variant)
     config.training_key("gap")  # reads the weights file
 
 
@@ -119,14 +52,14 @@ def cli() -> None:
 
 
 @cli.command()
-@_run_options
+@parameter_options(OPTIONS)
 @click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
 @click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONES)}")
 @click.option(
     "--methods",
-    show_default=",".join(STUDY_METHODS),
-    help=f"training-time methods ({', '.join(TRAINING_METHODS)}) and any method grad-cam offers work too",
+    show_default=",".join(study_methods()),
+    help=f"training-time methods ({', '.join(training_methods())}) and any method grad-cam offers work too",
 )
 @click.option(
     "--seeds", metavar="N,N,...", help="the same grid with each seed; the first in OUT, the others in OUT/seed-N"
@@ -151,26 +84,18 @@ def sweep(
     dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any,
 ) -> None:  # fmt: skip
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
-    from wsolkit.sweep import spec as sweep_file
+    from wsolkit.sweep import spec
 
-    content = sweep_file.read(file) if file else {}
-    given = _given(options, content.get("out", ""))
-    if backbones is not None:
-        given["backbones"] = _names(backbones)
-    if methods is not None:
-        given["methods"] = [canonical(name) for name in _names(methods)]
-    if seeds is not None:
-        given["seeds"] = _seeds(seeds)
-        if "seed" in given:
-            raise ValueError("give --seed or --seeds, not both")
-    if limit:
-        given["limits"] = _limits(limit)
-    grids = sweep_file.grids(content, given)
+    content = spec.read(file) if file else {}
+    wanted = {**options, "backbones": backbones, "methods": methods, "seeds": seeds, "limits": _limits(limit)}
+    asked = spec.section({name: value for name, value in wanted.items() if value not in (None, {})}, Path.cwd())
+    asked.setdefault("out", content.get("out") or _reports())
+    grids = spec.grids(content, asked)
     for grid in grids:
         try:
             _check(grid.config, list(grid.methods))
         except (ValueError, OSError) as error:
-            raise ValueError(f"{file}: {error}" if file else str(error)) from None
+            raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     jobs = content.get("jobs") if jobs is None else jobs
     if plan:
         from wsolkit.sweep.pools import workers_of
@@ -182,27 +107,21 @@ def sweep(
     sys.exit(run_grids(grids, jobs, click.echo, dask, dask_timeout))
 
 
-def _seeds(text: str) -> list[int]:
-    if wrong := [item for item in _names(text) or [text] if not item.isdecimal()]:
-        raise ValueError(f"--seeds {text}: expected whole numbers separated by commas, but '{wrong[0]}' is none")
-    return [int(item) for item in _names(text)]
-
-
 def _limits(items: tuple[str, ...]) -> dict[str, int]:
     limits: dict[str, int] = {}
-    for item in (part for text in items for part in _names(text)):
+    for item in (part for text in items for part in names_in(text)):
         name, _, number = item.rpartition("=")
         if not number.isdecimal() or int(number) < 1:
-            raise ValueError(f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
-        limits[canonical(name) if name else ""] = int(number)
+            raise WsolkitError(f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
+        limits[name] = int(number)
     return limits
 
 
 @cli.command()
-@_run_options
-@click.option("--backbone", default="resnet18", show_default=True, help=f"one of {', '.join(BACKBONES)}")
-@click.option("--pooling", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(TRAINING_METHODS)}")
-def train(backbone: str, pooling: str | None, **options: Any) -> None:
+@parameter_options(["backbone", *OPTIONS])
+@click.option("--variant", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(training_methods())}")
+@click.option("--pooling", "variant", hidden=True)  # what --variant was called before
+def train(variant: str | None, **options: Any) -> None:
     """Train one network (or resume its training) and print the folder of its checkpoints.
 
     On several devices: torchrun --nproc-per-node N -m wsolkit train ...
@@ -210,12 +129,12 @@ def train(backbone: str, pooling: str | None, **options: Any) -> None:
     from wsolkit.common.processes import process_group, rank
     from wsolkit.runs.run import Run
 
-    config = _config(options, backbone=backbone)
+    config = RunConfig.make(**{"out": _reports(), **given(options)})
     with process_group(config.device):
         run = Run(config)
-        run.model(pooling)
+        run.model(variant)
         if rank() == 0:
-            click.echo(config.training_folder(pooling or run.pooling))
+            click.echo(config.training_folder(variant or run.variant))
 
 
 @cli.command()
@@ -230,9 +149,9 @@ def report(out: str | None, everything: bool) -> None:
     """
     from wsolkit.report.report import write_index, write_reports
 
-    folder = Path(out or os.environ.get("WSOLKIT_OUT") or "reports").resolve()
+    folder = Path(out or _reports()).resolve()
     if not folder.is_dir():
-        raise ValueError(f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
+        raise WsolkitError(f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
     problems = 0
     for page, error in write_reports(folder, everything):
         click.echo(f"{page}: {error}" if error else page, err=bool(error))
@@ -241,7 +160,7 @@ def report(out: str | None, everything: bool) -> None:
     sys.exit(int(bool(problems)))
 
 
-for command in (data, evaluate, compare, predict, localise):
+for command in (init, data, evaluate, compare, predict, localise):
     cli.add_command(command)
 
 

@@ -41,7 +41,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
 
     from wsolkit.common.files import listing
     from wsolkit.common.paths import project_path
-    from wsolkit.data.pictures import batches, find_images
+    from wsolkit.data.images import find_images, read_batches
 
     folder = (
         Path(out).expanduser()
@@ -52,7 +52,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     files = find_images(images, unsearched)
     _check_out(folder, [file.name for file in files])
 
-    from wsolkit.data.base import Geometry
+    from wsolkit.data.samples import Geometry
     from wsolkit.figures.predictions import save
     from wsolkit.localisation.predict import default_percentile, default_threshold, load_trained
     from wsolkit.localisation.predict import predict as predict_images
@@ -78,7 +78,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     }  # fmt: skip
     rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
     failed: list[str] = []
-    for batch in batches(
+    for batch in read_batches(
         tqdm(files, unit=" pictures", disable=not sys.stderr.isatty()), batch_size, BATCH_PIXELS, failed
     ):
         found = predict_images(
@@ -102,7 +102,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
 def _check_out(folder: Path, names: list[Path]) -> None:
     """Refuse, before the network runs, a folder that cannot be written and results in the place of someone's files."""
     from wsolkit.common.files import listing
-    from wsolkit.data.pictures import is_result
+    from wsolkit.data.images import is_result
 
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
     try:

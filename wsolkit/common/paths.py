@@ -6,23 +6,33 @@ from pathlib import Path
 
 from wsolkit.common.code import PACKAGE
 
+MARKS = ("sweep.yaml", "pyproject.toml")  # beside notebooks/: a folder that `wsolkit init` made, or a checkout
 
-def project_path(path: str | Path) -> Path:
-    """Absolute path of `path`; a relative one starts at the project's folder (the one that holds notebooks/ and
-    pyproject.toml), also when the caller works in a folder below it, else at the current folder."""
-    path = Path(path).expanduser()
-    if path.is_absolute():
-        return path
+
+def project_folder() -> Path | None:
+    """The folder, here or above, that holds notebooks/ and sweep.yaml or pyproject.toml; None where there is none."""
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and (folder / "pyproject.toml").is_file():
-            return folder / path
-    return here / path
+        if (folder / "notebooks").is_dir() and any((folder / mark).is_file() for mark in MARKS):
+            return folder
+    return None
+
+
+def project_path(path: str | Path) -> Path:
+    """Absolute path of `path`; a relative one starts at the project's folder, else at the current one."""
+    path = Path(path).expanduser()
+    return path if path.is_absolute() else (project_folder() or Path.cwd()) / path
+
+
+def packaged_notebooks() -> Path:
+    """The folder of the notebooks that came with the package: inside a wheel, beside the package in a checkout."""
+    for folder in (PACKAGE / "notebooks", PACKAGE.parent / "notebooks"):
+        if (folder / "01_train.ipynb").is_file():
+            return folder
+    raise FileNotFoundError(f"no notebooks in {PACKAGE} or beside it: install wsolkit again")
 
 
 def notebooks_folder() -> Path:
-    """The folder of the notebooks: beside the package in a checkout."""
-    folder = PACKAGE.parent / "notebooks"
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} not found: the notebooks belong to the repository; install it with pip -e")
-    return folder
+    """The folder whose notebooks a sweep runs: of the project made by `wsolkit init` that one works in, else the package's."""
+    project = project_folder()
+    return project / "notebooks" if project and (project / MARKS[0]).is_file() else packaged_notebooks()

@@ -1,75 +1,29 @@
-"""What every dataset is made of: samples in original pixels, one geometry that image, boxes and mask go through."""
+"""A data set as training and evaluation use it: images in one geometry with labels, boxes and masks, and batches of them."""
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch.utils.data import Dataset
 
-from wsolkit.common.cores import cores
+from wsolkit.common.errors import WsolkitError
 from wsolkit.data.batches import (
     AS_THEY_ARE,
     as_images,
-    denormalise,
     draw_epoch,
     epoch_batches,
-    normalise,
     normalised_on_device,
     share_of,
     windows,
 )
-from wsolkit.data.bit_depth import eight_bits
-from wsolkit.data.decoded import DecodedPixels, cache_folder
-from wsolkit.data.samples import SPLITS, Geometry, Sample, Target, select_classes, stratified_split
-
-__all__ = [
-    "SPLITS",
-    "Geometry",
-    "Sample",
-    "Target",
-    "WSOLDataset",
-    "denormalise",
-    "displayed_size",
-    "normalise",
-    "read_image",
-    "select_classes",
-    "stratified_split",
-]
-
-ORIENTATION = 0x0112  # the EXIF tag
-SMALL_BYTES = 64 * 2**20  # decoded pixels that are kept in memory only; more go to a file, see `decoded`
-CACHE_BYTES = 3 * 2**30  # where no file can be: above it images are decoded again each time
-
-
-def read_image(path: Path) -> Image.Image:
-    """Open any image as RGB, as it is shown (EXIF rotation applied); a file that cannot be decoded is named."""
-    with _named(path), Image.open(path) as image:
-        return eight_bits(ImageOps.exif_transpose(image), image.format).convert("RGB")
-
-
-def displayed_size(image: Image.Image) -> tuple[int, int]:
-    """(width, height) of an opened image as it is shown, so after the rotation that its EXIF data may ask for."""
-    turned = image.getexif().get(ORIENTATION) in (5, 6, 7, 8)
-    return image.size[::-1] if turned else image.size
-
-
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what reading an image can raise into one error that names the file."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: the image is missing; fetch the dataset again or remove the entry") from None
-    except Exception as error:  # PIL raises many kinds for damaged files (OSError, SyntaxError, struct.error, ...)
-        raise ValueError(f"{path}: not a readable image ({error}); replace the file or remove its entry") from error
+from wsolkit.data.decoded import DecodedPixels
+from wsolkit.data.images import image_size, read_image
+from wsolkit.data.samples import Geometry, Sample, Target
 
 
 @dataclass(eq=False)
@@ -86,15 +40,11 @@ class WSOLDataset(Dataset):
     samples: list[Sample]
     geometry: Geometry
     opener: Callable[[str], WSOLDataset] | None = None  # builds another split of the same data
-    _cache: dict[int, tuple[np.ndarray, np.ndarray]] = field(
-        init=False, default_factory=dict, repr=False
-    )  # in memory, by side
-    _files: dict[int, DecodedPixels | None] = field(init=False, default_factory=dict, repr=False)  # on disk, by side
-    _held: dict[tuple[int, str], torch.Tensor] = field(init=False, default_factory=dict, repr=False)  # on a device
+    _decoded: dict[int, DecodedPixels] = field(init=False, default_factory=dict, repr=False)  # by side
 
     def __post_init__(self) -> None:
         if not self.samples:
-            raise ValueError(
+            raise WsolkitError(
                 f"dataset '{self.name}', split '{self.split}' has no image; check the root and the classes"
             )
 
@@ -126,7 +76,7 @@ class WSOLDataset(Dataset):
     def sibling(self, split: str) -> WSOLDataset:
         """Another split of the same data with the same options."""
         if self.opener is None:
-            raise ValueError(f"dataset '{self.name}' was built by hand: pass its '{split}' split explicitly")
+            raise WsolkitError(f"dataset '{self.name}' was built by hand: pass its '{split}' split explicitly")
         return self.opener(split)
 
     def subset(self, indices: Sequence[int]) -> WSOLDataset:
@@ -139,7 +89,7 @@ class WSOLDataset(Dataset):
     def spread(self, n: int | None, seed: int = 0) -> np.ndarray:
         """(min(n, N),) indices in a seeded order that takes the classes in turn, so any beginning of it is balanced."""
         if n is not None and n < 1:
-            raise ValueError(f"the number of images must be at least 1, but is {n}")
+            raise WsolkitError(f"the number of images must be at least 1, but is {n}")
         rng = np.random.default_rng([seed, 77])
         queues = [rng.permutation(np.flatnonzero(self.labels == label)).tolist() for label in np.unique(self.labels)]
         order: list[int] = []
@@ -147,63 +97,41 @@ class WSOLDataset(Dataset):
             order.extend(queue.pop(0) for queue in queues if queue)
         return np.array(order[:n], dtype=np.int64)
 
-    def prepare(self, side: int | None = None) -> None:
-        """Decode all images now, to the file that `pixels` reads (None: at the side of evaluation). Training does this by
-        itself; datasets that are drawn or small need no file."""
-        self._whole(self.geometry.side if side is None else side, len(self))
+    def decoded(self, side: int) -> DecodedPixels:
+        """The pixels of all images, each whole and resized to a square, at one side; decoded once, when they are asked for."""
+        if side not in self._decoded:
+            drawn = self._loads_itself or any(sample.path is None for sample in self.samples)
+            self._decoded[side] = DecodedPixels(
+                f"{self.name} {self.split}", self.samples, side, lambda sample: self._square(sample, side), drawn
+            )
+        return self._decoded[side]
 
-    def pixels(self, indices: Sequence[int], side: int) -> np.ndarray:
-        """(B, side, side, 3) uint8: whole images resized to a square.
-
-        They are decoded once, in threads: to a file that later runs read too, or, where the dataset is drawn or small or
-        there is no room for a file, kept in memory while they fit.
-        """
-        rows = np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
-        if (whole := self._whole(side, len(rows))) is not None:
-            return whole[rows]
-        if side not in self._cache and len(self) * side * side * 3 <= CACHE_BYTES:
-            self._cache[side] = (np.empty((len(self), side, side, 3), np.uint8), np.zeros(len(self), bool))
-        if side not in self._cache:
-            return np.stack(_in_threads(lambda i: self._square(self.samples[i], side), rows))
-        store, known = self._cache[side]
-        missing = [i for i in dict.fromkeys(rows.tolist()) if not known[i]]
-        for i, image in zip(missing, _in_threads(lambda i: self._square(self.samples[i], side), missing), strict=True):
-            store[i] = image
-            known[i] = True
-        return store[rows]
-
-    def source(self, indices: Sequence[int], side: int) -> tuple[np.ndarray, np.ndarray]:
-        """Where the pixels of some images lie, without a copy if they are decoded: ((n, side, side, 3) uint8, rows of it)."""
-        rows = np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
-        if (whole := self._whole(side, len(rows))) is not None:
-            return whole, rows
-        return self.pixels(rows, side), np.arange(len(rows))
-
-    def _whole(self, side: int, asked: int) -> np.ndarray | None:
-        """The pixels of all images, once there is a file of them or all are in memory."""
-        if side not in self._files:
-            cache = cache_folder()
-            small = len(self) * side * side * 3 <= SMALL_BYTES
-            drawn = type(self).load is not WSOLDataset.load or any(sample.path is None for sample in self.samples)
-            self._files[side] = None if small or drawn or cache is None else DecodedPixels(
-                f"{self.name} {self.split}", self.samples, side, lambda sample: self._square(sample, side), cache
-            )  # fmt: skip
-        file = self._files[side]
-        if file is not None and (pixels := file.get(asked)) is not None:
-            return pixels
-        store, known = self._cache.get(side, (None, None))
-        return store if store is not None and known.all() else None
+    @property
+    def _loads_itself(self) -> bool:
+        return type(self).load is not WSOLDataset.load
 
     def _square(self, sample: Sample, side: int) -> np.ndarray:
         image, _ = self.load(sample)
         return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
+    def prepare(self, side: int | None = None) -> None:
+        """Decode all images now, to the file that `pixels` reads (None: at the side of evaluation). Training does this by
+        itself; datasets that are drawn or small need no file."""
+        self.decoded(self.geometry.side if side is None else side).whole(len(self))
+
+    def _rows(self, indices: Sequence[int]) -> np.ndarray:
+        return np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
+
+    def pixels(self, indices: Sequence[int], side: int) -> np.ndarray:
+        """(B, side, side, 3) uint8: whole images resized to a square; see `decoded`."""
+        return self.decoded(side).take(self._rows(indices))
+
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "_cache": {}, "_files": {}, "_held": {}}  # a copy finds or makes its own pixels
+        return {**self.__dict__, "_decoded": {}}  # a copy finds or makes its own pixels
 
     def images(self, indices: Sequence[int], device: str | torch.device = "cpu") -> torch.Tensor:
         """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, floats are made there."""
-        source, rows = self.source(indices, self.geometry.side)
+        source, rows = self.decoded(self.geometry.side).source(self._rows(indices))
         corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
         drawn = (source, rows, corners, flips, self.geometry.size)
         if torch.device(device).type == "cpu":
@@ -213,9 +141,8 @@ class WSOLDataset(Dataset):
     def target(self, index: int) -> Target:
         sample = self.samples[index]
         mask = None
-        if sample.path is not None and type(self).load is WSOLDataset.load:
-            with _named(sample.path), Image.open(sample.path) as image:  # only the header is read
-                original = displayed_size(image)
+        if sample.path is not None and not self._loads_itself:
+            original = image_size(sample.path)
         else:
             image, mask = self.load(sample)
             original = image.size
@@ -258,22 +185,14 @@ class WSOLDataset(Dataset):
             images (b, 3, S, S) float32, channels last, normalised, and labels (b,) int64, on `device`.
 
         Raises:
-            ValueError: an argument out of range; unreadable images, all of them.
+            WsolkitError: an argument out of range; unreadable images, all of them.
         """
         if batch_size < 1 or skip < 0:
-            raise ValueError(f"batch_size must be at least 1 and skip at least 0, but are {batch_size} and {skip}")
+            raise WsolkitError(f"batch_size must be at least 1 and skip at least 0, but are {batch_size} and {skip}")
         if not 0 <= rank < world_size:
-            raise ValueError(f"rank must be one of 0 to {world_size - 1} (world_size - 1), but is {rank}")
+            raise WsolkitError(f"rank must be one of 0 to {world_size - 1} (world_size - 1), but is {rank}")
         side = self.geometry.enlarged
         self.prepare(side)
         drawn = draw_epoch(len(self), batch_size, side - self.geometry.size, seed, epoch)
         shares = [share_of(bounds, rank, world_size) for bounds in drawn.bounds[skip:]]
-        return epoch_batches(self, drawn, shares, torch.device(device))
-
-
-def _in_threads(function: Callable, items: Sequence) -> list:
-    """Map in threads: decoding and resizing release the interpreter lock."""
-    if len(items) < 4:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(8, cores())) as pool:
-        return list(pool.map(function, items))
+        return epoch_batches(self.decoded(side), self.labels, self.geometry.size, drawn, shares, torch.device(device))

@@ -1,4 +1,4 @@
-"""From decoded pixels to the batches of a training: what an epoch draws, and crop, flip and normalise on whole batches.
+"""From decoded pixels to the batches of a training run: what an epoch draws, and crop, flip and normalise on whole batches.
 
 What is drawn depends on (seed, epoch) alone and is drawn by numpy, so every device sees the same images. On the CPU a
 compiled loop reads the decoded pixels once and writes normalised floats, one or two batches ahead of the training step.
@@ -7,25 +7,20 @@ On CUDA the decoded pixels of all images lie on the device where they fit, and w
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from wsolkit.common.compiled import compiled
-
-if TYPE_CHECKING:
-    from wsolkit.data.base import WSOLDataset
+from wsolkit.data.decoded import DecodedPixels, ahead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 DEVICE_SHARE = 1 / 3  # of the free memory of a CUDA device that decoded pixels may take: a training step needs the rest
-AHEAD = 2  # batches made while a training step runs
 UPLOAD = 256  # images copied to the device at a time
 
 Batch = tuple[Tensor, Tensor]
@@ -107,22 +102,6 @@ def as_images(values: np.ndarray) -> Tensor:
     return torch.from_numpy(values).permute(0, 3, 1, 2)
 
 
-def ahead(function: Callable, items: Iterable, depth: int = AHEAD, threads: int = 1) -> Iterator:
-    """function(item) for every item, in order, made by threads up to `depth` results before they are asked for."""
-    waiting: deque = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) > depth:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:  # after an error, or when nobody wants the rest
-            for future in waiting:
-                future.cancel()
-
-
 # -- on a device -------------------------------------------------------------------------------------------------------
 
 
@@ -147,22 +126,21 @@ def windows_on_device(pixels: Tensor, rows: Tensor, corners: Tensor, flips: Tens
     return pixels[rows[:, None, None], down[:, :, None], across[:, None, :]]
 
 
-def held_on(dataset: WSOLDataset, side: int, device: torch.device) -> Tensor | None:
-    """All decoded pixels of `dataset` on a CUDA device, (N, side, side, 3) uint8, kept there for the next epoch; None where
-    they would take more than a third of its free memory."""
-    key = (side, str(device))
-    if key not in dataset._held:
+def held_on(pixels: DecodedPixels, device: torch.device) -> Tensor | None:
+    """All decoded pixels on a CUDA device, (N, side, side, 3) uint8, kept there for the next epoch; None where they would take
+    more than a third of its free memory."""
+    if str(device) not in pixels.held:
         free, _ = torch.cuda.mem_get_info(device)
-        if len(dataset) * side * side * 3 > DEVICE_SHARE * free:
+        if int(np.prod(pixels.shape)) > DEVICE_SHARE * free:
             return None
-        dataset._held[key] = uploaded(dataset, side, device)
-    return dataset._held[key]
+        pixels.held[str(device)] = uploaded(pixels, device)
+    return pixels.held[str(device)]
 
 
-def uploaded(dataset: WSOLDataset, side: int, device: torch.device) -> Tensor:
-    held = torch.empty((len(dataset), side, side, 3), dtype=torch.uint8, device=device)
-    for start in range(0, len(dataset), UPLOAD):
-        some = dataset.pixels(range(start, min(start + UPLOAD, len(dataset))), side)
+def uploaded(pixels: DecodedPixels, device: torch.device) -> Tensor:
+    held = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+    for start in range(0, len(held), UPLOAD):
+        some = pixels.take(np.arange(start, min(start + UPLOAD, len(held))))
         held[start : start + len(some)] = torch.from_numpy(some).to(device)
     return held
 
@@ -206,42 +184,39 @@ def share_of(bounds: tuple[int, int], rank: int, world_size: int) -> slice:
     return slice(first, first + size + (rank < more))
 
 
-def epoch_batches(dataset: WSOLDataset, epoch: Epoch, shares: list[slice], device: torch.device) -> Iterator[Batch]:
-    """The (images, labels) of `shares`, on `device`; see `WSOLDataset.train_batches`."""
-    side = dataset.geometry.enlarged
-    if device.type == "cuda" and (held := held_on(dataset, side, device)) is not None:
-        yield from from_device(held, dataset, epoch, shares)
-        return
-    yield from from_host(dataset, side, epoch, shares, device)
-
-
-def from_device(held: Tensor, dataset: WSOLDataset, epoch: Epoch, shares: list[slice]) -> Iterator[Batch]:
-    """Batches gathered out of all pixels on a device; what was drawn goes there once, so that no step waits for a copy."""
-    drawn = (epoch.order, epoch.corners, epoch.flips, dataset.labels[epoch.order])
-    order, corners, flips, labels = (torch.from_numpy(array).to(held.device) for array in drawn)
-    for share in shares:
-        pixels = windows_on_device(held, order[share], corners[share], flips[share], dataset.geometry.size)
-        yield normalised_on_device(pixels), labels[share]
-
-
-def from_host(
-    dataset: WSOLDataset, side: int, epoch: Epoch, shares: list[slice], device: torch.device
+def epoch_batches(
+    pixels: DecodedPixels, labels: np.ndarray, size: int, epoch: Epoch, shares: list[slice], device: torch.device
 ) -> Iterator[Batch]:
-    """Batches cut out of pixels in memory or in a mapped file, made in a thread while the step before them runs."""
-    size, labels = dataset.geometry.size, dataset.labels[epoch.order]
+    """The (images, labels) of `shares`, on `device`; see `WSOLDataset.train_batches`. labels: (N,) int64, in the order of the
+    images."""
+    if device.type == "cuda" and (held := held_on(pixels, device)) is not None:
+        yield from from_device(held, labels, size, epoch, shares)
+        return
+    labels = labels[epoch.order]
     stream = torch.cuda.current_stream(device) if device.type == "cuda" else None
 
     def made(share: slice) -> Batch:
-        source, rows = dataset.source(epoch.order[share], side)
-        drawn = (source, rows, epoch.corners[share], epoch.flips[share], size)
+        """Cut out of pixels in memory or in a mapped file, by a thread, while the step before runs."""
+        drawn = (*pixels.source(epoch.order[share]), epoch.corners[share], epoch.flips[share], size)
         wanted = torch.from_numpy(labels[share])
         if device.type == "cpu":
             return as_images(windows(*drawn)), wanted
-        pixels = torch.from_numpy(windows(*drawn, AS_THEY_ARE))  # bytes travel, floats are made there
+        cut = torch.from_numpy(windows(*drawn, AS_THEY_ARE))  # bytes travel, floats are made there
         if stream is None:
-            return normalised_on_device(pixels.to(device)), wanted.to(device)
+            return normalised_on_device(cut.to(device)), wanted.to(device)
         with torch.cuda.stream(stream):  # which also makes `device` the current one of this thread
-            moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in (pixels, wanted)]
+            moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in (cut, wanted)]
             return normalised_on_device(moved[0]), moved[1]
 
     yield from ahead(made, shares)
+
+
+def from_device(held: Tensor, labels: np.ndarray, size: int, epoch: Epoch, shares: list[slice]) -> Iterator[Batch]:
+    """Batches gathered out of all pixels on a device; what was drawn goes there once, so that no step waits for a copy."""
+    drawn = (epoch.order, epoch.corners, epoch.flips, labels[epoch.order])
+    order, corners, flips, wanted = (torch.from_numpy(array).to(held.device) for array in drawn)
+    for share in shares:
+        yield (
+            normalised_on_device(windows_on_device(held, order[share], corners[share], flips[share], size)),
+            wanted[share],
+        )

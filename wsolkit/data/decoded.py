@@ -1,9 +1,9 @@
-"""Decoded pixels on disk: every image of a split, resized to one square, in a file that epochs and processes share.
+"""Decoded pixels: every image of a split, resized to one square, decoded once and then read from a file or from memory.
 
-A folder of the cache holds `<identity>.npy`, (N, side, side, 3) uint8, and pixels.json, which is written last and says
-which .npy counts. The folder's name tells images (by path) and side; the identity also their sizes and modification
-times, so changed images are decoded again and replace the old file. A .npy that pixels.json does not name, or a
-half-written one, is never read: the next build removes it.
+The file is shared by epochs and processes. A folder of the cache holds `<identity>.npy`, (N, side, side, 3) uint8, and
+pixels.json, which is written last and says which .npy counts. The folder's name tells images (by path) and side; the
+identity also their sizes and modification times, so changed images are decoded again and replace the old file. A .npy that
+pixels.json does not name, or a half-written one, is never read: the next build removes it.
 """
 
 from __future__ import annotations
@@ -14,31 +14,38 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import PIL
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_path, digest, read_json, write_json
+from wsolkit.common.locks import alone
 from wsolkit.common.progress import progress
-from wsolkit.data.batches import ahead
+from wsolkit.data.samples import Sample
 
 if TYPE_CHECKING:
-    from wsolkit.data.samples import Sample
+    from torch import Tensor
 
 FORMAT = 1  # of the files
-READING = ("bit_depth.py", "data/base.py")  # where this code changes, images are decoded again
+READING = ("data/images.py",)  # where this code changes, images are decoded again
 RESAMPLING = "bilinear"
 ABOUT = "pixels.json"
+SMALL_BYTES = 64 * 2**20  # decoded pixels that are kept in memory only; more go to a file
+MEMORY_BYTES = 3 * 2**30  # where no file can be: above it images are decoded again each time
 ROOM = 256 * 2**20  # bytes that a build leaves free on the disk
 CHECKED = 32  # images, spread over the file, whose checksums are compared when it is opened
 ENOUGH = 4  # the file is made once a quarter of the images was asked for: a look at a few does not decode them all
+AHEAD = 2  # results made before they are asked for
 
 
 def cache_folder() -> Path | None:
@@ -51,49 +58,101 @@ def cache_folder() -> Path | None:
     return Path(os.path.abspath(os.path.expanduser(base))) / "decoded"
 
 
+def ahead(function: Callable, items: Iterable, depth: int = AHEAD, threads: int = 1) -> Iterator:
+    """function(item) for every item, in order, made by threads up to `depth` results before they are asked for."""
+    waiting: deque = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > depth:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:  # after an error, or when nobody wants the rest
+            for future in waiting:
+                future.cancel()
+
+
 class DecodedPixels:
-    """The pixels of one split at one side.
+    """The pixels of one split at one side: in a file, in memory, or decoded each time.
 
     Args:
         title: dataset and split, for people.
-        samples: the images, all with a path.
+        samples: the images.
         side: in pixels.
         square: a sample -> (side, side, 3) uint8; ValueError or OSError, naming the file, where it cannot be read.
-        cache: see `cache_folder`.
+        drawn: the images are drawn by code rather than read from files, so that a file of pixels could grow stale unseen.
     """
 
     def __init__(
-        self, title: str, samples: Sequence[Sample], side: int, square: Callable[[Sample], np.ndarray], cache: Path
+        self, title: str, samples: Sequence[Sample], side: int, square: Callable[[Sample], np.ndarray], drawn: bool
     ) -> None:
         self.title, self.samples, self.side, self.square = title, samples, side, square
         self.shape = (len(samples), side, side, 3)
-        paths = [[sample.id, os.path.abspath(sample.path)] for sample in samples]
-        self.folder = cache / digest({"side": side, "images": paths})
-        self.pixels: np.ndarray | None = None
+        self.bytes, cache = int(np.prod(self.shape)), cache_folder()
+        self.folder: Path | None = None  # of the file; None where pixels stay in memory
+        if cache is not None and not drawn and self.bytes > SMALL_BYTES:
+            paths = [[sample.id, os.path.abspath(sample.path)] for sample in samples]
+            self.folder = cache / digest({"side": side, "images": paths})
+        self.file: np.ndarray | None = None
         self.asked, self.looked, self.failed = 0, False, False
+        self.memory: np.ndarray | None = None  # filled as images are asked for
+        self.known = np.zeros(len(samples), bool)  # images that are in memory
+        self.held: dict[str, Tensor] = {}  # device -> all pixels there, see `batches.held_on`
 
-    def get(self, asked: int) -> np.ndarray | None:
-        """All pixels, read-only, or None while there is no file. `asked` more images are wanted now: the file is made when
-        that adds up to a quarter of them.
+    def whole(self, asked: int = 0) -> np.ndarray | None:
+        """All pixels, (N, side, side, 3) uint8, or None while there is no file and not all are in memory.
+
+        asked: images that are wanted now: the file is made when their sum is a quarter of all images.
 
         Raises:
-            ValueError: some images cannot be read; names every one of them.
+            WsolkitError: some images cannot be read; names every one of them.
         """
-        if self.pixels is not None or self.failed:
-            return self.pixels
-        if not self.looked:
-            self.looked, self.pixels = True, self._open(self._identity())
-        self.asked += asked
-        if self.pixels is None and self.asked * ENOUGH >= len(self.samples):
-            try:
-                self.pixels = self._build()
-            except OSError as error:
-                self.failed = True
-                reason = error.strerror or error
-                warnings.warn(f"{self.folder}: no file of decoded pixels of {self.title} ({reason}); images are decoded on "
-                              "demand instead, which is slower. Make room (`wsolkit data cache --clear`) or set "
-                              "WSOLKIT_CACHE to a folder that can be written to", stacklevel=2)  # fmt: skip
-        return self.pixels
+        if self.folder is not None and self.file is None and not self.failed:
+            if not self.looked:
+                self.looked, self.file = True, self._open(self._identity())
+            self.asked += asked
+            if self.file is None and self.asked * ENOUGH >= len(self.samples):
+                try:
+                    self.file = self._build()
+                except OSError as error:
+                    self.failed = True
+                    warnings.warn(
+                        f"{self.folder}: no file of decoded pixels of {self.title} ({error.strerror or error}); images are "
+                        "decoded on demand instead, which is slower. Make room (`wsolkit data cache --clear`) or set "
+                        "WSOLKIT_CACHE to a folder that can be written to",
+                        stacklevel=2,
+                    )
+        if self.file is not None:
+            return self.file
+        return self.memory if self.memory is not None and self.known.all() else None
+
+    def source(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the pixels of some images lie, without a copy if they are decoded: ((n, side, side, 3) uint8, rows of it)."""
+        if (whole := self.whole(len(rows))) is not None:
+            return whole, rows
+        if self.memory is None and self.bytes <= MEMORY_BYTES:
+            self.memory = np.empty(self.shape, np.uint8)
+        missing = (
+            rows if self.memory is None else np.array([i for i in dict.fromkeys(rows.tolist()) if not self.known[i]])
+        )
+        squares = self._decoded([self.samples[i] for i in missing])
+        if self.memory is None:
+            return np.stack(list(squares)), np.arange(len(rows))
+        for index, square in zip(missing, squares, strict=True):
+            self.memory[index] = square
+            self.known[index] = True
+        return self.memory, rows
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """(n, side, side, 3) uint8: a copy of the pixels of some images."""
+        source, places = self.source(rows)
+        return source[places]
+
+    def _decoded(self, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
+        """Decoding and resizing release the interpreter's lock, so threads do them."""
+        return map(self.square, samples) if len(samples) < 4 else ahead(self.square, samples, 16, min(8, cores()))
 
     def _identity(self) -> str:
         """Digest of everything that the pixels depend on."""
@@ -124,26 +183,22 @@ class DecodedPixels:
         return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
 
     def _build(self) -> np.ndarray:
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(str(self.folder) + ".lock"):
+        with alone(lock_of(self.folder)):
             self.folder.mkdir(exist_ok=True)
             identity = self._identity()
             if (pixels := self._open(identity)) is not None:
                 return pixels  # another process made it while this one waited
             empty(self.folder)
-            need, free = int(np.prod(self.shape)), shutil.disk_usage(self.folder).free
-            if need + ROOM > free:
-                raise OSError(
-                    errno.ENOSPC, f"it takes {need / 2**20:.0f} MiB and there are {free / 2**20:.0f} MiB free"
-                )
+            if self.bytes + ROOM > (free := shutil.disk_usage(self.folder).free):
+                room = f"it takes {self.bytes / 2**20:.0f} MiB and there are {free / 2**20:.0f} MiB free"
+                raise OSError(errno.ENOSPC, room)
             checksums = self._write(self.folder / f"{identity}.npy")
             if self._identity() != identity:
                 raise OSError(errno.EAGAIN, "the images changed while they were read")
-            write_json(self.folder / ABOUT, {
-                "format": FORMAT, "identity": identity, "title": self.title, "images": len(self.samples),
-                "side": self.side, "resampling": RESAMPLING, "pillow": PIL.__version__, "checksums": checksums,
-                "folder": os.path.commonpath([os.path.dirname(os.path.abspath(s.path)) for s in self.samples]),
-            })  # fmt: skip
+            about: dict[str, Any] = {"format": FORMAT, "identity": identity, "title": self.title, "side": self.side}
+            about |= {"images": len(self.samples), "resampling": RESAMPLING, "pillow": PIL.__version__}
+            folders = [os.path.dirname(os.path.abspath(sample.path)) for sample in self.samples]
+            write_json(self.folder / ABOUT, about | {"checksums": checksums, "folder": os.path.commonpath(folders)})
             if (pixels := self._open(identity)) is None:
                 raise OSError(errno.EIO, "what was written could not be read again")
             return pixels
@@ -163,8 +218,8 @@ class DecodedPixels:
                     if index in checked:
                         checksums.append(zlib.crc32(row))
             if unreadable:
-                raise ValueError(f"{self.title}: {len(unreadable)} of {len(self.samples)} images cannot be read:\n"
-                                 + "\n".join(map(str, unreadable)))  # fmt: skip
+                count = f"{len(unreadable)} of {len(self.samples)} images cannot be read"
+                raise WsolkitError(f"{self.title}: {count}:\n" + "\n".join(map(str, unreadable)))
         return checksums
 
     def _row(self, sample: Sample) -> np.ndarray | Exception:
@@ -212,10 +267,15 @@ def _entry(folder: Path) -> Entry:
         return Entry(folder, size)
 
 
+def lock_of(folder: Path) -> Path:
+    """The lock file of a folder of the cache, beside it."""
+    return folder.with_name(folder.name + ".lock")
+
+
 def clear_entry(folder: Path) -> bool:
     """Remove one folder of the cache; False where a process is making its file now. One that reads it keeps what it has."""
     try:
-        with FileLock(str(folder) + ".lock", timeout=0):
+        with alone(lock_of(folder), timeout=0):
             empty(folder)
             folder.rmdir()
             return True

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-SPLITS = ("train", "val", "test")
+from wsolkit.common.errors import WsolkitError
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Sample:
         id: unique within the dataset, also the name in result files.
         label: class index, 0-based.
         boxes: ground-truth boxes (x0, y0, x1, y1) in original pixels.
-        path: the image file; None where the picture is drawn by code.
+        path: the image file; None where the image is drawn by code.
     """
 
     id: str
@@ -61,9 +61,9 @@ class Geometry:
 
     def __post_init__(self) -> None:
         if self.kind not in ("resize", "crop"):
-            raise ValueError(f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
+            raise WsolkitError(f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
         if not isinstance(self.size, int) or self.size < 8:
-            raise ValueError(f"the input size must be an integer of at least 8 pixels, but is {self.size!r}")
+            raise WsolkitError(f"the input size must be an integer of at least 8 pixels, but is {self.size!r}")
 
     @property
     def enlarged(self) -> int:
@@ -105,7 +105,7 @@ class Geometry:
 def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into (rest, held-out): of each class `share`, rounded, at least one where the class has two or more."""
     if not 0.0 < share < 1.0:
-        raise ValueError(f"the validation share must lie strictly between 0 and 1, but is {share}")
+        raise WsolkitError(f"the validation share must lie strictly between 0 and 1, but is {share}")
     labels = np.asarray(labels)
     held: list[int] = []
     for label in np.unique(labels):
@@ -127,14 +127,14 @@ def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | Non
         wanted = [wanted]
     if isinstance(wanted, int):
         if not 2 <= wanted <= len(names):
-            raise ValueError(f"classes={wanted}: expected a number between 2 and {len(names)}")
+            raise WsolkitError(f"classes={wanted}: expected a number between 2 and {len(names)}")
         return list(range(wanted))
     chosen = []
     for item in wanted:
         index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
         if not 0 <= index < len(names):
-            raise ValueError(f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}")
+            raise WsolkitError(f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}")
         chosen.append(index)
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
-        raise ValueError(f"classes must be at least two different ones, but are {list(wanted)}")
+        raise WsolkitError(f"classes must be at least two different ones, but are {list(wanted)}")
     return chosen

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
+from wsolkit.boxes.extract import centre_box_curve
 from wsolkit.common.files import listing
-from wsolkit.evaluation.bootstrap import BOOTSTRAP_CELLS
 from wsolkit.evaluation.failures import DELTA, slice_groups
+from wsolkit.evaluation.intervals import bootstrap_max_difference, bootstrap_mean, percentiles
+from wsolkit.evaluation.metrics import DELTAS, loc_hits
 from wsolkit.evaluation.per_image import flags, measured, parse_boxes
+from wsolkit.evaluation.results import EvalResult, html_table
 
 METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU", "top1_cls": "Top-1 Cls"}
 NO_BOX = ("iou", "top1_cls")  # delta has no part in them
-LEVEL = 95  # percent
 CHANCE = 0.05
+AGAINST = ("top1_loc", "gt_known_loc", "max_box_acc_v2", "top1_cls")  # in the order of a report's cards
 
 
 @dataclass(frozen=True)
@@ -68,25 +71,16 @@ class Comparison:
             (f"p ({test})", "below 0.0001" if self.p_value < 0.0001 else f"{self.p_value:.4f}"),
         ]
         if self.both is not None:
-            rows.append((f"found by both / only {a} / only {b} / neither", self._counts()))
+            counts = f"{self.both} / {self.only_a} / {self.only_b} / {self.neither}"
+            rows.append((f"found by both / only {a} / only {b} / neither", counts))
         return rows
-
-    def _counts(self) -> str:
-        return " / ".join(str(count) for count in (self.both, self.only_a, self.only_b, self.neither))
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self.rows())
         return "\n".join([self.verdict(), *(f"{name:<{width}}  {value}" for name, value in self.rows())])
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            "<tr><td style='text-align:left'>{}</td><td style='text-align:right'>{}</td></tr>".format(
-                *map(html.escape, row)
-            )
-            for row in self.rows()
-        )
-        caption = html.escape(self.verdict())
-        return f"<table class='wsolkit-comparison'><caption style='text-align:left'>{caption}</caption><tbody>{cells}</tbody></table>"
+        return html_table(self.verdict(), self.rows())
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
@@ -158,6 +152,51 @@ def compare_slices(
     return pd.DataFrame(rows, columns=names)
 
 
+# ------------------------------------------------------------------------------------------------ of whole results
+
+
+def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict[str, dict[str, Any] | None]:
+    """`result` minus `other` for every metric of AGAINST: {"difference", "low", "high" (95 %, points), "p", "n"}.
+
+    Both were evaluated on the same images. None where one of the two has no such number; "p" is None for MaxBoxAccV2,
+    for which there is no exact test: each resample of the images chooses its thresholds anew. ValueError: other images.
+    """
+    if result.ids != other.ids:
+        raise ValueError(
+            f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
+        )
+    tables = result.per_image(), other.per_image()
+    known = [name for name in AGAINST if getattr(result, name) is not None and getattr(other, name) is not None]
+    return _against(result, *tables, other.v2_hits, known, seed)
+
+
+def against_centre_box(result: EvalResult, seed: int = 0) -> dict[str, dict[str, Any] | None]:
+    """The same against the centre box: for Top-1 and GT-known Loc at the side that was chosen for it, for MaxBoxAccV2
+    at its best side for each IoU. It has no class of its own, so there is no Top-1 Cls; {} without boxes."""
+    if not result.centre_box or result.gt_boxes is None:
+        return {}
+    sides, ious = centre_box_curve(result.gt_boxes, result.frame)
+    table = result.per_image()
+    at_side = ious[:, int(np.flatnonzero(sides == result.centre_box["side"])[0])]
+    hits = np.stack([loc_hits(ious, delta) for delta in DELTAS])
+    known = [name for name in AGAINST[:3] if getattr(result, name) is not None]
+    return _against(result, table, table.assign(iou=at_side), hits, known, seed)
+
+
+def _against(result: EvalResult, table, other, hits, known: list[str], seed: int) -> dict[str, dict[str, Any] | None]:
+    lines: dict[str, dict[str, Any] | None] = dict.fromkeys(AGAINST)
+    for metric in known:
+        if metric != "max_box_acc_v2" and result.ious is not None:
+            paired = compare(table, other, metric, seed=seed)
+            numbers = (paired.difference, *paired.interval, paired.p_value)
+        elif metric == "max_box_acc_v2" and result.v2_hits is not None and hits is not None:
+            numbers = (*bootstrap_max_difference(result.v2_hits, hits, seed=seed), None)
+        else:
+            continue
+        lines[metric] = dict(zip(("difference", "low", "high", "p"), numbers, strict=True)) | {"n": result.n_images}
+    return lines
+
+
 # ------------------------------------------------------------------------------------------------ matching
 
 
@@ -221,45 +260,37 @@ def _boxes(text: str):
 
 def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
     if metric == "iou":
-        found = _mean_ious(first, second, samples, seed)
+        values, draws = _mean_ious(first, second, samples, seed)
     else:
-        found = _hits(first, second, metric, delta, samples, seed, names)
-    draws, p_value = found.pop("draws"), found["p_value"]
-    low, high = (float(q) for q in np.percentile(draws, [50 - LEVEL / 2, 50 + LEVEL / 2]))
-    better = None if low <= 0 <= high or p_value >= CHANCE else "A" if low > 0 else "B"
-    return Comparison(metric, delta, names, len(first), interval=(low, high), better=better, **found)
+        values, draws = _hits(first, second, metric, delta, samples, seed, names)
+    low, high = percentiles(draws)
+    better = None if low <= 0 <= high or values["p_value"] >= CHANCE else "A" if low > 0 else "B"
+    return Comparison(metric, delta, names, len(first), interval=(low, high), better=better, **values)
 
 
-def _hits(first, second, metric, delta, samples, seed, names) -> dict[str, Any]:
+def _hits(first, second, metric, delta, samples, seed, names) -> tuple[dict[str, Any], np.ndarray]:
     n, hits = len(first), [table["iou"].to_numpy(float) >= delta for table in (first, second)]
     if metric.startswith("top1"):
         right = [_right(table, name, metric) for table, name in zip((first, second), names, strict=True)]
         hits = right if metric == "top1_cls" else [hit & known for hit, known in zip(hits, right, strict=True)]
     a, b = hits
     both, only_a, only_b = (int(part.sum()) for part in (a & b, a & ~b, b & ~a))
-    same = n - only_a - only_b
-    drawn = np.random.default_rng(seed).multinomial(n, np.array([only_a, only_b, same]) / n, size=samples)
-    return {
-        "value_a": (both + only_a) * 100.0 / n,
-        "value_b": (both + only_b) * 100.0 / n,
-        "difference": (only_a - only_b) * 100.0 / n,
-        "draws": (drawn[:, 0] - drawn[:, 1]) * 100.0 / n,
-        "p_value": mcnemar(only_a, only_b),
-        "both": both,
-        "only_a": only_a,
-        "only_b": only_b,
-        "neither": same - both,
-    }
+    counts = {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b}
+    values = {"value_a": (both + only_a) * 100.0 / n, "value_b": (both + only_b) * 100.0 / n}
+    values |= {"difference": (only_a - only_b) * 100.0 / n, "p_value": mcnemar(only_a, only_b)}
+    shares = np.array([only_a, only_b, n - only_a - only_b]) / n
+    drawn = np.random.default_rng(seed).multinomial(n, shares, size=samples)
+    return values | counts, (drawn[:, 0] - drawn[:, 1]) * 100.0 / n
 
 
-def _mean_ious(first, second, samples, seed) -> dict[str, Any]:
+def _mean_ious(first, second, samples, seed) -> tuple[dict[str, Any], np.ndarray]:
     a, b = (100 * table["iou"].to_numpy(float) for table in (first, second))
+    *_, draws = bootstrap_mean(a - b, samples=samples, seed=seed)
     difference = float((a - b).mean())
-    draws = _resampled_means(a - b, samples, seed)
     beyond = (draws <= 0) if difference > 0 else (draws >= 0)
     p_value = max(2 * (int(beyond.sum()) + 1) / (samples + 1), 2.0 ** (1 - int(np.count_nonzero(a - b))))
     values = {"value_a": float(a.mean()), "value_b": float(b.mean()), "difference": difference}
-    return values | {"draws": draws, "p_value": min(1.0, p_value)}
+    return values | {"p_value": min(1.0, p_value)}, draws
 
 
 def _right(table: pd.DataFrame, name: str, metric: str) -> np.ndarray:
@@ -269,22 +300,7 @@ def _right(table: pd.DataFrame, name: str, metric: str) -> np.ndarray:
     return right.to_numpy(bool)
 
 
-def _resampled_means(values: np.ndarray, samples: int, seed: int) -> np.ndarray:
-    """Means of `samples` draws of len(values) with replacement; memory stays bounded."""
-    rng, n = np.random.default_rng(seed), len(values)
-    chunk = max(1, BOOTSTRAP_CELLS // n)
-    sizes = [min(chunk, samples - start) for start in range(0, samples, chunk)]
-    return np.concatenate([values[rng.integers(n, size=(size, n))].mean(axis=1) for size in sizes])
-
-
 def mcnemar(only_a: int, only_b: int) -> float:
-    """Two-sided p of the exact McNemar (sign) test: min(1, 2 P(X <= smaller)), X binomial of both counts with p = 1/2.
-
-    In logarithms, so that no number of images is too large; 1 where none differs.
-    """
-    total, smaller = only_a + only_b, min(only_a, only_b)
-    logs = np.concatenate([[0.0], np.log(np.arange(1, total + 1)).cumsum()])  # of factorials
-    k = np.arange(smaller + 1)
-    terms = logs[total] - logs[k] - logs[total - k] - total * np.log(2)
-    top = terms.max()
-    return float(min(1.0, 2 * np.exp(top) * np.exp(terms - top).sum()))
+    """Two-sided p of the exact McNemar (sign) test: a fair coin for each image that only one of the two finds; 1 where
+    none differs."""
+    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

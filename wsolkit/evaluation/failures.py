@@ -12,7 +12,7 @@ import pandas as pd
 
 from wsolkit.boxes.extract import as_numpy, frame, ground_truth
 from wsolkit.common.files import listing
-from wsolkit.evaluation.bootstrap import bootstrap_interval
+from wsolkit.evaluation.intervals import share_interval
 from wsolkit.evaluation.per_image import FAILURES, flags, measured
 
 INSTANCE_SHARE, PART_SHARE, LARGE_SHARE = 0.3, 0.5, 0.7
@@ -151,17 +151,16 @@ def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> l
     return groups
 
 
-def slices(source, classes: Sequence[str] | None = None, samples: int = 1000, seed: int = 0) -> pd.DataFrame:
+def slices(source, classes: Sequence[str] | None = None) -> pd.DataFrame:
     """Accuracy and failures by object size, aspect and class, from a per-image table (or its file, folder or result).
 
-    Columns: kind ("all", "size", "aspect", "class"), slice, n, gt_known_loc, low, high (its bootstrap 95 % interval),
+    Columns: kind ("all", "size", "aspect", "class"), slice, n, gt_known_loc, low, high (its 95 % interval, Wilson's),
     mean_iou (0 to 1), top1_loc (NaN where the class of an image is not known), and a column per failure type with its
     share; all but n and mean_iou in percent. Size is the largest object's share of the frame; aspect is its width /
     height, tall below 2/3 and wide above 3/2. Every size and aspect has a row, so that tables can be laid side by side:
     n = 0 and NaN without images. Classes have one where they occur, ordered by label.
 
-    classes: a name per label. samples, seed: of the bootstrap; where all or none of a few images are hits, its interval
-    has no width, which says that nothing else was seen, not that nothing else is possible.
+    classes: a name per label.
     """
     table = measured(source, "label", "right", "object_share", "aspect", "failure")
     failure_counts(table)  # unknown names
@@ -173,7 +172,7 @@ def slices(source, classes: Sequence[str] | None = None, samples: int = 1000, se
         row: dict = {"kind": kind, "slice": name, "n": len(index)}
         if len(index):
             row["gt_known_loc"] = hits[index].sum() * 100.0 / len(index)
-            row["low"], row["high"] = bootstrap_interval(hits[index], samples=samples, seed=seed)
+            row["low"], row["high"] = share_interval(hits[index])
             row["mean_iou"] = ious[index].mean()
             row["top1_loc"] = np.nan if unknown[index].any() else (hits & correct)[index].sum() * 100.0 / len(index)
             row |= {failure: (failures[index] == failure).sum() * 100.0 / len(index) for failure in FAILURES}

@@ -25,8 +25,9 @@ from torchvision.transforms.functional import gaussian_blur
 from wsolkit.boxes.preparation import as_numpy, prepare_maps
 from wsolkit.common.files import listing
 from wsolkit.common.progress import progress as shown
-from wsolkit.data.base import WSOLDataset, normalise
-from wsolkit.evaluation.bootstrap import mean_interval
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.batches import normalise
+from wsolkit.evaluation.intervals import bootstrap_mean
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.chunks import in_chunks
 from wsolkit.methods.registry import resolve
@@ -76,7 +77,7 @@ class Faithfulness:
 
     def mean(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The mean over images of one attribute, and the ends of its 95 % interval, e.g. (S+1,) each for "deletion"."""
-        return mean_interval(getattr(self, name))
+        return bootstrap_mean(getattr(self, name))[:3]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Faithfulness]) -> Faithfulness:

@@ -1,8 +1,7 @@
-"""Classification and localisation metrics: a function and a torchmetrics class for each, with the same semantics.
+"""Classification and localisation metrics of numpy arrays (or torch tensors); the kit's own evaluation counts with them.
 
-All results are percent, 0 to 100, higher is better. Arrays may be numpy or torch. The classes keep sums only (counts
-and histograms), so that updates can be split in any way, over batches or over processes with unequal shares (DDP), and
-the result is that of the function on everything.
+All results are percent, 0 to 100, higher is better. Each is made of counts: hits, or the histograms of `pixel_histograms`,
+which may be summed over batches and processes before they are divided.
 Sources: Russakovsky et al., IJCV 2015 (Top-k Loc); Choe et al., CVPR 2020, and its code, wsolevaluation (the others).
 """
 
@@ -11,29 +10,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-import torch
-from torchmetrics import Metric
 
-from wsolkit.boxes.extract import as_numpy, thresholds
-from wsolkit.evaluation.bootstrap import bootstrap_interval, bootstrap_max, one_per_image  # noqa: F401  offered here too
+from wsolkit.boxes.extract import thresholds
+from wsolkit.boxes.preparation import as_numpy
 
 DELTAS = (0.3, 0.5, 0.7)
 IGNORE = 255
 
 
-def _same_length(**arrays: np.ndarray) -> None:
-    lengths = {name: len(array) for name, array in arrays.items()}
+def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
+    """The array, or ValueError unless it has this many dimensions, the first of which counts images."""
+    array = as_numpy(array)
+    if array.ndim != dimensions:
+        raise ValueError(f"{name} must have {dimensions} dimension(s) with images first, got shape {array.shape}")
+    return array
+
+
+def same_lengths(**arrays: Sequence | None) -> None:
+    """ValueError unless all that are given have an entry for each of the same images."""
+    lengths = {name: len(array) for name, array in arrays.items() if array is not None}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"one row per image is expected everywhere, got lengths {lengths}")
+        raise ValueError(f"one entry per image is expected everywhere, got lengths {lengths}")
 
 
-def _percent(hits: np.ndarray) -> float:
+def percent(hits) -> float:
+    """Percent of True among hits (N,) bool. ValueError for no images."""
     if len(hits) == 0:
         raise ValueError("a metric over no images is not defined")
-    return float(hits.sum() * 100.0 / len(hits))
+    return float(np.sum(hits) * 100.0 / len(hits))
 
 
-# --------------------------------------------------------------------------- classification, one operating point
+# ------------------------------------------------------------------------------------------------ classification, one operating point
 
 
 def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
@@ -42,7 +49,7 @@ def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
     Ties go to the lower class index (so k = 1 is argmax). A row with NaN counts as wrong. k >= K is always right.
     """
     logits, labels = one_per_image("logits", logits, 2), one_per_image("labels", labels, 1)
-    _same_length(logits=logits, labels=labels)
+    same_lengths(logits=logits, labels=labels)
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     if labels.dtype.kind not in "iu" and len(labels):
@@ -62,13 +69,13 @@ def loc_hits(ious, delta: float = 0.5) -> np.ndarray:
 
 def top_k_cls(logits, labels, k: int = 1) -> float:
     """Percent of images whose label is among the k best logits; see `top_k_hits`."""
-    return _percent(top_k_hits(logits, labels, k))
+    return percent(top_k_hits(logits, labels, k))
 
 
 def gt_known_loc(ious, delta: float = 0.5) -> float:
     """Percent of images with IoU >= delta; ious (N,) between the box from the *ground-truth* class's map and the best
     ground-truth box."""
-    return _percent(loc_hits(one_per_image("ious", ious, 1), delta))
+    return percent(loc_hits(one_per_image("ious", ious, 1), delta))
 
 
 def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
@@ -77,11 +84,11 @@ def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
     ious are of the ground-truth class's map: where the Top-1 prediction is right, it is the predicted class's too.
     """
     right, localised = top_k_hits(logits, labels, k), loc_hits(one_per_image("ious", ious, 1), delta)
-    _same_length(logits=right, ious=localised)
-    return _percent(right & localised)
+    same_lengths(logits=right, ious=localised)
+    return percent(right & localised)
 
 
-# --------------------------------------------------------------------------- over all thresholds
+# ------------------------------------------------------------------------------------------------ over all thresholds
 
 
 def accuracy_curve(curves, delta: float = 0.5) -> np.ndarray:
@@ -124,7 +131,7 @@ def best_threshold(curves, delta: float = 0.5, interval: float = 0.001) -> tuple
     return float(taus[index]), float(accuracy[index])
 
 
-# --------------------------------------------------------------------------- pixels
+# ------------------------------------------------------------------------------------------------ pixels
 
 
 def pixel_histograms(score_map, mask, interval: float = 0.001) -> np.ndarray:
@@ -166,128 +173,3 @@ def pxap(score_maps: Iterable, masks: Iterable, interval: float = 0.001) -> floa
     """PxAP over a set: equally long iterables (generators too) of score maps and masks, see `pixel_histograms`."""
     pairs = zip(score_maps, masks, strict=True)
     return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))
-
-
-# --------------------------------------------------------------------------- torchmetrics
-
-
-def _float64(value: float) -> torch.Tensor:
-    return torch.tensor(value, dtype=torch.float64)  # on the CPU: not every accelerator has float64
-
-
-class _SumMetric(Metric):
-    """A metric whose states are integer sums: merging batches and processes is addition, whatever their sizes."""
-
-    is_differentiable = False
-    higher_is_better = True
-    full_state_update = False
-    plot_lower_bound = 0.0
-    plot_upper_bound = 100.0
-
-    def _count(self, name: str, *shape: int) -> None:
-        self.add_state(name, torch.zeros(shape, dtype=torch.long), dist_reduce_fx="sum")
-
-    def _add(self, name: str, value) -> None:
-        state = getattr(self, name)
-        setattr(self, name, state + torch.as_tensor(np.asarray(value, np.int64), device=state.device))
-
-
-class _ShareMetric(_SumMetric):
-    """Percent of hits; NaN before the first image."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self._count("hits")
-        self._count("total")
-
-    def _add_hits(self, hits: np.ndarray) -> None:
-        self._add("hits", hits.sum())
-        self._add("total", len(hits))
-
-    def compute(self) -> torch.Tensor:
-        return _float64(int(self.hits) * 100.0 / int(self.total) if self.total else float("nan"))
-
-
-class TopKCls(_ShareMetric):
-    """`top_k_cls`; update(logits (B, K), labels (B,))."""
-
-    def __init__(self, k: int = 1, **kwargs):
-        super().__init__(**kwargs)
-        self.k = k
-
-    def update(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        self._add_hits(top_k_hits(logits, labels, self.k))
-
-
-class GTKnownLoc(_ShareMetric):
-    """`gt_known_loc`; update(ious (B,))."""
-
-    def __init__(self, delta: float = 0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.delta = delta
-
-    def update(self, ious: torch.Tensor) -> None:
-        self._add_hits(loc_hits(one_per_image("ious", ious, 1), self.delta))
-
-
-class TopKLoc(_ShareMetric):
-    """`top_k_loc`; update(logits (B, K), labels (B,), ious (B,))."""
-
-    def __init__(self, k: int = 1, delta: float = 0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.k, self.delta = k, delta
-
-    def update(self, logits: torch.Tensor, labels: torch.Tensor, ious: torch.Tensor) -> None:
-        right, localised = top_k_hits(logits, labels, self.k), loc_hits(one_per_image("ious", ious, 1), self.delta)
-        _same_length(logits=right, ious=localised)
-        self._add_hits(right & localised)
-
-
-class MaxBoxAccV2(_SumMetric):
-    """`max_box_acc_v2`; update(curves (B, T)) with contours="all". NaN before the first image."""
-
-    def __init__(self, deltas: Sequence[float] = DELTAS, interval: float = 0.001, **kwargs):
-        super().__init__(**kwargs)
-        self.deltas, self.interval = tuple(deltas), interval
-        self._count("hits", len(self.deltas), len(thresholds(interval)))
-        self._count("total")
-
-    def update(self, curves: torch.Tensor) -> None:
-        curves = one_per_image("curves", curves, 2)
-        if curves.shape[1] != self.hits.shape[1]:
-            raise ValueError(
-                f"curves must be (B, {self.hits.shape[1]}) for interval {self.interval}, got {curves.shape}"
-            )
-        self._add("hits", np.stack([loc_hits(curves, delta).sum(axis=0) for delta in self.deltas]))
-        self._add("total", len(curves))
-
-    def compute(self) -> torch.Tensor:
-        if not self.total:
-            return _float64(float("nan"))
-        best = self.hits.max(dim=1).values.tolist()
-        return _float64(float(np.mean([count * 100.0 / int(self.total) for count in best])))
-
-
-class MaxBoxAcc(MaxBoxAccV2):
-    """`max_box_acc`; update(curves (B, T)) with contours="largest". NaN before the first image."""
-
-    def __init__(self, delta: float = 0.5, interval: float = 0.001, **kwargs):
-        super().__init__((delta,), interval, **kwargs)
-
-
-class PxAP(_SumMetric):
-    """`pxap`; update(score_maps (B, H, W) in [0, 1], masks (B, H, W)). NaN without any foreground pixel."""
-
-    def __init__(self, interval: float = 0.001, **kwargs):
-        super().__init__(**kwargs)
-        self.interval = interval
-        self._count("histograms", 2, len(thresholds(interval)) + 2)
-
-    def update(self, score_maps: torch.Tensor, masks: torch.Tensor) -> None:
-        for score_map, mask in zip(
-            one_per_image("score_maps", score_maps, 3), one_per_image("masks", masks, 3), strict=True
-        ):
-            self._add("histograms", pixel_histograms(score_map, mask, self.interval))
-
-    def compute(self) -> torch.Tensor:
-        return _float64(pxap_from_histograms(self.histograms) if self.histograms[0].sum() else float("nan"))

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import dataclasses
 import html
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from wsolkit.boxes.extract import thresholds
 from wsolkit.common.files import atomic_write_text, read_json, write_json
-from wsolkit.evaluation.metrics import accuracy_curve
 
 FORMAT = "wsolkit-result-2"
 METRICS = {  # field -> what a reader calls it
@@ -149,17 +148,8 @@ class EvalResult:
         return "\n".join([self.title(), self.protocol_line(), *lines])
 
     def _repr_html_(self) -> str:
-        cells = "".join(
-            "<tr><td style='text-align:left'>{}</td><td style='text-align:right'>{}</td><td>{}</td></tr>".format(
-                *map(html.escape, row)
-            )
-            for row in self.rows()
-        )
-        return (
-            f"<table class='wsolkit-result'><caption style='text-align:left'>{html.escape(self.title())}<br>"
-            f"<small>{html.escape(self.protocol_line())}</small></caption>"
-            f"<thead><tr><th style='text-align:left'>percent</th><th></th><th>95 % interval</th></tr></thead><tbody>{cells}</tbody></table>"
-        )
+        head = ("percent", "", "95 % interval")
+        return html_table(f"{self.title()}\n{self.protocol_line()}", self.rows(), head)
 
     # ----------------------------------------------------------------------------------------- files
 
@@ -247,30 +237,18 @@ class EvalResult:
         """Write `per_image` as csv."""
         atomic_write_text(path, self.per_image().to_csv(index=False, lineterminator="\n"))
 
-    # ----------------------------------------------------------------------------------------- picture
 
-    def plot(self, ax=None):
-        """GT-known Loc against the threshold with the operating points and the centre box; returns the axes."""
-        import matplotlib.pyplot as plt
+def html_table(caption: str, rows: Sequence[Sequence[str]], head: Sequence[str] = ()) -> str:
+    """Rows of text as an HTML table, all of it escaped; the second column, which holds the numbers, to the right."""
 
-        if self.curves is not None:
-            taus, accuracy = thresholds(self.interval), accuracy_curve(self.curves)
-        elif self.curve:
-            taus, accuracy = self.curve["thresholds"], self.curve["gt_known_loc"]
-        else:
-            raise ValueError("this result has no accuracy curve to plot")
-        ax = plt.subplots(figsize=(6, 3.5), layout="constrained")[1] if ax is None else ax
-        ax.plot(taus, accuracy, color="C0", label=self.method or "method")
-        marks = {"fixed": "s", "validation": "o", "best_on_test": "x"}
-        for key, point in self.operating_points.items():
-            if point:
-                label = f"{OPERATING_POINTS[key]}: {point['gt_known_loc']:.1f} %"
-                ax.plot(point["threshold"], point["gt_known_loc"], marks[key], color="C3", linestyle="", label=label)
-        if self.threshold is not None:
-            ax.axvline(self.threshold, color="C3", linewidth=0.8, linestyle=":")
-        if self.centre_box:
-            level = self.centre_box["gt_known_loc"]
-            ax.axhline(level, color="0.5", linewidth=1, linestyle="--", label=f"centre box: {level:.1f} %")
-        ax.set(xlabel="threshold tau", ylabel="GT-known Loc (%)", xlim=(0, 1), ylim=(0, 100))
-        ax.legend(fontsize="small")
-        return ax
+    def line(cells: Sequence[str], tag: str) -> str:
+        sides = ("right" if column == 1 else "left" for column in range(len(cells)))
+        return "".join(
+            f"<{tag} style='text-align:{side}'>{html.escape(cell)}</{tag}>"
+            for side, cell in zip(sides, cells, strict=True)
+        )
+
+    title = html.escape(caption).replace("\n", "<br>")
+    lines = [*([line(head, "th")] if head else []), *(line(row, "td") for row in rows)]
+    body = "".join(f"<tr>{cells}</tr>" for cells in lines)
+    return f"<table><caption style='text-align:left'>{title}</caption>{body}</table>"

@@ -1,23 +1,64 @@
-"""Charts of measured numbers: accuracy against threshold and cost, training curves, ablation bars, histograms of IoU.
+"""Charts of measured numbers: accuracy against threshold and cost, training, ablations, IoU, failures, slices, faithfulness.
 
-Every function returns a matplotlib figure in the style of `wsolkit.figures.images`; show it with `figures.show(fig, alt=...)`.
+This is the one drawing system of notebooks and pages. Every function returns a matplotlib figure in the style of
+`wsolkit.figures.images`; a notebook shows it with `figures.show(fig, alt=...)`, a page embeds it with
+`figures.inline_svg(fig, label)`, in the page's own colours, light and dark, and with series that a filter can hide.
+matplotlib, because galleries and the notebooks' own plots need it anyway: hand-written SVG would be a second system.
 """
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.patheffects import Normal, Stroke
+from matplotlib.ticker import FuncFormatter, LogLocator
 
-from wsolkit.boxes.extract import as_numpy
-from wsolkit.figures.images import LINES, MARKERS, PALETTE, style
+from wsolkit.boxes.preparation import as_numpy
+from wsolkit.evaluation.failures import failure_counts
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.figures.images import INK, PALETTE, SERIES, shortened, style
+
+if TYPE_CHECKING:
+    from wsolkit.evaluation.faithfulness import Faithfulness
+    from wsolkit.evaluation.results import EvalResult
+
+LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3))]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+FILLS = ["full", "none", "left", "top", "right", "bottom"]  # of groups in one chart of cost
+POINTS = {  # operating point -> (marker, filled, name)
+    "fixed": ("s", False, "fixed threshold"),
+    "best_on_test": ("D", False, "best on test (optimistic)"),
+    "validation": ("o", True, "chosen on validation"),
+}
+# failure type -> colour, hatch and colour of the number: blues are boxes that hit, the others do not
+LOOKS = {
+    "right": (PALETTE[0], "", "white"),
+    "wrong class": (PALETTE[7], "//", "black"),
+    "part only": (PALETTE[1], "", "black"),
+    "too large": (PALETTE[3], "\\\\", "white"),
+    "multiple instances": (PALETTE[4], "..", "black"),
+    "background": (PALETTE[6], "", "white"),
+}
+HATCHES = ["", "//", "..", "\\\\", "xx", "--", "oo", "||"]  # of methods, beside their colours
+LABELLED = 5.0  # percent: a narrower part of a bar has no room for its number
+EXTREMES = 10  # classes shown at each end
+WIDTH = 20  # characters of a name on one line
 
 
-def _legend(axes, columns: int = 2) -> None:
-    """Below the axes: it hides no data, and stays readable on a phone."""
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=columns, handlelength=2.6)
+def look(index: int) -> dict[str, Any]:
+    """Colour, line style and marker of the index-th series; beyond eight, colours meet other lines and markers."""
+    other = (index + index // len(PALETTE)) % len(LINES)
+    return {"color": PALETTE[index % len(PALETTE)], "linestyle": LINES[other], "marker": MARKERS[other]}
+
+
+def _figure(height: float, rows: int = 1) -> tuple[Figure, Any]:
+    fig = Figure(figsize=(6.4, height))
+    return fig, fig.subplots(rows, sharex=True)
 
 
 def _plain(text: str) -> str:
@@ -25,145 +66,159 @@ def _plain(text: str) -> str:
     return f" {text}" if str(text).startswith("_") else str(text)
 
 
-def _pair(name: str, curve) -> Sequence:
-    if not isinstance(curve, Mapping):
-        return curve
-    absent = [key for key in ("thresholds", "gt_known_loc") if key not in curve]
-    if absent:
-        raise ValueError(f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no such curve")
-    return curve["thresholds"], curve["gt_known_loc"]
+def _legend(axes, place: str = "below", columns: int = 2, **options) -> None:
+    """Beside the axes: it hides no data, and stays readable on a phone. A series' entry is hidden with the series."""
+    anchor = {"below": ("upper center", (0.5, -0.16)), "above": ("lower center", (0.5, 1.0))}[place]
+    options = {"bbox_to_anchor": anchor[1], "handlelength": 2.6} | options
+    legend = axes.legend(loc=anchor[0], ncols=columns, **options)
+    for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
+        handle.set_gid(SERIES + text.get_text())
+        text.set_gid(SERIES + text.get_text())
 
 
+def _curve(name: str, curve) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(curve, Mapping):
+        absent = [key for key in ("thresholds", "gt_known_loc") if key not in curve]
+        if absent:
+            raise ValueError(
+                f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no such curve"
+            )
+        curve = curve["thresholds"], curve["gt_known_loc"]
+    taus, accuracy = (np.asarray(as_numpy(values), float) for values in curve)
+    if taus.shape != accuracy.shape or taus.ndim != 1:
+        raise ValueError(f"curve {name!r}: {taus.shape} thresholds but {accuracy.shape} accuracies")
+    return taus, accuracy
+
+
+@style()
 def accuracy_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]] | Mapping[str, Sequence[float]]],
-    marks: Mapping[str, float] | None = None,
+    curves: Mapping[str, tuple[Sequence[float], Sequence[float]] | Mapping[str, Sequence[float]] | EvalResult],
+    marks: Mapping[str, float | None] | None = None,
     centre_box: float | None = None,
     ylabel: str = "GT-known Loc (%)",
     title: str = "",
+    looks: Mapping[str, int] | None = None,
+    points: Mapping[str, Mapping[str, Mapping[str, float | None] | None]] | None = None,
+    top: float = 100.0,
 ) -> Figure:
     """Accuracy (percent) against the threshold tau, one line per name.
 
     curves: name -> (thresholds in [0, 1), accuracy in percent), of equal lengths, or the `curve` of a result
-        {"thresholds": [...], "gt_known_loc": [...]}.
-    marks: name of a curve -> the threshold to mark on it with a dot, or any other
-        label -> a vertical line.
+        {"thresholds": [...], "gt_known_loc": [...]}, or a result: then its operating points and its centre box are drawn.
+    marks: name of a curve -> the threshold to mark on it, or any other label -> a vertical line.
     centre_box: the baseline's accuracy in percent.
+    looks: name -> index of its `look`, where a method looks the same in several charts. top: the axis ends there.
+    points: name of a curve -> its operating points, as `operating_points` of a result; the curve goes through them.
+    ValueError: no curve, unequal lengths, a result without a curve.
     """
     if not curves:
         raise ValueError("there is no curve to draw")
-    marks = dict(marks or {})
-    with style():
-        fig = Figure(figsize=(6.4, 4.2))
-        axes = fig.add_subplot()
-        for index, (name, curve) in enumerate(curves.items()):
-            taus, accuracy = _pair(name, curve)
-            taus, accuracy = np.asarray(as_numpy(taus), float), np.asarray(as_numpy(accuracy), float)
-            if taus.shape != accuracy.shape or taus.ndim != 1:
-                raise ValueError(f"curve {name!r}: {taus.shape} thresholds but {accuracy.shape} accuracies")
-            colour = PALETTE[index % len(PALETTE)]
-            axes.plot(taus, accuracy, color=colour, linestyle=LINES[index % len(LINES)], label=_plain(name))
-            if name in marks and marks[name] is not None:
-                tau = marks.pop(name)
-                axes.plot(
-                    tau,
-                    np.interp(tau, taus, accuracy),
-                    marker=MARKERS[index % len(MARKERS)],
-                    markersize=8,
-                    color=colour,
-                    markeredgecolor="white",
-                    zorder=5,
-                )
-        for label, tau in marks.items():
-            if tau is not None:
-                axes.axvline(tau, color="#444", linewidth=1.2, linestyle=":")
-                axes.annotate(
-                    _plain(label), (tau, 99), xytext=(4, 0), textcoords="offset points", fontsize=10, va="top"
-                )
-        if centre_box is not None:
-            axes.axhline(centre_box, color="#444", linewidth=1.4, linestyle=(0, (1, 2)), label="centre box")
-        axes.set(xlim=(0, 1), ylim=(0, 100), xlabel="threshold τ", ylabel=ylabel)
-        if title:
-            axes.set_title(_plain(title), loc="left", fontweight="bold")
-        _legend(axes)
+    marks, points = dict(marks or {}), dict(points or {})
+    fig, axes = _figure(4.2)
+    for index, (name, curve) in enumerate(curves.items()):
+        if hasattr(curve, "operating_points"):
+            points.setdefault(name, curve.operating_points)
+            centre_box = curve.centre_box.get("gt_known_loc") if centre_box is None else centre_box
+            curve = curve.curve
+        taus, accuracy = _curve(name, curve)
+        drawn, gid = look((looks or {}).get(name, index)), SERIES + _plain(name)
+        known = {key: point for key, point in points.get(name, {}).items() if _drawn(point)}
+        through = dict(zip(taus, accuracy, strict=True))  # a stored curve is thinned
+        through |= {point["threshold"]: point["gt_known_loc"] for point in known.values()}
+        axes.plot(*zip(*sorted(through.items()), strict=True), **drawn | {"marker": ""}, label=_plain(name), gid=gid)
+        dot = {"color": drawn["color"], "markersize": 8, "zorder": 5, "linestyle": "", "gid": gid}
+        for key, (marker, filled, label) in POINTS.items():
+            if key in known:
+                tau, height = known[key]["threshold"], known[key]["gt_known_loc"]
+                inside = {} if filled else {"markerfacecolor": "white"}
+                axes.plot(tau, height, marker, **dot | inside, label=f"{label}: {height:.1f} % at {tau:g}")
+        if (tau := marks.pop(name, None)) is not None:
+            height = np.interp(tau, taus, accuracy)
+            axes.plot(tau, height, marker=drawn["marker"], markeredgecolor="white", **dot)
+    for label, tau in marks.items():
+        if tau is not None:
+            axes.axvline(tau, color=INK, linewidth=1.2, linestyle=":")
+            axes.annotate(_plain(label), (tau, 0.99 * top), (4, 0), textcoords="offset points", fontsize=10, va="top")
+    if centre_box is not None:
+        axes.axhline(centre_box, color=INK, linewidth=1.4, linestyle=(0, (1, 2)), label="centre box")
+    axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold τ", ylabel=ylabel)
+    if title:
+        axes.set_title(_plain(title), loc="left", fontweight="bold")
+    _legend(axes)
     return fig
 
 
+def _drawn(point: Mapping[str, float | None] | None) -> bool:
+    return bool(point) and None not in (point.get("threshold"), point.get("gt_known_loc"))
+
+
+@style()
 def cost_scatter(
     points: Mapping[str, Mapping[str, tuple[float, float]]],
     ylabel: str = "GT-known Loc (%)",
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    looks: Mapping[str, int] | None = None,
+    top: float = 100.0,
+    span: tuple[float, float] | None = None,
 ) -> Figure:
     """Accuracy (percent) against seconds per image, logarithmic.
 
     points: group (backbone) -> name (method) -> (seconds, percent): colour and marker for the name, filled for the
     first group, hollow or half for the next ones. intervals: the same keys -> (low, high), drawn as thin lines.
+    looks, top: as for `accuracy_curves`; span: seconds at both ends of the axis.
     """
-    fills = ["full", "none", "left", "top", "right", "bottom"]
     names = list(dict.fromkeys(name for group in points.values() for name in group))
-    with style():
-        fig = Figure(figsize=(6.4, 4.2))
-        axes = fig.add_subplot()
-        for number, (group, members) in enumerate(points.items()):
-            for name, (seconds, percent) in members.items():
-                index = names.index(name)
-                colour = PALETTE[index % len(PALETTE)]
-                between = (intervals or {}).get(group, {}).get(name)
-                if between is not None:
-                    axes.plot([seconds] * 2, between, color=colour, linewidth=1, alpha=0.6)
-                axes.plot(
-                    seconds,
-                    percent,
-                    marker=MARKERS[index % len(MARKERS)],
-                    fillstyle=fills[number % len(fills)],
-                    markersize=9,
-                    color=colour,
-                    linestyle="none",
-                    label=_plain(f"{name}, {group}" if len(points) > 1 else name),
-                )
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set(xlabel="seconds per image (logarithmic)", ylabel=ylabel, ylim=(0, 100))
-        _legend(axes)
+    fig, axes = _figure(4.2)
+    for number, (group, members) in enumerate(points.items()):
+        for name, (seconds, percent) in members.items():
+            drawn, gid = look((looks or {}).get(name, names.index(name))), SERIES + _plain(name)
+            if (between := (intervals or {}).get(group, {}).get(name)) is not None:
+                axes.plot([seconds] * 2, between, color=drawn["color"], linewidth=1, alpha=0.6, gid=gid)
+            label = _plain(f"{name}, {group}" if len(points) > 1 else name)
+            fill = FILLS[number % len(FILLS)]
+            axes.plot(seconds, percent, **drawn | {"linestyle": ""}, fillstyle=fill, markersize=9, label=label, gid=gid)
+    axes.set_xscale("log")
+    if span:
+        axes.set_xlim(span)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 0.1 else f"{1000 * s:g} ms"))
+    axes.minorticks_off()
+    axes.set(xlabel="time per image (logarithmic)", ylabel=ylabel, ylim=(0, top))
+    _legend(axes)
     return fig
 
 
-def history_figure(rows: Sequence[Mapping]) -> Figure:
+@style()
+def history_figure(rows: Sequence[Mapping], kept: float | None = None) -> Figure:
     """Training curves: loss above, Top-1 accuracy (percent) below, train and val, against the epoch.
 
     rows: dicts with epoch, train_loss, train_top1, val_loss, val_top1 (numbers, or text from a csv; empty = absent).
+    kept: the epoch whose weights were kept, as a vertical line.
     """
     if not rows:
         raise ValueError("the history is empty: train for at least one epoch")
-
-    def column(name: str) -> np.ndarray:
-        return np.array([float("nan") if row.get(name) in (None, "") else float(row[name]) for row in rows])
-
-    epochs = column("epoch")
-    with style():
-        fig = Figure(figsize=(6.4, 5.6))
-        upper, lower = fig.subplots(2, 1, sharex=True)
-        for axes, kind, label in ((upper, "loss", "loss"), (lower, "top1", "Top-1 Cls (%)")):
-            for index, part in enumerate(("train", "val")):
-                axes.plot(
-                    epochs,
-                    column(f"{part}_{kind}"),
-                    color=PALETTE[index],
-                    linestyle=LINES[index],
-                    marker=MARKERS[index] if len(rows) <= 30 else None,
-                    markersize=4.5,
-                    label=part,
-                )
-            axes.set_ylabel(label)
-        upper.set_ylim(bottom=0)
-        lower.set_ylim(0, 102)
-        lower.set_xlabel("epoch")
-        lower.xaxis.get_major_locator().set_params(integer=True)
-        upper.legend(loc="upper right")
-        fig.align_ylabels()
+    columns = {
+        name: [float("nan") if row.get(name) in (None, "") else float(row[name]) for row in rows]
+        for name in ("epoch", *(f"{part}_{kind}" for part in ("train", "val") for kind in ("loss", "top1")))
+    }
+    fig, (upper, lower) = _figure(5.6, rows=2)
+    for axes, kind, label in ((upper, "loss", "loss"), (lower, "top1", "Top-1 Cls (%)")):
+        for index, part in enumerate(("train", "val")):
+            drawn = look(index) | ({} if len(rows) <= 30 else {"marker": ""})
+            axes.plot(columns["epoch"], columns[f"{part}_{kind}"], **drawn, markersize=4.5, label=part)
+        if kept is not None:
+            axes.axvline(kept, color=INK, linewidth=1.2, linestyle=":", label=f"epoch {kept:.0f}, kept")
+        axes.set_ylabel(label)
+    upper.set_ylim(bottom=0)
+    lower.set_ylim(0, 102)
+    lower.set_xlabel("epoch")
+    lower.xaxis.get_major_locator().set_params(integer=True)
+    _legend(upper, "above", 3)
+    fig.align_ylabels()
     return fig
 
 
+@style()
 def bars(
     values: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]] | None = None,
@@ -178,59 +233,177 @@ def bars(
     if not values:
         raise ValueError("there is nothing to draw a bar for")
     names, numbers = list(values), [float(value) for value in values.values()]
-    with style():
-        fig = Figure(figsize=(6.4, 1.1 + 0.46 * len(names)))
-        axes = fig.add_subplot()
-        axes.barh(range(len(names)), numbers, color=PALETTE[7], height=0.62)
-        for index, (name, number) in enumerate(zip(names, numbers, strict=True)):
-            low, high = (intervals or {}).get(name) or (number, number)
-            if high > low:
-                axes.plot([low, high], [index, index], color="#222", linewidth=1.6, solid_capstyle="butt")
-            axes.annotate(f"{number:.1f}", (high, index), xytext=(5, 0), textcoords="offset points", va="center")
-        if reference is not None:
-            axes.axvline(reference, color="#222", linestyle=(0, (1, 2)), label=_plain(reference_label))
-            axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
-        axes.set_yticks(range(len(names)), [_plain(name) for name in names])
-        axes.invert_yaxis()
-        axes.grid(False, axis="y")
-        axes.set(xlim=(0, max(100.0, *numbers) * 1.12), xlabel=xlabel)
-        if max(numbers) <= 100:
-            axes.set_xticks(range(0, 101, 20))
+    fig, axes = _figure(1.1 + 0.46 * len(names))
+    axes.barh(range(len(names)), numbers, color=PALETTE[7], height=0.62)
+    for index, (name, number) in enumerate(zip(names, numbers, strict=True)):
+        low, high = (intervals or {}).get(name) or (number, number)
+        if high > low:
+            axes.plot([low, high], [index, index], color=INK, linewidth=1.6, solid_capstyle="butt")
+        axes.annotate(f"{number:.1f}", (high, index), xytext=(5, 0), textcoords="offset points", va="center")
+    if reference is not None:
+        axes.axvline(reference, color=INK, linestyle=(0, (1, 2)), label=_plain(reference_label))
+        _legend(axes, "above")
+    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
+    axes.invert_yaxis()
+    axes.grid(False, axis="y")
+    axes.set(xlim=(0, max(100.0, *numbers) * 1.12), xlabel=xlabel)
+    if max(numbers) <= 100:
+        axes.set_xticks(range(0, 101, 20))
     return fig
 
 
+@style()
 def iou_histogram(ious, threshold: float = 0.5) -> Figure:
     """How the images spread over IoU (0 to 1), with the share that reaches `threshold`; NaN (no object) is left out.
 
-    ious: one array, or name -> array: then outlines, in percent of each one's images.
+    ious: one array, or name -> array: then outlines, the first one filled, in percent of each one's images.
     """
     several = isinstance(ious, Mapping)
     arrays = {
-        name: np.asarray(as_numpy(values), float).ravel() for name, values in (ious if several else {"": ious}).items()
+        name: np.asarray(as_numpy(each), float).ravel() for name, each in (ious if several else {"": ious}).items()
     }
     arrays = {name: values[~np.isnan(values)] for name, values in arrays.items()}
     if not arrays or not all(len(values) for values in arrays.values()):
         raise ValueError("there is no IoU to count")
     bins = np.linspace(0, 1, 21)
-    with style():
-        fig = Figure(figsize=(6.4, 3.8 if several else 3.4))
-        axes = fig.add_subplot()
-        for index, (name, values) in enumerate(arrays.items()):
-            share = f"{100 * np.mean(values >= threshold):.1f} % of {len(values)} images"
-            colour = PALETTE[index % len(PALETTE)]
-            if several:
-                heights = np.histogram(values, bins)[0] * 100 / len(values)
-                line = LINES[index % len(LINES)]
-                axes.stairs(heights, bins, color=colour, linestyle=line, linewidth=2, label=f"{_plain(name)}: {share}")
-            else:
-                axes.hist(values, bins=bins, color=colour, edgecolor="white")
-        axes.axvline(
-            threshold,
-            color="#222",
-            linestyle="--",
-            label=f"IoU ≥ {threshold:g}" if several else f"IoU ≥ {threshold:g}: {share}",
-        )
-        axes.set(xlim=(0, 1), xlabel="IoU of prediction and ground truth", ylabel="images (%)" if several else "images")
-        axes.grid(False, axis="x")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), handlelength=2.6)
+    fig, axes = _figure(3.8 if several else 3.4)
+    for index, (name, values) in enumerate(arrays.items()):
+        share = f"{100 * np.mean(values >= threshold):.1f} % of {len(values)} images"
+        drawn = {key: value for key, value in look(index).items() if key != "marker"}
+        if several:
+            heights = np.histogram(values, bins)[0] * 100 / len(values)
+            axes.stairs(heights, bins, **drawn, linewidth=2, label=f"{_plain(name)}: {share}")
+            if index == 0:
+                axes.bar(bins[:-1], heights, width=0.05, align="edge", color=drawn["color"], alpha=0.25, zorder=0)
+        else:
+            axes.hist(values, bins=bins, color=drawn["color"], edgecolor="white")
+    label = f"IoU ≥ {threshold:g}" if several else f"IoU ≥ {threshold:g}: {share}"
+    axes.axvline(threshold, color=INK, linestyle="--", label=label)
+    axes.set(xlim=(0, 1), xlabel="IoU of prediction and ground truth", ylabel="images (%)" if several else "images")
+    axes.grid(False, axis="x")
+    _legend(axes, "above", columns=1)
+    return fig
+
+
+@style()
+def failure_bars(tables: Mapping[str, object]) -> Figure:
+    """A bar per method, cut into the shares of the failure types (percent of the images with ground-truth boxes).
+
+    tables: name -> per-image table, path of a per_image.csv, folder that holds one, or result.
+    """
+    if not tables:
+        raise ValueError("there is no method to draw a bar for")
+    counts = [failure_counts(source) for source in tables.values()]
+    names = [textwrap.fill(str(name), WIDTH) for name in tables]
+    lines = sum(max(1, name.count("\n") + 1) for name in names)
+    fig, axes = _figure(1.5 + 0.3 * lines + 0.24 * len(names))
+    left = np.zeros(len(names))
+    for failure in FAILURES:
+        colour, hatch, ink = LOOKS[failure]
+        widths = np.array([count[failure] * 100 / sum(count.values()) for count in counts])
+        drawn = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.8, "label": failure}
+        axes.barh(range(len(names)), widths, left=left, height=0.66, **drawn)
+        for index, width in enumerate(widths):
+            if width >= LABELLED:
+                outline = [Stroke(linewidth=3, foreground=colour), Normal()] if hatch else None
+                place = (left[index] + width / 2, index)
+                axes.text(*place, f"{width:.0f}", ha="center", va="center", color=ink, path_effects=outline)
+        left += widths
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 100), xlabel="images (%)", ylim=(len(names) - 0.5, -0.5))
+    axes.grid(False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    fig.subplots_adjust(bottom=0.62 / fig.get_figheight(), top=1 - 0.78 / fig.get_figheight())
+    _legend(axes, "above", 3, columnspacing=1.2, handlelength=1.6)
+    return fig
+
+
+@style()
+def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "size") -> Figure:
+    """GT-known Loc (percent) with its 95 % interval in each slice; one bar per method.
+
+    frames: what `wsolkit.evaluation.failures.slices` returns, or name -> that. kind: "size", "aspect" or "class"; of more than 20
+    classes the 10 lowest and the 10 highest of the first method are shown, with the number of images in brackets.
+    """
+    frames = {"": frames} if isinstance(frames, pd.DataFrame) else dict(frames)
+    parts = {name: frame[frame["kind"] == kind].set_index("slice") for name, frame in frames.items()}
+    if not parts or not all(len(part) for part in parts.values()):
+        known = sorted({str(item) for frame in frames.values() for item in frame["kind"]})
+        raise ValueError(f"there is no slice of kind {kind!r} to draw; there are {', '.join(known) or 'none'}")
+    twice = [name for name, part in parts.items() if not part.index.is_unique]
+    if twice:
+        raise ValueError(f"two slices of {twice[0]!r} have the same name; give the classes different names")
+    first, note = next(iter(parts.values())), ""
+    slices = list(first.index)
+    if kind == "class" and len(slices) > 2 * EXTREMES:
+        slices = list(first.sort_values("gt_known_loc", kind="stable").index)
+        note = f"{EXTREMES} lowest and {EXTREMES} highest of {len(slices)} classes"
+        slices = slices[:EXTREMES] + slices[-EXTREMES:]
+    several, thick = len(parts) > 1, 0.8 / len(parts)
+    room = max(0.32 if kind == "class" else 0.5, 0.24 * len(parts) + 0.14)
+    columns = max(1, min(3, len(parts), 56 // (6 + max(map(len, parts)))))
+    legend = 0.24 * -(-len(parts) // columns) if several else 0
+    fig, axes = _figure(0.9 + len(slices) * room + legend + 0.3 * bool(note))
+    for number, (name, part) in enumerate(parts.items()):
+        part = part.reindex(slices)
+        places = np.arange(len(slices)) + (number - (len(parts) - 1) / 2) * thick
+        looks = {
+            "color": PALETTE[number % len(PALETTE)] if several else PALETTE[7],
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
+        looks |= {"hatch": HATCHES[number % len(HATCHES)]} if several else {}
+        values = part["gt_known_loc"].to_numpy(float)
+        axes.barh(places, np.nan_to_num(values), 0.88 * thick, label=_plain(name), **looks)
+        beside = {"textcoords": "offset points", "va": "center"}
+        for place, value, low, high in zip(places, values, part["low"], part["high"], strict=True):
+            if np.isnan(value):
+                axes.annotate("no image", (0, place), xytext=(4, 0), **beside)
+                continue
+            for colour, width in (("white", 3.4), (INK, 1.4)):
+                axes.plot([low, high], [place, place], color=colour, linewidth=width, solid_capstyle="butt")
+            if len(parts) <= 3:
+                axes.annotate(f"{value:.0f}", (max(value, high), place), xytext=(5, 0), **beside, fontsize=10)
+    axes.set_yticks(range(len(slices)), [_tick(item, parts, kind) for item in slices])
+    axes.tick_params(axis="y", length=0, labelsize=10 if kind == "class" else 12)
+    axes.set(xlim=(0, 108), xlabel="GT-known Loc (%)", ylim=(len(slices) - 0.5, -0.5))
+    axes.set_xticks(range(0, 101, 20))
+    axes.spines["bottom"].set_bounds(0, 100)
+    axes.grid(False, axis="y")
+    if note:
+        axes.set_title(note, loc="left", fontsize=11)
+    if several:
+        anchor = (0.5, 1.0 + (0.3 / fig.get_figheight() if note else 0))
+        _legend(axes, "above", columns, bbox_to_anchor=anchor, handlelength=1.6)
+    return fig
+
+
+def _tick(item: str, parts: Mapping[str, pd.DataFrame], kind: str) -> str:
+    counts = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
+    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    return f"{shortened(item, 24)} ({number})" if kind == "class" else f"{item}\n{number} images"
+
+
+@style()
+def faithfulness_curves(measured: Mapping[str, Faithfulness]) -> Figure:
+    """Mean probability of the class against the share of pixels deleted (above) and inserted (below), a line per name
+    with its 95 % bootstrap band.
+
+    measured: name -> `Faithfulness`, as `measure_faithfulness` returns it.
+    """
+    if not measured:
+        raise ValueError("there is no curve to draw")
+    fig, rows = _figure(6.6, rows=2)
+    for axes, name, hint in zip(rows, ("deletion", "insertion"), ("low is good", "high is good"), strict=True):
+        for index, (label, faithfulness) in enumerate(measured.items()):
+            drawn = look(index) | {"marker": ""}
+            mean, low, high = faithfulness.mean(name)
+            shares = faithfulness.shares * 100
+            axes.fill_between(shares, low, high, color=drawn["color"], alpha=0.15, linewidth=0)
+            axes.plot(shares, mean, **drawn, label=_plain(label))
+        axes.set(xlim=(0, 100), ylim=(0, 1.02), ylabel="class probability")
+        axes.set_title(f"{name}: {hint}", loc="left", fontweight="bold")
+    rows[1].set_xlabel("pixels deleted or inserted, highest score first (%)")
+    _legend(rows[1], bbox_to_anchor=(0.5, -0.22))
     return fig

@@ -9,7 +9,7 @@ from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.file_evaluation import check_out
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.figures import charts, error_charts
+from wsolkit.figures import charts
 
 FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 
@@ -30,12 +30,10 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
         atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
         name = result.method or "method"
         figures = {"iou_histogram": charts.iou_histogram({name: result.ious})}
-        figures["failures"] = error_charts.failure_bars({name: table})
-        figures["object_size"] = error_charts.slice_bars({name: by}, kind="size")
+        figures["failures"] = charts.failure_bars({name: table})
+        figures["object_size"] = charts.slice_bars({name: by}, kind="size")
         if result.curve:
-            curve = (result.curve["thresholds"], result.curve["gt_known_loc"])
-            centre = result.centre_box["gt_known_loc"]
-            figures["accuracy"] = charts.accuracy_curves({name: curve}, {name: result.threshold}, centre)
+            figures["accuracy"] = charts.accuracy_curves({name: result})
         for stem, figure in figures.items():
             with atomic_path(out / f"{stem}.svg") as part:
                 figure.savefig(part, format="svg", bbox_inches="tight")

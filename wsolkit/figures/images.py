@@ -1,4 +1,4 @@
-"""Pictures for notebooks and reports: overlays with boxes, galleries, curves, bars; and `show` to put one on a page.
+"""Figures for notebooks and reports: overlays with boxes, galleries; the style of all figures; and how one reaches a page.
 
 Figures are made with matplotlib's object interface, in one style, with colours that colour-blind readers can tell apart
 and a second sign (line style, marker, symbol) wherever a colour means something. No torch: tensors are welcome.
@@ -10,6 +10,7 @@ import base64
 import contextlib
 import html
 import io
+import re
 import sys
 from collections.abc import Mapping, Sequence
 
@@ -21,12 +22,16 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
-from wsolkit.boxes.extract import as_numpy, iou, prepare_map
+from wsolkit.boxes.extract import iou
+from wsolkit.boxes.preparation import as_numpy, prepare_map
 
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
-LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3))]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
+INK, GRID = "#222222", "#e2e5e8"
+# of a figure that stands in a page as inline SVG, the page's style sheet says what these are, in light and in dark
+INLINE = {colour: f"var(--c{index})" for index, colour in enumerate(PALETTE)}
+INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", GRID: "var(--grid)"}
+SERIES = "series:"  # and a name: the group id of what a filter of a page shows or hides
 TRUTH, PREDICTION = "#e8450a", "#08306b"  # neither occurs in the colour map
 COLOUR_MAP = "viridis"
 PHOTO_BYTES = 72_000  # of one montage: ten of them, in base64, stay under 1 MB
@@ -42,7 +47,7 @@ SETTINGS = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "grid.color": "#e2e5e8",
+    "grid.color": GRID,
     "lines.linewidth": 2.0,
     "text.parse_math": False,  # a dollar sign in a name is no formula
     "figure.facecolor": "white",
@@ -62,14 +67,50 @@ def style():
 # ------------------------------------------------------------------------------------------------ onto the page
 
 
+@style()
+def _svg(fig: Figure, **options) -> bytes:
+    buffer = io.BytesIO()
+    metadata = {"Date": None, "Creator": None}
+    fig.savefig(buffer, format="svg", metadata=metadata, bbox_inches="tight", pad_inches=0.05, **options)
+    return buffer.getvalue()
+
+
 def svg_uri(fig: Figure) -> str:
     """`fig` as a data URI of SVG (for curves and bars)."""
-    buffer = io.BytesIO()
-    with style():
-        fig.savefig(
-            buffer, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.05
-        )
-    return _uri("image/svg+xml", buffer.getvalue())
+    return _uri("image/svg+xml", _svg(fig))
+
+
+def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None) -> str:
+    """`fig` as `<svg class="plot">` for a page whose style sheet sets --c0 to --c7, --ink, --soft, --grid and --paper.
+
+    label: what a screen reader says. titles: name of a series -> what hovering over it says, by default the name.
+    A group whose artist has the id `SERIES` + name gets `data-method`. There are no other ids, so that many figures fit
+    into one page. For lines, bars and text: no images, no hatches, nothing that is cut at the axes.
+    """
+    text = _svg(fig, transparent=True).decode()
+    view = re.search(r'viewBox="([^"]*)"', text)[1]
+    shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]*)"', text))  # of markers, which are used by reference
+    text = re.sub(r"<metadata>.*?</metadata>|<defs>.*?</defs>|<!--.*?-->| clip-path=\"[^\"]*\"", "", text, flags=re.S)
+    text = text[text.index(">", text.index("<svg")) + 1 :]
+    text = re.sub(
+        r'<use xlink:href="#(\w+)" x="([^"]*)" y="([^"]*)"',
+        lambda use: f'<path transform="translate({use[2]} {use[3]})" d="{shapes[use[1]]}"',
+        text,
+    )
+
+    def series(group: re.Match) -> str:
+        name = group[1].strip()  # a label that begins with an underscore has a space before it
+        said = html.escape((titles or {}).get(html.unescape(name), html.unescape(name)))
+        return f'<g data-method="{name}"><title>{said}</title>'
+
+    text = re.sub(rf'<g id="{SERIES}([^"]*)">', series, text)
+    text = re.sub(r' id="[^"]*"| (?:transform="rotate\(-0[^"]*"|xml:space="preserve")', "", text)
+    text = re.sub(r"font-family: [^;\"]*(?:; )?|<path d=\"[^\"]*\" style=\"fill: none\"/>|</?defs/?>", "", text)
+    text = re.sub(r"\s*\n\s*", " ", re.sub(r"(\d\.\d\d)\d+", r"\1", text))
+    for colour, name in INLINE.items():
+        text = text.replace(colour, name)
+    words = html.escape(label, quote=True)
+    return f'<svg class="plot" role="img" aria-label="{words}" viewBox="{view}">{text}'
 
 
 def photo_uri(fig: Figure, dpi: float = 100, limit: int = PHOTO_BYTES) -> str:
@@ -94,7 +135,9 @@ def _uri(kind: str, data: bytes) -> str:
 def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -> str:
     """`fig` as `<figure><img><figcaption>`, self-contained and escaped. ValueError without an alternative text."""
     if not isinstance(alt, str) or not alt.strip():
-        raise ValueError("a figure needs a non-empty alt text: say in a sentence what it shows to who cannot see it")
+        raise ValueError(
+            "a figure needs a non-empty alt text: say in a sentence what it shows to a reader who cannot see it"
+        )
     uri = photo_uri(fig) if photo else svg_uri(fig)
     words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     drawn = not photo and not any(axes.images for axes in fig.axes)  # lines and bars only: a dark page may invert them
@@ -192,7 +235,7 @@ def _image(axes, item: Mapping) -> None:
     axes.set_axis_off()
 
 
-def _short(text: str, length: int) -> str:
+def shortened(text: str, length: int) -> str:
     text = " ".join(str(text).split())
     return text if len(text) <= length else text[: length - 1] + "…"
 
@@ -220,7 +263,7 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
             _image(axes, item)
             overlap = best_iou(item.get("gt_boxes", ()), item.get("box"))
             mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
-            words = [_short(item.get(key) or "", 20) for key in ("title", "caption")]
+            words = [shortened(item.get(key) or "", 20) for key in ("title", "caption")]
             axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=11.5, pad=3)
         keys = []
         if any(len(as_numpy(item.get("gt_boxes", ()))) for item in items):

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from wsolkit.common.files import atomic_write_bytes, write_json
-from wsolkit.data.base import Geometry
-from wsolkit.data.pictures import RESULT_MARK, PictureFile
+from wsolkit.data.images import RESULT_MARK, ImageFile
+from wsolkit.data.samples import Geometry
 from wsolkit.figures.images import draw_boxes, overlay, style
 from wsolkit.localisation.predict import Prediction
 
@@ -28,7 +28,7 @@ LINE = 22  # height of a line of text in pixels
 def draw(picture: Image.Image, found: Prediction, geometry: Geometry, note: str = "") -> bytes:
     """The picture with its score map, its box and, below, class and probability, as PNG.
 
-    picture: RGB, as `read_picture` gives it. note: a last line in small print.
+    picture: RGB, as `read_image` gives it. note: a last line in small print.
     The longer side is at most 1200 pixels. The map covers what the network saw: of a centre crop only the centre.
     """
     scale = min(LONGEST, max(SHORTEST, *picture.size)) / max(picture.size)
@@ -98,7 +98,7 @@ def record(image: str | Path, found: Prediction, about: dict[str, Any]) -> dict[
 
 def save(
     out: Path,
-    items: Sequence[tuple[PictureFile, Image.Image]],
+    items: Sequence[tuple[ImageFile, Image.Image]],
     found: Sequence[Prediction],
     geometry: Geometry,
     about: dict[str, Any],

@@ -17,22 +17,22 @@ from PIL import Image
 from torch import nn
 
 from wsolkit.boxes.extract import extract_box
-from wsolkit.boxes.protocols import PAS_PERCENTILE, fixed_threshold
+from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.files import read_json
-from wsolkit.data.base import Geometry, normalise
-from wsolkit.data.pictures import read_picture
+from wsolkit.data.batches import normalise
+from wsolkit.data.images import read_image
+from wsolkit.data.samples import Geometry
 from wsolkit.methods.maps import feature_map, score_maps
-from wsolkit.methods.registry import resolve
-from wsolkit.methods.study import map_of, method_slug
+from wsolkit.methods.registry import METHODS, resolve
 from wsolkit.networks.models import WSOLModel
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.rest import rest_of
 from wsolkit.networks.target_layers import network_for
-from wsolkit.training import load_checkpoint
+from wsolkit.training.checkpoints import load_checkpoint
 
 MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
-# what a report may differ in from the training it looks at; its pooling is compared on its own
-OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method", "pooling")
+# what a report may differ in from the training it looks at; its variant is compared on its own
+OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method", "variant")
 
 
 class ClassScore(NamedTuple):
@@ -92,7 +92,8 @@ def predict(
 
     Args:
         model: any network that `score_maps` takes; left as it was found. Runs where its parameters are.
-        images: files, RGB pictures (other modes are converted), or (H, W, 3) uint8 arrays; one alone is a list of one.
+        images: files or PIL images (both read as `read_image` reads them), or (H, W, 3) uint8 arrays; one alone is a list
+            of one.
         geometry: how pictures reach the network, as in its training; None is 224 pixels, resized.
         classes: names of the K classes; without them a class is called by its number.
         label: the class whose map and box are wanted; None is the predicted one of each picture.
@@ -130,6 +131,7 @@ def predict(
                 ClassScore(str(k) if classes is None else classes[k], int(k), float(row[k])) for k in (own, *order)
             )
             box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
+            box = np.array([0, 0, geometry.size - 1, geometry.size - 1]) if empty else box
             predictions.append(
                 Prediction(
                     label=shown.label,
@@ -168,14 +170,12 @@ def _localise(model, images, method, classes, label, smooth, options) -> tuple[n
 
 def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
     """What the network sees of a picture, (size, size, 3) uint8, and the (width, height) of the picture."""
-    if isinstance(image, str | Path):
-        image = read_picture(image)
-    elif isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         image = Image.fromarray(image)
-    elif not isinstance(image, Image.Image):
+    elif not isinstance(image, str | Path | Image.Image):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"a picture is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
-    image = image if image.mode == "RGB" else image.convert("RGB")  # to convert RGB is to copy it
+        raise ValueError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
+    image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
     return geometry.crop(np.asarray(square)), image.size
 
@@ -252,7 +252,7 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
 
 def default_percentile(method: str) -> float:
     """To which percentile of the map the threshold refers: PaS for rethinking_cam, the maximum for all others."""
-    return PAS_PERCENTILE if resolve(method).name == "rethinking_cam" else 100.0
+    return resolve(method).percentile
 
 
 def default_threshold(
@@ -265,15 +265,16 @@ def default_threshold(
     view: how pictures reach the network, None is as in the training.
     """
     fixed = fixed_threshold(percentile), "fixed"
-    name, training = resolve(method).name, trained.run.get("pooling", "")
-    name = training if map_of(training) == name else name  # the report of a training-time method has that method's name
-    path = trained.path.parent.parent / method_slug(name) / "metrics.json"
+    entry, own = resolve(method), METHODS.get(trained.run.get("variant", ""))
+    if own is not None and own.map == entry.name:  # the report of a training-time method has that method's name
+        entry = own
+    path = trained.path.parent.parent / entry.slug / "metrics.json"
     if smooth or not path.is_file():
         return fixed
     report = read_json(path)
     result, config = report.get("result", {}), report.get("config", {})
     own = trained.run.get("config", {})
-    same = config.get("pooling") == trained.run.get("pooling") and _comparable(config) == _comparable(own)
+    same = config.get("variant") == trained.run.get("variant") and _comparable(config) == _comparable(own)
     chosen = result.get("operating_point") == "validation" and result.get("threshold") is not None
     if not (same and chosen and result.get("percentile") == percentile):
         return fixed

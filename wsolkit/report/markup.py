@@ -1,7 +1,7 @@
 """HTML that needs no network: Markdown with MathML, sanitising, and the frame that every page shares.
 
 Whatever text comes from outside (identifiers, error messages, notebook outputs) reaches a page either through jinja2's
-autoescape or through `clean`, an allowlist applied by bleach. Pages also carry a Content-Security-Policy that forbids
+autoescape or through `clean`, an allowlist applied by nh3 (ammonia). Pages also carry a Content-Security-Policy that forbids
 every request and every script but the package's own (named by their hashes), so that a mistake here would do nothing.
 """
 
@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from bleach.css_sanitizer import CSSSanitizer
-from bleach.sanitizer import Cleaner
+import nh3
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -29,8 +28,8 @@ CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; 
 STYLE = "report.css"  # of every page
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def _words(text: str) -> set[str]:
+    return set(text.split())
 
 
 MATHML = _words("""math mrow mi mn mo ms mtext mspace msub msup msubsup munder mover munderover mmultiscripts
@@ -41,65 +40,55 @@ TAGS = MATHML | _words("""a abbr article b blockquote br caption cite code col c
 # dropped with their content: their text is code, not something to read
 SILENT = _words("""script style template noscript iframe object embed applet noframes noembed textarea xmp title head
     link meta base""")
-ANYWTEMPLATES = _words("id class style title lang dir role aria-label aria-hidden aria-describedby tabindex")
-ATTRIBUTES = {
-    "a": ["href"],
-    "img": ["src", "alt", "width", "height"],
-    "details": ["open"],
-    "ol": ["start", "type"],
-    "td": ["colspan", "rowspan", "headers"],
-    "th": ["colspan", "rowspan", "headers", "scope"],
-    "col": ["span"],
-    "colgroup": ["span"],
-    "time": ["datetime"],
-}
 MATH_ATTRIBUTES = _words("""display mathvariant displaystyle scriptlevel stretchy fence form separator accent
     accentunder movablelimits symmetric largeop minsize maxsize lspace rspace width height depth linethickness
     columnalign rowalign columnspacing rowspacing columnlines rowlines frame xmlns linebreak columnspan rowspan
     notation mathsize mathcolor""")
+ATTRIBUTES = dict.fromkeys(MATHML, MATH_ATTRIBUTES) | {
+    "*": _words("id class style title lang dir role aria-label aria-hidden aria-describedby tabindex"),
+    "a": {"href"},
+    "img": {"src", "alt", "width", "height"},
+    "details": {"open"},
+    "ol": {"start", "type"},
+    "td": {"colspan", "rowspan", "headers"},
+    "th": {"colspan", "rowspan", "headers", "scope"},
+    "col": {"span"},
+    "colgroup": {"span"},
+    "time": {"datetime"},
+}
 STYLES = _words("""text-align vertical-align width max-width min-width height max-height margin margin-left margin-right
     margin-top margin-bottom padding font-weight font-style font-size font-family white-space border border-collapse
     text-decoration color background-color display""")
-LINK = re.compile(r"(?:https?://|mailto:|#|[^:]*(?:[/?#]|$))", re.IGNORECASE)
-PICTURE = re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml)[;,]", re.IGNORECASE)
+ADDRESSES = {
+    "href": re.compile(r"(?:https?://|mailto:|#|[^:]*(?:[/?#]|$))", re.IGNORECASE),
+    "src": re.compile(r"data:image/(?:png|jpeg|gif|webp|svg\+xml)[;,]", re.IGNORECASE),
+}
 LIMITS = {"max", "min", "lim", "sup", "inf", "argmax", "argmin", "arg\u2009max", "arg\u2009min"}
 
 
-def _attribute_allowed(tag: str, name: str, value: str) -> bool:
-    """bleach asks this for every attribute; `value` may still hold entities and control characters."""
-    if tag in MATHML and name in MATH_ATTRIBUTES:
-        return True
-    if name not in ANYWTEMPLATES and name not in ATTRIBUTES.get(tag, ()):
-        return False
-    plain = re.sub(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202f\ufeff]", "", html.unescape(value or ""))
-    if name == "href":
-        return LINK.match(plain) is not None
-    if name == "src":
-        return PICTURE.match(plain) is not None
-    return True
+def _attribute(tag: str, name: str, value: str) -> str | None:
+    """nh3 asks this for every attribute of the allowlist: an address only where a page may have it."""
+    plain = re.sub(r"[\x00-\x20\x7f-\xa0\u200b-\u200f\u2028-\u202f\ufeff]", "", value)
+    return value if name not in ADDRESSES or ADDRESSES[name].match(plain) else None
 
 
-@lru_cache(maxsize=1)
-def _cleaner() -> Cleaner:
-    return Cleaner(
-        tags=TAGS,
-        attributes=_attribute_allowed,
-        protocols={"http", "https", "mailto", "data"},  # data only where _attribute_allowed says so: pictures
-        strip=True,
-        strip_comments=True,
-        css_sanitizer=CSSSanitizer(allowed_css_properties=STYLES, allowed_svg_properties=[]),
-    )
+CLEANER = nh3.Cleaner(
+    tags=TAGS,
+    clean_content_tags=SILENT,
+    attributes=ATTRIBUTES,
+    attribute_filter=_attribute,
+    url_schemes={"http", "https", "mailto", "data"},  # data only where _attribute says so: images
+    link_rel=None,
+    filter_style_properties=STYLES,
+)
 
 
 def clean(markup: str) -> str:
     """`markup` reduced to an allowlist: no scripts, handlers, style sheets, frames or forms.
 
-    Links lead to http(s), mailto and relative addresses; pictures are data URIs; text, tables, figures and MathML stay.
+    Links lead to http(s), mailto and relative addresses; images are data URIs; text, tables, figures and MathML stay.
     """
-    soup = BeautifulSoup(markup, "html.parser")
-    for tag in soup.find_all(list(SILENT)):
-        tag.decompose()
-    return _cleaner().clean(str(soup))
+    return CLEANER.clean(markup)
 
 
 # ------------------------------------------------------------------------------------------------ formulas
@@ -117,14 +106,13 @@ def mathml(formula: str, display: bool = False) -> str:
         converted = convert(latex, display="block" if display else "inline")
     except Exception:  # its errors have no common base class, and IndexError or KeyError come as well
         return fallback
-    soup = BeautifulSoup(_cleaner().clean(converted), "html.parser")
+    soup = BeautifulSoup(clean(converted), "html.parser")
     if soup.math is None or re.search(r"\\[A-Za-z]", soup.get_text()):  # an unknown command comes back as text
         return fallback
     for number in soup.find_all("mn", mathvariant="double-struck"):  # browsers know mathvariant "normal" only
         number.string = "".join(chr(0x1D7D8 + int(c)) if c in "0123456789" else c for c in number.get_text())
     for sub in soup.find_all("msub") if display else []:  # set below the word, as TeX does in display formulas
-        first = sub.find(True, recursive=False)
-        if first is not None and first.name == "mo" and first.get_text() in LIMITS:
+        if (first := sub.find(True, recursive=False)) and first.name == "mo" and first.get_text() in LIMITS:
             sub.name = "munder"
     return str(soup.math)
 

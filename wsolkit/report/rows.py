@@ -4,123 +4,26 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from wsolkit.common.files import atomic_write_text, read_json
-from wsolkit.methods.study import STUDY_METHODS, method_slug
-from wsolkit.runs.config import TRAINING_PREFIX
+import yaml
+
+from wsolkit.common.files import atomic_write_text
+from wsolkit.methods.registry import declared, study_methods
+from wsolkit.runs import folder as files
+from wsolkit.runs.folder import Against, read_failure, read_metrics
 
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
-COLUMNS = [
-    "dataset",
-    "backbone",
-    "method",
-    "n_images",
-    *METRICS,
-    "seconds_per_image",
-    "peak_memory_mb",
-    "status",
-    "seed",
-]
-ORDER = list(STUDY_METHODS)  # others follow by name
+MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]
+COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
+ORDER = list(study_methods())  # others follow by name
 SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
 POINTS = ("fixed", "validation", "best_on_test")
-
-
-def _number(value: Any, name: str, low: float, high: float) -> float | int | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} should be a number or null, got {value!r}")
-    if not low <= value <= high:
-        raise ValueError(f"{name} should lie between {low:g} and {high:g}, got {value!r}")
-    return value
-
-
-def _mapping(value: Any, name: str) -> dict:
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise ValueError(f"{name} should be an object, got {type(value).__name__}")
-    return value
-
-
-def _against(values: dict) -> dict[str, dict[str, dict]]:
-    """The paired differences to plain CAM and to the centre box, as far as there are any: other -> metric -> difference."""
-    found: dict[str, dict[str, dict]] = {"cam": {}, "centre_box": {}}
-    for other in found:
-        for name, one in _mapping(_mapping(values.get("against"), "against").get(other), f"against.{other}").items():
-            one = _mapping(one, f"against.{other}.{name}")
-            keys = ("difference", "low", "high")
-            found[other][name] = {k: _number(one.get(k), f"against.{other}.{name}.{k}", -100, 100) for k in keys}
-            found[other][name]["n"] = _number(one.get("n"), f"against.{other}.{name}.n", 0, math.inf)
-            found[other][name]["p"] = _number(one.get("p"), f"against.{other}.{name}.p", 0, 1)
-    return found
-
-
-def _pair(value: Any, name: str) -> list[float]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise ValueError(f"{name} should be [low, high], got {value!r}")
-    return [_number(item, name, -math.inf, math.inf) for item in value]
-
-
-def _result(values: dict) -> dict[str, Any]:
-    """The checked fields of `result`; ValueError names the first one that is not what it should be."""
-    result = _mapping(values.get("result"), "result")
-    checked = dict(result)
-    for name in METRICS:
-        checked[name] = _number(result.get(name), name, 0, 100)
-    for name in ("n_images", "n_val", "seconds_per_image", "peak_memory_mb"):
-        checked[name] = _number(result.get(name), name, 0, math.inf)
-    intervals = _mapping(result.get("intervals"), "intervals")
-    checked["intervals"] = {key: _pair(pair, f"intervals.{key}") for key, pair in intervals.items() if pair is not None}
-    points = _mapping(result.get("operating_points"), "operating_points")
-    checked["operating_points"] = {}
-    for key in POINTS:
-        point = _mapping(points.get(key), f"operating_points.{key}")
-        fields = ("threshold", "gt_known_loc", "top1_loc", "top5_loc")
-        checked["operating_points"][key] = {
-            name: _number(point.get(name), f"operating_points.{key}.{name}", 0, 100) for name in fields
-        }
-    box = _mapping(result.get("centre_box"), "centre_box")
-    names = ("gt_known_loc", "top1_loc", "best_on_test")
-    checked["centre_box"] = box | {name: _number(box.get(name), f"centre_box.{name}", 0, 100) for name in names}
-    counts = _mapping(result.get("failures"), "failures")
-    checked["failures"] = {key: _number(count, f"failures.{key}", 0, math.inf) or 0 for key, count in counts.items()}
-    checked["protocol"] = str(result.get("protocol", ""))
-    checked["conditions"] = _mapping(result.get("conditions"), "conditions")
-    return checked
-
-
-def _curve(values: dict) -> tuple[list[float], list[float]] | None:
-    curve = _mapping(values.get("curve"), "curve")
-    taus, accuracy = curve.get("thresholds"), curve.get("accuracy", curve.get("gt_known_loc"))
-    if not taus or not accuracy:
-        return None
-    if not isinstance(taus, list) or not isinstance(accuracy, list) or len(taus) != len(accuracy):
-        raise ValueError("curve.thresholds and curve.accuracy should be lists of equal lengths")
-    numbers = [[_number(item, "curve", 0, 100) for item in part] for part in (taus, accuracy)]
-    if any(item is None for part in numbers for item in part):
-        raise ValueError("curve holds null")
-    return numbers[0], numbers[1]
-
-
-def _gallery(values: dict, folder: Path) -> list[dict[str, Any]]:
-    """Gallery entries with `path` (inside the run's folder, or None)."""
-    entries = values.get("gallery") or []
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise ValueError("gallery should be a list of objects")
-    found, base = [], folder.resolve()
-    for entry in entries:
-        path = (base / str(entry.get("file", ""))).resolve()
-        inside = path.is_relative_to(base) and path.is_file()
-        words = {"id": str(entry.get("id", "")), "caption": str(entry.get("caption") or "")}
-        found.append(words | {"path": path if inside else None})
-    return found
+MOST = 20_000  # planned runs of one file: more is a mistake in it
 
 
 def _address(path: Path, out: Path) -> str | None:
@@ -128,53 +31,45 @@ def _address(path: Path, out: Path) -> str | None:
     return path.relative_to(out).as_posix() if path.is_file() else None
 
 
-def empty_row(home: Path, out: Path, dataset: str, backbone: str, slug: str) -> dict[str, Any]:
+def _empty_row(home: Path, out: Path, dataset: str, backbone: str, slug: str) -> dict[str, Any]:
     """The row of a run in home/runs/<dataset>/<backbone>/<slug>/ before its files are read; home is OUT or OUT/seed-N."""
     folder = home / "runs" / dataset / backbone / slug
-    row: dict[str, Any] = dict.fromkeys(COLUMNS)
-    row |= {"dataset": dataset, "backbone": backbone, "method": slug.replace("_plusplus", "++"), "status": "failed"}
-    row |= {"slug": slug, "config": {}, "result": {}, "curve": None, "gallery": [], "versions": {}, "error": ""}
-    row |= {"against": _against({}), "wall_seconds": None, "finished": None, "source": folder / "metrics.json"}
-    row |= {
-        "report": _address(home / dataset / backbone / f"{slug}.html", out),
-        "log": _address(folder / "log.txt", out),
-    }
-    row["notebook"] = _address(folder / "notebook.ipynb", out)
     seed = SEED_FOLDER.fullmatch(home.name) if home != out else None
-    return row | {"seed": int(seed[1]) if seed else None}
+    return dict.fromkeys(COLUMNS) | {
+        "dataset": dataset, "backbone": backbone, "method": slug.replace("_plusplus", "++"), "slug": slug,
+        "seed": int(seed[1]) if seed else None, "status": "failed", "error": "", "source": folder / files.METRICS,
+        "config": {}, "result": {}, "curve": None, "gallery": [], "against": Against().model_dump(),
+        "versions": {}, "wall_seconds": None, "finished": None,
+        "report": _address(home / dataset / backbone / f"{slug}.html", out),
+        "log": _address(folder / files.LOG, out), "notebook": _address(folder / files.NOTEBOOK, out),
+    }  # fmt: skip
 
 
 def _read(folder: Path, home: Path, out: Path) -> dict[str, Any] | None:
     """One run's row; None when the folder holds neither metrics.json nor failure.json."""
-    failure, metrics = folder / "failure.json", folder / "metrics.json"
-    source = failure if failure.is_file() else metrics
-    if not source.is_file():
+    source = next((path for name in (files.FAILURE, files.METRICS) if (path := folder / name).is_file()), None)
+    if source is None:
         return None
-    row = empty_row(home, out, *folder.relative_to(home / "runs").parts) | {"source": source}
+    row = _empty_row(home, out, *folder.relative_to(home / "runs").parts) | {"source": source}
     try:
-        values = read_json(source)
-        if not isinstance(values, dict):
-            raise ValueError(f"it should hold an object, got {type(values).__name__}")
-        row["config"] = _mapping(values.get("config"), "config")
-        row["method"] = str(row["config"].get("method") or row["method"])
-        seed = row["config"].get("seed")
-        row["seed"] = seed if isinstance(seed, int) and not isinstance(seed, bool) else row["seed"]
-        if source == failure:
-            row["status"] = "undefined" if values.get("status") == "undefined" else "failed"
-            row["error"] = str(values.get("error") or "no error message was written")
-            return row
-        if values.get("status") != "completed":
-            raise ValueError(f"status should be 'completed', got {values.get('status')!r}")
-        row |= {"result": _result(values), "curve": _curve(values), "gallery": _gallery(values, folder)}
-        row |= {"versions": _mapping(values.get("versions"), "versions"), "finished": values.get("finished")}
-        row["against"] = _against(values)
-        row["wall_seconds"] = _number(values.get("wall_seconds"), "wall_seconds", 0, math.inf)
-        row |= {name: row["result"][name] for name in ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]}
-        row["status"] = "completed"
+        if (failure := read_failure(folder)) is not None:
+            row |= {"error": failure.error or "no error message was written", "config": failure.config}
+            row |= {"status": "undefined"} if failure.status == "undefined" else {}
+        else:
+            metrics = read_metrics(folder)
+            row |= {name: getattr(metrics.result, name) for name in MEASURED}
+            row |= {name: getattr(metrics, name) for name in ("config", "versions", "wall_seconds", "finished")}
+            curve = metrics.result.curve
+            row |= {
+                "status": "completed", "result": metrics.result.model_dump(), "against": metrics.against.model_dump(),
+                "curve": (curve.thresholds, curve.gt_known_loc) if curve.thresholds else None,
+                "gallery": [image.model_dump() | {"path": image.inside(folder)} for image in metrics.gallery],
+            }  # fmt: skip
     except (ValueError, OSError) as error:  # a damaged file is one failed row, never the end of the page
-        place = source.relative_to(out)
-        text = f"{place} is damaged: {error}\nDelete it and run the sweep again."
-        row |= {"error": text, "result": {}, "curve": None, "gallery": [], "against": _against({})}
+        return row | {"error": str(error).replace(f"{out}/", "")}
+    row["method"] = str(row["config"].get("method") or row["method"])
+    seed = row["config"].get("seed")
+    row["seed"] = seed if isinstance(seed, int) and not isinstance(seed, bool) else row["seed"]
     return row
 
 
@@ -203,12 +98,12 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
     rows: dict[tuple, dict[str, Any]] = {}
     for home in homes(out):
         for folder in sorted(home.glob("runs/*/*/*")):
-            if not folder.is_dir() or folder.name.startswith(TRAINING_PREFIX):
+            if not folder.is_dir() or folder.name.startswith(files.TRAINING_PREFIX):
                 continue
             row = _read(folder, home, out)
             if row is None:
                 continue
-            key = (row["dataset"], row["backbone"], method_slug(row["method"]), row["seed"])
+            key = (row["dataset"], row["backbone"], declared(row["method"]).slug, row["seed"])
             if key not in rows or (rows[key]["status"] != "completed" and row["status"] == "completed"):
                 rows[key] = row
     return sort_rows(rows.values())
@@ -216,16 +111,11 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
 
 def sort_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """By dataset, backbone, method (the study's five first) and seed (unknown ones first)."""
-    return sorted(
-        rows,
-        key=lambda row: (
-            row["dataset"],
-            row["backbone"],
-            *rank(row["method"]),
-            row["seed"] is not None,
-            row["seed"] or 0,
-        ),
-    )
+
+    def place(row: dict[str, Any]) -> tuple:
+        return row["dataset"], row["backbone"], *rank(row["method"]), row["seed"] is not None, row["seed"] or 0
+
+    return sorted(rows, key=place)
 
 
 def _cell(value: Any) -> str:
@@ -249,15 +139,72 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
 def gt_known_on_images_of(row: dict, cam: dict) -> float | None:
     """Plain CAM's GT-known Loc on the images that `row` used, from the per-image files; None where they do not tell."""
     try:
-        used, found = (
-            {line["id"]: line["localised"] == "True" for line in csv.DictReader(_per_image(Path(one["source"]).parent))}
-            for one in (row, cam)
-        )
+        used, plain = ({line["id"]: line["localised"] == "True" for line in _per_image(item)} for item in (row, cam))
     except (OSError, KeyError):
         return None
-    hits = [found[name] for name in used if name in found]
+    hits = [plain[name] for name in used if name in plain]
     return 100 * sum(hits) / len(hits) if hits and len(hits) == len(used) else None
 
 
-def _per_image(folder: Path) -> list[str]:
-    return (folder / "per_image.csv").read_text(encoding="utf-8").splitlines()
+def _per_image(row: dict) -> Iterator[dict[str, str]]:
+    with open(row["source"].parent / files.PER_IMAGE, newline="", encoding="utf-8") as file:
+        yield from csv.DictReader(file)
+
+
+# ------------------------------------------------------------------------------------------------ planned runs
+
+
+def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was planned under OUT (in runs/<dataset>/sweep.yaml) and is not among `rows` (`read_rows`), and a sentence about
+    each plan that cannot be read.
+
+    A row says "missing", or "undefined" where the method has no meaning on the network; `error` says why.
+    """
+    out = Path(out)
+    folders = {row["source"].parent for row in rows}
+    known = {(row["dataset"], row["backbone"], row["slug"], row["seed"]) for row in rows}
+    missing, notes = [], []
+    for path in sorted(out.glob("runs/*/sweep.yaml")):
+        dataset = path.parent.name
+        try:
+            seeds, backbones, methods = _grid(path)
+        except (ValueError, OSError) as error:
+            place = path.relative_to(out)
+            notes.append(f"{place} cannot be used ({error}), so missing runs of {dataset} are not shown.")
+            continue
+        for seed, backbone, method in product(seeds, backbones, methods):
+            home = out if seed == seeds[0] else out / f"seed-{seed}"
+            row = _empty_row(home, out, dataset, backbone, declared(method).slug) | {"seed": seed, "method": method}
+            if row["source"].parent in folders or (dataset, backbone, row["slug"], seed) in known:
+                continue
+            reason = declared(method).undefined(backbone)
+            text = f"planned in runs/{dataset}/sweep.yaml, without a result yet; run the sweep again"
+            missing.append(row | {"status": "undefined" if reason else "missing", "error": reason or text})
+    return missing, notes
+
+
+def _grid(path: Path) -> tuple[list[int], list[str], list[str]]:
+    """Seeds, backbones and methods of a stored specification; ValueError says what is wrong with it."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"it should hold a mapping, got {type(content).__name__}")
+    seeds = [int(seed) for seed in _names(content, "seeds", [content.get("seed", 0)]) or ["0"]]
+    backbones = _names(content, "backbones", [])
+    methods = [declared(method).name for method in _names(content, "methods", [])]
+    if any(not name or "/" in name or name.startswith(".") for name in (*backbones, *methods)):
+        raise ValueError("a name of a backbone or method is empty, begins with a dot or has a slash")
+    if len(seeds) * len(backbones) * len(methods) > MOST:
+        raise ValueError(f"it plans more than {MOST} runs")
+    return seeds, backbones, methods
+
+
+def _names(content: dict, name: str, default: list) -> list[str]:
+    value = content.get(name, default)
+    if isinstance(value, str):
+        value = value.split(",")
+    if not isinstance(value, list) or not all(isinstance(item, str | int) for item in value):
+        raise ValueError(f"{name} should be a list of names or numbers, got {value!r}")
+    return list(dict.fromkeys(str(item).strip() for item in value))

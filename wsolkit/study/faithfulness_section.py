@@ -5,7 +5,7 @@ from __future__ import annotations
 from wsolkit import figures
 from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
-from wsolkit.figures.faithfulness_charts import faithfulness_curves
+from wsolkit.figures.charts import faithfulness_curves
 from wsolkit.runs.run import Run
 
 TEXT = """

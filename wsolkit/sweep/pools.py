@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.cores import cores
-from wsolkit.runs.folder import content_of, note_failure
+from wsolkit.runs.folder import FAILURE, LOG, content_of, note_failure
 from wsolkit.sweep.worker import FAILED, STOPPED
 
 INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is wrong with it
@@ -77,8 +77,8 @@ def _error(code: int, job: dict[str, Any], said: str) -> str:
     if code in (STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
         return INTERRUPTED
     if code == FAILED:
-        return content_of(folder / "failure.json").get("error", "failed, and its failure.json is gone")
-    last = f": {said.splitlines()[-1]}" if said else f"; see {folder / 'log.txt'}"
+        return content_of(folder / FAILURE).get("error", "failed, and its failure.json is gone")
+    last = f": {said.splitlines()[-1]}" if said else f"; see {folder / LOG}"
     error = f"the process ended with code {code}{last}"
     with contextlib.suppress(OSError):
         note_failure(folder, error, job["config"])

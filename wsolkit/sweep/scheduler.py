@@ -21,9 +21,8 @@ from filelock import Timeout
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
-from wsolkit.methods.study import undefined
+from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
-from wsolkit.runs.config import RunConfig
 from wsolkit.runs.folder import note_failure
 from wsolkit.sweep.jobs import Grid, Job
 from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of
@@ -188,7 +187,7 @@ def run_grids(
     """
     begin = time.time()
     out = grids[0].config.out_folder  # one place, whoever looks
-    grids = [replace(g, config=RunConfig.make(**{**g.config.given, "out": str(out)})) for g in grids]
+    grids = [replace(g, config=g.config.with_changes(out=str(out))) for g in grids]
     plans = [grid.plan() for grid in grids]
     todo = [job for jobs, _ in plans for job in jobs]
     if dask:  # before anything is written
@@ -205,7 +204,7 @@ def run_grids(
         if dask:
             pool.check(grids[0].home, say)
         for job in (job for _, jobs in plans for job in jobs):
-            reason = undefined(job.config["method"], job.config["backbone"])
+            reason = declared(job.config["method"]).undefined(job.config["backbone"])
             for old in (job.html, job.done):
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")

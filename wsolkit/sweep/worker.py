@@ -29,10 +29,21 @@ from typing import Any
 
 import psutil
 
-from wsolkit.common.files import read_json
 from wsolkit.common.locks import alone
-from wsolkit.runs.fingerprints import note_page
-from wsolkit.runs.folder import is_complete, is_fresh, note_failure, seconds_of
+from wsolkit.runs.folder import (
+    EXECUTIONS,
+    FAILURE,
+    LOG,
+    METRICS,
+    NOTEBOOK,
+    RUNNING,
+    content_of,
+    is_complete,
+    is_fresh,
+    note_failure,
+    note_page,
+    seconds_of,
+)
 
 FAILED, STOPPED = 3, 130  # exit codes; with FAILED there is a failure.json
 
@@ -41,61 +52,57 @@ def main() -> int:
     """Run the job that standard input names; returns the exit code."""
     told = sys.stdin.buffer.raw  # unbuffered: a thread that waits with a buffer would keep Python from ending
     job = json.loads(told.readline())
-    folder = Path(job["folder"])
-    with Execution(folder, told).alone() as execution:
-        execution.outcome = _run(job, folder, Path(job["done"]), execution)
+    job |= {name: Path(job[name]) for name in ("folder", "done", "html") if job[name]}
+    with Execution(job["folder"], told).alone() as execution:
+        execution.outcome = _run(job, execution)
     return FAILED if execution.outcome == "failed" else 0
 
 
-def _run(job: dict[str, Any], folder: Path, done: Path, execution: Execution) -> str:
+def _run(job: dict[str, Any], execution: Execution) -> str:
     """Do what is to be done of a job, and note what goes wrong; returns the outcome in a word or two."""
-    if is_fresh(folder, done, job.get("html"), job["fingerprint"], job.get("page", "")):  # by the one we waited for
+    folder, done, html, key = (job[name] for name in ("folder", "done", "html", "key"))
+    if is_fresh(folder, done, html, key, job["page"]):  # by the one we waited for
         return "was done"
-    complete = is_complete(folder, done, job["fingerprint"])
-    # a report is written from the files of its run, the page of a training from its executed notebook (which then trains nothing)
-    page_only = complete and (done.name == "metrics.json" or (folder / "notebook.ipynb").exists())
-    if not page_only:
-        # the old page must not stand beside new numbers
-        for stale in (job.get("html"), folder / "failure.json", folder / "running.ipynb"):
-            if stale:
-                Path(stale).unlink(missing_ok=True)
-    _write_output_to(folder / "log.txt", "ab" if page_only else "wb")
+    complete = is_complete(folder, done, key)
+    # a report is written from the files of its run, the page of a training run from its executed notebook
+    page_only = complete and (done.name == METRICS or (folder / NOTEBOOK).exists())
     begin = time.time() - (seconds_of(folder, done) or 0.0 if complete else 0.0)
+    _write_output_to(folder / LOG, "ab" if page_only else "wb")
     error = ""
     try:
         if not page_only:
+            for stale in filter(None, (html, folder / FAILURE)):  # the old page must not stand beside new numbers
+                stale.unlink(missing_ok=True)
             try:
-                run_notebook(job["notebook"], folder / "running.ipynb", job["parameters"], execution.files())
+                run_notebook(job["notebook"], folder / RUNNING, job["parameters"], execution.files())
             finally:  # notebook.ipynb is never that of an execution that was stopped half-way
-                if (folder / "running.ipynb").exists():
-                    os.replace(folder / "running.ipynb", folder / "notebook.ipynb")
+                if (folder / RUNNING).exists():
+                    os.replace(folder / RUNNING, folder / NOTEBOOK)
         if not done.exists():
-            error = f"the notebook ended without writing {done.name}; see {folder / 'notebook.ipynb'}"
-        elif read_json(done).get("fingerprint") != job["fingerprint"]:
+            error = f"the notebook ended without writing {done.name}; see {folder / NOTEBOOK}"
+        elif content_of(done).get("fingerprint") != key:
             error = "code, data or notebook changed while this was running, or differ here; run the sweep again"
     except Exception as caught:
         execution.wait_if_ending()
         error = _message(caught)
         traceback.print_exc()
     if error:
-        note_failure(folder, error, job["config"])
-        print(f"failed: {error}", file=sys.stderr)
-    if job.get("html") and (page_only or (folder / "notebook.ipynb").exists()):
-        try:
+        note_failure(folder, error, job["config"])  # before the page is written, which tells of it
+    try:
+        if html and (page_only or (folder / NOTEBOOK).exists()):
             from wsolkit.report.report import write_report
 
-            footer = dict(job["config"], **_facts(done), wall_time=f"{time.time() - begin:.0f} s")
-            write_report(folder, job["html"], job["title"], footer, error or None, job.get("home"))
-        except Exception as caught:
-            traceback.print_exc()
-            if not error:
-                error = f"the report could not be written: {_message(caught)}"
-                note_failure(folder, error, job["config"])
+            footer = dict(job["config"], **_facts(content_of(done)), wall_time=f"{time.time() - begin:.0f} s")
+            write_report(folder, html, job["title"], footer, error or None, job["home"])
+    except Exception as caught:
+        traceback.print_exc()
+        if not error:
+            error = f"the report could not be written: {_message(caught)}"
+            note_failure(folder, error, job["config"])
     if error:
+        print(f"failed: {error}", file=sys.stderr)
         return "failed"
-    note_page(
-        folder, job["fingerprint"], job.get("page", ""), seconds_of(folder, done) if page_only else time.time() - begin
-    )
+    note_page(folder, key, job["page"], seconds_of(folder, done) if page_only else time.time() - begin)
     return "page written" if page_only else "done"
 
 
@@ -155,7 +162,7 @@ class Execution:
         """One line in executions.jsonl: who worked here, and when."""
         line = {"event": event, "time": time.time(), "host": platform.node(), "pid": os.getpid()}
         line |= {"outcome": self.outcome} if self.outcome else {}
-        with open(self.lock.with_name("executions.jsonl"), "ab", buffering=0) as file:
+        with open(self.lock.with_name(EXECUTIONS), "ab", buffering=0) as file:
             file.write(json.dumps(line).encode() + b"\n")
 
 
@@ -206,11 +213,8 @@ def run_notebook(
         )  # fmt: skip
 
 
-def _facts(done: Path) -> dict[str, Any]:
+def _facts(content: dict[str, Any]) -> dict[str, Any]:
     """Version, commit and device of a completed run, for the footer."""
-    if not done.exists():
-        return {}
-    content = read_json(done)
     versions = ", ".join(f"{name} {number}" for name, number in content.get("versions", {}).items())
     return {"versions": versions, "git_commit": content.get("commit", ""), "device": content.get("device", "")}
 

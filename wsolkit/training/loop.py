@@ -66,13 +66,13 @@ def fit(
     Raises:
         ValueError: if last.pt and previous.pt are damaged or from another run, or if the loss is no longer finite.
     """
-    recipe = Recipe(**{**asdict(recipe or Recipe()), **changes})
+    recipe = (recipe or Recipe()).changed(**changes)
     objective = objective or Objective()
     device = torch.device(device) if device is not None else next(model.parameters()).device
     _check(model, train, objective, compile)
     # boxes stand in for the pictures (they are never trained on): drawings of another seed have other boxes
     data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
-    identity = digest({"recipe": asdict(recipe), "model": model.spec, "data": data, "classes": train.classes,
+    identity = digest({"recipe": recipe.plain(), "model": model.spec, "data": data, "classes": train.classes,
                        "geometry": asdict(train.geometry), "start": checksum(model.state_dict()),
                        "objective": [objective.name, objective.settings()]})  # fmt: skip
     state = None

@@ -1,76 +1,112 @@
-"""The values of a training."""
+"""The values of a training run, and the named recipes that give them. No torch here."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from pydantic import model_validator
+
+from wsolkit.common.errors import WsolkitError
+from wsolkit.common.parameters import Parameters, parameter
+
+BATCH, LR = 40, 3e-3  # as published for CUB
+LEAST_STEPS = 16  # of an epoch, where the number of images decides the batch
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """Every value of a training. The defaults are RethinkingCAM's for CUB (Bae et al., ECCV 2020), but for the epochs.
+class Recipe(Parameters):
+    """Every value of a training run. The defaults are RethinkingCAM's for CUB (Bae et al., ECCV 2020), but for the epochs.
+
+    These are also the parameters of a run (`wsolkit.runs.parameters.RunConfig`), the options of the command line and the keys of a
+    sweep file: a value that is declared here is known everywhere.
 
     Attributes:
-        epochs, batch_size: passes over the images, and images in a step (over all processes together).
+        epochs, batch_size: passes over the images, and images in a step (over all processes together; at least 2, since batch
+            normalisation cannot train on one value per channel).
         lr, momentum, nesterov, weight_decay: of SGD.
-        backbone_grad_scale: multiplies the gradients of pretrained layers before weight decay is added, which is not the
-            same as a smaller learning rate.
         lr_classifier_ratio: multiplies the learning rate of the layers that wsolevaluation calls the classifier: layer4 and
             head of a ResNet, elsewhere what comes after torchvision's convolutions.
         schedule: "step" multiplies the rate by `lr_gamma` at the epochs `lr_steps`, or every `lr_period` epochs where that
             is not 0; "cosine" falls smoothly to zero over all epochs.
         warmup_epochs: epochs over which the rate rises to `lr`.
+        backbone_grad_scale: multiplies the gradients of pretrained layers before weight decay is added, which is not the
+            same as a smaller learning rate.
         label_smoothing: share of the target that is spread over all classes, in [0, 1). Validation knows none.
         precision: "float32", or "bf16" for bfloat16 autocast of network and loss in training and validation; weights,
             gradients and SGD stay float32.
         accumulate: cut a batch into so many parts, one after another, so that it fits a small memory. The gradient is that
             of the whole batch; batch normalisation sees the parts, and so do methods that mix the images of a batch.
         seed: of order, crops, flips and whatever is drawn in the network.
+
+    Raises:
+        WsolkitError: an unknown name, or a value of the wrong kind or out of range.
+
+    Example:
+        >>> recipe = Recipe(epochs=90, lr="1e-2", lr_steps="30,60")
+        >>> [round(recipe.rate(epoch), 6) for epoch in (0, 29, 30, 89)]
+        [0.01, 0.01, 0.001, 0.0001]
+        >>> recipe.changed(lr=0.1).lr
+        0.1
     """
 
-    epochs: int = 50
-    batch_size: int = 40
-    lr: float = 3e-3
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 5e-4
-    backbone_grad_scale: float = 0.1
-    lr_classifier_ratio: float = 1.0
-    schedule: str = "step"
-    lr_steps: tuple[int, ...] = (60, 120, 180)
-    lr_period: int = 0
-    lr_gamma: float = 0.1
-    warmup_epochs: int = 0
-    label_smoothing: float = 0.0
-    precision: str = "float32"
-    accumulate: int = 1
-    seed: int = 0
+    epochs: int = parameter(50, "length of a training run", "training", ge=1)
+    batch_size: int = parameter(BATCH, "images per training step", "training", ge=2)
+    lr: float = parameter(LR, "learning rate", "training", gt=0)
+    lr_classifier_ratio: float = parameter(
+        1.0,
+        "learning rate of head and added layers (ResNet: layer4 and head) over that of the others",
+        "training",
+        gt=0,
+    )
+    momentum: float = parameter(0.9, "momentum of SGD", "training", ge=0)
+    nesterov: bool = parameter(True, "Nesterov's momentum", "training")
+    schedule: str = parameter("step", "how the learning rate falls", "training", choices=("step", "cosine"))
+    lr_steps: tuple[int, ...] = parameter(
+        (60, 120, 180), "epochs after which a step schedule lowers the rate, separated by commas", "training"
+    )
+    lr_period: int = parameter(0, "epochs between two steps, instead of lr_steps", "training", ge=0)
+    lr_gamma: float = parameter(0.1, "factor on the learning rate at a step", "training", gt=0)
+    warmup_epochs: int = parameter(0, "epochs over which the learning rate rises", "training", ge=0)
+    weight_decay: float = parameter(5e-4, "weight decay of SGD", "training", ge=0)
+    backbone_grad_scale: float = parameter(0.1, "factor on the gradients of pretrained layers", "training", ge=0)
+    label_smoothing: float = parameter(0.0, "share of the target spread over all classes", "training", ge=0, lt=1)
+    precision: str = parameter(
+        "float32", "number format of training; bf16 is bfloat16 autocast", "training", choices=("float32", "bf16")
+    )
+    accumulate: int = parameter(
+        1, "parts into which a batch is cut to fit the memory; batch norm sees the parts", "training", ge=1
+    )
+    seed: int = parameter(0, "of split, drawings, initialisation and training", "data", ge=0)
 
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "lr", "lr_gamma", "lr_classifier_ratio", "accumulate"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be greater than 0, but is {getattr(self, name)}")
-        if self.batch_size < 2:  # batch normalisation cannot train on one value per channel
-            raise ValueError(f"batch_size must be at least 2, but is {self.batch_size}")
-        for name in ("momentum", "weight_decay", "backbone_grad_scale", "lr_period", "warmup_epochs"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} must be at least 0, but is {getattr(self, name)}")
-        for name, allowed in (("schedule", ("step", "cosine")), ("precision", ("float32", "bf16"))):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be '{allowed[0]}' or '{allowed[1]}', but is '{getattr(self, name)}'")
-        if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing must lie in [0, 1), but is {self.label_smoothing}")
-        if self.accumulate > self.batch_size:
-            raise ValueError(
+    @model_validator(mode="after")
+    def _parts_of_a_batch(self) -> Recipe:
+        if self.accumulate > self.batch_size > 0:  # 0: not yet known
+            raise WsolkitError(
                 f"accumulate={self.accumulate} parts are more than the {self.batch_size} images of a batch"
             )
-        object.__setattr__(self, "lr_steps", tuple(int(step) for step in self.lr_steps))
+        return self
+
+    @classmethod
+    def of(cls, values: Any, images: int) -> Recipe:
+        """The recipe of a run.
+
+        Args:
+            values: holds every value of a recipe under its name (`RunConfig`). batch_size 0 is the published 40, or fewer where the
+                data is small, so that an epoch has at least 16 steps; lr 0 is the published 3e-3 of a batch of 40, in proportion.
+            images: number of training images.
+        """
+        batch_size = values.batch_size or min(BATCH, max(8, images // LEAST_STEPS))
+        lr = values.lr or LR * batch_size / BATCH  # fewer images in a step, a smaller step
+        return cls(**{name: getattr(values, name) for name in cls.model_fields} | {"batch_size": batch_size, "lr": lr})
+
+    def changed(self, **changes: Any) -> Recipe:
+        """The same recipe with some other values."""
+        return Recipe(**{**self.model_dump(), **changes})
 
     def plain(self) -> dict[str, Any]:
         """All values as JSON and a weights-only checkpoint hold them."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        return self.model_dump(mode="json")
 
     def rate(self, epoch: int) -> float:
         """Learning rate of an epoch, counted from 0."""
@@ -81,3 +117,60 @@ class Recipe:
             return self.lr * 0.5 * (1.0 + float(np.cos(np.pi * done)))
         falls = epoch // self.lr_period if self.lr_period else sum(epoch >= step for step in self.lr_steps)
         return self.lr * self.lr_gamma**falls
+
+
+# -- named recipes ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class NamedRecipe:
+    """Values of one recipe that differ from the defaults of `Recipe`, what a backbone (by the beginning of its name) changes in
+    them, and where they come from. All recipes use SGD with Nesterov momentum 0.9."""
+
+    source: str
+    values: dict[str, Any]
+    backbones: dict[str, dict[str, Any]]
+    scratch: dict[str, Any]  # for a network that starts from random weights
+
+
+_PLAIN = {"label_smoothing": 0.0, "lr_classifier_ratio": 1.0, "lr_period": 0, "lr_gamma": 0.1, "warmup_epochs": 0}
+RECIPES = {
+    "rethinking_cam": NamedRecipe(
+        "Bae, Noh and Kim, ECCV 2020, as published for CUB and VGG16",
+        {**_PLAIN, "epochs": 200, "batch_size": BATCH, "lr": LR, "weight_decay": 5e-4, "backbone_grad_scale": 0.1,
+         "schedule": "step", "lr_steps": (60, 120, 180)}, {}, {},
+    ),
+    "wsolevaluation": NamedRecipe(
+        "Choe et al., CVPR 2020, CAM on CUB, from third-party copies of its hyper-parameter sheet (VGG16 and ResNet50; other "
+        "backbones take the values of ResNet50)",
+        {**_PLAIN, "epochs": 50, "batch_size": 32, "lr": 2.322e-4, "weight_decay": 1e-4, "backbone_grad_scale": 1.0,
+         "lr_classifier_ratio": 10.0, "schedule": "step", "lr_period": 15},
+        {"vgg": {"lr": 1.268e-5, "weight_decay": 5e-4}, "resnet50": {"stride": 8}}, {},
+    ),
+    "quick": NamedRecipe(
+        "this package's own, for a first look: ten epochs with a rate that falls to zero",
+        {**_PLAIN, "epochs": 10, "batch_size": 16, "lr": 3e-3, "weight_decay": 5e-4, "backbone_grad_scale": 0.1,
+         "schedule": "cosine", "warmup_epochs": 1}, {}, {"lr": 0.03, "backbone_grad_scale": 1.0},
+    ),
+}  # fmt: skip
+
+
+def recipe_values(name: str, backbone: str, weights: str) -> dict[str, Any]:
+    """Parameters of a run that the recipe decides; none for the name ""."""
+    if not name:
+        return {}
+    recipe = RECIPES[name]
+    special = [values for start, values in recipe.backbones.items() if backbone.startswith(start)]
+    return {**recipe.values, **(special[0] if special else {}), **(recipe.scratch if weights == "none" else {})}
+
+
+def recipe_source(config: Any) -> str:
+    """Where the values of a complete `RunConfig` come from, in words, and which of a named recipe's it replaces."""
+    if not config.recipe:
+        if config.weights == "none":
+            return "this package's own for networks from scratch"
+        return ("values of Bae, Noh and Kim, ECCV 2020, with the epochs of the dataset, and a batch and a rate that suit the "
+                "number of its images")  # fmt: skip
+    values = recipe_values(config.recipe, config.backbone, config.weights)
+    replaced = [name for name, value in values.items() if getattr(config, name) != value]
+    return RECIPES[config.recipe].source + (f"; replaced here: {', '.join(replaced)}" if replaced else "")

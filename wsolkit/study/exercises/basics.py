@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from wsolkit.boxes.extract import extract_box, iou
 from wsolkit.boxes.preparation import normalise_map
 from wsolkit.evaluation.comparison import mcnemar
-from wsolkit.evaluation.metrics import bootstrap_interval
+from wsolkit.evaluation.intervals import share_interval
 from wsolkit.methods import adl
 from wsolkit.methods.has import HaS
 from wsolkit.networks.models import unit_range
@@ -132,7 +132,7 @@ def _overlap(answer) -> str:
     a = draw.random(400) < 0.5
     b = a | (draw.random(400) < 0.08)
     more = int((b & ~a).sum())
-    (_, high), (low, _) = bootstrap_interval(a), bootstrap_interval(b)
+    (_, high), (low, _) = share_interval(a), share_interval(b)
     return chosen(answer, "yes" if high > low and mcnemar(0, more) < 0.05 else "no", ("yes", "no"),
                   f"Take a B that finds all that A finds and {more} of 400 images more: the intervals overlap (A's ends at "
                   f"{high:.1f}, B's begins at {low:.1f}). On how many images is A the better one?")  # fmt: skip

@@ -1,38 +1,50 @@
-"""Bootstrap intervals: of a share, and of a share that is maximised over thresholds."""
+"""95 % intervals over the draw of images: of a share (Wilson), of a mean, and of a share maximised over thresholds (bootstrap)."""
 
 from __future__ import annotations
 
 import numpy as np
+from scipy.stats import binomtest, bootstrap
 
-from wsolkit.boxes.extract import as_numpy
+from wsolkit.boxes.preparation import as_numpy
+from wsolkit.evaluation.metrics import one_per_image
 
-BOOTSTRAP_CELLS = 2_000_000  # of resampling weights held at once: bounds the memory
-
-
-def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
-    """The array, or ValueError unless it has this many dimensions, the first of which counts images."""
-    array = as_numpy(array)
-    if array.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s) with images first, got shape {array.shape}")
-    return array
+CELLS = 2_000_000  # of resampled values or weights held at once: bounds the memory
 
 
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    low, high = np.percentile(values, [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
+def share_interval(hits, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (lo, hi) in percent for the share of True among hits (N,) of 0/1 or bool.
 
+    It covers what it says with few images too, where a percentile bootstrap is too short: of 5 hits among 5 that one has
+    no width, this one goes from 57 to 100. Source: Wilson, JASA 1927; computed by scipy.
 
-def bootstrap_interval(values, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap (lo, hi) in percent for the mean of hits (N,) of 0/1 or bool, images drawn with replacement.
-
-    Among N draws the number of hits is binomial, so that is what is drawn: the same distribution, no resampling.
+    >>> share_interval([True] * 5)
+    (56.55..., 100.0)
     """
-    values = one_per_image("values", values, 1)
-    if len(values) == 0 or not np.isin(values, (0, 1)).all():
-        raise ValueError("bootstrap_interval needs at least one value, all 0 or 1")
-    share = values.sum() / len(values)
-    counts = np.random.default_rng(seed).binomial(len(values), share, size=samples)
-    return _percentiles(counts * 100.0 / len(values), level)
+    hits = one_per_image("hits", hits, 1)
+    if len(hits) == 0 or not np.isin(hits, (0, 1)).all():
+        raise ValueError("share_interval needs at least one value, all 0 or 1")
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def bootstrap_mean(values, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The mean over images of values (N, ...), the ends of its percentile bootstrap interval, (...) each, and the means
+    of all resamples (..., samples). Paired differences as values make a paired bootstrap."""
+    values = np.asarray(as_numpy(values), np.float64)
+    mean = values.mean(axis=0)
+    if len(values) == 1:  # scipy wants two observations; every resample of one is that one
+        return mean, mean, mean, np.repeat(mean[..., None], samples, axis=-1)
+    drawn = bootstrap(
+        (values,), np.mean, axis=0, vectorized=True, method="percentile", confidence_level=level, n_resamples=samples,
+        batch=max(1, CELLS // values.size), rng=np.random.default_rng(seed),
+    )  # fmt: skip
+    return mean, drawn.confidence_interval.low, drawn.confidence_interval.high, drawn.bootstrap_distribution
+
+
+def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the interval that holds the middle `level` of draws (samples,)."""
+    low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
 
 
 def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
@@ -43,7 +55,7 @@ def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0)
     hits: (N, T) of 0/1 for MaxBoxAcc, (D, N, T) for MaxBoxAccV2 (mean over D of the maxima, one resample for all D).
     Memory is bounded: about 50 MB beside one float32 copy of the distinct columns of hits[d].
     """
-    return _percentiles(_resampled_max(hits, samples, seed), level)
+    return percentiles(_resampled_max(hits, samples, seed), level)
 
 
 def bootstrap_max_difference(
@@ -59,7 +71,7 @@ def bootstrap_max_difference(
     if pair[0].shape[:2] != pair[1].shape[:2]:
         raise ValueError(f"hits of the same images are expected, got shapes {pair[0].shape} and {pair[1].shape}")
     values = [array.sum(axis=1).max(axis=1).mean() * 100.0 / array.shape[1] for array in pair]
-    return float(values[0] - values[1]), *_percentiles(draws[0] - draws[1], level)
+    return float(values[0] - values[1]), *percentiles(draws[0] - draws[1], level)
 
 
 def _resampled_max(hits, samples: int, seed: int) -> np.ndarray:
@@ -74,21 +86,10 @@ def _resampled_max(hits, samples: int, seed: int) -> np.ndarray:
         changed = np.append(True, (level_hits[:, 1:] != level_hits[:, :-1]).any(axis=0))
         matrix = level_hits[:, changed].astype(np.float32)  # counts stay below 2^24, exact in float32
         rng = np.random.default_rng(seed)  # the same resamples for every delta
-        chunk = max(1, BOOTSTRAP_CELLS // max(n, matrix.shape[1]))
+        chunk = max(1, CELLS // max(n, matrix.shape[1]))
         for start in range(0, samples, chunk):
             size = min(chunk, samples - start)
             draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
             weights = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
             best[start : start + size] += (weights @ matrix).max(axis=1)
     return best * 100.0 / (n * len(hits))
-
-
-def mean_interval(
-    values: np.ndarray, level: float = 0.95, samples: int = 1000, seed: int = 0
-) -> tuple[np.ndarray, ...]:
-    """Mean over the images of (N, ...) values, and the ends of its percentile bootstrap interval, (...) each."""
-    count = len(values)
-    weights = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=samples) / count
-    resampled = np.tensordot(weights, values, axes=1)
-    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return values.mean(axis=0), low, high

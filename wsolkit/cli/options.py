@@ -1,0 +1,39 @@
+"""Options of commands, made from declared parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wsolkit.common.parameters import choices_of, kind_of
+from wsolkit.runs.parameters import RunConfig, absolute
+
+
+def parameter_options(names: Iterable[str]) -> Callable[[Callable], Callable]:
+    """A decorator that adds an option for each named parameter of `RunConfig`; None means that it was not given."""
+
+    def decorate(function: Callable) -> Callable:
+        for name in reversed(list(names)):
+            field, flag = RunConfig.model_fields[name], name.replace("_", "-")
+            kind, choices = kind_of(field), choices_of(field)
+            default = RunConfig.shown_default(name)
+            help = f"{field.description} (default {default})" if default else field.description
+            option = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
+            type = click.Choice(choices) if choices else kind if kind in (int, float, bool) else str
+            function = click.option(option, type=type, default=None, help=help)(function)
+        return function
+
+    return decorate
+
+
+def given(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given; paths count from where the caller stands."""
+    return absolute({name: value for name, value in options.items() if value is not None}, Path.cwd())
+
+
+def names_in(text: str) -> list[str]:
+    """The names of a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]

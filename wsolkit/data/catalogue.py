@@ -1,0 +1,155 @@
+"""The table of data sets: one declaration each, and `load_dataset`, which opens any of them. No torch until one is opened."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wsolkit.common.errors import WsolkitError
+
+if TYPE_CHECKING:
+    from wsolkit.data.base import WSOLDataset
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The archive that a data set is fetched as.
+
+    Attributes:
+        name: file name of the archive.
+        urls: addresses, tried in order.
+        size: bytes.
+        md5: checksum, hexadecimal.
+        folder: the folder in the archive that is the dataset.
+        kind: "tgz" or "zip".
+        required: files and folders without which the dataset is not complete.
+        unpacked_limit: bytes above which unpacking stops.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    size: int
+    md5: str
+    folder: str
+    kind: str
+    required: tuple[str, ...] = ()
+    unpacked_limit: int = 8 * 2**30
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """What the kit knows of a data set before its files are read.
+
+    Attributes:
+        opener: "module:function" below `wsolkit.data`, imported when the data set is opened.
+        title: its name in reports.
+        size: input side in pixels where nobody says another.
+        weights, epochs: start weights and length of a training run where nobody says others.
+        scratch: parameters of a training run without pretrained weights that differ from those of other data sets.
+        archive: what `wsolkit data NAME` fetches; None where there is nothing to fetch.
+    """
+
+    opener: str
+    title: str
+    size: int
+    weights: str
+    epochs: int
+    scratch: Mapping[str, Any] = field(default_factory=dict)
+    archive: Archive | None = None
+
+
+# Sizes and checksums are those that independent public data loaders check these downloads against (for CUB e.g.
+# TDeVries/cub2011_dataset, for Tiny-ImageNet e.g. Avalanche's tiny_imagenet); they agree with one another.
+_CUB = Archive(
+    name="CUB_200_2011.tgz",
+    urls=("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",),
+    size=1_150_585_339,
+    md5="97eceeb196236b17998738112f37df78",
+    folder="CUB_200_2011",
+    kind="tgz",
+    required=(
+        "images.txt",
+        "image_class_labels.txt",
+        "train_test_split.txt",
+        "bounding_boxes.txt",
+        "classes.txt",
+        "images",
+    ),
+)
+_TINY_IMAGENET = Archive(
+    name="tiny-imagenet-200.zip",
+    urls=("https://cs231n.stanford.edu/tiny-imagenet-200.zip", "http://cs231n.stanford.edu/tiny-imagenet-200.zip"),
+    size=248_100_043,
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    folder="tiny-imagenet-200",
+    kind="zip",
+    required=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
+)
+
+DATASETS: dict[str, DatasetEntry] = {
+    "synthetic": DatasetEntry(
+        "synthetic:open_synthetic", "Synthetic birds", 64, "none", 22, {"width": 0.25, "batch_size": 16, "lr": 0.03}
+    ),
+    "cub": DatasetEntry("cub:open_cub", "CUB-200-2011", 224, "imagenet", 50, archive=_CUB),
+    "tiny_imagenet": DatasetEntry(
+        "tiny_imagenet:open_tiny_imagenet", "Tiny-ImageNet-200", 64, "none", 20, archive=_TINY_IMAGENET
+    ),
+    "metadata": DatasetEntry("metadata:open_metadata", "Images of a metadata folder", 224, "imagenet", 50),
+}
+
+
+def load_dataset(
+    name: str,
+    split: str = "train",
+    root: str | Path | None = None,
+    size: int | None = None,
+    geometry: str = "resize",
+    classes: list[str] | int | None = None,
+    val_share: float = 0.2,
+    seed: int = 0,
+    **options: Any,
+) -> WSOLDataset:
+    """Open one split of a dataset.
+
+    Args:
+        name: "synthetic" (needs no files), "cub", "tiny_imagenet" or "metadata" (any images with the metadata files of
+            wsolevaluation).
+        split: "train", "val" or "test". Where the files know no validation split, it is a seeded, stratified share of
+            the training images; the test images are never part of it.
+        root: the folder in its native layout, e.g. data/CUB_200_2011; for "metadata" the folder of the images.
+        size: input side in pixels; None is the dataset's own (synthetic and Tiny-ImageNet 64, CUB and metadata 224).
+        geometry: "resize" (both sides to `size`) or "crop" (both sides to 256/224 of it, then the centre).
+        classes: None for all, an integer for the first so many, or a list of class names or 0-based indices.
+        val_share: share of the training images held out as validation split.
+        seed: of the split and, for synthetic birds, of the drawings.
+        options: per_class for synthetic birds; metadata (a folder) and masks (a folder) for "metadata".
+
+    Raises:
+        WsolkitError, FileNotFoundError: naming the value or the file, what was expected and what to do.
+
+    Example:
+        >>> birds = load_dataset("synthetic", "test", per_class=2)
+        >>> len(birds), birds[0][0].shape
+        (32, torch.Size([3, 64, 64]))
+    """
+    if name not in DATASETS:
+        raise WsolkitError(f"unknown dataset '{name}'; choose from {', '.join(DATASETS)}")
+    if split not in SPLITS:
+        raise WsolkitError(f"unknown split '{split}'; choose from {', '.join(SPLITS)}")
+    module, function = DATASETS[name].opener.split(":")
+    opener = getattr(importlib.import_module(f"wsolkit.data.{module}"), function)
+    keywords = {"root": root, "size": DATASETS[name].size if size is None else size, "geometry": geometry}
+    keywords |= {"classes": classes, "val_share": val_share, "seed": seed, **options}
+    dataset = opener(split, **keywords)
+    dataset.opener = partial(_reopen, name, keywords)
+    return dataset
+
+
+def _reopen(name: str, keywords: dict[str, Any], split: str) -> WSOLDataset:
+    return load_dataset(name, split=split, **keywords)

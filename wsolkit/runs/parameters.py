@@ -1,0 +1,344 @@
+"""The parameters of a run, each declared once, their defaults for each data set, and what makes a finished run stale.
+
+The options of the command line, the keys of a sweep file, the `options` of a notebook, the table of a report and the keys of
+results are made from these declarations and those of `wsolkit.training.recipe.Recipe`. No torch here.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, field_validator
+from pydantic_core import PydanticCustomError
+
+from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import digest
+from wsolkit.common.parameters import nearest, parameter, shown
+from wsolkit.common.paths import project_path
+from wsolkit.methods.registry import VARIANTS, declared
+from wsolkit.methods.registry import variant as find_variant
+from wsolkit.networks.backbones import BACKBONES
+from wsolkit.runs.fingerprints import data_state, notebook_state, scoring_code, training_code, weights_state
+from wsolkit.runs.folder import TRAINING_PREFIX
+from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
+
+TRAINED = (
+    "data",
+    "network",
+)  # stages whose parameters count for a training run; those of its recipe count as the variant makes them
+PATHS = ("root", "metadata", "masks", "out", "weights")
+
+# Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
+# 2020), which are the defaults below; a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
+_SCRATCH = {
+    "backbone_grad_scale": 1.0,
+    "schedule": "cosine",
+    "warmup_epochs": 2,
+    "batch_size": 32,
+    "lr": 0.02,
+    "stride": 8,
+}
+DATASETS: dict[str, dict[str, Any]] = {
+    "synthetic": {"weights": "none", "size": 64, "epochs": 22},
+    "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
+    "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
+    "metadata": {"weights": "imagenet", "size": 224, "epochs": 50},
+}
+SCRATCH: dict[str, dict[str, Any]] = {"synthetic": {"width": 0.25, "batch_size": 16, "lr": 0.03}}
+
+
+def _classes(value: Any) -> int | list[str]:
+    if isinstance(value, str):
+        value = int(value) if value.strip().isdigit() else [item.strip() for item in value.split(",") if item.strip()]
+    items = value if isinstance(value, list | tuple) else [value]
+    if any(isinstance(item, bool) or not isinstance(item, str | int) for item in items):
+        raise PydanticCustomError("kind", "")
+    return value if isinstance(value, int) else [str(item) for item in items]
+
+
+def absolute(values: dict[str, Any], base: Path) -> dict[str, Any]:
+    """`values` with absolute paths; relative ones start at the folder `base`.
+
+    Raises:
+        WsolkitError: a text that is no path.
+    """
+    found = dict(values)
+    for name in PATHS:
+        if values.get(name, "") not in ("", "none", "imagenet"):
+            try:
+                found[name] = str((base / Path(values[name]).expanduser()).resolve())
+            except (RuntimeError, ValueError) as error:  # ~ of nobody, a null character
+                raise WsolkitError(f"{name} is no path: {shown(values[name])} ({error})") from None
+    return found
+
+
+Classes = Annotated[Any, BeforeValidator(_classes)]
+
+
+class RunConfig(Recipe):
+    """Everything that defines one training run and its reports, flat, as notebooks take it.
+
+    Build one with `make`: an empty value (None, "", [], and 0 where 0 is out of range) means "as dataset and start weights ask".
+    The stages are "data", "network" and "training" (a training run depends on these), "scoring" (a report does), and "" for what
+    changes no number.
+
+    Attributes:
+        dataset, root, metadata, masks, classes, size, geometry, val_share, per_class: see `load_dataset`.
+        backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm "auto" is "yes" for a VGG that trains from
+            scratch, else "no".
+        batch_size: 0 is the published 40, or fewer where the data is small, so that an epoch has at least 16 steps.
+        lr: 0 is the published 3e-3 of a batch of 40, in proportion for a smaller batch.
+        tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
+            starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
+        recipe: name of a recipe (`wsolkit.training.recipe`), whose values fill what is empty before dataset and start weights do.
+        compile, checkpoint_seconds: see `fit`; like the device they do not make a finished training stale.
+        limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
+        faithfulness: number of test images for deletion, insertion and ROAD curves; 0 leaves them out.
+        seed: of split, drawing, initialisation and training.
+        device: "cpu", "cuda" or "" for cuda where there is one.
+        out: the folder of reports; relative paths start at the project's folder; where
+            it is left at its default, the environment variable WSOLKIT_OUT replaces it.
+        All others: see `Recipe`.
+    """
+
+    dataset: str = parameter("synthetic", "data set", "data", choices=DATASETS)
+    root: str = parameter("", "folder of the dataset in its native layout, or of the images of a metadata folder")
+    metadata: str = parameter(
+        "", "folder with train/, test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)"
+    )
+    masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
+    classes: Classes = parameter(
+        0, "first so many classes, or names or numbers separated by commas", "data",
+        title="a number or a list of names or numbers",
+    )  # fmt: skip
+    size: int = parameter(0, "input side in pixels", "data", ge=8)
+    geometry: str = parameter("resize", "evaluation geometry", "data", choices=("resize", "crop"))
+    val_share: float = parameter(
+        0.2, "share of the training images held out to choose epoch and threshold", "data", gt=0, lt=1
+    )
+    per_class: int = parameter(0, "synthetic birds: images per class", "data", ge=0)
+    backbone: str = parameter("resnet18", "network", "network", choices=BACKBONES)
+    stride: int = parameter(16, "stride of the feature map", "network", ge=1)
+    width: float = parameter(1.0, "multiplies all channels (1 is the published network)", "network", gt=0, le=4)
+    batch_norm: str = parameter("no", "batch normalisation in VGG", "network", choices=("yes", "no", "auto"))
+    weights: str = parameter("", "imagenet, none, or a .safetensors or .pth file")
+    tau: float = parameter(
+        0.1, "threshold of thresholded average pooling, as a share of the channel's maximum", "network", ge=0, lt=1
+    )
+    recipe: str = parameter("", "named recipe; other options replace single values of it", choices=RECIPES)
+    tap_epochs: int = parameter(
+        0, "length of a TAP training run that starts from the GAP network; 0 is a quarter", ge=0
+    )
+    batch_size: int = parameter(0, "images per training step", "training", ge=2)
+    lr: float = parameter(0.0, "learning rate", "training", gt=0)
+    compile: bool = parameter(False, "run training steps through torch.compile")
+    checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
+    limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)
+    faithfulness: int = parameter(
+        0, "test images for deletion, insertion and ROAD curves in each report", "scoring", ge=0
+    )
+    device: str = parameter("", "cpu or cuda (default: cuda where there is one)")
+    out: str = parameter("reports", "folder of the reports")
+
+    @classmethod
+    def make(cls, **given: Any) -> RunConfig:
+        """Build a complete configuration: what is not given, or given empty, is filled from the dataset's defaults.
+
+        Raises:
+            WsolkitError: for an unknown parameter (naming the nearest known one), a value of the wrong kind or out of range, or a
+                stride that the backbone does not have.
+
+        Example:
+            >>> config = RunConfig.make(dataset="cub", backbone="vgg16", epochs="3", lr=0)
+            >>> config.epochs, config.lr, config.weights, config.stride
+            (3, 0.0, 'imagenet', 16)
+            >>> config.with_changes(weights="none").stride
+            8
+        """
+        asked = cls(**{name: value for name, value in given.items() if not cls.is_empty(name, value)})
+        values = {name: getattr(asked, name) for name in cls.model_fields}
+        given = {name: value for name, value in values.items() if name in asked.model_fields_set}
+        defaults = DATASETS[asked.dataset]
+        weights = asked.weights or defaults["weights"]
+        scratch = weights == "none"
+        filled = {**(_SCRATCH if scratch else {}), **defaults, **(SCRATCH.get(asked.dataset, {}) if scratch else {})}
+        filled["batch_norm"] = "yes" if scratch and asked.backbone.startswith("vgg") else "no"
+        filled |= recipe_values(asked.recipe, asked.backbone, weights)
+        if "lr_steps" in given:
+            filled["lr_period"] = 0  # the steps that were asked for, not the recipe's period
+        values |= filled | given
+        if scratch and not values["tap_epochs"]:
+            values["tap_epochs"] = max(1, values["epochs"] // 4)
+        strides = BACKBONES[asked.backbone].strides
+        if values["stride"] not in strides:
+            if "stride" in given:
+                choice = ", ".join(map(str, strides))
+                raise WsolkitError(f"{asked.backbone} has no stride {values['stride']}; choose from {choice}")
+            values["stride"] = strides[0]
+        values |= absolute({name: values[name] for name in PATHS if name != "out"}, project_path(""))
+        return cls.model_construct(set(given), **values)
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The names of all parameters, those of the recipe last."""
+        return sorted(RunConfig.model_fields, key=lambda name: name in Recipe.model_fields)
+
+    @field_validator("batch_norm", mode="before")
+    @classmethod
+    def _yes_or_no(cls, value: Any) -> Any:
+        return {True: "yes", False: "no"}[value] if isinstance(value, bool) else value  # what YAML makes of the words
+
+    @classmethod
+    def is_empty(cls, name: str, value: Any) -> bool:
+        """Whether a value says nothing: what dataset, weights and recipe say then counts."""
+        if (
+            value is None
+            or (isinstance(value, str | list | tuple) and not value)
+            or (name, value) == ("batch_norm", "auto")
+        ):
+            return name in RunConfig.model_fields
+        bounds = cls.model_fields[name].metadata if name in cls.model_fields else ()
+        positive = any(getattr(bound, "gt", -1) >= 0 or getattr(bound, "ge", 0) > 0 for bound in bounds)
+        return positive and value == 0 and not isinstance(value, bool)
+
+    @classmethod
+    def shown_default(cls, name: str) -> str:
+        """The value of a parameter where nothing is said, as text; "" where it is nothing, or dataset, weights and recipe decide."""
+        filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields} - {
+            "label_smoothing",
+            "precision",
+        }
+        default = cls.model_fields[name].default
+        return "" if name in filled or default in (0, "", ()) else str(default)
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was asked for: all else was filled in."""
+        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+
+    def with_changes(self, **changes: Any) -> RunConfig:
+        """What `make` gives for the same wishes and these: what this configuration filled in is filled in anew."""
+        return RunConfig.make(**{**self.given, **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as JSON holds them."""
+        values = self.model_dump(mode="json")
+        return {name: values[name] for name in self.names()}
+
+    def for_notebook(self, notebook: Path) -> dict[str, Any]:
+        """The variables that a notebook takes: those that its cell of parameters names, and `options` with what else was asked
+        for."""
+        values, lines = self.to_dict(), parameter_lines(notebook)
+        options = {name: values[name] for name in self.given if name not in lines}
+        return {**{name: value for name, value in values.items() if name in lines}, "options": options}
+
+    # -- what makes a result stale ------------------------------------------------------------------------------------
+
+    def training_parts(self, name: str) -> dict[str, Any]:
+        """All that a training run of the variant `name` depends on: the parameters of data and network, the recipe that the variant
+        makes of this run's, the settings of its objective, and digests of data ("data", "metadata"), start weights ("start":
+        those of the network from which it starts, where there is one) and the code that does it ("code").
+
+        Where batch size and rate follow the number of images, those of 640 images stand for the rule: the data, and the code that
+        applies the rule, count anyway.
+        """
+        variant = find_variant(name)
+        others = {own for other in VARIANTS.values() for own in other.parameters} - {*variant.parameters}
+        values = {key: value for key, value in self.to_dict().items() if key not in others and _stage(key) in TRAINED}
+        recipe = variant.recipe(Recipe.of(self, BATCH * LEAST_STEPS), self).plain()
+        objective, start = variant.objective(), variant.starts_from(self.weights)
+        settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
+        described = {"metadata": data_state(self.metadata)} if self.metadata else {}
+        return {**values, **recipe, **settings, **described, "variant": name, "pooling": variant.pooling,
+                "data": data_state(self.root), "code": training_code(variant),
+                "start": self.training_key(start) if start else weights_state(self.weights)}  # fmt: skip
+
+    def training_key(self, variant: str) -> str:
+        """Digest of `training_parts`."""
+        return digest(self.training_parts(variant))
+
+    def report_parts(self, method: str, variants: tuple[str, ...], notebook: Path) -> dict[str, Any]:
+        """All that the numbers of one report depend on: its own parameters, the keys of its training runs, and digests of masks,
+        notebook and the code of scoring (that of training is in the keys of training runs). The look of the page is not in it: a
+        page is written again from what is there."""
+        values = {key: value for key, value in self.to_dict().items() if _stage(key) == "scoring"}
+        masks = {"masks": data_state(self.masks)} if self.masks else {}
+        return {"method": method, "trainings": {name: self.training_key(name) for name in variants}, **values, **masks,
+                "code": scoring_code(declared(method)), "notebook": notebook_state(notebook)}  # fmt: skip
+
+    def report_key(self, method: str, variants: tuple[str, ...], notebook: Path) -> str:
+        """Digest of `report_parts`."""
+        return digest(self.report_parts(method, variants, notebook))
+
+    # -- where things lie ---------------------------------------------------------------------------------------------
+
+    @property
+    def out_folder(self) -> Path:
+        if self.out == "reports" and os.environ.get("WSOLKIT_OUT"):
+            return Path(os.environ["WSOLKIT_OUT"])
+        return project_path(self.out)
+
+    @property
+    def runs_folder(self) -> Path:
+        return self.out_folder / "runs" / self.dataset / self.backbone
+
+    def training_folder(self, variant: str) -> Path:
+        return self.runs_folder / f"{TRAINING_PREFIX}{variant}-{self.training_key(variant)[:8]}"
+
+
+def _stage(name: str) -> str:
+    return RunConfig.model_fields[name].json_schema_extra["stage"]
+
+
+# -- notebooks --------------------------------------------------------------------------------------------------------
+
+
+@cache
+def parameter_lines(notebook: Path) -> list[str]:
+    """The names in a notebook's cell of parameters, which is where papermill looks for them."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", ())]
+    return [name for cell in tagged for name in _assigned("".join(cell["source"]))]
+
+
+def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
+    """Every variable of a notebook's globals() that has the name of a parameter of `RunConfig`, and those in `options`.
+
+    Raises:
+        WsolkitError: `options` names a parameter that has a line of its own, or papermill has set a variable that the notebook's
+            cell of parameters does not know (it only warns, and the value would be lost). Or `weights` is None, which is what
+            papermill makes of the word on a command line.
+    """
+    cells = [cell for cell in namespace.get("In", ()) if isinstance(cell, str)]  # IPython's record of what was executed
+    injected = [number for number, cell in enumerate(cells) if cell.startswith("# Parameters\n")]  # papermill's mark
+    if injected:
+        known = {name for cell in cells[: injected[-1]] for name in _assigned(cell)} | set(RunConfig.model_fields)
+        if unknown := [name for name in _assigned(cells[injected[-1]]) if name not in known]:
+            hint = nearest(unknown[0], known) or f"; it has {', '.join(sorted(known))}"
+            raise WsolkitError(f"this notebook has no parameter {', '.join(unknown)}{hint}")
+    if namespace.get("weights", "") is None:
+        raise WsolkitError("weights is None; write none (lower case) for random weights, imagenet, or a file")
+    values = {name: value for name, value in namespace.items() if name in RunConfig.model_fields}
+    options = namespace.get("options", {})
+    if not isinstance(options, dict):
+        raise WsolkitError(f"options must be a mapping such as {{'lr': 0.01}}, but is {shown(options)}")
+    if twice := [name for name in options if name in values]:
+        raise WsolkitError(
+            f"options names '{twice[0]}', which has a line of its own in the cell of parameters: set it there"
+        )
+    return values | options
+
+
+def _assigned(source: str) -> list[str]:
+    """Names that the plain assignments of a cell set."""
+    try:
+        statements = ast.parse(source).body
+    except SyntaxError:  # a magic command, say
+        return []
+    targets = [target for statement in statements if isinstance(statement, ast.Assign) for target in statement.targets]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
