@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from small_jobs import GOOD, tiny_job
 
-from wsolkit.common.cores import cores
-from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus
+from wsolkit.common.cores import cores, gpus
+from wsolkit.sweep.pools import INTERRUPTED, LocalPool
 from wsolkit.sweep.scheduler import Sweep
 
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import platform
+import sys
 import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,8 @@ class DaskPool(Executor):
             self.client = Client(resolved, timeout=timeout, set_as_default=False)
         except Exception as error:  # OSError, but a malformed address or another version raise anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ConnectionError(
-                f"no Dask scheduler at {address} within {timeout:g} s ({reason}); give the address that `dask scheduler` "
-                "prints, or its scheduler file"
-            ) from error
+            hint = "give the address that `dask scheduler` prints, or its scheduler file"
+            raise ConnectionError(f"no Dask scheduler at {address} within {timeout:g} s ({reason}); {hint}") from error
         self.pool = self.client.get_executor(pure=False)
         self.threads, self.asked, self.heard = 0, float("-inf"), time.monotonic()
 
@@ -68,10 +66,8 @@ class DaskPool(Executor):
             ConnectionError: the scheduler is gone, or there was no worker for `timeout` seconds.
         """
         if self.client.status in ("closing", "closed"):
-            raise ConnectionError(
-                f"the Dask scheduler at {self.address} is gone; what was finished is kept: start a scheduler and run the "
-                "sweep again"
-            )
+            hint = "what was finished is kept: start a scheduler and run the sweep again"
+            raise ConnectionError(f"the Dask scheduler at {self.address} is gone; {hint}")
         if time.monotonic() - self.asked > 2.0:
             try:
                 self.threads = sum(self.client.nthreads(callback_timeout=ANSWER).values())
@@ -81,10 +77,8 @@ class DaskPool(Executor):
             if self.threads:
                 self.heard = self.asked
             elif self.asked - self.heard > self.timeout:
-                raise ConnectionError(
-                    f"the Dask scheduler at {self.address} has no workers (waited {self.timeout:g} s); start some with "
-                    "`dask worker ADDRESS`"
-                )
+                waited = f"(waited {self.timeout:g} s); start some with `dask worker ADDRESS`"
+                raise ConnectionError(f"the Dask scheduler at {self.address} has no workers {waited}")
         return min(self.limit or self.threads, self.threads)
 
     def check(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -94,12 +88,18 @@ class DaskPool(Executor):
             ConnectionError: there are no workers.
             WsolkitError: one that differs; all of them are named.
         """
+
+        def ask(path: str) -> dict[str, str]:  # nested, as `in_worker` is
+            from wsolkit.sweep.dask_pool import facts
+
+            return facts(path)
+
         while not self.capacity():
             time.sleep(0.5)
         token = folder / f".seen-{uuid.uuid4().hex}"
         token.touch()
         try:
-            own, answers = facts(str(token)), self.client.run(questions(str(token)), on_error="return")
+            own, answers = facts(str(token)), self.client.run(ask, str(token), on_error="return")
         finally:
             token.unlink(missing_ok=True)
         problems = []
@@ -158,50 +158,31 @@ def in_worker(function: Callable) -> Callable:
     return run
 
 
-def facts(token: str) -> dict[str, str | None]:
+def facts(token: str) -> dict[str, str]:
     """What must be the same wherever jobs of a sweep run; `token` is a file in the folder of the results."""
-    answers: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
-    for name in PACKAGES:
-        try:
-            answers[name] = version(name)
-        except PackageNotFoundError:
-            answers[name] = None
+    code = code_state.__wrapped__((".",))  # as it is now: a worker lives longer than the code
     seen = "seen" if Path(token).exists() else "not seen (all need the same folder, on a shared file system)"
-    return {**answers, "wsolkit": code_state(("",)), str(Path(token).parent): seen}
+    versions = {name: version(name) for name in PACKAGES}
+    return {
+        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        **versions,
+        "wsolkit": code,
+        str(Path(token).parent): seen,
+    }
 
 
-def differences(own: dict[str, str | None], other: dict[str, str | None]) -> list[str]:
+def differences(own: dict[str, str], other: dict[str, str]) -> list[str]:
     """One line for each fact in which a worker (other) differs from this machine (own)."""
     return [f"{name} {other.get(name)}, but {own[name]} here" for name in own if other.get(name) != own[name]]
 
 
-def questions(token: str) -> Callable[[], dict[str, str | None]]:
-    """A function that finds the facts in a new process, which is what a job will be: a worker may be older than the code.
-    Nested for the reason that `in_worker` gives."""
-
-    def ask() -> dict[str, str | None]:
-        import json
-        import subprocess
-        import sys
-
-        code = "import json, sys; from wsolkit.sweep.dask_pool import facts; print(json.dumps(facts(sys.argv[1])))"
-        done = subprocess.run([sys.executable, "-c", code, token], capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError((done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1])
-        return json.loads(done.stdout)
-
-    return ask
-
-
 def _resolved(address: str, timeout: float) -> str:
     """The address itself, or what a scheduler file says, which may be about to be written."""
-    if not address.endswith(".json"):
-        return address
-    path, end = Path(address), time.monotonic() + timeout
-    while True:
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))["address"]
-        except (OSError, ValueError, KeyError) as error:
-            if time.monotonic() > end:
-                raise FileNotFoundError(f"{path} is absent or no scheduler file ({type(error).__name__})") from None
+    end = time.monotonic() + timeout
+    while address.endswith(".json"):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            return json.loads(Path(address).read_text(encoding="utf-8"))["address"]
+        if time.monotonic() > end:
+            raise FileNotFoundError(f"{address} is absent or no scheduler file")
         time.sleep(0.2)
+    return address

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import queue
-import re
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from wsolkit.common.cores import cores
+from wsolkit.common.cores import cores, gpus
 from wsolkit.runs.folder import FAILURE, LOG, content_of, note_failure
 from wsolkit.sweep.worker import FAILED, STOPPED
 
@@ -118,23 +117,3 @@ def workers_of(jobs: int | None) -> int:
     """Jobs at a time on this machine: None is one; 0 is one per core, four at most (several single-threaded networks beat
     one with several threads), or one per GPU."""
     return 1 if jobs is None else jobs or max(min(4, cores()), len(gpus()))
-
-
-def gpus() -> list[str]:
-    """Names of the CUDA devices of this machine as CUDA_VISIBLE_DEVICES takes them; [] where there is none.
-
-    They are those of CUDA_VISIBLE_DEVICES where it is set, else the UUIDs that `nvidia-smi -L` lists (numbers would depend
-    on CUDA_DEVICE_ORDER).
-    """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        names = [name.strip() for name in given.split(",")]
-        end = next(
-            (i for i, name in enumerate(names) if name in ("", "-1")), len(names)
-        )  # CUDA stops reading there too
-        return names[:end]
-    try:
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[\w-]+)\)", listed.stdout, re.M) if listed.returncode == 0 else []

@@ -19,13 +19,14 @@ from dataclasses import replace
 
 from filelock import Timeout
 
+from wsolkit.common.cores import gpus
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
 from wsolkit.runs.folder import note_failure
 from wsolkit.sweep.jobs import Grid, Job
-from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus, run_job, workers_of
+from wsolkit.sweep.pools import INTERRUPTED, LocalPool, run_job, workers_of
 from wsolkit.sweep.reasons import expected_seconds
 from wsolkit.sweep.spec import store
 from wsolkit.sweep.status import LiveIndex, StatusLine, about

@@ -30,20 +30,8 @@ from typing import Any
 import psutil
 
 from wsolkit.common.locks import alone
-from wsolkit.runs.folder import (
-    EXECUTIONS,
-    FAILURE,
-    LOG,
-    METRICS,
-    NOTEBOOK,
-    RUNNING,
-    content_of,
-    is_complete,
-    is_fresh,
-    note_failure,
-    note_page,
-    seconds_of,
-)
+from wsolkit.runs import folder as run_folder
+from wsolkit.runs.folder import content_of, note_failure, seconds_of
 
 FAILED, STOPPED = 3, 130  # exit codes; with FAILED there is a failure.json
 
@@ -61,25 +49,27 @@ def main() -> int:
 def _run(job: dict[str, Any], execution: Execution) -> str:
     """Do what is to be done of a job, and note what goes wrong; returns the outcome in a word or two."""
     folder, done, html, key = (job[name] for name in ("folder", "done", "html", "key"))
-    if is_fresh(folder, done, html, key, job["page"]):  # by the one we waited for
+    if run_folder.is_fresh(folder, done, html, key, job["page"]):  # by the one we waited for
         return "was done"
-    complete = is_complete(folder, done, key)
+    complete = run_folder.is_complete(folder, done, key)
     # a report is written from the files of its run, the page of a training run from its executed notebook
-    page_only = complete and (done.name == METRICS or (folder / NOTEBOOK).exists())
+    page_only = complete and (done.name == run_folder.METRICS or (folder / run_folder.NOTEBOOK).exists())
     begin = time.time() - (seconds_of(folder, done) or 0.0 if complete else 0.0)
-    _write_output_to(folder / LOG, "ab" if page_only else "wb")
+    _write_output_to(folder / run_folder.LOG, "ab" if page_only else "wb")
     error = ""
     try:
         if not page_only:
-            for stale in filter(None, (html, folder / FAILURE)):  # the old page must not stand beside new numbers
+            for stale in filter(
+                None, (html, folder / run_folder.FAILURE)
+            ):  # the old page must not stand beside new numbers
                 stale.unlink(missing_ok=True)
             try:
-                run_notebook(job["notebook"], folder / RUNNING, job["parameters"], execution.files())
+                run_notebook(job["notebook"], folder / run_folder.RUNNING, job["parameters"], execution.files())
             finally:  # notebook.ipynb is never that of an execution that was stopped half-way
-                if (folder / RUNNING).exists():
-                    os.replace(folder / RUNNING, folder / NOTEBOOK)
+                if (folder / run_folder.RUNNING).exists():
+                    os.replace(folder / run_folder.RUNNING, folder / run_folder.NOTEBOOK)
         if not done.exists():
-            error = f"the notebook ended without writing {done.name}; see {folder / NOTEBOOK}"
+            error = f"the notebook ended without writing {done.name}; see {folder / run_folder.NOTEBOOK}"
         elif content_of(done).get("fingerprint") != key:
             error = "code, data or notebook changed while this was running, or differ here; run the sweep again"
     except Exception as caught:
@@ -89,10 +79,13 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
     if error:
         note_failure(folder, error, job["config"])  # before the page is written, which tells of it
     try:
-        if html and (page_only or (folder / NOTEBOOK).exists()):
+        if html and (page_only or (folder / run_folder.NOTEBOOK).exists()):
             from wsolkit.report.report import write_report
 
-            footer = dict(job["config"], **_facts(content_of(done)), wall_time=f"{time.time() - begin:.0f} s")
+            made = content_of(done)
+            versions = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())
+            facts = {"versions": versions, "git_commit": made.get("commit", ""), "device": made.get("device", "")}
+            footer = job["config"] | (facts if made else {}) | {"wall_time": f"{time.time() - begin:.0f} s"}
             write_report(folder, html, job["title"], footer, error or None, job["home"])
     except Exception as caught:
         traceback.print_exc()
@@ -102,7 +95,7 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
     if error:
         print(f"failed: {error}", file=sys.stderr)
         return "failed"
-    note_page(folder, key, job["page"], seconds_of(folder, done) if page_only else time.time() - begin)
+    run_folder.note_page(folder, key, job["page"], seconds_of(folder, done) if page_only else time.time() - begin)
     return "page written" if page_only else "done"
 
 
@@ -162,7 +155,7 @@ class Execution:
         """One line in executions.jsonl: who worked here, and when."""
         line = {"event": event, "time": time.time(), "host": platform.node(), "pid": os.getpid()}
         line |= {"outcome": self.outcome} if self.outcome else {}
-        with open(self.lock.with_name(EXECUTIONS), "ab", buffering=0) as file:
+        with open(self.lock.with_name(run_folder.EXECUTIONS), "ab", buffering=0) as file:
             file.write(json.dumps(line).encode() + b"\n")
 
 
@@ -211,12 +204,6 @@ def run_notebook(
             str(notebook), str(output), parameters, kernel_name="python3", progress_bar=False, log_output=True,
             start_timeout=120, kernel_manager_class=Manager,
         )  # fmt: skip
-
-
-def _facts(content: dict[str, Any]) -> dict[str, Any]:
-    """Version, commit and device of a completed run, for the footer."""
-    versions = ", ".join(f"{name} {number}" for name, number in content.get("versions", {}).items())
-    return {"versions": versions, "git_commit": content.get("commit", ""), "device": content.get("device", "")}
 
 
 def _message(error: Exception) -> str:
