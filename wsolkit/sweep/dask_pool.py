@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.code import code_state
+from wsolkit.common.errors import WsolkitError
 from wsolkit.sweep.worker import WORKING_CODE
 
 ANSWER = 10.0  # seconds that a scheduler may take for a short answer
@@ -41,7 +42,9 @@ class DaskPool(Executor):
             from distributed import Client
             from distributed.comm import get_address_host_port
         except ModuleNotFoundError:
-            raise ValueError("a sweep on a Dask cluster needs dask.distributed: pip install 'wsolkit[dask]'") from None
+            raise WsolkitError(
+                "a sweep on a Dask cluster needs dask.distributed: pip install 'wsolkit[dask]'"
+            ) from None
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
         self.address, self.limit, self.timeout = address, limit, timeout
         try:
@@ -102,7 +105,7 @@ class DaskPool(Executor):
             except (Exception, CancelledError) as error:
                 problems.append(f"{name}: {type(error).__name__}: {error} (is wsolkit installed there?)")
         if problems:
-            raise ValueError("Dask workers that cannot run this sweep: " + "; ".join(problems))
+            raise WsolkitError("Dask workers that cannot run this sweep: " + "; ".join(problems))
         hosts = len({name.rsplit(":", 1)[0] for name in asked})
         say(f"Dask cluster {self.address}: {len(asked)} workers on {hosts} hosts, {self.threads} threads")
 

@@ -24,6 +24,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from wsolkit.common.code import code_state
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import write_json
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
@@ -268,7 +269,7 @@ def _lock(grid: Grid, locks: contextlib.ExitStack, pool: Executor) -> None:
         lock.acquire(timeout=0)
     except Timeout:
         pool.shutdown()
-        raise ValueError(
+        raise WsolkitError(
             f"another sweep of {grid.config.dataset} is writing to {grid.config.out_folder}; wait for it or choose "
             "another out"
         ) from None

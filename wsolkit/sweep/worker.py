@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.code import code_state
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json, write_json
 from wsolkit.runs.folder import is_complete, is_fresh, note_failure, note_page, seconds_of
 from wsolkit.sweep.lease import BEAT, STALE, Lease
@@ -190,7 +191,7 @@ def _check_code(expected: str | None) -> None:
     found = code_state(WORKING_CODE) if expected else None
     if found != expected:
         where = f"{os.uname().nodename}, {Path(__file__).parent}"
-        raise ValueError(f"this machine ({where}) has other code of wsolkit ({found}) than the sweep ({expected}); "
+        raise WsolkitError(f"this machine ({where}) has other code of wsolkit ({found}) than the sweep ({expected}); "
                          "give all machines the same version, and do not change it while a sweep runs")  # fmt: skip
 
 
@@ -211,7 +212,7 @@ def run_notebook(
     known = set(papermill.inspect_notebook(str(notebook)))
     unknown = sorted(set(parameters) - known)
     if unknown:  # papermill itself only warns, and the value is lost
-        raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise WsolkitError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="wsolkit-") as sockets:
         manager = Manager(kernel_name="python3", transport="ipc", ip=os.path.join(sockets, "kernel"))
