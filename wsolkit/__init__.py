@@ -15,8 +15,7 @@ _NAMES = {
     "data.batches": "denormalise normalise",
     "networks.models": "build_model WSOLModel",
     "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
-    "networks.split": "CannotSplit split",
-    "networks.hooked": "hooked",
+    "networks.split": "CannotSplit hooked split",
     "networks.target_layers": "network_for",
     "networks.ts_cam": "ts_cam",
     "training.loop": "fit",
@@ -35,7 +34,7 @@ _NAMES = {
     "evaluation.results": "EvalResult",
     "evaluation.comparison": "compare",
     "evaluation.failures": "failure_types slices",
-    "evaluation.faithfulness": "evaluate_faithfulness measure_faithfulness",
+    "evaluation.faithfulness": "faithfulness_table measure_faithfulness",
     "evaluation.file_evaluation": "evaluate_files export_score_maps",
     "figures": "show",
     "runs.run": "Run",
@@ -57,7 +56,7 @@ if TYPE_CHECKING:
     from wsolkit.evaluation.comparison import compare
     from wsolkit.evaluation.evaluate import evaluate
     from wsolkit.evaluation.failures import failure_types, slices
-    from wsolkit.evaluation.faithfulness import evaluate_faithfulness, measure_faithfulness
+    from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
     from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
     from wsolkit.evaluation.results import EvalResult
     from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
@@ -67,10 +66,9 @@ if TYPE_CHECKING:
     from wsolkit.methods import is_defined, method_names, register
     from wsolkit.methods.maps import feature_map, score_maps
     from wsolkit.methods.registry import MethodNotDefined
-    from wsolkit.networks.hooked import hooked
     from wsolkit.networks.models import WSOLModel, build_model
     from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
-    from wsolkit.networks.split import CannotSplit, split
+    from wsolkit.networks.split import CannotSplit, hooked, split
     from wsolkit.networks.target_layers import network_for
     from wsolkit.networks.ts_cam import ts_cam
     from wsolkit.runs.parameters import RunConfig

@@ -68,7 +68,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
     `delta` is the share of A's maximum from which on features are erased; None is the one the network was trained with.
     """
     from wsolkit.networks.models import erase, unit_range
-    from wsolkit.networks.rest import in_precision
+    from wsolkit.networks.modules import in_precision
 
     model = context.model
     delta = model.delta if delta is None else delta

@@ -61,7 +61,8 @@ class Context:
         return self._rest_for(None if self.images is None else self.images[image])
 
     def _rest_for(self, images: Tensor | None) -> Module:
-        from wsolkit.networks.rest import in_precision, rest_of
+        from wsolkit.networks.modules import in_precision
+        from wsolkit.networks.split import rest_of
 
         return in_precision(rest_of(self.model, images), self.precision)
 
@@ -99,8 +100,8 @@ class Context:
 
     def look(self, images: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, K): the whole network, without a graph."""
-        from wsolkit.networks.hooked import HookedModel
-        from wsolkit.networks.rest import in_precision
+        from wsolkit.networks.modules import in_precision
+        from wsolkit.networks.split import HookedModel
 
         if isinstance(self.model, HookedModel):
             return in_precision(self.model, self.precision)(images)

@@ -62,8 +62,7 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
     import torch
     from torch import nn
 
-    from wsolkit.networks.hooked import HookedModel
-    from wsolkit.networks.rest import rest_of
+    from wsolkit.networks.split import HookedModel, rest_of
 
     if context.images is None:
         raise ValueError(f"{class_name} runs the whole network and needs images, not only features")

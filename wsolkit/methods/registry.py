@@ -20,6 +20,7 @@ options of `score_maps`.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,12 +82,6 @@ class Variant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name.upper())
 
-    @property
-    def source(self) -> str:
-        """The module that says how the network is trained, where that is more than a pooling layer; "" where it is not."""
-        own = self.makes_objective or self.changes
-        return "" if own is None else own.__module__
-
     def objective(self) -> Objective | None:
         """A new objective of this variant, or None for plain classification."""
         return None if self.makes_objective is None else self.makes_objective()
@@ -120,6 +115,7 @@ class Method:
         percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
         chapter: the notebook that explains the method and reports it.
         published: numbers to stand beside measured ones. differs: what separates the method here from the published one.
+        module: the one that declares it.
     """
 
     name: str
@@ -138,6 +134,7 @@ class Method:
     chapter: str = ANY_CHAPTER
     published: tuple[Published, ...] = ()
     differs: str = ""
+    module: str = "wsolkit.methods.grad_cam_package"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
@@ -213,6 +210,8 @@ def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("g
     """
     if needs not in NEEDS:
         raise ValueError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
+    names = tuple(item if isinstance(item, str) else item.name for item in variants)
+    module = sys._getframe(1).f_globals.get("__name__", "")
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         for taken in (name, *declaration.get("aliases", ())):
@@ -223,8 +222,7 @@ def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("g
                     f"choose another, or remove that one first with METHODS.pop({other.name!r})"
                 )
         VARIANTS.update({item.name: item for item in variants if isinstance(item, Variant)})
-        names = tuple(item if isinstance(item, str) else item.name for item in variants)
-        METHODS[name] = Method(name, function, needs, variants=names, **declaration)
+        METHODS[name] = Method(name, function, needs, variants=names, module=module, **declaration)
         return function
 
     return decorate

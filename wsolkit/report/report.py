@@ -129,7 +129,7 @@ def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
 
 def _galleries(run) -> tuple[Markup | str, tuple[str, ...], tuple[str, ...]]:
     """The galleries with their style and script; "" where none were kept."""
-    from wsolkit.report.gallery_section import section as galleries_of
+    from wsolkit.report.galleries import section as galleries_of
 
     try:
         section = galleries_of(run.folder)
@@ -145,7 +145,7 @@ def _link(path: Path, html: Path) -> str:
 
 
 def _footer(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from wsolkit.report.report_words import seconds
+    from wsolkit.report.numbers import seconds
 
     config = values.get("config") if isinstance(values.get("config"), dict) else {}
     wall = values.get("wall_seconds")

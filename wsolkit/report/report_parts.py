@@ -10,21 +10,11 @@ from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.report import report_charts as charts
 from wsolkit.report.index_groups import Group
+from wsolkit.report.numbers import VERDICTS, between, counted, ordinal, plain, seconds, signed, spread, verdict
 from wsolkit.report.published import FIELDS, published_table
 from wsolkit.report.report_classes import share_cells
 from wsolkit.report.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.report.report_words import (
-    NAMES,
-    VERDICTS,
-    between,
-    counted,
-    ordinal,
-    plain,
-    seconds,
-    signed,
-    spread,
-    verdict,
-)
+from wsolkit.report.report_words import NAMES
 from wsolkit.report.rows import METRICS
 
 WHAT = {
