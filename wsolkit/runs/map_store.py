@@ -51,8 +51,8 @@ class MapStore:
         cheap = not settings["smooth"] and not options and resolve(method).needs != "forward"
         if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
             return found
-        # one lock for what is made together, one for each of the others, which take long
-        with alone(self._path("together" if cheap else method, settings).with_suffix(".lock")):
+        # one lock (that of cam) for what is made together, one for each of the others, which take long
+        with alone(self._path("cam" if cheap else method, settings).with_suffix(".lock")):
             if (found := self._load(method, settings)) is not None:
                 return found
             companions = self._companions(model) if cheap else []
