@@ -39,7 +39,7 @@ def attention_maps(model: Module, images: Tensor | None) -> list[Tensor]:
     import torch
 
     if images is None:
-        raise ValueError("the attention of a network is read while it runs: give images, not only features")
+        raise ValueError("attention is read from a pass of the whole network, which needs images, not only features")
     attention: list[Tensor] = []
 
     def ask(_layer: Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
