@@ -17,6 +17,7 @@ import psutil
 import torch
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
@@ -70,7 +71,7 @@ class ScoreMaps:
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
-            raise ValueError(
+            raise WsolkitError(
                 f"score maps {path} cannot be read ({error}); delete the file and localise again"
             ) from error
 
@@ -98,7 +99,7 @@ def localise(
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(indices) == 0:
-        raise ValueError(f"no images to localise in {dataset}")
+        raise WsolkitError(f"no images to localise in {dataset}")
     names = list(method) if isinstance(method, list | tuple) else [method]
     chosen_smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
@@ -29,7 +30,9 @@ class ACoL(Objective):
 
         if not isinstance(model, ACoLModel):
             kind = getattr(model, "pooling", type(model).__name__)
-            raise ValueError(f"acol trains a network with two branches: build_model(..., pooling='acol'), not '{kind}'")
+            raise WsolkitError(
+                f"acol trains a network with two branches: build_model(..., pooling='acol'), not '{kind}'"
+            )
         yield
 
     def loss(self, model: Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
@@ -73,7 +76,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
     model = context.model
     delta = model.delta if delta is None else delta
     if not 0.0 < delta <= 1.0:
-        raise ValueError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     map_a = context.of_label(in_precision(model.branch_a, context.precision)(context.features))
     left = erase(context.features, map_a, delta)
     map_b = context.of_label(in_precision(model.branch_b, context.precision)(left))

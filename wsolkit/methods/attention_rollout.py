@@ -2,6 +2,7 @@
 
 import math
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import register
 
@@ -39,7 +40,7 @@ def attention_maps(model: Module, images: Tensor | None) -> list[Tensor]:
     import torch
 
     if images is None:
-        raise ValueError("attention is read from a pass of the whole network, which needs images, not only features")
+        raise WsolkitError("attention is read from a pass of the whole network, which needs images, not only features")
     attention: list[Tensor] = []
 
     def ask(_layer: Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

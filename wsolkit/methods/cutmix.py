@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.cam import LINEAR, cam
 from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
@@ -27,9 +28,9 @@ class CutMix(Objective):
 
     def __init__(self, beta: float = 1.0, prob: float = 1.0) -> None:
         if not beta > 0.0:
-            raise ValueError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
+            raise WsolkitError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
         if not 0.0 <= prob <= 1.0:
-            raise ValueError(f"prob is a probability and must lie in [0, 1], but is {prob}")
+            raise WsolkitError(f"prob is a probability and must lie in [0, 1], but is {prob}")
         self.beta, self.prob = float(beta), float(prob)
 
     def settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.grad_cam_plusplus import grad_cam_plusplus
@@ -65,7 +66,7 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
     from wsolkit.networks.split import HookedModel, rest_of
 
     if context.images is None:
-        raise ValueError(f"{class_name} runs the whole network and needs images, not only features")
+        raise WsolkitError(f"{class_name} runs the whole network and needs images, not only features")
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
     model = copy.deepcopy(context.model).requires_grad_(True)
     if isinstance(model, HookedModel):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.models import unit_range
 
 SMOOTHINGS = ("eigen", "aug")
@@ -24,7 +25,7 @@ def parse_smooth(smooth) -> frozenset[str]:
     names = (smooth,) if isinstance(smooth, str) else tuple(smooth or ())
     unknown = [name for name in names if name not in SMOOTHINGS]
     if unknown:
-        raise ValueError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
+        raise WsolkitError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
     return frozenset(names)
 
 
