@@ -244,7 +244,8 @@ def _activation(node: fx.Node | None, modules: dict[str, nn.Module]) -> tuple | 
     if node is None:
         return None
     if node.op == "call_module":
-        return _ACTIVATIONS.get(type(modules[str(node.target)]))
+        module = modules.get(str(node.target))  # None: a convolution that was put in just now
+        return None if module is None else _ACTIVATIONS.get(type(module))
     relu = (node.op == "call_function" and node.target in _RELUS) or (
         node.op == "call_method" and node.target == "relu"
     )
