@@ -111,7 +111,7 @@ def score_maps(
             return tuple(made)
 
         inputs = (labels, features) if images is None else (labels, features, images)
-        made = in_chunks(make, len(labels), *inputs, what="a batch of {} images")
+        made = in_chunks(make, len(labels), *inputs, name="a batch of {} images")
         maps = dict(zip(entries, made, strict=True))
         if "aug" in smoothings:
             maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
@@ -160,15 +160,16 @@ def _combine(weights: Tensor, features: Tensor, project: bool) -> Tensor:
 
 
 def _in_chunks(model: nn.Module, images: Tensor, chunk: int, precision: str) -> Tensor:
-    return in_chunks(lambda part: _features(model, part, precision), chunk, images)
+    def run(part: Tensor) -> Tensor:
+        # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
+        features = fused.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
+        if features.ndim != 4:
+            raise WsolkitError(
+                f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}"
+            )
+        return _plain(features.contiguous())
 
-
-def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
-    features = fused.run(model.body, images.contiguous(memory_format=torch.channels_last), precision)
-    if features.ndim != 4:
-        raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
-    return _plain(features.contiguous())
+    return in_chunks(run, chunk, images)
 
 
 def _plain(tensor: Tensor) -> Tensor:
