@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def in_chunks(
-    look: Callable[..., Tensor | tuple[Tensor, ...]], chunk: int, *inputs: Tensor, name: str = "chunk={}"
-) -> Tensor | tuple[Tensor, ...]:
+def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str = "chunk={}") -> Any:
     """`look` applied to at most `chunk` rows of the inputs at a time, the results one after the other.
 
     Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are looked at again: the
@@ -58,6 +57,8 @@ def in_chunks(
         )
     if not results:
         return torch.zeros(0, device=inputs[0].device)
+    if len(results) == 1:
+        return results[0]
     if isinstance(results[0], tuple):
-        return tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True))
-    return torch.cat(results) if len(results) > 1 else results[0]
+        return tuple(map(torch.cat, zip(*results, strict=True)))
+    return torch.cat(results)

@@ -56,8 +56,8 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         row = means(group) if group else None
         table.append({
             "method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source,
-            "published": _text(entry.values), "measured": _text(row) if group else None,
-            "differs": _differences(row, entry.network, len(group.done)) if group else "",
+            "published": _text(entry.values), "measured": _text(row) if row else None,
+            "differs": _differences(row, entry.network, len(group.done)) if group and row else "",
             "measured_method": group.method if group else None, "backbone": group.backbone if group else None,
         })  # fmt: skip
     # measured ones first: they are what the table is for
