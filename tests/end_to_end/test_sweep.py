@@ -20,7 +20,6 @@ from wsolkit.runs.folder import maps_of
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep, run_grids
-from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
 
 COLUMNS = (
@@ -203,7 +202,7 @@ def test_a_second_run_computes_nothing_and_a_change_only_what_is_stale(swept):
 # -- the machinery, with notebooks of one cell ------------------------------------------------------------------------
 
 
-def test_one_failure_does_not_stop_the_others(tmp_path):
+def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
     jobs = [
         tiny_job(tmp_path, "good", GOOD),
         tiny_job(tmp_path, "bad", "raise RuntimeError('the <b>roof</b> fell in')"),
@@ -217,8 +216,8 @@ def test_one_failure_does_not_stop_the_others(tmp_path):
     jobs[-1].folder.touch()  # a file where its folder should be: not even its failure can be noted
     said = []
     pages = []
-    index = LiveIndex(lambda: pages.append([job.done.exists() for job in jobs]), pause=3600)
-    errors = Sweep(jobs, workers=2, say=said.append, index=index).run()
+    monkeypatch.setattr("wsolkit.sweep.scheduler.PAUSE", 3600)
+    errors = Sweep(jobs, 2, said.append, index=lambda: pages.append([job.done.exists() for job in jobs])).run()
     assert set(errors) == {"bad", "silent", "killed", "after", "walled"}
     assert len(said) == 7, "one line for each run, and no status line where there is no terminal"
     assert len(pages) == 1 and not all(pages[0]), "the index grows meanwhile, but is not written all the time"

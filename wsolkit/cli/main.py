@@ -98,8 +98,8 @@ def sweep(
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     jobs = content.get("jobs") if jobs is None else jobs
     if plan:
-        from wsolkit.sweep.pools import workers_of
         from wsolkit.sweep.reasons import show_plan
+        from wsolkit.sweep.scheduler import workers_of
 
         return show_plan(grids, workers_of(jobs), click.echo)
     from wsolkit.sweep.scheduler import run_grids
