@@ -142,7 +142,7 @@ def test_the_time_left_counts_earlier_runs_and_those_of_this_sweep(tmp_path):
     # as long as the same on the other backbone; the last one as the mean of reports
     assert seconds_left(jobs[1:4], [], 2) == 100.0 == seconds_left(jobs[2:3], [], 2)
     assert seconds_left([jobs[1], jobs[3]], [], 1) == 20.0
-    sweep.seconds = {"c/cam": 30.0}
+    sweep.expected["c/cam"] = 30.0
     assert seconds_left([jobs[1], jobs[3]], [], 1) == 40.0
     sweep.began["b/cam"] = float("-inf")
     assert seconds_left([], [jobs[1]], 1) == 0.0, "it takes longer than it ever did"

@@ -96,9 +96,8 @@ class Sweep:
         self.waiting: list[Job] = []
         self.running: dict[Future, Job] = {}
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
-        self.expected: dict[str, float | None] = {}  # seconds, by earlier runs
+        self.expected: dict[str, float | None] = {}  # seconds, by earlier runs and those that have ended well
         self.began: dict[str, float] = {}
-        self.seconds: dict[str, float] = {}  # of the jobs that have ended well
         self.interrupts = 0
 
     def run(self) -> dict[str, str]:
@@ -179,19 +178,19 @@ class Sweep:
     def _record(self, job: Job, error: str, seconds: float = 0.0) -> None:
         self.outcome[job.name] = error
         if not error:
-            self.seconds[job.name] = seconds
+            self.expected[job.name] = seconds
         outcome = "done" if not error else error if error == INTERRUPTED else f"FAILED {error.splitlines()[-1][:200]}"
         self.say(f"[{len(self.outcome)}/{len(self.jobs)}] {job.name}  {seconds:.0f} s  {outcome}")
 
     def _progress(self, room: int) -> str:
         """One line: how many are done and failed, how long it may take, and what runs now."""
         failed = sum(bool(error) for error in self.outcome.values())
-        parts = [f"{len(self.outcome) - failed} of {len(self.jobs)} done"] + ([f"{failed} failed"] if failed else [])
         left = self._seconds_left(room)
-        parts += [] if left is None else [f"{about(left)} left"]
+        parts = (f"{failed} failed" if failed else "", "" if left is None else f"{about(left)} left")
         common = set.intersection(*(set(name.split("/")[:-1]) for name in self.jobs))  # one data set, say
         names = ["/".join(p for p in job.name.split("/") if p not in common) for job in self.running.values()]
-        return ", ".join(parts) + (f"; running {', '.join(names)}" if names else "")
+        done = f"{len(self.outcome) - failed} of {len(self.jobs)} done"
+        return ", ".join(filter(None, (done, *parts))) + (f"; running {', '.join(names)}" if names else "")
 
     def _seconds_left(self, room: int) -> float | None:
         """From earlier runs and from those of this sweep; None where there are none yet.
@@ -203,7 +202,7 @@ class Sweep:
             return name, name.rpartition("/")[2], self.jobs[name].done.name, ""
 
         alike: defaultdict[str, list[float]] = defaultdict(list)
-        for name, seconds in (self.expected | self.seconds).items():
+        for name, seconds in self.expected.items():
             for kind in kinds(name) if seconds is not None else ():
                 alike[kind].append(seconds)
         if not alike:
@@ -248,7 +247,11 @@ def run_grids(
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown)
         for grid in grids:
-            _lock(grid, stack)
+            try:
+                stack.enter_context(alone(grid.home / ".lock", timeout=0))
+            except Timeout:
+                writing = f"another sweep of {grid.config.dataset} is writing to {out}"
+                raise WsolkitError(f"{writing}; wait for it or choose another out") from None
             store(grid)
         if dask:
             pool.check(grids[0].home, say)
@@ -270,14 +273,3 @@ def run_grids(
     say(f"{len(sweep.outcome)} of {len(todo)} runs in {time.time() - begin:.0f} s{failed}")
     say(f"index: {page}")
     return 130 if sweep.interrupts else int(bool(errors))
-
-
-def _lock(grid: Grid, stack: contextlib.ExitStack) -> None:
-    """Keep other sweeps away from a data set's folder of runs until `stack` is closed."""
-    try:
-        stack.enter_context(alone(grid.home / ".lock", timeout=0))
-    except Timeout:
-        raise WsolkitError(
-            f"another sweep of {grid.config.dataset} is writing to {grid.config.out_folder}; wait for it or choose "
-            "another out"
-        ) from None

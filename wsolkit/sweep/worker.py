@@ -55,10 +55,8 @@ def run_job(
         stop: asked twice a second whether the job is to be ended.
     """
     begin = time.time()
-    variables = {
-        **{name: str(threads) for name in ("OMP_NUM_THREADS", "WSOLKIT_THREADS")},
-        **{"WSOLKIT_BATCH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1"},
-    }
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "WSOLKIT_THREADS"), str(threads))
+    variables |= dict.fromkeys(("WSOLKIT_BATCH", "PYDEVD_DISABLE_FILE_VALIDATION"), "1")
     with tempfile.TemporaryFile() as printed:  # until the process writes into its log
         process = subprocess.Popen(
             [sys.executable, "-m", "wsolkit.sweep.worker"], stdin=subprocess.PIPE, stdout=printed, stderr=subprocess.STDOUT,
@@ -82,10 +80,8 @@ def run_job(
 
 def _error(code: int, job: dict[str, Any], said: str) -> str:
     folder = Path(job["folder"])
-    if code == 0:
-        return ""
-    if code in (STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
-        return INTERRUPTED
+    if code in (0, STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
+        return INTERRUPTED if code else ""
     if code == FAILED:
         return content_of(folder / run_folder.FAILURE).get("error", "failed, and its failure.json is gone")
     last = f": {said.splitlines()[-1]}" if said else f"; see {folder / run_folder.LOG}"
