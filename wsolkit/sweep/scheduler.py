@@ -98,6 +98,7 @@ class Sweep:
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
         self.expected: dict[str, float | None] = {}  # seconds, by earlier runs and those that have ended well
         self.began: dict[str, float] = {}
+        self.lost: set[str] = set()  # jobs that the pool has cancelled of its own accord; they are run once more
         self.interrupts = 0
 
     def run(self) -> dict[str, str]:
@@ -162,7 +163,9 @@ class Sweep:
         try:
             error, seconds = future.result()
         except CancelledError:
-            self.capacity()  # an error where the whole pool is gone
+            if not self.interrupts and job.name not in self.lost:
+                self.lost.add(job.name)
+                return self.waiting.insert(0, job)  # where the whole pool is gone, `capacity` says so
             error, seconds = INTERRUPTED, 0.0
         except Exception as caught:  # of the pool, not of the notebook
             return self._fail(job, f"{type(caught).__name__}: {caught}")
