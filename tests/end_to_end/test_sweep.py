@@ -13,7 +13,7 @@ import time
 
 import pytest
 import yaml
-from small_jobs import GOOD, tiny_job
+from small_jobs import GOOD, events, tiny_job, until
 
 from wsolkit.common.files import digest
 from wsolkit.runs.folder import maps_of
@@ -254,6 +254,25 @@ def test_second_interrupt_kills(tmp_path):
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert time.time() - begin < 30 and not errors and sweep.outcome["endless"] == "interrupted"
     assert not list(tmp_path.rglob("failure.json")), "a run that was stopped is not a failed one"
+
+
+def test_sigterm_ends_a_sweep_with_its_runs(tmp_path):
+    options = {
+        "per-class": 2,
+        "classes": 2,
+        "size": 32,
+        "width": 0.125,
+        "epochs": 500,
+        "backbones": "resnet18",
+        "methods": "cam",
+    }
+    words = [word for name, value in (options | {"out": tmp_path}).items() for word in (f"--{name}", str(value))]
+    sweep = subprocess.Popen([sys.executable, "-m", "wsolkit", "sweep", *words])
+    (folder,) = until(lambda: [path.parent for path in tmp_path.rglob("executions.jsonl")])
+    sweep.terminate()
+    assert sweep.wait(timeout=300) == 143
+    assert [event.get("outcome") for event in events(folder)] == [None, "stopped by the sweep"]
+    assert not list(tmp_path.rglob(".lock")) and not list(tmp_path.rglob("failure.json"))
 
 
 def test_unknown_notebook_parameters_are_an_error(tmp_path):
