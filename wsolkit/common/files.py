@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from wsolkit.common.errors import WsolkitError
+
 SHOWN = 20  # entries that an error lists before it only counts
 
 
@@ -59,7 +61,7 @@ def atomic_save_npz(path: str | Path, **arrays: np.ndarray) -> None:
         if np.asarray(array).dtype == object:
             raise TypeError(f"{path}: array '{key}' has dtype object; save numbers, booleans or fixed-width strings")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes names for its own options
     atomic_write_bytes(path, buffer.getvalue())
 
 
@@ -73,7 +75,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+        raise WsolkitError(f"{path} is not readable JSON ({error}); delete it and run again") from error
 
 
 def listing(items: Sequence, separator: str = ", ") -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from wsolkit.boxes.extract import centre_box_curve
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.evaluation.failures import DELTA, slice_groups
 from wsolkit.evaluation.intervals import bootstrap_max_difference, bootstrap_mean, percentiles
@@ -121,12 +122,7 @@ def compare(
 
 
 def compare_slices(
-    a,
-    b,
-    metric: str = "gt_known_loc",
-    delta: float = DELTA,
-    samples: int = 10_000,
-    seed: int = 0,
+    a, b, metric: str = "gt_known_loc", delta: float = DELTA, samples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
     """`compare` for all images and for each slice by object size and aspect (see `wsolkit.evaluation.failures.slices`).
 
@@ -137,17 +133,16 @@ def compare_slices(
     first, second = _paired(a, b, metric)
     absent = [name for name in ("label", "object_share", "aspect") if name not in first]
     if absent:
-        raise ValueError(f"the per-image table of A lacks the columns {', '.join(absent)}")
+        raise WsolkitError(f"the per-image table of A lacks the columns {', '.join(absent)}")
     rows = []
     for kind, name, index in slice_groups(first):
         if kind == "class":
             continue
-        row: dict[str, Any] = {"kind": kind, "slice": name, "n": len(index)}
+        numbers = {}
         if len(index):
-            found = _compare(first.iloc[index], second.iloc[index], metric, delta, samples, seed, ("A", "B"))
-            row |= {key: getattr(found, key) for key in ("value_a", "value_b", "difference", "p_value", "better")}
-            row["low"], row["high"] = found.interval
-        rows.append(row)
+            part = _compare(first.iloc[index], second.iloc[index], metric, delta, samples, seed, ("A", "B"))
+            numbers = part.to_dict() | dict(zip(("low", "high"), part.interval, strict=True))
+        rows.append(numbers | {"kind": kind, "slice": name, "n": len(index)})
     names = ["kind", "slice", "n", "value_a", "value_b", "difference", "low", "high", "p_value", "better"]
     return pd.DataFrame(rows, columns=names)
 
@@ -162,7 +157,7 @@ def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict
     for which there is no exact test: each resample of the images chooses its thresholds anew. ValueError: other images.
     """
     if result.ids != other.ids:
-        raise ValueError(
+        raise WsolkitError(
             f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
         )
     tables = result.per_image(), other.per_image()
@@ -202,33 +197,36 @@ def _against(result: EvalResult, table, other, hits, known: list[str], seed: int
 
 def _check(metric: str, delta: float, samples: int, names) -> None:
     if metric not in METRICS:
-        raise ValueError(f"metric is one of {', '.join(METRICS)}, got {metric!r}")
+        raise WsolkitError(f"metric is one of {', '.join(METRICS)}, got {metric!r}")
     if not 0 < delta <= 1:
-        raise ValueError(f"delta must be in (0, 1], got {delta}")
+        raise WsolkitError(f"delta must be in (0, 1], got {delta}")
     if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
+        raise WsolkitError(f"samples must be at least 1, got {samples}")
     if len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"names are two different texts, got {names!r}")
+        raise WsolkitError(f"names are two different texts, got {names!r}")
 
 
 def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables with the same images in the order of `a`; ValueError unless they were measured on the same images."""
     need = ("id", "gt_boxes", *(("right",) if metric.startswith("top1") else ()))
     first, second = (_by_id(measured(source, *need), name) for source, name in ((a, "A"), (b, "B")))
-    only = [
-        table.index.difference(other.index, sort=False).tolist() for table, other in ((first, second), (second, first))
-    ]
-    if any(only):
-        words = [f"{len(ids)} only in {name}: {listing(ids)}" for name, ids in zip("AB", only, strict=True) if ids]
-        raise ValueError(f"A and B were not measured on the same images; {'; '.join(words)}")
+    only = {
+        "A": first.index.difference(second.index, sort=False),
+        "B": second.index.difference(first.index, sort=False),
+    }
+    if only := [f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in only.items() if len(ids)]:
+        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(only)}")
     second = second.loc[first.index]
+    others = {"ground-truth boxes": first["gt_boxes"].map(_boxes) != second["gt_boxes"].map(_boxes)}
     if "label" in first and "label" in second:
-        _same("labels", first.index[first["label"].to_numpy() != second["label"].to_numpy()].tolist())
-    texts = [table["gt_boxes"].astype(str).to_numpy() for table in (first, second)]
-    differ = [
-        index for index in np.flatnonzero(texts[0] != texts[1]) if _boxes(texts[0][index]) != _boxes(texts[1][index])
-    ]
-    _same("ground-truth boxes", first.index[differ].tolist())
+        others = {"labels": first["label"] != second["label"]} | others
+    for what, differ in others.items():
+        if differ.any():
+            ids = first.index[differ.to_numpy()].tolist()
+            raise WsolkitError(
+                f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
+                f"images, frame or split: {listing(ids)}"
+            )
     return first, second
 
 
@@ -236,23 +234,16 @@ def _by_id(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
     twice = table.index[table.index.duplicated()].unique().tolist()
     if twice:
-        raise ValueError(f"ids occur twice in {name}: {listing(twice)}")
+        raise WsolkitError(f"ids occur twice in {name}: {listing(twice)}")
     return table
 
 
-def _same(what: str, ids: list[str]) -> None:
-    if ids:
-        raise ValueError(
-            f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
-            f"pictures, frame or split: {listing(ids)}"
-        )
-
-
-def _boxes(text: str):
+def _boxes(text: str) -> str:
+    """The same text for the same boxes in any order and spelling."""
     try:
-        return parse_boxes(text)
+        return str(parse_boxes(text))
     except ValueError:
-        return text
+        return str(text)
 
 
 # ------------------------------------------------------------------------------------------------ counting
@@ -296,7 +287,7 @@ def _mean_ious(first, second, samples, seed) -> tuple[dict[str, Any], np.ndarray
 def _right(table: pd.DataFrame, name: str, metric: str) -> np.ndarray:
     right = flags(table["right"])
     if right.isna().any():
-        raise ValueError(f"{metric} needs to know whether the class is right, and {name} does not for every image")
+        raise WsolkitError(f"{metric} needs to know whether the class is right, and {name} does not for every image")
     return right.to_numpy(bool)
 
 

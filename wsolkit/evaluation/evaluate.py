@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
+from wsolkit.common.errors import WsolkitError
 from wsolkit.data.base import WSOLDataset
 from wsolkit.evaluation.results import ASIDE, EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
@@ -70,17 +71,17 @@ def evaluate(
     """
     if isinstance(val, str):
         if val != "auto":
-            raise ValueError(f"val must be a dataset, None or 'auto', but is {val!r}")
+            raise WsolkitError(f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
     if val is not None and not val.localised:
         val = None  # images with labels only can choose an epoch, but no threshold
     if not dataset.localised:
-        raise ValueError(f"{dataset} has images without a ground-truth box: they cannot be scored")
+        raise WsolkitError(f"{dataset} has images without a ground-truth box: they cannot be scored")
     rules = protocol_named(protocol)
     if not rules.curves:
         val = None
         if dataset.geometry.kind != rules.geometry:
-            raise ValueError(
+            raise WsolkitError(
                 f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
             )
     entry = resolve(method)

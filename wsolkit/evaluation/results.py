@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text, read_json, write_json
 
 FORMAT = "wsolkit-result-2"
@@ -169,11 +170,11 @@ class EvalResult:
     def from_dict(cls, values: dict[str, Any], source: str | Path = "the dictionary") -> EvalResult:
         """The inverse of `to_dict`; ValueError names unknown fields and other formats."""
         if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise ValueError(f"{source} is not a result of this version (format {FORMAT!r}); evaluate again")
+            raise WsolkitError(f"{source} is not a result of this version (format {FORMAT!r}); evaluate again")
         known = {item.name for item in dataclasses.fields(cls) if not item.metadata.get("aside")}
         unknown = sorted(set(values) - known - {"format"})
         if unknown:
-            raise ValueError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
+            raise WsolkitError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
         result = cls(**{name: value for name, value in values.items() if name in known})
         result.max_box_acc_v2_parts = {float(delta): value for delta, value in result.max_box_acc_v2_parts.items()}
         result.intervals = {name: tuple(interval) for name, interval in result.intervals.items()}
@@ -204,31 +205,30 @@ class EvalResult:
         import pandas as pd
 
         if self.ids is None:
-            raise ValueError(
+            raise WsolkitError(
                 "this result has no per-image arrays (they are not in its JSON); evaluate again or read the csv"
             )
         from wsolkit.evaluation.failures import object_shape
 
         count = len(self.ids)
-        table = {"id": list(self.ids), "label": self.labels if self.labels is not None else np.full(count, -1)}
         predicted = np.full(count, -1) if self.predicted is None else self.predicted
-        table["predicted"] = pd.array([None if label < 0 else int(label) for label in predicted], "Int64")
-        unknown = self.predicted is None
-        table["right"] = pd.array([None] * count if unknown else list(table["label"] == predicted), "boolean")
+        known = pd.array(predicted, "Int64")
+        known[predicted < 0] = pd.NA
+        table = {"id": list(self.ids), "label": np.full(count, -1) if self.labels is None else self.labels}
+        right = [None] * count if self.predicted is None else list(table["label"] == predicted)
+        table |= {"predicted": known, "right": pd.array(right, "boolean")}
         table["iou"] = np.full(count, np.nan) if self.ious is None else self.ious
         table |= {f"iou_{point}": ious for point, ious in (self.point_ious or {}).items()}
-        if self.boxes is None:  # masks only
-            names = ("localised", "x0", "y0", "x1", "y1", "empty", "gt_boxes", "object_share", "aspect", "failure")
+        corners = ("x0", "y0", "x1", "y1")
+        if self.boxes is None:
+            names = ("localised", *corners, "empty", "gt_boxes", "object_share", "aspect", "failure")
             table |= {name: pd.array([None] * count) for name in names}
         else:
-            table["localised"] = self.ious >= 0.5
-            table |= {name: self.boxes[:, column] for column, name in enumerate(("x0", "y0", "x1", "y1"))}
-            table["empty"] = self.empty
-            table["gt_boxes"] = [
-                "; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes
-            ]
             shapes = np.array([object_shape(boxes, self.frame) for boxes in self.gt_boxes])
-            table |= {"object_share": shapes[:, 0], "aspect": shapes[:, 1], "failure": list(self.failure_types)}
+            texts = ["; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes]
+            table |= {"localised": self.ious >= 0.5} | dict(zip(corners, self.boxes.T, strict=True))
+            table |= {"empty": self.empty, "gt_boxes": texts, "object_share": shapes[:, 0], "aspect": shapes[:, 1]}
+            table["failure"] = list(self.failure_types)
         if self.pixel_ap is not None:
             table["pixel_ap"] = self.pixel_ap
         return pd.DataFrame(table)

@@ -17,10 +17,11 @@ import psutil
 import torch
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import feature_map, timed_maps
+from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import rest_of
@@ -70,7 +71,7 @@ class ScoreMaps:
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
-            raise ValueError(
+            raise WsolkitError(
                 f"score maps {path} cannot be read ({error}); delete the file and localise again"
             ) from error
 
@@ -98,7 +99,7 @@ def localise(
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(indices) == 0:
-        raise ValueError(f"no images to localise in {dataset}")
+        raise WsolkitError(f"no images to localise in {dataset}")
     names = list(method) if isinstance(method, list | tuple) else [method]
     chosen_smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
@@ -120,12 +121,11 @@ def localise(
             with torch.inference_mode():
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
             shared += _clock(device) - begin
-            found, taken = timed_maps(
-                model, images, labels, names, chosen_smooth, features=features, precision=precision,
+            found = score_maps(
+                model, images, labels, names, chosen_smooth, features=features, precision=precision, seconds=seconds,
                 clock=lambda: _clock(device), **options,
             )  # fmt: skip
             for name in names:
-                seconds[name] += taken[name]
                 maps[name].append(found[name].float().cpu().numpy())
     ids, labels, logits = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
     results = {

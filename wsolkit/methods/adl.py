@@ -1,17 +1,14 @@
 """Attention-based dropout layer (ADL): the network's own attention hides the strongest positions, or stresses them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from wsolkit.methods.cam import cam
+from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class ADL(Objective):
@@ -38,17 +35,17 @@ class ADL(Objective):
     def __init__(self, gamma: float = 0.8, rate: float = 0.75) -> None:
         for name, value in (("gamma", gamma), ("rate", rate)):
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must lie in [0, 1], but is {value}")
+                raise WsolkitError(f"{name} must lie in [0, 1], but is {value}")
         self.gamma, self.rate = float(gamma), float(rate)
 
     def settings(self) -> dict[str, Any]:
         return {"gamma": self.gamma, "rate": self.rate}
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
+    def attached(self, model: Module) -> Iterator[None]:
         import torch
 
-        def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
+        def hook(module: Module, _inputs: tuple, output: Tensor) -> Tensor | None:
             if not module.training:
                 return None
             drop = float(torch.rand(())) < self.rate
@@ -84,7 +81,7 @@ def importance_map(features: Tensor) -> Tensor:
     return attention(features).sigmoid()
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: Module) -> list[Module]:
     """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
     from torch import nn
 
@@ -99,17 +96,15 @@ def layers(model: nn.Module) -> list[nn.Module]:
         return [body.features[6], body.features[13], body.features[18]]
     if backbone == "convnext_tiny":
         return [body.features[3], body.features[5], body.features[7]]
-    raise ValueError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
+    raise WsolkitError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
                      "convnext_tiny")  # fmt: skip
 
 
 register(
     "adl",
     label="ADL",
-    needs="features",
     description="attention-based dropout layer: CAM on a network trained with it",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("adl", makes_objective=ADL), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

@@ -1,15 +1,12 @@
 """CutMix: a patch of another image is pasted in, and the loss asks for both classes in proportion to their areas."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from wsolkit.methods.cam import cam
+from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class CutMix(Objective):
@@ -31,9 +28,9 @@ class CutMix(Objective):
 
     def __init__(self, beta: float = 1.0, prob: float = 1.0) -> None:
         if not beta > 0.0:
-            raise ValueError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
+            raise WsolkitError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
         if not 0.0 <= prob <= 1.0:
-            raise ValueError(f"prob is a probability and must lie in [0, 1], but is {prob}")
+            raise WsolkitError(f"prob is a probability and must lie in [0, 1], but is {prob}")
         self.beta, self.prob = float(beta), float(prob)
 
     def settings(self) -> dict[str, Any]:
@@ -54,7 +51,7 @@ class CutMix(Objective):
         mixed[:, :, y0:y1, x0:x1] = images[partner, :, y0:y1, x0:x1]
         return mixed, (labels, labels[partner], 1.0 - (y1 - y0) * (x1 - x0) / (height * width))
 
-    def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
         labels, partners, share = target
         logits = model(images)
         if share == 1.0:
@@ -75,10 +72,8 @@ def patch(height: int, width: int, share: float, centre: tuple[int, int]) -> tup
 register(
     "cutmix",
     label="CutMix",
-    needs="features",
     description="CutMix: CAM on a network trained with patches of other images",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("cutmix", "CutMix", makes_objective=CutMix), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

@@ -1,15 +1,12 @@
 """Hide-and-Seek (HaS): cells of the training images are hidden, so that no single part of an object is always there."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from wsolkit.methods.cam import cam
+from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.context import Tensor
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class HaS(Objective):
@@ -31,9 +28,9 @@ class HaS(Objective):
 
     def __init__(self, grid: float = 44 / 224, rate: float = 0.5) -> None:
         if not 0.0 < grid <= 1.0:
-            raise ValueError(f"grid is a cell's share of the image's side and must lie in (0, 1], but is {grid}")
+            raise WsolkitError(f"grid is a cell's share of the image's side and must lie in (0, 1], but is {grid}")
         if not 0.0 <= rate <= 1.0:
-            raise ValueError(f"rate is a probability and must lie in [0, 1], but is {rate}")
+            raise WsolkitError(f"rate is a probability and must lie in [0, 1], but is {rate}")
         self.grid, self.rate = float(grid), float(rate)
 
     def settings(self) -> dict[str, Any]:
@@ -53,10 +50,8 @@ class HaS(Objective):
 register(
     "has",
     label="HaS",
-    needs="features",
     description="Hide-and-Seek: CAM on a network trained with hidden cells",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("has", "HaS", makes_objective=HaS), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

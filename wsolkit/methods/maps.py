@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.chunks import in_chunks
 from wsolkit.methods.context import Context
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
@@ -29,6 +30,8 @@ def score_maps(
     precision: str = "float32",
     layer: str | nn.Module | None = None,
     reshape: str | Callable | None = None,
+    seconds: dict[str, float] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     **options,
 ) -> Tensor | dict[str, Tensor]:
     """Score maps of the given classes, at the resolution of the feature map.
@@ -49,9 +52,12 @@ def score_maps(
         smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
             mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back; one batch of all copies).
         chunk: images in one forward pass of score_cam, ablation_cam and "aug"; bounds memory, does not change the result.
-        channels: score_cam and ablation_cam only: look at this many channels per image (approximate), None for all.
+        channels: score_cam and ablation_cam only: use this many channels per image (approximate), None for all.
         features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among calls.
         precision: "float32", or "bf16": body, pool and head run under bfloat16 autocast, about three digits exact.
+        layer, reshape: the feature map of any network, see `network_for`.
+        seconds: where given, what each method would have taken without the others is added under its name, by `clock`: its own
+            part given the feature map, and the gradients where it wants them.
         options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
             that have them.
 
@@ -70,31 +76,9 @@ def score_maps(
     names = list(method) if isinstance(method, list | tuple) else [method]
     if channels is not None:
         options["channels"] = channels
-    maps, _ = timed_maps(
-        model, images, labels, names, smooth, chunk, features, precision, layer, reshape, time.perf_counter, **options
-    )
-    return maps if isinstance(method, list | tuple) else maps[method]
-
-
-def timed_maps(
-    model: nn.Module,
-    images: Tensor | None,
-    labels: Tensor,
-    names: Sequence[str],
-    smooth: tuple[str, ...] = (),
-    chunk: int = 32,
-    features: Tensor | None = None,
-    precision: str = "float32",
-    layer: str | nn.Module | None = None,
-    reshape: str | Callable | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-    **options,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """`score_maps` of a list of methods, and the seconds by `clock` that each method would have taken without the others,
-    given the feature map: its own part, and the gradients where it wants them."""
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
+        raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
     _check_precision(precision)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
@@ -104,7 +88,7 @@ def timed_maps(
         features = None if features is None else _plain(features)
         if "aug" in smoothings:
             if images is None:
-                raise ValueError('smooth "aug" runs the body on changed copies of the images: give images')
+                raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
             changed = augmentations(images)
             if features is None:
                 features = _in_chunks(model, changed, chunk, precision)
@@ -113,30 +97,25 @@ def timed_maps(
             images, labels = changed, labels.repeat(len(changed) // len(images))
         elif features is None:
             features = _in_chunks(model, images, len(images), precision)
-        seconds = dict.fromkeys(entries, 0.0)
+        seconds = {} if seconds is None else seconds
 
-        def look(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
+        def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
             context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision, clock)
-            return tuple(_timed(entries, context, options, seconds, clock))
+            made = []
+            for name, entry in entries.items():
+                earlier, context.gradients_used = context.gradient_seconds, False
+                begin = clock()
+                made.append(_one_map(entry, context, options))
+                taken = clock() - begin + (earlier if context.gradients_used else 0.0)
+                seconds[name] = seconds.get(name, 0.0) + taken
+            return tuple(made)
 
         inputs = (labels, features) if images is None else (labels, features, images)
-        found = in_chunks(look, len(labels), *inputs, what="a batch of {} images")
-        maps = dict(zip(entries, found, strict=True))
+        made = in_chunks(make, len(labels), *inputs, what="a batch of {} images")
+        maps = dict(zip(entries, made, strict=True))
         if "aug" in smoothings:
-            maps = {name: mean_of_augmentations(one) for name, one in maps.items()}
-    return maps, seconds
-
-
-def _timed(
-    entries: dict[str, Method], context: Context, options: dict, seconds: dict[str, float], clock: Callable[[], float]
-) -> Iterator[Tensor]:
-    """The map of each method, in turn; adds up what each took."""
-    for name, entry in entries.items():
-        earlier, context.gradients_used = context.gradient_seconds, False
-        begin = clock()
-        found = _one_map(entry, context, _own(entry, options))
-        seconds[name] += clock() - begin + (earlier if context.gradients_used else 0.0)
-        yield found
+            maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
+    return maps if isinstance(method, list | tuple) else maps[method]
 
 
 def feature_map(
@@ -157,14 +136,15 @@ def feature_map(
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
     """The only place where weights become a map: (B, h, w) float32."""
     features = context.features
-    weights = entry.function(context, **options).detach()
+    own = {name: value for name, value in options.items() if {name, "*"} & {*entry.options}}
+    weights = entry.function(context, **own).detach()
     if weights.shape == features.shape[:1] + features.shape[2:]:
         maps = weights.float()
     elif weights.shape in (features.shape[:2], features.shape):
         project = entry.project or context.eigen
         maps = _combine(weights.float(), features.float(), project)
     else:
-        raise ValueError(
+        raise WsolkitError(
             f"method {entry.name!r} returned shape {tuple(weights.shape)}, expected (B, C), (B, C, h, w) or (B, h, w) "
             f"for a feature map of shape {tuple(features.shape)}"
         )
@@ -187,7 +167,7 @@ def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
     features = fused.run(model.body, images.contiguous(memory_format=torch.channels_last), precision)
     if features.ndim != 4:
-        raise ValueError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
+        raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
     return _plain(features.contiguous())
 
 
@@ -200,12 +180,17 @@ def _plain(tensor: Tensor) -> Tensor:
 def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
     """The methods under the names as given; ValueError where one is not defined or an option belongs to none of them."""
     if not names:
-        raise ValueError("give at least one method")
+        raise WsolkitError("give at least one method")
     entries = {name: resolve(name) for name in names}
-    _check_options(entries, options)
+    known = {option for entry in entries.values() for option in entry.options}
+    if "*" not in known and (unknown := [option for option in options if option not in known]):
+        if len(entries) > 1:
+            raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}")
+        has = f"its options are: {', '.join(sorted(known))}" if known else "it has none"
+        raise WsolkitError(f"method {entries[names[0]].name!r} has no option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
-            raise ValueError(
+            raise WsolkitError(
                 f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
             )
         defined, reason = is_defined(name, model)
@@ -214,23 +199,9 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     return entries
 
 
-def _check_options(entries: dict[str, Method], options: dict) -> None:
-    for option in options:
-        if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
-            if len(entries) > 1:
-                raise ValueError(f"none of the methods {', '.join(entries)} has the option {option!r}")
-            (entry,) = entries.values()
-            has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
-            raise ValueError(f"method {entry.name!r} has no option {option!r}; {has}")
-
-
-def _own(entry: Method, options: dict) -> dict:
-    return options if entry.takes_any_option else {k: v for k, v in options.items() if k in entry.options}
-
-
 def _check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
+        raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:
@@ -239,33 +210,33 @@ def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | No
             continue
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
             got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
+            raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
         parameter = next(model.parameters(), None)
         if parameter is not None and parameter.device != tensor.device:
-            raise ValueError(f"{name} are on {tensor.device}, the model on {parameter.device}: move one to the other")
+            raise WsolkitError(f"{name} are on {tensor.device}, the model on {parameter.device}: move one to the other")
     if images is None and features is None:
-        raise ValueError("give images, or features from feature_map(model, images)")
+        raise WsolkitError("give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
-        raise ValueError(f"{len(images)} images, but features of {len(features)}")
+        raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
     return None if images is None else _plain(images)
 
 
 def _check_labels(model: nn.Module, labels: Tensor, count: int) -> Tensor:
     if labels is None:
-        raise ValueError(
+        raise WsolkitError(
             "labels are required, one class per image: maps of the predicted class (labels=model(images).argmax(1)) "
             "are not what GT-known numbers are made of, so nothing is assumed"
         )
     parameter = next(model.parameters(), None)
     labels = torch.as_tensor(labels, device=parameter.device if parameter is not None else None)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
+        raise WsolkitError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
     if labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
+        raise WsolkitError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
     classes = getattr(model, "num_classes", None) or getattr(getattr(model, "head", None), "out_features", None)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
         bad = low if low < 0 else high
         most = f"{classes - 1}" if classes is not None else "K-1"
-        raise ValueError(f"label {bad} is outside 0..{most}: labels are 0-based class indices of this model")
+        raise WsolkitError(f"label {bad} is outside 0..{most}: labels are 0-based class indices of this model")
     return _plain(labels.long())

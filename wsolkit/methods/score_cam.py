@@ -1,16 +1,8 @@
 """Score-CAM: each channel masks the image, and the class score of what is left weighs the channel."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import STUDY, Published, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
-
 
 # pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
 _CPU_PIXELS = 8 * 224 * 224
@@ -39,13 +31,13 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     from wsolkit.methods.chunks import in_chunks
 
     if context.images is None:
-        raise ValueError("score_cam masks the input and needs images, not only features")
+        raise WsolkitError("score_cam masks the input and needs images, not only features")
     # channels last is the layout in which convolutions run fastest; the numbers are the same
     images = context.images.contiguous(memory_format=torch.channels_last)
     features, size = context.features.contiguous(), images.shape[-2:]
     wanted = strongest(features, channels)
     flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
-    scores = torch.full(features.shape[:2], -torch.inf, dtype=torch.float32, device=features.device)
+    scores = features.new_full(features.shape[:2], -torch.inf, dtype=torch.float32)
     chunk = context.chunk
     if images.device.type == "cpu":
         chunk = min(chunk, max(1, _CPU_PIXELS // (size[0] * size[1])))
@@ -72,14 +64,14 @@ def strongest(features: Tensor, channels: int | None) -> Tensor:
     Raises:
         ValueError: `channels` is not None and not a whole number of at least 1.
     """
-    import torch
-
-    wanted = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    wanted = features.new_ones(features.shape[:2]).bool()
     if channels is None:
         return wanted
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"channels={channels!r}: give the number of channels to look at (at least 1), or None for all")
+        raise WsolkitError(
+            f"channels={channels!r}: give the number of channels to look at (at least 1), or None for all"
+        )
     if channels >= features.shape[1]:
         return wanted
     best = features.float().square().sum(dim=(2, 3)).topk(channels, dim=1).indices
-    return torch.zeros_like(wanted).scatter_(1, best, True)
+    return (~wanted).scatter_(1, best, True)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.backbones import BACKBONES, scaled
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
 from wsolkit.networks.weights import load_pretrained
@@ -177,24 +179,24 @@ def build_model(
         ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
     if backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
+        raise WsolkitError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
     family = BACKBONES[backbone]
     pooling = family.poolings[0] if pooling is None else pooling
     stride = family.strides[0] if stride is None else stride
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
         if value not in allowed:
-            raise ValueError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
+            raise WsolkitError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
     if not 0.0 < width <= 4.0:
-        raise ValueError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
+        raise WsolkitError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
     if not 0.0 < delta <= 1.0:
-        raise ValueError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
-        raise ValueError(f"{backbone} {'always' if family.batch_norm else 'never'} has batch normalisation; "
+        raise WsolkitError(f"{backbone} {'always' if family.batch_norm else 'never'} has batch normalisation; "
                          "leave batch_norm at None")  # fmt: skip
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, but is {num_classes}")
+        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -204,13 +206,14 @@ def build_model(
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm}
         if pooling == "acol":
             spec["delta"] = delta
-            branches = [_branch(channels, width, num_classes) for _ in range(2)]
-            model: WSOLModel = ACoLModel(body, *branches, spec, ("branch_a", "branch_b"))
-            heads = [branch[-1] for branch in branches]
+            branch_a, branch_b = _branch(channels, width, num_classes), _branch(channels, width, num_classes)
+            model: WSOLModel = ACoLModel(body, branch_a, branch_b, spec, ("branch_a", "branch_b"))
+            heads: list[Any] = [branch_a[-1], branch_b[-1]]
         else:
-            pool: nn.Module = {"gap": GlobalAveragePool, "tap": lambda: ThresholdedAveragePool(tau)}.get(
-                pooling, lambda: _FullyConnected(channels, width)
-            )()
+            if pooling == "fc":
+                pool: nn.Module = _FullyConnected(channels, width)
+            else:
+                pool = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
             head = nn.Linear(getattr(pool, "out_features", channels), num_classes)
             model, heads = WSOLModel(body, pool, head, spec, (*family.extra, "head")), [head]
         if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp

@@ -20,6 +20,7 @@ from PIL import Image
 from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
@@ -54,7 +55,7 @@ def section(folder: str | Path) -> Markup:
         return Markup("")
     kept = read_json(folder / "galleries.json")
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise ValueError(
+        raise WsolkitError(
             f"{folder / 'galleries.json'} is not of this version (format {FORMAT!r}); run the method again"
         )
     try:
@@ -63,7 +64,7 @@ def section(folder: str | Path) -> Markup:
         return _section(kept, maps, [_photo(folder / Path(image["file"]).name) for image in kept["pictures"]])
     except DAMAGE as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
-        raise ValueError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
+        raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
 
 
 def _photo(path: Path) -> bytes:
@@ -126,7 +127,7 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
                 states[level] = _state(*found[level], empty, level, frame, clamped)
         box, overlap = found[levels[start]]
         if box.tolist() != image["box"] or abs(overlap - image["iou"]) > 1e-9:
-            raise ValueError(f"the map of {image['id']!r} does not give its box")
+            raise WsolkitError(f"the map of {image['id']!r} does not give its box")
         places = {level: place for place, level in enumerate(states)}
         tables.append({"at": [places[level] for level in levels], "states": list(states.values())})
         overlaps.append([found[level][1] for level in levels])
@@ -140,12 +141,12 @@ def _state(box: np.ndarray, overlap: float, empty: bool, level: int, frame: tupl
     rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
     covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
     opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
-    return [*rectangle, iou_text(overlap), overlap >= 0.5, covers, empty, opacity]
+    return [*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty), opacity]
 
 
 def _sum(name: str, overlaps: np.ndarray) -> str:
     share = _percent((overlaps >= 0.5).mean())
-    return f"{counted(len(overlaps), name)}: mean IoU {overlaps.mean():.2f}, {share} \u2265\u00a00.5"
+    return f"{counted(len(overlaps), name)}: mean IoU {overlaps.mean():.2f}, {share} reach 0.5"
 
 
 def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -160,7 +161,7 @@ def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
 
 
 def _percent(share: float) -> str:
-    return f"{int(100 * share + 0.5)}\u00a0%"
+    return f"{int(100 * share + 0.5)} %"
 
 
 def _rectangle(box: list[int], frame: tuple[int, int]) -> list[int]:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import digest
 from wsolkit.common.processes import agreed, rank, share, total, world_size
 from wsolkit.common.progress import progress
@@ -82,7 +84,7 @@ def fit(
         state = load_state(folder, identity)
     state = agreed(state)
 
-    model.to(device, memory_format=torch.channels_last)  # the layout in which convolutions run fastest
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions run fastest so
     if state is not None:
         model.load_state_dict(state["model"])
     bare, network = replicate(model)
@@ -93,13 +95,13 @@ def fit(
         now = Progress(**state["progress"])
         files.write_best(now)
         files.write_history(now)
-    network = torch.compile(network) if compile else network
+    called: Any = torch.compile(network) if compile else network
 
     while now.epoch < recipe.epochs:
         begin = time.perf_counter() - now.seconds
         rate = recipe.rate(now.epoch)
         set_rate(optimiser, rate)
-        loss, top1 = _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
+        loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
         share_buffers(bare)
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
         row = (now.epoch + 1, rate, loss, top1, val_loss, val_top1, time.perf_counter() - begin)
@@ -181,16 +183,16 @@ def classify(
 
 def _check(model: WSOLModel, train: WSOLDataset, objective: Objective, compile: bool) -> None:
     if model.num_classes != len(train.classes):
-        raise ValueError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
+        raise WsolkitError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
     if len(train) < 2:
-        raise ValueError(f"{train} is too small to train on: two images at least")
+        raise WsolkitError(f"{train} is too small to train on: two images at least")
     if compile and objective.hooks:
-        raise ValueError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
+        raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
 
 
 def _check_finite(sums: Tensor, epoch: int, lr: float) -> None:
     if not np.isfinite(float(sums[0])):
-        raise ValueError(f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {lr})")
+        raise WsolkitError(f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {lr})")
 
 
 def _line(row: tuple, epochs: int) -> str:
