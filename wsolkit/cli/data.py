@@ -58,7 +58,7 @@ def convert(kind: str, source: str, **options) -> None:
 @data.command("cache")
 @click.option("--clear", is_flag=True, help="remove the files instead; they are made again when they are needed")
 def decoded_pixels(clear: bool) -> None:
-    """List the files of decoded images that trainings read.
+    """List the files of decoded images that training runs read.
 
     They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded images
     in memory only.
@@ -70,13 +70,11 @@ def decoded_pixels(clear: bool) -> None:
         click.echo("WSOLKIT_CACHE is empty: decoded images are kept in memory only")
         return
     total = 0
-    for entry in entries(folder):
-        if clear and not clear_entry(entry.folder):
-            click.echo(f"{entry.folder.name}  left alone: a process is making it")
+    for entry, size, what in entries(folder):
+        if clear and not clear_entry(entry):
+            click.echo(f"{entry.name}  left alone: a process is making it")
             continue
-        what = f"{entry.title}, {entry.images} images of {entry.side} px from {entry.source}"
-        if not entry.usable:
-            what = "no usable file (killed, damaged, or of another version)"
-        click.echo(f"{entry.folder.name}  {entry.bytes / 2**20:8.1f} MiB  {what}")
-        total += entry.bytes
+        what = what or "no usable file (killed, damaged, or of another version)"
+        click.echo(f"{entry.name}  {size / 2**20:8.1f} MiB  {what}")
+        total += size
     click.echo(f"{folder}: {total / 2**20:.1f} MiB {'removed' if clear else 'in use'}")

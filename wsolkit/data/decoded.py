@@ -8,6 +8,7 @@ pixels.json does not name, or a half-written one, is never read: the next build 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -17,7 +18,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +183,7 @@ class DecodedPixels:
         return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
 
     def _build(self) -> np.ndarray:
-        with alone(lock_of(self.folder)):
+        with alone(f"{self.folder}.lock"):
             self.folder.mkdir(exist_ok=True)
             identity = self._identity()
             if (pixels := self._open(identity)) is not None:
@@ -238,44 +238,26 @@ def empty(folder: Path) -> None:
 # -- the cache as a whole ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One folder of the cache: bytes on disk, and, where `usable`, what pixels.json says of it."""
-
-    folder: Path
-    bytes: int
-    usable: bool = False
-    title: str = ""
-    images: int = 0
-    side: int = 0
-    source: str = ""
-
-
-def entries(cache: Path) -> list[Entry]:
-    """What lies in the cache, in the order of its names; other things in the folder are passed over."""
-    folders = sorted(cache.iterdir()) if cache.is_dir() else []
-    return [_entry(folder) for folder in folders if folder.is_dir() and re.fullmatch("[0-9a-f]{16}", folder.name)]
-
-
-def _entry(folder: Path) -> Entry:
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    try:
-        about = read_json(folder / ABOUT)
-        usable = about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file()
-        return Entry(folder, size, usable, about["title"], about["images"], about["side"], about["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return Entry(folder, size)
-
-
-def lock_of(folder: Path) -> Path:
-    """The lock file of a folder of the cache, beside it."""
-    return folder.with_name(folder.name + ".lock")
+def entries(cache: Path) -> list[tuple[Path, int, str]]:
+    """(folder, bytes on disk, what its file holds or "" where none is usable) of each folder in the cache, in the order of
+    their names; other things in the cache are passed over."""
+    listed = []
+    for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
+        if not folder.is_dir() or not re.fullmatch("[0-9a-f]{16}", folder.name):
+            continue
+        size, what = sum(path.stat().st_size for path in folder.iterdir()), ""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            about = read_json(folder / ABOUT)
+            if about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file():
+                what = "{title}, {images} images of {side} px from {folder}".format(**about)
+        listed.append((folder, size, what))
+    return listed
 
 
 def clear_entry(folder: Path) -> bool:
     """Remove one folder of the cache; False where a process is making its file now. One that reads it keeps what it has."""
     try:
-        with alone(lock_of(folder), timeout=0):
+        with alone(f"{folder}.lock", timeout=0):
             empty(folder)
             folder.rmdir()
             return True
