@@ -21,7 +21,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import feature_map, timed_maps
+from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import rest_of
@@ -121,12 +121,11 @@ def localise(
             with torch.inference_mode():
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
             shared += _clock(device) - begin
-            found, taken = timed_maps(
-                model, images, labels, names, chosen_smooth, features=features, precision=precision,
+            found = score_maps(
+                model, images, labels, names, chosen_smooth, features=features, precision=precision, seconds=seconds,
                 clock=lambda: _clock(device), **options,
             )  # fmt: skip
             for name in names:
-                seconds[name] += taken[name]
                 maps[name].append(found[name].float().cpu().numpy())
     ids, labels, logits = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
     results = {
