@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from wsolkit.data.catalogue import DATASETS, SPLITS, DatasetEntry
+from wsolkit.data.catalogue import DATASETS, SPLITS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,9 +12,9 @@ def data() -> None:
     """Fetch a dataset, convert annotations for `--dataset metadata`, list or clear decoded images."""
 
 
-def _fetch(name: str, entry: DatasetEntry) -> None:
+def _fetch(name: str, title: str, size: int) -> None:
     """Add the command that downloads one dataset."""
-    what = f"{entry.title} ({entry.archive.size / 1e6:,.0f} MB)"
+    what = f"{title} ({size / 1e6:,.0f} MB)"
 
     @data.command(name, help=f"Download {what}, check it and unpack it; can be interrupted and run again.")
     @click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
@@ -27,7 +27,7 @@ def _fetch(name: str, entry: DatasetEntry) -> None:
 
 for _name, _entry in DATASETS.items():
     if _entry.archive:
-        _fetch(_name, _entry)
+        _fetch(_name, _entry.title, _entry.archive.size)
 
 
 @data.command()

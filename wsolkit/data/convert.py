@@ -269,8 +269,8 @@ def read_voc(source: Path, images: Path | None, origin: int = 1) -> Source:
             problems.append(f"{place} (<filename> {name!r} {wrong})")
             continue
         extent = [_text(root, f"size/{side}") for side in ("width", "height")]
-        size = tuple(int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
-        entries[name] = Entry(size)
+        width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
+        entries[name] = Entry((width, height))
         for number, item in enumerate(root.findall("object"), 1):
             label = _text(item, "name")
             box = _box([_text(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")])
@@ -278,7 +278,8 @@ def read_voc(source: Path, images: Path | None, origin: int = 1) -> Source:
                 problems.append(f"{place} (object {number} lacks a name or xmin <= xmax and ymin <= ymax)")
                 continue
             early += min(box) < origin
-            entries[name].objects.append((label, tuple(value - origin for value in box)))
+            x0, y0, x1, y1 = (value - origin for value in box)
+            entries[name].objects.append((label, (x0, y0, x1, y1)))
     _finish(folder, entries, problems, images, at_border=True)
     note = f"{early} boxes begin before pixel {origin}: if these files count pixels from 0, use --origin 0"
     return Source(entries, sorted(_labels(entries)), [note] if early and origin else [])
@@ -294,7 +295,9 @@ def read_coco(source: Path, images: Path | None) -> Source:
         content = json.loads(source.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise WsolkitError(f"{source} is not readable JSON ({error})") from None
-    parts = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else []
+    parts: list[Any] = (
+        [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else []
+    )
     if len(parts) != 3 or not all(isinstance(part, list) and all(isinstance(x, dict) for x in part) for part in parts):
         raise WsolkitError(f"{source}: expected an object with the lists images, annotations and categories of objects")
     problems: list[str] = []

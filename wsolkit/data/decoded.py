@@ -91,9 +91,10 @@ class DecodedPixels:
         self.title, self.samples, self.side, self.square = title, samples, side, square
         self.shape = (len(samples), side, side, 3)
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
-        self.folder: Path | None = None  # of the file; None where pixels stay in memory
-        if cache is not None and not drawn and self.bytes > SMALL_BYTES:
-            paths = [[sample.id, os.path.abspath(sample.path)] for sample in samples]
+        self.filed = cache is not None and not drawn and self.bytes > SMALL_BYTES
+        self.folder = Path()  # of the file, where there is to be one
+        if cache is not None and self.filed:
+            paths = [[sample.id, os.path.abspath(sample.file)] for sample in samples]
             self.folder = cache / digest({"side": side, "images": paths})
         self.file: np.ndarray | None = None
         self.asked, self.looked, self.failed = 0, False, False
@@ -109,7 +110,7 @@ class DecodedPixels:
         Raises:
             WsolkitError: some images cannot be read; names every one of them.
         """
-        if self.folder is not None and self.file is None and not self.failed:
+        if self.filed and self.file is None and not self.failed:
             if not self.looked:
                 self.looked, self.file = True, self._open(self._identity())
             self.asked += asked
@@ -159,7 +160,7 @@ class DecodedPixels:
         stamps = []
         for sample in self.samples:
             try:
-                info = os.stat(sample.path)
+                info = os.stat(sample.file)
                 stamps.append([sample.id, info.st_size, info.st_mtime_ns])
             except OSError:  # reading it will tell
                 stamps.append([sample.id, -1, 0])
@@ -197,7 +198,7 @@ class DecodedPixels:
                 raise OSError(errno.EAGAIN, "the images changed while they were read")
             about: dict[str, Any] = {"format": FORMAT, "identity": identity, "title": self.title, "side": self.side}
             about |= {"images": len(self.samples), "resampling": RESAMPLING, "pillow": PIL.__version__}
-            folders = [os.path.dirname(os.path.abspath(sample.path)) for sample in self.samples]
+            folders = [os.path.dirname(os.path.abspath(sample.file)) for sample in self.samples]
             write_json(self.folder / ABOUT, about | {"checksums": checksums, "folder": os.path.commonpath(folders)})
             if (pixels := self._open(identity)) is None:
                 raise OSError(errno.EIO, "what was written could not be read again")

@@ -16,7 +16,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -24,12 +24,13 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 from filelock import Timeout
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
-from wsolkit.data.catalogue import DATASETS, Archive
+from wsolkit.data.catalogue import Archive, archive_of
 
 BLOCK = 1 << 14  # an interruption loses less than that
 SILENCE = 30.0  # seconds without a byte before a connection counts as lost
@@ -60,10 +61,7 @@ def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
         WsolkitError: an unknown dataset, or an address that is not http(s).
         DownloadError: no network, a wrong file, no room, no permission; the message says what to do.
     """
-    known = {name: entry.archive for name, entry in DATASETS.items() if entry.archive}
-    if name not in known:
-        raise WsolkitError(f"dataset '{name}' has nothing to fetch; choose from {', '.join(known)}")
-    return fetch(known[name], root, url, name)
+    return fetch(archive_of(name), root, url, name)
 
 
 def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str = "cub") -> Path:
@@ -179,7 +177,7 @@ class _WrongFile(requests.RequestException):
     """The server offers something else than the archive; asking again would not help."""
 
 
-def _resuming(archive: Archive, part: Path) -> Callable[[str, str, Any], None]:
+def _resuming(archive: Archive, part: Path) -> Any:
     """A downloader for pooch that goes on where an earlier one stopped, since pooch's own begins anew: it appends to `part`
     and renames that when it has its full size."""
 
@@ -192,7 +190,7 @@ def _resuming(archive: Archive, part: Path) -> Callable[[str, str, Any], None]:
             tqdm(**bar, unit="B", unit_scale=True) as shown,
         ):
             for scheme in ("http://", "https://"):  # requests follows redirects to no other scheme
-                session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
             tries = 0
             while (here := file.seek(0, os.SEEK_END)) != archive.size:
                 if here > archive.size:

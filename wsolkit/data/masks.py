@@ -32,7 +32,7 @@ def read_mask(
         WsolkitError: `paths` is empty, or a file is not an image.
         FileNotFoundError: a file is missing.
     """
-    frame = (size, size) if isinstance(size, int) else tuple(size)
+    frame = (size, size) if isinstance(size, int) else (size[0], size[1])
     instances = [_resized(grey, frame) for grey in _instances(root, paths)]
     covered = np.logical_or.reduce(instances)
     mask = covered.astype(np.uint8)

@@ -240,7 +240,7 @@ class MetadataDataset(WSOLDataset):
 
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     masks: dict[str, MaskFiles] = field(default_factory=dict)
-    masks_root: Path | None = None
+    masks_root: Path = Path()
 
     def target(self, index: int) -> Target:
         sample = self.samples[index]
@@ -329,10 +329,12 @@ def open_metadata(
         sizes = sizes | image_sizes(root, [sample.id for sample in samples if sample.id not in sizes])
         refuse_outside(read.folder / LOCALIZATION, {sample.id: sample.boxes for sample in samples}, sizes)
     files = {} if masks_root is None else {s.id: read.masks[s.id] for s in samples if s.id in read.masks}
-    if files:
+    if masks_root is not None and files:
         require_images(masks_root, (p for f in files.values() for p in (*f.paths, f.ignore) if p))
     frame, kept = Geometry(size, geometry), [names[i] for i in chosen]
-    return MetadataDataset("metadata", split, kept, samples, frame, sizes=sizes, masks=files, masks_root=masks_root)
+    return MetadataDataset(
+        "metadata", split, kept, samples, frame, sizes=sizes, masks=files, masks_root=masks_root or Path()
+    )
 
 
 def _folder(path: str | Path | None, what: str) -> Path:

@@ -82,7 +82,7 @@ class Shape(NamedTuple):
     """A filled polygon (n, 2) with its colour; a mark is drawn only where the bird already is."""
 
     points: np.ndarray
-    colour: tuple[float, float, float]
+    colour: tuple[float, ...]
     mark: bool = False
 
 
