@@ -7,7 +7,7 @@ import json
 import numpy as np
 
 from wsolkit import figures
-from wsolkit.methods.study import method_slug
+from wsolkit.methods.registry import declared
 
 
 def picture(seed=0, side=96):
@@ -55,7 +55,7 @@ def home_of(out, seed):
 
 
 def run(out, dataset, backbone, method, images=(), seed=0, **changes):
-    folder = home_of(out, seed) / "runs" / dataset / backbone / method_slug(method)
+    folder = home_of(out, seed) / "runs" / dataset / backbone / declared(method).slug
     (folder / "gallery").mkdir(parents=True)
     gallery = []
     for index, name in enumerate(images):
@@ -80,14 +80,14 @@ def run(out, dataset, backbone, method, images=(), seed=0, **changes):
     values["result"].setdefault("curve", {"thresholds": taus.tolist(), "gt_known_loc": accuracy.tolist()})
     (folder / "metrics.json").write_text(json.dumps(values))
     (folder / "notebook.ipynb").write_text("{}")
-    report = home_of(out, seed) / dataset / backbone / f"{method_slug(method)}.html"
+    report = home_of(out, seed) / dataset / backbone / f"{declared(method).slug}.html"
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text("<!DOCTYPE html><title>report</title>")
     return folder
 
 
 def failure(out, dataset, backbone, method, status, error, seed=0):
-    folder = home_of(out, seed) / "runs" / dataset / backbone / method_slug(method)
+    folder = home_of(out, seed) / "runs" / dataset / backbone / declared(method).slug
     folder.mkdir(parents=True, exist_ok=True)
     config = {"dataset": dataset, "backbone": backbone, "method": method, "seed": seed}
     values = {"status": status, "error": error, "config": config, "log": "log.txt"}

@@ -25,17 +25,18 @@ _NAMES = {
     "methods.registry": "MethodNotDefined",
     "methods": "register method_names is_defined",
     "methods.maps": "score_maps feature_map",
-    "boxes": "iou iou_curve extract_box normalise_map resize_map PROTOCOLS",
+    "boxes.extract": "iou iou_curve extract_box",
+    "boxes.preparation": "normalise_map resize_map",
+    "boxes.protocols": "PROTOCOLS",
     "localisation.localise": "localise ScoreMaps",
     "localisation.predict": "predict Prediction load_trained",
     "evaluation.evaluate": "evaluate",
-    "evaluation.scoring": "score",
+    "evaluation.scoring": "score Maps Truth Rule",
     "evaluation.results": "EvalResult",
     "evaluation.comparison": "compare",
     "evaluation.failures": "failure_types slices",
     "evaluation.faithfulness": "evaluate_faithfulness measure_faithfulness",
-    "evaluation.file_evaluation": "evaluate_files",
-    "evaluation.map_files": "export_score_maps",
+    "evaluation.file_evaluation": "evaluate_files export_score_maps",
     "figures": "show",
     "runs.run": "Run",
     "runs.parameters": "RunConfig",
@@ -46,7 +47,9 @@ _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "repo
 __all__ = sorted([*_MODULE_OF, *_WINGS])
 
 if TYPE_CHECKING:
-    from wsolkit.boxes import PROTOCOLS, extract_box, iou, iou_curve, normalise_map, resize_map
+    from wsolkit.boxes.extract import extract_box, iou, iou_curve
+    from wsolkit.boxes.preparation import normalise_map, resize_map
+    from wsolkit.boxes.protocols import PROTOCOLS
     from wsolkit.data.base import WSOLDataset
     from wsolkit.data.batches import denormalise, normalise
     from wsolkit.data.catalogue import load_dataset
@@ -55,10 +58,9 @@ if TYPE_CHECKING:
     from wsolkit.evaluation.evaluate import evaluate
     from wsolkit.evaluation.failures import failure_types, slices
     from wsolkit.evaluation.faithfulness import evaluate_faithfulness, measure_faithfulness
-    from wsolkit.evaluation.file_evaluation import evaluate_files
-    from wsolkit.evaluation.map_files import export_score_maps
+    from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
     from wsolkit.evaluation.results import EvalResult
-    from wsolkit.evaluation.scoring import score
+    from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
     from wsolkit.figures import show
     from wsolkit.localisation.localise import ScoreMaps, localise
     from wsolkit.localisation.predict import Prediction, load_trained, predict

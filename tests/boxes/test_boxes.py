@@ -8,10 +8,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import straightforward
 import torch
 
 from wsolkit.boxes import extract as boxes
-from wsolkit.boxes.extract import ContourBoxes, extract_box, iou, iou_curve, normalise_map, prepare_map
+from wsolkit.boxes.extract import ContourBoxes, extract_box, iou, iou_curve
+from wsolkit.boxes.preparation import normalise_map, prepare_map, resize_map, to_uint8
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 CURVES = [("all", "multi", 0.001, 1000), ("all", "multi", 0.01, 100)]
@@ -56,12 +58,12 @@ def test_curves_equal_the_whole_reference_set(shared, contours, name, interval, 
 def test_boxes_by_percentile_equal_the_reference():
     data = vector("rethinking_cam.npz")
     cams = np.concatenate([data["pas_cams"]] * 4)
-    found = [extract_box(cam, *parameters) for cam, parameters in zip(cams, data["pas_params"], strict=True)]
-    assert len(found) == 48
-    assert np.array_equal(np.stack(found), data["pas_boxes_xyxy"])
-    assert found[0].dtype == np.int64
-    theta, percentile = data["pas_params"][12]
-    assert np.array_equal(boxes.extract_boxes(data["pas_cams"], theta, percentile), data["pas_boxes_xyxy"][12:24])
+    pairs = list(zip(cams, data["pas_params"], strict=True))
+    published = np.stack([extract_box(cam, *parameters, protocol="rethinking_cam") for cam, parameters in pairs])
+    assert len(published) == 48 and published.dtype == np.int64
+    assert np.array_equal(published, data["pas_boxes_xyxy"])
+    inside = np.stack([extract_box(cam, *parameters) for cam, parameters in pairs])
+    assert np.array_equal(inside, published.clip(max=223)), "the kit's own convention ends inside the frame"
 
 
 def test_iou_by_counting_pixels():
@@ -93,7 +95,7 @@ def test_ring_counts_the_holes_box():
     hole = [[6, 6, 14, 14]]  # its boundary runs on the ring: grown by one pixel, and the corner convention adds one
     assert iou_curve(ring, hole, contours="all").max() == 1.0
     assert iou_curve(ring, hole, contours="largest").max() == 81 / 17**2
-    found, largest = boxes.contour_boxes(ring)
+    found, largest = straightforward.contour_boxes(ring)
     assert sorted(found.tolist()) == [[2, 2, 18, 18], [6, 6, 14, 14]]
     assert found[largest].tolist() == [2, 2, 18, 18]
 
@@ -102,11 +104,10 @@ def test_one_pixel_wide_shapes_have_no_area():
     score_map = np.zeros((16, 16))
     score_map[8, 1:15] = 1  # a line of 14 pixels has contour area 0 ...
     score_map[1:4, 1:4] = 1  # ... and 3 x 3 pixels have area 4
-    assert ContourBoxes(score_map).box(0.5).tolist() == [1, 1, 4, 4]
+    assert extract_box(score_map, 0.5, size=None).tolist() == [1, 1, 4, 4]
     line = np.zeros((16, 16))
     line[8, 1:15] = 1
-    assert ContourBoxes(line).box(0.5).tolist() == [1, 8, 15, 9]  # alone it is a box all the same
-    assert boxes.mask_to_box(line).tolist() == [1, 8, 15, 9]
+    assert extract_box(line, 0.5, size=None).tolist() == [1, 8, 15, 9]  # alone it is a box all the same
 
 
 @pytest.mark.parametrize("value", [0.0, 0.3, 1.0, -7.0, np.nan, np.inf])
@@ -120,9 +121,11 @@ def test_flat_or_nan_map_has_a_defined_answer(value):
         for contours in boxes.CONTOURS:
             curve = iou_curve(prepared, [[0, 0, 9, 9]], contours=contours)
             assert (curve == 1 / 100).all()  # the point [0, 0, 0, 0]
-        box, empty = extract_box(flat, 0.35, 90, size=(20, 30), return_empty=True)
-    assert box.tolist() == [0, 0, 30, 20] and empty
-    assert ContourBoxes(prepared).box(0.2) is None
+        rule = {"threshold": 0.35, "percentile": 90, "size": (20, 30), "return_empty": True}
+        box, empty = extract_box(flat, **rule)
+        published, too = extract_box(flat, **rule, protocol="rethinking_cam")
+    assert box.tolist() == [0, 0, 0, 0] and empty is True, "a point: a miss"
+    assert published.tolist() == [0, 0, 30, 20] and too is True, "the full frame: a hit where the object is large"
 
 
 def test_one_nan_or_infinite_pixel_makes_a_map_zero():
@@ -137,7 +140,7 @@ def test_pas_on_sparse_maps_keeps_every_nonzero_pixel():
     sparse = np.zeros((20, 20))
     sparse[3:6, 4:9] = 0.01
     sparse[4, 5] = 1.0
-    u8 = boxes.to_uint8(sparse)
+    u8 = to_uint8(sparse)
     assert boxes.threshold_value(u8, 0.35, 90) == 0
     assert extract_box(sparse, 0.35, 90, size=None).tolist() == [4, 3, 9, 6]
     assert extract_box(sparse, 0.35, 100, size=None).tolist() == [5, 4, 6, 5]
@@ -145,16 +148,16 @@ def test_pas_on_sparse_maps_keeps_every_nonzero_pixel():
 
 def test_threshold_is_strict_on_the_truncated_level():
     score_map = np.array([[0, 0, 0, 0], [0, 51 / 255, 1, 0], [0, 0, 0, 0]])
-    assert boxes.to_uint8(np.array([[0.9999, 1 / 255 + 1e-9]])).tolist() == [[254, 1]]  # truncated, never rounded
+    assert to_uint8(np.array([[0.9999, 1 / 255 + 1e-9]])).tolist() == [[254, 1]]  # truncated, never rounded
     at_51 = ContourBoxes((np.round(score_map * 255) + 0.4).clip(max=255) / 255)
-    assert at_51.box(0.2).tolist() == [2, 1, 3, 2]  # int(.2 * 255) = 51, and 51 > 51 is false
-    assert at_51.box(0.199).tolist() == [1, 1, 3, 2]
+    assert at_51.box(0.2)[0].tolist() == [2, 1, 3, 2]  # int(.2 * 255) = 51, and 51 > 51 is false
+    assert at_51.box(0.199)[0].tolist() == [1, 1, 3, 2]
 
 
 def test_min_max_follows_the_cubic_resize():
     step = np.zeros((8, 8), np.float32)
     step[:, 4:] = 1
-    resized = boxes.resize_map(step, 64)
+    resized = resize_map(step, 64)
     assert resized.min() < -0.01 and resized.max() > 1.01  # cubic overshoots
     prepared = prepare_map(step, 64)
     assert prepared.min() == 0.0 and prepared.max() == 1.0 and prepared.dtype == np.float64
@@ -172,11 +175,11 @@ def test_a_four_by_four_map_by_hand():
     assert iou_curve(score_map, [[0, 0, 0, 0]], interval=0.25).tolist() == [0, 0, 0, 0]
 
 
-def test_boxes_are_clamped_in_curves_and_not_in_extract_box():
+def test_boxes_end_inside_the_frame_but_for_the_published_rethinking_cam():
     score_map = np.zeros((6, 8))
     score_map[2:, 5:] = 1
-    assert ContourBoxes(score_map).box(0.5).tolist() == [5, 2, 7, 5]
-    assert extract_box(score_map, 0.5, size=None).tolist() == [5, 2, 8, 6]
+    assert extract_box(score_map, 0.5, size=None).tolist() == [5, 2, 7, 5]
+    assert extract_box(score_map, 0.5, size=None, protocol="rethinking_cam").tolist() == [5, 2, 8, 6]
     assert iou_curve(score_map, [[5, 2, 7, 5]]).max() == 1.0
 
 
@@ -229,7 +232,7 @@ def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match=r"\(h, w\)"):
         extract_box(np.zeros((1, 6, 6)))
     with pytest.raises(ValueError, match="size"):
-        boxes.resize_map(np.eye(6), (0, 5))
+        resize_map(np.eye(6), (0, 5))
 
 
 # ------------------------------------------------------------------------------------------- centre box

@@ -9,7 +9,6 @@ import pytest
 from measured import CHECKED, COLUMNS, CUB, GRIDS, METRICS, ROOT, SEEDS, chosen, expected, read, row, with_tables
 
 import wsolkit as wk
-from wsolkit.methods.study import poolings_of
 
 ROWS = read()
 
@@ -50,7 +49,7 @@ def rerun(data: str, backbone: str, out: Path) -> None:
     run = wk.Run.start(**GRIDS[data][0], backbone=backbone, seed=SEEDS[0], out=str(out))
     faults = []
     for method in ("cam", "rethinking_cam"):
-        result = run.evaluate(method, poolings_of(method, backbone)[0])
+        result = run.evaluate(method)
         known = chosen(ROWS, data, backbone, method)
         assert str(result.n_images) == known[0]["images"]
         for metric in CHECKED if known[0]["pxap"] else METRICS:

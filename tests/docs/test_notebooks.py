@@ -12,7 +12,7 @@ from wsolkit.runs.parameters import RunConfig, of_notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
-OWN = {"01_train": {"pooling"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
+OWN = {"01_train": {"variant"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
 OWN |= {"03_rethinking_cam": {"tau", "tap_epochs"}, "09_training_time_methods": {"method"}}
 READERS = [
     "dataset",

@@ -7,7 +7,7 @@ import pytest
 
 from wsolkit.evaluation.comparison import AGAINST, against_centre_box, against_result, compare
 from wsolkit.evaluation.intervals import bootstrap_max, bootstrap_max_difference
-from wsolkit.evaluation.scoring import score
+from wsolkit.evaluation.scoring import Maps, Truth, score
 
 SIDE, N, CLASSES = 32, 40, 6
 
@@ -26,7 +26,7 @@ def result(seed: int, width: float, boxes: bool = True, **options):
     labels = np.arange(N) % CLASSES
     logits = np.eye(CLASSES)[labels] + rng.normal(0, 0.5, (N, CLASSES))
     masks = None if boxes else [np.pad(np.ones((12, 14), np.uint8), ((4, 16), (4, 14)))] * N
-    return score(maps, truths if boxes else None, logits, labels, size=SIDE, masks=masks, **options)
+    return score(Maps(maps, logits=logits), Truth(SIDE, labels, truths if boxes else None, masks), **options)
 
 
 @pytest.fixture(scope="module")

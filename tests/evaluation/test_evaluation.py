@@ -52,14 +52,11 @@ def test_evaluate_scores_what_localise_found(model, birds):
     result = evaluate(model, birds["test"], "cam", val=birds["val"])
     order = birds["test"].spread(None)
     assert result.ids == [birds["test"].samples[i].id for i in order]
+    val_boxes = [birds["val"].target(int(i)).boxes.numpy() for i in birds["val"].spread(None)]
     again = wk.score(
-        result.maps["test"].maps,
-        [birds["test"].target(int(i)).boxes.numpy() for i in order],
-        result.maps["test"].logits,
-        result.maps["test"].labels,
-        size=64,
-        val_maps=result.maps["val"].maps,
-        val_gt_boxes=[birds["val"].target(int(i)).boxes.numpy() for i in birds["val"].spread(None)],
+        wk.Maps(result.maps["test"].maps, logits=result.maps["test"].logits),
+        wk.Truth(64, result.maps["test"].labels, [birds["test"].target(int(i)).boxes.numpy() for i in order]),
+        validation=(wk.Maps(result.maps["val"].maps), wk.Truth(64, boxes=val_boxes)),
     )
     for name in ("gt_known_loc", "top1_loc", "top1_cls", "max_box_acc", "max_box_acc_v2", "threshold"):
         assert getattr(result, name) == getattr(again, name), name

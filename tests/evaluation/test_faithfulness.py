@@ -10,7 +10,7 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget
 from torch import nn
 
 import wsolkit as wk
-from wsolkit.boxes.extract import prepare_map
+from wsolkit.boxes.preparation import prepare_map
 from wsolkit.data.batches import normalise
 from wsolkit.evaluation import faithfulness as module
 from wsolkit.evaluation.faithfulness import (

@@ -12,14 +12,14 @@ import pandas as pd
 import pytest
 
 import wsolkit as wk
-from wsolkit.boxes.extract import extract_box, iou, iou_curve, prepare_map
+from wsolkit.boxes.extract import extract_box, iou, iou_curve
+from wsolkit.boxes.preparation import prepare_map
 from wsolkit.cli import main as cli
 from wsolkit.common.files import read_json
 from wsolkit.data.images import read_image
 from wsolkit.data.samples import Geometry
 from wsolkit.evaluation import metrics
-from wsolkit.evaluation.file_evaluation import evaluate_files
-from wsolkit.evaluation.map_files import export_score_maps
+from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
 from wsolkit.evaluation.per_image import read_per_image
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.figures.evaluations import save_evaluation
@@ -114,7 +114,7 @@ def test_protocol_rethinking_cam(case):
     result = evaluate_files(root / "maps_test", root / "meta", protocol="rethinking_cam", size=SIZE)
     geometry = Geometry(SIZE, "crop")
     truths = [geometry.boxes(*pair).numpy() for pair in zip(boxes, sizes, strict=True)]
-    expected = np.stack([extract_box(score_map, 0.35, 90, SIZE) for score_map in maps])
+    expected = np.stack([extract_box(score_map, 0.35, 90, SIZE, protocol="rethinking_cam") for score_map in maps])
     assert np.array_equal(result.boxes, expected)  # not clamped
     assert result.ious.tolist() == [iou(box, truth).max() for box, truth in zip(expected, truths, strict=True)]
     assert result.gt_known_loc == pytest.approx(100 * np.mean(result.ious >= 0.5))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from wsolkit.evaluation.map_files import export_score_maps, open_score_maps, read_predictions
+from wsolkit.evaluation.file_evaluation import export_score_maps, open_score_maps, read_predictions
 from wsolkit.localisation.localise import ScoreMaps
 
 IDS = [f"bird/{number}.jpg" for number in range(6)]

@@ -8,10 +8,11 @@ import json
 import numpy as np
 import pytest
 
-from wsolkit.boxes.extract import centre_box_curve, extract_box, iou, iou_curve, prepare_map, thresholds
+from wsolkit.boxes.extract import centre_box_curve, extract_box, iou, iou_curve, thresholds
+from wsolkit.boxes.preparation import prepare_map
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.evaluation.scoring import rule_curves, score
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves, score
 
 SIZE, K = (40, 48), 7
 
@@ -38,16 +39,17 @@ def blobs(count: int, seed: int):
 
 MAPS, TRUTHS, MASKS = blobs(30, 0)
 VAL_MAPS, VAL_TRUTHS, _ = blobs(25, 1)
+VALIDATION = Maps(VAL_MAPS), Truth(SIZE, boxes=VAL_TRUTHS)
 RNG = np.random.default_rng(5)
 LABELS = RNG.integers(K, size=30)
 LOGITS = RNG.normal(size=(30, K)) + 1.5 * np.eye(K)[LABELS]
 NAMES = {"dataset": "blobs", "backbone": "none", "method": "cam", "pooling": "gap"}
 
 
-def run(**options) -> EvalResult:
-    arguments = {"size": SIZE, "masks": MASKS, "val_maps": VAL_MAPS, "val_gt_boxes": VAL_TRUTHS, "interval": 0.01}
-    arguments |= {"samples": 200} | NAMES | options
-    return score(MAPS, TRUTHS, LOGITS, LABELS, [f"image {i}" for i in range(30)], **arguments)
+def run(masks=MASKS, validation=VALIDATION, percentile=None, threshold=None, **options) -> EvalResult:
+    maps, truth = Maps(MAPS, [f"image {i}" for i in range(30)], LOGITS), Truth(SIZE, LABELS, TRUTHS, masks)
+    rule = Rule(percentile=percentile, threshold=threshold, interval=0.01)
+    return score(maps, truth, rule, validation, **{"samples": 200} | NAMES | options)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def test_every_number_is_that_of_its_function(percentile):
     largest = np.stack([iou_curve(*pair, 0.01, "largest") for pair in pairs])
     every = np.stack([iou_curve(*pair, 0.01, "all") for pair in pairs])
     rule = np.stack([iou_curve(*pair, 0.01, "largest", percentile) for pair in pairs])
-    val = rule_curves(VAL_MAPS, VAL_TRUTHS, SIZE, percentile=percentile, interval=0.01)
+    val = rule_curves(*VALIDATION, Rule(percentile=percentile, interval=0.01))
     tau, val_accuracy = metrics.best_threshold(val, interval=0.01)
     place = int(np.flatnonzero(thresholds(0.01) == tau)[0])
 
@@ -94,10 +96,9 @@ def test_every_number_is_that_of_its_function(percentile):
     assert 20 < result.gt_known_loc < 100 and result.n_val == 25 and result.n_classes == K
 
 
-def test_boxes_at_the_operating_point_are_extract_boxes_clamped(result):
+def test_boxes_at_the_operating_point_are_those_of_extract_box(result):
     for score_map, box, value, truth in zip(MAPS, result.boxes, result.ious, TRUTHS, strict=True):
-        expected = extract_box(score_map, result.threshold, 100, SIZE)
-        assert np.array_equal(box, np.minimum(expected, [SIZE[1], SIZE[0], SIZE[1] - 1, SIZE[0] - 1]))
+        assert np.array_equal(box, extract_box(score_map, result.threshold, 100, SIZE))
         assert value == iou(box, truth).max()
 
 
@@ -111,7 +112,7 @@ def test_centre_box_side_comes_from_validation(result):
 
 
 def test_without_validation_and_masks():
-    result = run(val_maps=None, val_gt_boxes=None, masks=None, fixed_threshold=0.45)
+    result = run(validation=None, masks=None, threshold=0.45)
     assert (result.operating_point, result.threshold, result.n_val) == ("fixed", 0.45, 0)
     assert result.operating_points["validation"] is None and result.pxap is None
     assert result.gt_known_loc == result.operating_points["fixed"]["gt_known_loc"]
@@ -138,31 +139,57 @@ def test_some_masks_are_enough_and_counted():
 def test_flat_maps_are_misses_and_counted():
     maps = MAPS.copy()
     maps[3], maps[8] = 0.5, np.nan
-    result = score(maps, TRUTHS, LOGITS, LABELS, size=SIZE, interval=0.01, samples=10)
+    result = score(Maps(maps, logits=LOGITS), Truth(SIZE, LABELS, TRUTHS), Rule(interval=0.01), samples=10)
     assert result.empty_boxes == 2
     assert result.boxes[3].tolist() == [0, 0, 0, 0]
     assert "2 of 30 images had an empty mask" in str(result)
 
 
 def test_top5_does_not_apply_to_five_classes():
-    result = score(MAPS, TRUTHS, LOGITS[:, :5], LABELS % 5, size=SIZE, interval=0.1, samples=10)
+    maps, truth = Maps(MAPS, logits=LOGITS[:, :5]), Truth(SIZE, LABELS % 5, TRUTHS)
+    result = score(maps, truth, Rule(interval=0.1), samples=10)
     assert result.top5_cls is None and result.top5_loc is None and "top5_cls" not in result.intervals
     assert result.top1_cls is not None and "Top-5 Cls" not in str(result)
 
 
+def test_predictions_alone_give_classification_numbers():
+    whole, truth = run(), Truth(SIZE, LABELS)
+    result = score(Maps(MAPS, logits=LOGITS), truth, **NAMES)
+    for name in ("top1_cls", "top5_cls", "n_images", "n_classes"):
+        assert getattr(result, name) == getattr(whole, name)
+    assert result.intervals == {name: whole.intervals[name] for name in ("top1_cls", "top5_cls")}
+    assert result.gt_known_loc is result.max_box_acc is result.pxap is result.threshold is result.boxes is None
+    assert not (result.operating_points or result.centre_box or result.failures or result.curve)
+    assert [name for name, *_ in result.rows()] == ["Top-1 Cls", "Top-5 Cls"] and "threshold" not in str(result)
+    table = result.per_image()
+    assert table["right"].mean() * 100 == pytest.approx(result.top1_cls) and table["failure"].isna().all()
+    assert EvalResult.from_dict(json.loads(json.dumps(result.to_dict()))).to_dict() == result.to_dict()
+    ranked = np.argsort(-LOGITS, axis=1)
+    assert score(Maps(MAPS, predicted=ranked), truth).top5_cls == whole.top5_cls
+
+
 def test_wrong_arguments_are_refused():
-    with pytest.raises(ValueError, match="one entry per image"):
-        score(MAPS, TRUTHS[:-1], LOGITS, LABELS, size=SIZE)
-    with pytest.raises(ValueError, match="the split is empty"):
-        score(MAPS[:0], [], LOGITS[:0], LABELS[:0], size=SIZE)
-    with pytest.raises(ValueError, match="belong together"):
-        score(MAPS, TRUTHS, LOGITS, LABELS, size=SIZE, val_maps=VAL_MAPS)
-    with pytest.raises(ValueError, match="no ground-truth box"):
-        score(MAPS, [[], *TRUTHS[1:]], LOGITS, LABELS, size=SIZE)
-    with pytest.raises(TypeError, match="top1_loc"):
-        score(MAPS, TRUTHS, LOGITS, LABELS, size=SIZE, top1_loc=99.0)
-    with pytest.raises(ValueError, match="one shape"):
-        score(MAPS, TRUTHS, LOGITS, LABELS, size=SIZE, masks=[np.ones((3, 3))] * 30)
+    def refused(words, maps=None, truth=None, error=ValueError, **options):
+        maps = {"maps": MAPS, "logits": LOGITS} | (maps or {})
+        truth = {"size": SIZE, "labels": LABELS, "boxes": TRUTHS} | (truth or {})
+        with pytest.raises(error, match=words):
+            score(Maps(**maps), Truth(**truth), **options)
+
+    refused("one entry per image", truth={"boxes": TRUTHS[:-1]})
+    refused("one entry per image", maps={"ids": ["a"]})
+    refused("the split is empty", {"maps": MAPS[:0], "logits": LOGITS[:0]}, {"labels": LABELS[:0], "boxes": []})
+    refused("image 0: no ground-truth box", truth={"boxes": [[], *TRUTHS[1:]]})
+    refused(
+        "image 1 of the validation split: no ground", validation=(Maps(MAPS[:2]), Truth(SIZE, boxes=[TRUTHS[0], []]))
+    )
+    refused("top1_loc", error=TypeError, top1_loc=99.0)
+    refused("one shape", truth={"masks": [np.ones((3, 3))] * 30})
+    refused("predictions without labels", truth={"labels": None})
+    refused("nothing to score against", {"logits": None}, {"boxes": None})
+    refused("size is a positive int", truth={"size": (0, 5)})
+    for wrong in ({"protocol": "wsol"}, {"percentile": 101}, {"threshold": -1}, {"interval": 0}):
+        with pytest.raises(ValueError, match=f"{next(iter(wrong))}|unknown protocol"):
+            Rule(**wrong)
 
 
 # ------------------------------------------------------------------------------------------- the object

@@ -83,7 +83,7 @@ def test_two_processes_share_the_work_and_write_the_bits_of_one(training, birds,
 
 def _scored(maps: wk.ScoreMaps, dataset) -> dict:
     boxes = [dataset.target(i).boxes.numpy() for i in range(len(dataset))]
-    result = wk.score(maps.maps, boxes, maps.logits, maps.labels, maps.ids, size=32).to_dict()
+    result = wk.score(wk.Maps(maps.maps, maps.ids, maps.logits), wk.Truth(32, maps.labels, boxes)).to_dict()
     return {name: value for name, value in result.items() if "seconds" not in name and "memory" not in name}
 
 

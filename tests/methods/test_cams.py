@@ -14,8 +14,9 @@ from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection
 from torch import nn
 from torchvision.models.vgg import make_layers
 
+import wsolkit as wk
 from wsolkit import methods as cams
-from wsolkit.methods.smoothing import unit_range
+from wsolkit.methods.smoothing import eigen_projection, unit_range
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.networks.models import build_model
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
@@ -96,18 +97,18 @@ def test_maps_by_hand(hand):
     image = torch.tensor([[0.0, 1.0], [2.0, 4.0]])[None, None]
     both, y = image.repeat(2, 1, 1, 1), torch.tensor([0, 1])
     flat = image[0, 0]
-    maps = cams.score_maps(hand, both, y, "cam")
+    maps = wk.score_maps(hand, both, y, "cam")
     assert torch.equal(maps, torch.stack([flat - 2 * flat, 3 * flat])), "no bias, no ReLU, each image's own class"
-    nwc = cams.score_maps(hand, both, y, "rethinking_cam")
+    nwc = wk.score_maps(hand, both, y, "rethinking_cam")
     assert torch.equal(nwc, torch.stack([flat, 3 * flat]))
-    assert torch.equal(cams.score_maps(hand, both, y, "rethinking_cam", nwc=False), maps)
+    assert torch.equal(wk.score_maps(hand, both, y, "rethinking_cam", nwc=False), maps)
     # mean gradient = weight / 4 positions; negative sums are cut
-    grad = cams.score_maps(hand, both, y, "grad_cam")
+    grad = wk.score_maps(hand, both, y, "grad_cam")
     assert torch.allclose(grad, torch.stack([0 * flat, 3 * flat / 4]))
     # ablation: without channel c the score falls from z by W[y,c] mean(A[c])
     z = 100 + 3 * 1.75
     expected = (1.75 / z) * flat + (3.5 / z) * 2 * flat
-    assert torch.allclose(cams.score_maps(hand, both, y, "ablation_cam")[1], expected, atol=1e-5)
+    assert torch.allclose(wk.score_maps(hand, both, y, "ablation_cam")[1], expected, atol=1e-5)
 
 
 def test_score_cam_by_hand(hand):
@@ -116,15 +117,15 @@ def test_score_cam_by_hand(hand):
     seen = (image * mask).mean()
     z = 100 + seen * torch.tensor([1.0, 1.0]) @ torch.tensor([1.0, 2.0])
     assert torch.isclose(hand(image * mask)[0, 1], z)
-    maps = cams.score_maps(hand, image, torch.tensor([1]), "score_cam")
+    maps = wk.score_maps(hand, image, torch.tensor([1]), "score_cam")
     assert torch.allclose(maps[0], 0.5 * image[0, 0] + 0.5 * 2 * image[0, 0], atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_grad_cam_is_relu_of_cam_on_gap(seed):
     net, images, y = gap_net(), pictures(4, seed=seed), torch.tensor([0, 1, 2, 4])
-    cam = cams.score_maps(net, images, y, "cam")
-    grad = cams.score_maps(net, images, y, "grad_cam")
+    cam = wk.score_maps(net, images, y, "cam")
+    grad = wk.score_maps(net, images, y, "grad_cam")
     positions = cam[0].numel()
     assert (cam > 0).any() and (cam < 0).any()
     assert torch.allclose(grad, cam.clamp(min=0) / positions, atol=1e-7)
@@ -133,12 +134,12 @@ def test_grad_cam_is_relu_of_cam_on_gap(seed):
 def test_grad_cam_is_something_else_on_fc():
     net, images, y = fc_net(2), pictures(), torch.tensor([0, 1, 2])
     with pytest.raises(cams.MethodNotDefined, match="cam is not defined on toy"):
-        cams.score_maps(net, images, y, "cam")
+        wk.score_maps(net, images, y, "cam")
     with pytest.raises(ValueError, match="other layers lie between"):
-        cams.score_maps(net, images, y, "rethinking_cam")
+        wk.score_maps(net, images, y, "rethinking_cam")
     assert cams.is_defined("cam", net)[0] is False and cams.is_defined("grad_cam", net) == (True, "")
     assert cams.is_defined("cam", gap_net()) == (True, "")
-    assert cams.score_maps(net, images, y, "grad_cam").max() > 0
+    assert wk.score_maps(net, images, y, "grad_cam").max() > 0
 
 
 # ---------------------------------------------------------------- reference vectors
@@ -155,8 +156,8 @@ def check_reference(path):
     logits = net(features)
     for label in range(5):
         y = torch.full((6,), label)
-        plain = cams.score_maps(net, features, y, "cam").numpy()
-        clamped = cams.score_maps(net, features, y, "rethinking_cam").numpy()
+        plain = wk.score_maps(net, features, y, "cam").numpy()
+        clamped = wk.score_maps(net, features, y, "rethinking_cam").numpy()
         np.testing.assert_allclose(plain, data["score_map"][:, label], rtol=1e-5, atol=1e-5)
         np.testing.assert_allclose(clamped, data["score_map_nwc"][:, label], rtol=1e-5, atol=1e-5)
     assert torch.equal(net(features), logits), "NWC must not reach the logits"
@@ -195,7 +196,7 @@ BY_CLASS = {
 def test_same_numbers_as_the_package(method, kind):
     net, images, y = NETS[kind](), pictures(), torch.tensor([3, 0, 4])
     net.head.bias.data += 3  # ablation divides by the score: keep away from 0
-    ours = at_input_size(cams.score_maps(net, images, y, method), 24)
+    ours = at_input_size(wk.score_maps(net, images, y, method), 24)
     theirs = by_package(BY_CLASS[method], net, images.clone(), [ClassifierOutputTarget(int(c)) for c in y])
     assert theirs.max() > 0.9, "the comparison needs a map that is not flat"
     np.testing.assert_allclose(ours, theirs, atol=1e-4)
@@ -225,7 +226,7 @@ def test_same_numbers_as_the_package_on_every_backbone(backbone, pooling):
     images, y = pictures(2, 64, seed=5), torch.tensor([3, 1])
     targets = [ClassifierOutputTarget(int(c)) for c in y]
     for method in ("grad_cam", "grad_cam++", "score_cam", "layer_cam"):
-        ours = at_input_size(cams.score_maps(net, images, y, method), 64)
+        ours = at_input_size(wk.score_maps(net, images, y, method), 64)
         theirs = by_package(BY_CLASS[method], net, images.clone(), targets, layer=list(net.body.children())[-1])
         # raw logits of random weights are large, and score_cam's softmax magnifies how convolutions round
         np.testing.assert_allclose(ours, theirs, atol=1e-3 if method == "score_cam" else 1e-4, err_msg=method)
@@ -234,15 +235,15 @@ def test_same_numbers_as_the_package_on_every_backbone(backbone, pooling):
     net.train()
     for method in ("cam", "grad_cam"):
         if cams.is_defined(method, net)[0]:
-            cams.score_maps(net, images, y, method, smooth=("eigen", "aug"))
+            wk.score_maps(net, images, y, method, smooth=("eigen", "aug"))
     assert all(module.training for module in net.modules())
 
 
 @pytest.mark.parametrize("method, cls", [("eigen_cam", package.EigenCAM), ("eigen_grad_cam", package.EigenGradCAM)])
 def test_principal_components_as_in_the_package_but_for_the_sign(method, cls):
     net, images, y = fc_net(), pictures(), torch.tensor([3, 0, 4])
-    ours = cams.score_maps(net, images, y, method)
-    features = cams.feature_map(net, images)
+    ours = wk.score_maps(net, images, y, method)
+    features = wk.feature_map(net, images)
     weight = torch.ones_like(features) if method == "eigen_cam" else cams_gradients(net, features, y)
     theirs = get_2d_projection((weight * features).numpy())
     plain = (weight * features).sum(1).numpy()
@@ -265,7 +266,7 @@ def test_finer_cam_as_in_the_package():
     order = (net(images)[0] - net(images)[0, target]).abs().argsort().tolist()
     targets = [FinerWeightedTarget(target, order[1:4], 1)]
     theirs = by_package(package.FinerCAM, net, images, targets)
-    ours = cams.score_maps(net, images, torch.tensor([target]), "finer_cam")
+    ours = wk.score_maps(net, images, torch.tensor([target]), "finer_cam")
     np.testing.assert_allclose(at_input_size(ours, 24), theirs, atol=1e-4)
 
 
@@ -275,8 +276,8 @@ def test_full_grad_and_sess_as_in_the_package():
     full = package.FullGrad(net, [])(images.clone(), targets=targets)
     sess = package.SESS(net, [net.body[-1]], num_scales=2)(images.clone(), targets=targets)
     for ours, theirs in (
-        (cams.score_maps(net, images, y, "full_grad"), full),
-        (cams.score_maps(net, images, y, "sess", num_scales=2), sess),
+        (wk.score_maps(net, images, y, "full_grad"), full),
+        (wk.score_maps(net, images, y, "sess", num_scales=2), sess),
     ):
         down = nn.functional.interpolate(torch.from_numpy(theirs)[:, None], size=ours.shape[-2:], mode="area")[:, 0]
         assert torch.allclose(ours, down, atol=1e-4) and ours.std() > 0.01
@@ -289,7 +290,7 @@ def test_every_cam_class_of_the_package_is_reachable():
     net, images, y = fc_net(), pictures(2), torch.tensor([3, 1])
     for name in sorted(classes - helpers - no_class_maps):
         options = {"num_scales": 1} if name == "SESS" else {}
-        maps = cams.score_maps(net, images, y, name, **options)
+        maps = wk.score_maps(net, images, y, name, **options)
         assert maps.shape == (2, 6, 6) and maps.dtype == torch.float32 and maps.isfinite().all(), name
         assert (maps >= 0).all(), name
 
@@ -302,7 +303,7 @@ def test_a_class_the_package_may_add_later(monkeypatch):
     monkeypatch.setattr(package, "TopGradCAM", TopGradCAM, raising=False)
     net, images, y = fc_net(), pictures(), torch.tensor([3, 0, 4])
     try:
-        ours = at_input_size(cams.score_maps(net, images, y, "top_grad_cam"), 24)
+        ours = at_input_size(wk.score_maps(net, images, y, "top_grad_cam"), 24)
     finally:
         cams.METHODS.pop(cams.resolve("top_grad_cam").name)
     theirs = by_package(TopGradCAM, net, images, [ClassifierOutputTarget(int(c)) for c in y])
@@ -350,39 +351,39 @@ def reference_score_cam(net, image, label):
 @torch.no_grad()
 def test_score_cam_dead_and_constant_channels():
     net, images, y = dead_net(), pictures(), torch.tensor([3, 0, 4])
-    maps = cams.score_maps(net, images, y, "score_cam", chunk=5)
+    maps = wk.score_maps(net, images, y, "score_cam", chunk=5)
     expected = torch.stack([reference_score_cam(net, x, c) for x, c in zip(images, y, strict=True)])
     assert torch.allclose(maps, expected, atol=1e-5)
     all_dead = Net(nn.Sequential(net.body, nn.Threshold(1e9, 0.0)), net.pool, net.head)
-    assert torch.equal(cams.score_maps(all_dead, images, y, "score_cam"), torch.zeros_like(maps))
+    assert torch.equal(wk.score_maps(all_dead, images, y, "score_cam"), torch.zeros_like(maps))
 
 
 @pytest.mark.parametrize("method", ["score_cam", "ablation_cam"])
 @pytest.mark.parametrize("kind", NETS)
 def test_chunk_and_batch_do_not_change_the_result(method, kind):
     net, images, y = NETS[kind](), pictures(), torch.tensor([3, 0, 4])
-    maps = cams.score_maps(net, images, y, method, chunk=32)
+    maps = wk.score_maps(net, images, y, method, chunk=32)
     for chunk in (1, 7, 1000):
-        assert torch.allclose(cams.score_maps(net, images, y, method, chunk=chunk), maps, atol=1e-5)
-    alone = torch.cat([cams.score_maps(net, images[i : i + 1], y[i : i + 1], method) for i in range(3)])
+        assert torch.allclose(wk.score_maps(net, images, y, method, chunk=chunk), maps, atol=1e-5)
+    alone = torch.cat([wk.score_maps(net, images[i : i + 1], y[i : i + 1], method) for i in range(3)])
     assert torch.allclose(alone, maps, atol=1e-5)
 
 
 @pytest.mark.parametrize("method", ["score_cam", "ablation_cam"])
 def test_fewer_channels(method):
     net, images, y = gap_net(), pictures(), torch.tensor([3, 0, 4])
-    full = cams.score_maps(net, images, y, method)
-    assert torch.allclose(cams.score_maps(net, images, y, method, channels=16), full, atol=1e-6)
-    assert torch.equal(cams.score_maps(net, images, y, method, channels=99), full)
-    few = cams.score_maps(net, images, y, method, channels=1)
-    features = cams.feature_map(net, images)
+    full = wk.score_maps(net, images, y, method)
+    assert torch.allclose(wk.score_maps(net, images, y, method, channels=16), full, atol=1e-6)
+    assert torch.equal(wk.score_maps(net, images, y, method, channels=99), full)
+    few = wk.score_maps(net, images, y, method, channels=1)
+    features = wk.feature_map(net, images)
     best = features.square().sum((2, 3)).argmax(1)
     if method == "score_cam":  # the softmax over one channel is 1
         assert torch.allclose(few, features[torch.arange(3), best], atol=1e-6)
     assert not torch.allclose(few, full, atol=1e-4)
     for bad in (0, -1, 2.5, True):
         with pytest.raises(ValueError, match="channels="):
-            cams.score_maps(net, images, y, method, channels=bad)
+            wk.score_maps(net, images, y, method, channels=bad)
 
 
 # ---------------------------------------------------------------- smoothing
@@ -392,37 +393,37 @@ def test_fewer_channels(method):
 def test_eigen_projection_is_the_package_s_up_to_sign(shape):
     weighted = torch.randn(shape, generator=torch.Generator().manual_seed(3))
     plain = weighted.sum(1)
-    ours = cams.eigen_projection(weighted, plain)
+    ours = eigen_projection(weighted, plain)
     theirs = torch.from_numpy(get_2d_projection(weighted.numpy()))
     for one, other, reference in zip(ours, theirs, plain, strict=True):
         assert torch.allclose(one, other, atol=1e-4) or torch.allclose(one, -other, atol=1e-4)
         assert ((reference - reference.mean()) * one).sum() >= 0
-    assert torch.allclose(cams.eigen_projection(-weighted, -plain), -ours, atol=1e-4)
-    assert torch.allclose(cams.eigen_projection(weighted * 1e-20, plain * 1e-20) * 1e20, ours, atol=1e-4)
+    assert torch.allclose(eigen_projection(-weighted, -plain), -ours, atol=1e-4)
+    assert torch.allclose(eigen_projection(weighted * 1e-20, plain * 1e-20) * 1e20, ours, atol=1e-4)
 
 
 def test_eigen_projection_of_nothing():
-    assert torch.equal(cams.eigen_projection(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4)), torch.zeros(2, 4, 4))
+    assert torch.equal(eigen_projection(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4)), torch.zeros(2, 4, 4))
     broken = torch.full((1, 3, 4, 4), torch.nan)
-    assert torch.equal(cams.eigen_projection(broken, broken.sum(1)), torch.zeros(1, 4, 4))
+    assert torch.equal(eigen_projection(broken, broken.sum(1)), torch.zeros(1, 4, 4))
     one = torch.zeros(1, 2, 2, 2)
     one[0, 0, 0, 0], one[0, 1, 0, 0] = 1, -1  # the plain sum is flat: the largest value decides
-    projection = cams.eigen_projection(one, one.sum(1))[0]
+    projection = eigen_projection(one, one.sum(1))[0]
     assert projection.abs().max() == projection[0, 0]
 
 
 @pytest.mark.parametrize("method", ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam", "layer_cam"])
 def test_eigen_sign_and_place_of_the_relu(method):
     net, images, y = gap_net(), pictures(), torch.tensor([3, 0, 4])
-    features = cams.feature_map(net, images)
-    smooth = cams.score_maps(net, images, y, method, smooth=("eigen",))
+    features = wk.feature_map(net, images)
+    smooth = wk.score_maps(net, images, y, method, smooth=("eigen",))
     if method == "cam":
         weighted = net.head.weight.detach()[y][:, :, None, None] * features
-        projected = cams.eigen_projection(weighted, weighted.sum(1))
+        projected = eigen_projection(weighted, weighted.sum(1))
         assert torch.allclose(smooth, projected, atol=1e-6) and (smooth < 0).any()
     elif method != "rethinking_cam":
         assert (smooth >= 0).all()
-    plain = cams.score_maps(net, images, y, method)
+    plain = wk.score_maps(net, images, y, method)
     centred = plain - plain.mean((1, 2), keepdim=True)
     assert ((smooth * centred).sum((1, 2)) >= 0).all()
     assert not torch.allclose(unit_range(smooth), unit_range(plain), atol=1e-3)
@@ -434,10 +435,10 @@ def test_aug_smooth_is_the_mean_of_six(method, eigen):
     net, images, y = gap_net("tap"), pictures(), torch.tensor([3, 0, 4])
     expected = torch.zeros(3, 12, 12)
     for factor in (0.9, 1.0, 1.1):
-        expected += unit_range(cams.score_maps(net, images * factor, y, method, smooth=eigen))
-        expected += unit_range(cams.score_maps(net, images.flip(-1) * factor, y, method, smooth=eigen)).flip(-1)
+        expected += unit_range(wk.score_maps(net, images * factor, y, method, smooth=eigen))
+        expected += unit_range(wk.score_maps(net, images.flip(-1) * factor, y, method, smooth=eigen)).flip(-1)
     for smooth in (("aug", *eigen), [*eigen, "aug"]):
-        maps = cams.score_maps(net, images, y, method, smooth=smooth)
+        maps = wk.score_maps(net, images, y, method, smooth=smooth)
         assert torch.allclose(maps, expected / 6, atol=1e-5)
 
 
@@ -446,7 +447,7 @@ def test_aug_smooth_as_in_the_package_where_no_resize_is_between():
     targets = [ClassifierOutputTarget(int(c)) for c in y]
     for method in ("grad_cam", "layer_cam"):
         theirs = by_package(BY_CLASS[method], net, images.clone(), targets, aug_smooth=True)
-        ours = cams.score_maps(net, images, y, method, smooth=("aug",)).numpy()
+        ours = wk.score_maps(net, images, y, method, smooth=("aug",)).numpy()
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.networks.pooling import GlobalAveragePool
 
@@ -93,12 +94,12 @@ def worn():
 def test_the_model_stays_as_it_was(method, smooth):
     model, images, y = worn(), pictures(), torch.tensor([0, 4])
     before, image_copy = state(model), images.clone()
-    maps = cams.score_maps(model, images, y, method, smooth=smooth, **OPTIONS.get(method, {}))
+    maps = wk.score_maps(model, images, y, method, smooth=smooth, **OPTIONS.get(method, {}))
     assert state(model) == before
     assert torch.equal(images, image_copy)
     assert not maps.requires_grad and maps.dtype == torch.float32
     quiet = copy.deepcopy(model).eval()
-    again = cams.score_maps(quiet, images, y, method, smooth=smooth, **OPTIONS.get(method, {}))
+    again = wk.score_maps(quiet, images, y, method, smooth=smooth, **OPTIONS.get(method, {}))
     assert torch.allclose(maps, again), "computed in evaluation mode"
 
 
@@ -120,7 +121,7 @@ def test_the_model_stays_as_it_was_after_an_exception(method, at, where, error):
     model.body[-1].train()
     before = state(model)
     with pytest.raises(type(error), match="boom"):
-        cams.score_maps(model, pictures(), torch.tensor([0, 4]), method, chunk=2, **OPTIONS.get(method, {}))
+        wk.score_maps(model, pictures(), torch.tensor([0, 4]), method, chunk=2, **OPTIONS.get(method, {}))
     assert state(model) == before
 
 
@@ -129,13 +130,13 @@ def test_the_model_stays_as_it_was_after_an_exception(method, at, where, error):
 def test_inside_no_grad_and_inference_mode(method, frozen):
     model, images, y = Net().requires_grad_(not frozen), pictures(), torch.tensor([0, 4])
     options = OPTIONS.get(method, {})
-    expected = cams.score_maps(Net(), images, y, method, smooth="eigen" if method == "cam" else (), **options)
+    expected = wk.score_maps(Net(), images, y, method, smooth="eigen" if method == "cam" else (), **options)
     for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
         with mode():
             inside = images * 1, y * 1  # inference tensors, under inference mode
-            maps = cams.score_maps(model, *inside, method, smooth="eigen" if method == "cam" else (), **options)
-            features = cams.feature_map(model, inside[0])
-            shared = cams.score_maps(model, *inside, method, features=features * 1, **options)
+            maps = wk.score_maps(model, *inside, method, smooth="eigen" if method == "cam" else (), **options)
+            features = wk.feature_map(model, inside[0])
+            shared = wk.score_maps(model, *inside, method, features=features * 1, **options)
         assert torch.allclose(maps, expected, atol=1e-6), mode
         assert not maps.is_inference() and not features.is_inference()
         if method != "cam":
@@ -145,42 +146,42 @@ def test_inside_no_grad_and_inference_mode(method, frozen):
 
 def test_features_can_be_shared_and_the_body_runs_once():
     model, images, y = Net(), pictures(), torch.tensor([0, 4])
-    cams.score_maps(model, images, y)  # the first look also checks that the parts are the whole
+    wk.score_maps(model, images, y)  # the first look also checks that the parts are the whole
     calls = []
     model.body.register_forward_hook(lambda _, inputs, output: calls.append(len(inputs[0])))
-    expected = cams.score_maps(model, images, y, "grad_cam")
+    expected = wk.score_maps(model, images, y, "grad_cam")
     assert len(calls) == 1
-    features = cams.feature_map(model, images)
+    features = wk.feature_map(model, images)
     kept = features.clone()
-    assert torch.equal(cams.score_maps(model, None, y, "grad_cam", features=features), expected)
+    assert torch.equal(wk.score_maps(model, None, y, "grad_cam", features=features), expected)
     assert len(calls) == 2 and torch.equal(features, kept)
-    cams.score_maps(model, images, y, "cam", smooth=("aug",), features=features)
+    wk.score_maps(model, images, y, "cam", smooth=("aug",), features=features)
     assert calls == [2, 2, 10]  # the five other copies, in one batch
-    many = cams.score_maps(model, images, y, ["grad_cam", "cam", "grad_cam++"])
+    many = wk.score_maps(model, images, y, ["grad_cam", "cam", "grad_cam++"])
     assert list(many) == ["grad_cam", "cam", "grad_cam++"] and calls[3:] == [2]
     assert torch.equal(many["grad_cam"], expected)
     for method in ("score_cam", "full_grad"):
         with pytest.raises(ValueError, match="needs images, not only features"):
-            cams.score_maps(model, None, y, method, features=features)
+            wk.score_maps(model, None, y, method, features=features)
     with pytest.raises(ValueError, match="give images"):
-        cams.score_maps(model, None, y, "cam", smooth="aug", features=features)
+        wk.score_maps(model, None, y, "cam", smooth="aug", features=features)
     with pytest.raises(ValueError, match="give images, or features"):
-        cams.score_maps(model, None, y, "cam")
+        wk.score_maps(model, None, y, "cam")
     with pytest.raises(ValueError, match="2 images, but features of 1"):
-        cams.score_maps(model, images, y, "cam", features=features[:1])
+        wk.score_maps(model, images, y, "cam", features=features[:1])
 
 
 def test_a_rest_that_begins_in_place_and_a_model_without_rest():
     pool = nn.Sequential(nn.ReLU(inplace=True), nn.Tanh(), GlobalAveragePool())
     model, images, y = Net(pool=pool), pictures(), torch.tensor([0, 4])
-    features = cams.feature_map(model, images)
+    features = wk.feature_map(model, images)
     kept = features.clone()
     for method in ("grad_cam", "shapley_cam", "finer_cam", "ablation_cam"):
-        expected = cams.score_maps(model, images, y, method, features=features)
+        expected = wk.score_maps(model, images, y, method, features=features)
         assert torch.equal(features, kept), method
         bare = copy.deepcopy(model)
         del bare.rest
-        assert torch.allclose(cams.score_maps(bare, images, y, method), expected)
+        assert torch.allclose(wk.score_maps(bare, images, y, method), expected)
 
 
 # ---------------------------------------------------------------- memory
@@ -207,7 +208,7 @@ def test_score_cam_memory_is_bounded_by_the_chunk(images_in_batch):
     def peak(channels, chunk):
         model = Net(channels)
         with Largest() as largest:
-            cams.score_maps(model, images, y, "score_cam", chunk=chunk)
+            wk.score_maps(model, images, y, "score_cam", chunk=chunk)
         return largest.elements
 
     assert peak(10, 4) == 4 * 768
@@ -237,14 +238,14 @@ def test_score_cam_memory_is_bounded_by_the_chunk(images_in_batch):
 @pytest.mark.parametrize("method", ["cam", "grad_cam", "score_cam"])
 def test_wrong_labels(labels, message, method):
     with pytest.raises(ValueError, match=message):
-        cams.score_maps(Net(), pictures(), labels, method)
+        wk.score_maps(Net(), pictures(), labels, method)
 
 
 def test_labels_of_any_whole_number_kind():
     model, images = Net(), pictures()
-    expected = cams.score_maps(model, images, torch.tensor([2, 3]), "grad_cam")
+    expected = wk.score_maps(model, images, torch.tensor([2, 3]), "grad_cam")
     for labels in ([2, 3], np.array([2, 3], dtype=np.int32), torch.tensor([2, 3], dtype=torch.uint8)):
-        assert torch.equal(cams.score_maps(model, images, labels, "grad_cam"), expected)
+        assert torch.equal(wk.score_maps(model, images, labels, "grad_cam"), expected)
 
 
 @pytest.mark.parametrize(
@@ -267,14 +268,14 @@ def test_labels_of_any_whole_number_kind():
 def test_wrong_arguments(arguments, message):
     call = {"images": pictures(), "labels": [0, 1], **arguments}
     with pytest.raises(ValueError, match=message):
-        cams.score_maps(Net(), **call)
+        wk.score_maps(Net(), **call)
 
 
 @pytest.mark.parametrize("smooth", [None, "eigen", ["eigen"], {"eigen"}, ("eigen", "eigen")])
 def test_smooth_in_any_form(smooth):
     model = Net()
-    maps = cams.score_maps(model, pictures(), [0, 1], smooth=smooth)
-    assert torch.equal(maps, cams.score_maps(model, pictures(), [0, 1], smooth=("eigen",) if smooth else ()))
+    maps = wk.score_maps(model, pictures(), [0, 1], smooth=smooth)
+    assert torch.equal(maps, wk.score_maps(model, pictures(), [0, 1], smooth=("eigen",) if smooth else ()))
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam++", "finer_cam"])
@@ -283,16 +284,16 @@ def test_a_gradient_of_zero_is_said(method):
     with torch.no_grad():
         model.head.weight.zero_()
     with pytest.raises(ValueError, match="zero everywhere, for every image"):
-        cams.score_maps(model, images, [0, 1], method)
+        wk.score_maps(model, images, [0, 1], method)
     if method != "finer_cam":  # it looks at other classes too
         with torch.no_grad():
             model.head.weight[1] = 1.0
         with pytest.warns(RuntimeWarning, match=r"zero everywhere for image\(s\) \[0\]"):
-            maps = cams.score_maps(model, images, [0, 1], method)
+            maps = wk.score_maps(model, images, [0, 1], method)
         assert not maps[0].any() and maps[1].any()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        cams.score_maps(Net(), images, [0, 1], method)
+        wk.score_maps(Net(), images, [0, 1], method)
 
 
 def test_a_rest_without_gradient_is_refused():
@@ -303,19 +304,19 @@ def test_a_rest_without_gradient_is_refused():
     for frozen in (False, True):
         model = Net(pool=Detached()).requires_grad_(not frozen)
         with pytest.raises(ValueError, match="no gradient reaches the feature map"):
-            cams.score_maps(model, pictures(), [0, 1], "grad_cam")
+            wk.score_maps(model, pictures(), [0, 1], "grad_cam")
 
 
 @pytest.mark.parametrize("method", [name for name in cams.method_names() if cams.is_defined(name, Net())[0]])
 def test_flat_features_and_a_batch_of_one(method):
     options = OPTIONS.get(method, {})
-    one = cams.score_maps(Net(), pictures(1), [3], method, **options)
+    one = wk.score_maps(Net(), pictures(1), [3], method, **options)
     assert one.shape == (1, 8, 8) and one.isfinite().all()
     model = Net()
     with torch.no_grad():
         model.body[3].weight.zero_()
         model.body[3].bias.fill_(-1)
-    maps = cams.score_maps(model, pictures(1), [3], method, **options)
+    maps = wk.score_maps(model, pictures(1), [3], method, **options)
     assert maps.shape == (1, 8, 8) and maps.isfinite().all()
     if method not in ("full_grad", "sess"):
         assert not maps.any()
@@ -323,11 +324,11 @@ def test_flat_features_and_a_batch_of_one(method):
 
 def test_half_precision_features_and_double_models():
     model, images = Net(), pictures()
-    expected = cams.score_maps(model, images, [0, 1], "grad_cam")
-    double = cams.score_maps(copy.deepcopy(model).double(), images.double(), [0, 1], "grad_cam")
+    expected = wk.score_maps(model, images, [0, 1], "grad_cam")
+    double = wk.score_maps(copy.deepcopy(model).double(), images.double(), [0, 1], "grad_cam")
     assert double.dtype == torch.float32 and torch.allclose(double, expected, atol=1e-6)
     for method in ("grad_cam++", "score_cam", "cam", "eigen_cam"):
-        half = cams.score_maps(copy.deepcopy(model).bfloat16(), images.bfloat16(), [0, 1], method)
+        half = wk.score_maps(copy.deepcopy(model).bfloat16(), images.bfloat16(), [0, 1], method)
         assert half.dtype == torch.float32 and half.isfinite().all()
 
 
@@ -345,11 +346,11 @@ def test_adding_a_method():
         define()
         define()  # a notebook cell run twice
         # on GAP every position has the same gradient: largest is mean
-        expected = cams.score_maps(model, images, y, "grad_cam")
-        assert torch.allclose(cams.score_maps(model, images, y, "test-peak"), expected)
+        expected = wk.score_maps(model, images, y, "grad_cam")
+        assert torch.allclose(wk.score_maps(model, images, y, "test-peak"), expected)
         weighted = (model.head.weight[y] / 64) ** 2
-        squared = (weighted[:, :, None, None] * cams.feature_map(model, images)).sum(1)
-        assert torch.allclose(cams.score_maps(model, images, y, "test_peak_cam", power=2.0), squared, atol=1e-6)
+        squared = (weighted[:, :, None, None] * wk.feature_map(model, images)).sum(1)
+        assert torch.allclose(wk.score_maps(model, images, y, "test_peak_cam", power=2.0), squared, atol=1e-6)
         assert "test_peak_cam" in cams.method_names()
         with pytest.raises(ValueError, match="'grad_cam' is already taken"):
             cams.register("grad_cam", needs="features", description="")(lambda context: context.features)
@@ -361,7 +362,7 @@ def test_adding_a_method():
             return context.features.sum()
 
         with pytest.raises(ValueError, match=r"'test_bad_cam' returned shape \(\)"):
-            cams.score_maps(model, images, y, "test_bad_cam")
+            wk.score_maps(model, images, y, "test_bad_cam")
     finally:
         cams.METHODS.pop("test_peak_cam", None)
         cams.METHODS.pop("test_bad_cam", None)

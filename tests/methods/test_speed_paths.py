@@ -13,10 +13,12 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.methods import smoothing
 from wsolkit.methods.chunks import in_chunks
-from wsolkit.methods.registry import Context
+from wsolkit.methods.context import Context
+from wsolkit.methods.maps import timed_maps
 from wsolkit.networks.models import build_model
 from wsolkit.networks.pooling import GlobalAveragePool
 
@@ -58,7 +60,7 @@ def at_input_size(maps, side):
 @pytest.mark.parametrize("method", BY_CLASS)
 def test_same_maps_as_the_package_at_97_pixels(method, backbone, count):
     net, images, labels = network(backbone), pictures(count), torch.tensor([3, 0, 4])[:count]
-    ours = at_input_size(cams.score_maps(net, images, labels, method), 97)
+    ours = at_input_size(wk.score_maps(net, images, labels, method), 97)
     targets = [ClassifierOutputTarget(int(label)) for label in labels]
     theirs = BY_CLASS[method](net, [list(net.body.children())[-1]])(images.clone(), targets=targets)
     assert theirs.max() > 0.9, "the comparison needs a map that is not flat"
@@ -127,7 +129,7 @@ def test_no_loop_over_images_and_no_copy_to_the_host(method, smooth, monkeypatch
     def operations(count):
         features = torch.rand(count, net.head.in_features, 4, 4, generator=torch.Generator().manual_seed(0))
         with Counter() as counter:
-            cams.score_maps(net, None, torch.zeros(count, dtype=torch.int64), method, smooth, features=features)
+            wk.score_maps(net, None, torch.zeros(count, dtype=torch.int64), method, smooth, features=features)
         return counter.operations
 
     def refuse(*_, **__):
@@ -209,7 +211,7 @@ class Toy(nn.Module):
 def test_constant_channels_cost_one_look_together():
     sizes = Narrow(99)
     net, images, labels = Toy(Dead(), sizes), pictures(2, 15), torch.tensor([3, 1])
-    maps = cams.score_maps(net, images, labels, "score_cam", chunk=7)
+    maps = wk.score_maps(net, images, labels, "score_cam", chunk=7)
     assert sum(sizes.seen) == 2 + 1 + 2 * 10, "the feature map, the zero image, ten live channels of two images"
     assert max(sizes.seen) == 7
     targets = [ClassifierOutputTarget(int(label)) for label in labels]
@@ -220,10 +222,10 @@ def test_constant_channels_cost_one_look_together():
 @pytest.mark.parametrize("fits", [1, 3])
 def test_score_cam_with_less_memory_than_the_chunk_needs(fits):
     images, labels = pictures(1, 15), torch.tensor([3])
-    expected = cams.score_maps(Toy(), images, labels, "score_cam")
+    expected = wk.score_maps(Toy(), images, labels, "score_cam")
     narrow = Narrow(fits)
     with pytest.warns(RuntimeWarning, match="chunk=6 ran out of device memory and became") as caught:
-        maps = cams.score_maps(Toy(narrow), images, labels, "score_cam", chunk=6)
+        maps = wk.score_maps(Toy(narrow), images, labels, "score_cam", chunk=6)
     assert len(caught) == 1
     assert torch.allclose(maps, expected, atol=1e-6)
     halved = {3: [6, 3, 3, 3, 3], 1: [6, 3, *[1] * 12]}[fits]
@@ -232,11 +234,11 @@ def test_score_cam_with_less_memory_than_the_chunk_needs(fits):
 
 def test_ablation_cam_with_less_memory_than_the_chunk_needs():
     images, labels = pictures(2, 15), torch.tensor([3, 1])
-    expected = cams.score_maps(Toy(), images, labels, "ablation_cam")
+    expected = wk.score_maps(Toy(), images, labels, "ablation_cam")
     net = Toy()
     net.pool = nn.Sequential(Narrow(2), net.pool)
     with pytest.warns(RuntimeWarning, match="chunk=32 ran out of device memory and became 1") as caught:
-        maps = cams.score_maps(net, images, labels, "ablation_cam")
+        maps = wk.score_maps(net, images, labels, "ablation_cam")
     # 24 pairs, 12, 6, 3, then 1 as half of 3
     assert len(caught) == 1 and net.pool[0].seen == [2, 24, 12, 6, 3, *[1] * 24]
     assert torch.allclose(maps, expected, atol=1e-6)
@@ -245,7 +247,7 @@ def test_ablation_cam_with_less_memory_than_the_chunk_needs():
 def test_one_image_that_does_not_fit():
     net = Toy()
     net.pool = nn.Sequential(Narrow(1), net.pool)
-    features = cams.feature_map(net, pictures(1, 15))
+    features = wk.feature_map(net, pictures(1, 15))
     net.pool[0].fits = 0
     with pytest.raises(torch.cuda.OutOfMemoryError, match=r"even one image at a time \(chunk=1\).*Tried to allocate 2"):
         in_chunks(net.rest, 4, features)
@@ -270,7 +272,7 @@ def test_in_chunks():
 
 def test_bf16_score_cam_keeps_the_order_of_positions():
     net, images, labels = network("resnet18"), pictures(2), torch.tensor([3, 0])
-    maps = [cams.score_maps(net, images, labels, "score_cam", precision=p) for p in ("float32", "bf16")]
+    maps = [wk.score_maps(net, images, labels, "score_cam", precision=p) for p in ("float32", "bf16")]
     ranks = [one.flatten(1).argsort(dim=1).argsort(dim=1).double() for one in maps]
     for one, other in zip(*ranks, strict=True):
         assert torch.corrcoef(torch.stack([one, other]))[0, 1] >= 0.99
@@ -296,11 +298,11 @@ class Crowded(nn.Module):
 def test_gradients_with_less_memory_than_the_batch_needs():
     images, labels = pictures(5, 15), torch.tensor([3, 1, 0, 4, 2])
     methods = ["grad_cam", "cam", "layer_cam"]
-    expected = cams.score_maps(Toy(), images, labels, methods)
+    expected = wk.score_maps(Toy(), images, labels, methods)
     net = Toy()
     net.pool = Crowded(1)
     with pytest.warns(RuntimeWarning, match="a batch of 5 images ran out of device memory and became 1") as caught:
-        maps = cams.score_maps(net, images, labels, methods)
+        maps = wk.score_maps(net, images, labels, methods)
     assert len(caught) == 1
     assert all(torch.allclose(maps[name], expected[name], atol=1e-6) for name in methods)
 
@@ -310,7 +312,7 @@ def test_gradients_are_computed_once_and_counted_for_every_method():
     looks = []
     net, images = Toy(), pictures(2, 15)
     net.pool.register_forward_hook(lambda *_: looks.append(torch.is_grad_enabled()))
-    _, seconds = cams.timed_maps(
+    _, seconds = timed_maps(
         net, images, torch.tensor([3, 1]), ["cam", "grad_cam", "layer_cam"], clock=lambda: next(ticks)
     )
     # a map takes one tick, and one more for gradients, which themselves take one between their two looks at the clock
@@ -333,14 +335,14 @@ def test_parts_that_are_not_what_the_model_computes():
     net = Otherwise()
     for _ in range(2):  # said every time
         with pytest.raises(ValueError, match=r"Otherwise has a `body`.*give layer="):
-            cams.score_maps(net, images, labels, "cam")
-    assert cams.score_maps(net, images, labels, "grad_cam", layer="body.1").shape == (2, 7, 7)
+            wk.score_maps(net, images, labels, "cam")
+    assert wk.score_maps(net, images, labels, "grad_cam", layer="body.1").shape == (2, 7, 7)
 
 
 def test_feature_map_of_a_layer():
     images, net = pictures(2, 64), network("resnet18")
     with torch.no_grad():
         expected = nn.Sequential(*list(net.body.children())[:-1])(images)
-    assert torch.allclose(cams.feature_map(net, images, layer="body.layer3"), expected, atol=1e-5)
+    assert torch.allclose(wk.feature_map(net, images, layer="body.layer3"), expected, atol=1e-5)
     with pytest.raises(ValueError, match="precision='half': choose from float32, bf16"):
-        cams.feature_map(net, images, "half")
+        wk.feature_map(net, images, "half")

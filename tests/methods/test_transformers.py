@@ -10,9 +10,9 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 import wsolkit as wk
+from wsolkit.methods.attention_rollout import attention_maps
 from wsolkit.methods.maps import score_maps
 from wsolkit.methods.registry import is_defined
-from wsolkit.methods.transformers import attention_maps
 from wsolkit.networks.reshapes import as_reshape, nhwc, tokens
 from wsolkit.networks.ts_cam import rebuild, ts_cam
 

@@ -12,7 +12,7 @@ from page_checks import no_requests, well_formed
 from run_trees import failure, run
 
 from wsolkit.report.index_charts import Look
-from wsolkit.report.report import COLUMNS, method_slug, read_rows, write_index
+from wsolkit.report.report import COLUMNS, read_rows, write_index
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]
@@ -38,10 +38,6 @@ def tree(tmp_path_factory):
 def index_of(out):
     text = (out / "index.html").read_text(encoding="utf-8")
     return text, BeautifulSoup(text, "html.parser")
-
-
-def test_method_slug():
-    assert [method_slug(name) for name in ("cam", "grad_cam++")] == ["cam", "grad_cam_plusplus"]
 
 
 def table(soup, dataset, kind):

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 
 from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.report.numbers import ordinal, seconds, signed, spread, verdict
 from wsolkit.report.report_data import RunFiles
-from wsolkit.report.report_words import box_ratios, ordinal, seconds, signed, spread, summary, verdict
+from wsolkit.report.report_words import box_ratios, summary
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
 RESULT = {
@@ -36,7 +37,7 @@ def table(ratio=1.0, empty=0, failures=("right", "part only"), n=40):
 
 def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
     against = {"cam": cam, "centre_box": box}
-    values = {"method": method, "config": {"pooling": "gap"}, "result": RESULT | changes, "against": against}
+    values = {"method": method, "config": {"variant": "gap"}, "result": RESULT | changes, "against": against}
     return " ".join(summary(RunFiles(tmp_path, values, table=rows))).replace("\u00a0", " ")
 
 
@@ -63,7 +64,7 @@ def test_numbers_and_protocol_come_first(tmp_path):
     [
         ((6, 2, 10), (20, 15, 25), "It is better than plain CAM (+6.0 points GT-known Loc, 95 % interval +2.0 to +10.0) and the centre box (+20.0"),
         ((-6, -10, -2), (20, 15, 25), "It is better than the centre box (+20.0 points GT-known Loc, 95 % interval +15.0 to +25.0) and worse than plain CAM (\u22126.0"),
-        ((1, -2, 4), (-3, -9, 3), "It is not told apart from plain CAM (+1.0 points GT-known Loc, 95 % interval \u22122.0 to +4.0) and the centre box"),
+        ((1, -2, 4), (-3, -9, 3), "It is not significantly different from plain CAM (+1.0 points GT-known Loc, 95 % interval \u22122.0 to +4.0) and the centre box"),
         ((0, 0, 0), (-20, -25, -15), "It is worse than the centre box (\u221220.0 points GT-known Loc, 95 % interval \u221225.0 to \u221215.0) and level with plain CAM, image by image."),
         (None, (20, 15, 25), "It is better than the centre box"),
     ],

@@ -9,17 +9,7 @@ import pytest
 
 from wsolkit.common.code import code_state
 from wsolkit.common.paths import project_path
-from wsolkit.methods.study import (
-    STUDY_METHODS,
-    TRAINING_METHODS,
-    canonical,
-    map_of,
-    method_slug,
-    notebook_of,
-    pooling_of,
-    poolings_of,
-    undefined,
-)
+from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
 from wsolkit.runs.fingerprints import data_state, notebook_state
 from wsolkit.runs.parameters import RunConfig
 
@@ -86,7 +76,7 @@ def test_metadata_and_masks_are_data_like_the_root(monkeypatch, tmp_path):
         config.training_key("gap")
     for name in ("meta", "masks"):
         (tmp_path / name).mkdir()
-    notebook = notebook_of("cam")
+    notebook = declared("cam").notebook
 
     def keys(**changes):
         data_state.cache_clear()
@@ -174,32 +164,29 @@ def test_the_environment_moves_only_the_default_folder(monkeypatch, tmp_path):
 
 
 def test_methods_have_one_spelling_one_notebook_and_one_file_name():
-    assert {canonical(n) for n in ("grad_cam++", "grad_cam_plusplus", "GradCAM++", "gradcamplusplus")} == {"grad_cam++"}
-    assert canonical("Score-CAM") == "score_cam" and canonical("layer_cam") == "layer_cam"
-    assert method_slug("grad_cam++") == "grad_cam_plusplus"
-    for method in (*STUDY_METHODS, "layer_cam"):
-        assert notebook_of(method).is_file(), method
-    assert poolings_of("rethinking_cam", "vgg16") == ("tap", "gap") and poolings_of("grad_cam", "vgg16_fc") == ("fc",)
-    assert undefined("cam", "vgg16_fc") and not undefined("grad_cam", "vgg16_fc")
+    names = ("grad_cam++", "grad_cam_plusplus", "GradCAM++", "gradcamplusplus")
+    assert {declared(name).name for name in names} == {"grad_cam++"}
+    assert declared("Score-CAM").name == "score_cam" and declared("layer_cam").name == "layer_cam"
+    assert declared("grad_cam++").slug == "grad_cam_plusplus"
+    for method in (*study_methods(), "layer_cam", "a_cam_of_somebody"):
+        assert declared(method).notebook.is_file(), method
+    assert resolve("rethinking_cam").variants_on("vgg16") == ("tap", "gap")
+    assert resolve("grad_cam").variants_on("vgg16_fc") == ("fc",)
+    assert resolve("cam").undefined("vgg16_fc") and not resolve("grad_cam").undefined("vgg16_fc")
 
 
 def test_training_time_methods_have_a_training_of_their_own_beside_the_plain_one():
     base = RunConfig.make()
-    keys = {word: base.training_key(word) for word in ("gap", *TRAINING_METHODS)}
+    keys = {word: base.training_key(word) for word in ("gap", *training_methods())}
     assert len(set(keys.values())) == 5
-    assert [canonical(name) for name in ("HaS", "CutMix", "ADL", "ACoL")] == list(TRAINING_METHODS)
-    for method in TRAINING_METHODS:
-        assert poolings_of(method, "convnext_tiny") == (method, "gap") and method not in STUDY_METHODS
-        assert notebook_of(method).is_file() and notebook_of(method).stem == "09_training_time_methods"
-        assert f"{method} is compared with plain CAM" in undefined(method, "vgg16_fc") and not undefined(
-            method, "vgg16"
+    assert {declared(name).name for name in ("HaS", "CutMix", "ADL", "ACoL")} == set(training_methods())
+    for method in map(resolve, training_methods()):
+        assert method.variants_on("convnext_tiny") == (method.name, "gap") and method.name not in study_methods()
+        assert method.notebook.is_file() and method.chapter == "09_training_time_methods.ipynb"
+        assert f"{method.name} is compared with plain CAM" in method.undefined("vgg16_fc") and not method.undefined(
+            "vgg16"
         )
-    assert [map_of(m) for m in ("has", "cutmix", "adl", "acol", "grad_cam")] == [
-        "cam",
-        "cam",
-        "cam",
-        "acol",
-        "grad_cam",
-    ]
-    assert [pooling_of(word) for word in ("has", "acol", "tap", "fc")] == ["gap", "acol", "tap", "fc"]
-    assert RunConfig.make(backbone="convnext_tiny").stride == 16 and not base.starts_from("has")
+    maps = [resolve(name).map for name in ("has", "cutmix", "adl", "acol", "grad_cam")]
+    assert maps == ["cam", "cam", "cam", "acol", "grad_cam"]
+    assert [variant(word).pooling for word in ("has", "acol", "tap", "fc")] == ["gap", "acol", "tap", "fc"]
+    assert RunConfig.make(backbone="convnext_tiny").stride == 16 and not variant("has").starts_from("none")

@@ -1,47 +1,50 @@
-"""Galleries: what is chosen and kept, the pictures without JavaScript, and boxes that the page computes as Python does."""
+"""Galleries: what is chosen and kept, the figures without JavaScript, and the boxes at every stop of the sliders."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
+from straightforward import contour_boxes
 
 import wsolkit as wk
-from wsolkit.boxes.extract import ContourBoxes, box_of_prepared, iou, threshold_value
+from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
 from wsolkit.boxes.preparation import prepare_map, to_uint8
 from wsolkit.boxes.protocols import PROTOCOLS
 from wsolkit.common.files import atomic_write_text
 from wsolkit.evaluation.per_image import FAILURES
-from wsolkit.evaluation.scoring import score
-from wsolkit.report.gallery_maps import cubic_levels, page_map
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
+from wsolkit.figures import iou_text
+from wsolkit.report.galleries import heat, section, slider_table
 from wsolkit.report.markup import render
 from wsolkit.runs import galleries
 from wsolkit.runs.run import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
-SETTINGS = [(round(0.013 * k, 3), 100.0) for k in range(77)]
-SETTINGS += [(round(0.047 * k, 3), p) for k in range(22) for p in (50.0, 62.5, 90.0, 99.5)]
-# sets both sliders, lets a frame pass and reads every figure, for a list of settings
-MOVE = """async (settings) => {
+# sets both sliders to every n-th pair of stops, lets a frame pass and reads every figure
+MOVE = """async (step) => {
+  const table = JSON.parse(document.getElementById("gallery-data").textContent), found = [];
   const sliders = ["threshold", "percentile"].map((name) => document.getElementById("gallery-" + name));
-  const found = [];
-  for (const setting of settings) {
-    setting.forEach((value, i) => { sliders[i].value = value; sliders[i].dispatchEvent(new Event("input")); });
+  for (let pair = 0; pair < table.thresholds.length * table.percentiles.length; pair += step) {
+    const places = [pair % table.thresholds.length, Math.floor(pair / table.thresholds.length)];
+    places.forEach((value, i) => { sliders[i].value = value; sliders[i].dispatchEvent(new Event("input")); });
     await new Promise(requestAnimationFrame);
-    found.push([...document.querySelectorAll(".galleries figure")].map((figure) =>
-      [Number(figure.dataset.picture), figure.dataset.box.split(" ").map(Number), Number(figure.dataset.iou)]));
+    found.push([table.thresholds[places[0]], table.percentiles[places[1]], READ()]);
   }
-  return [found, sliders.map((slider) => Number(slider.value))];
+  return found;
 }"""
 READ = """() => [...document.querySelectorAll(".galleries figure")].map((figure) => {
   const rectangle = [...figure.querySelectorAll("rect.prediction")].map((r) =>
     r.getAttribute("visibility") === "hidden" ? null : ["x", "y", "width", "height"].map((name) => Number(r.getAttribute(name))));
-  return {picture: Number(figure.dataset.picture), box: figure.dataset.box.split(" ").map(Number), iou: Number(figure.dataset.iou),
-    rectangle: rectangle[0], words: figure.querySelector("figcaption").innerText, alt: figure.querySelector(".picture").getAttribute("aria-label")};
+  return {image: Number(figure.dataset.image), rectangle: rectangle[0], iou: figure.querySelector(".iou").textContent,
+    words: figure.querySelector("figcaption").innerText, alt: figure.querySelector(".stack").getAttribute("aria-label")};
 })"""
+MOVE = MOVE.replace("READ", f"({READ})")
 
 
 def write_page(folder):
@@ -49,7 +52,7 @@ def write_page(folder):
     path = folder / "page.html"
     page = render(
         "report.html.j2", styles=("galleries.css",), scripts=("galleries.js",), title="A run", subtitle="", home="",
-        contents=[], banner=None, errors=[], body=galleries.section(folder), footer=[],
+        contents=[], banner=None, errors=[], body=section(folder), footer=[],
     )  # fmt: skip
     atomic_write_text(path, page)
     return path
@@ -57,38 +60,49 @@ def write_page(folder):
 
 def python_box(prepared, threshold, percentile, protocol):
     """Box (4,) of a prepared map by OpenCV's contours, as the protocol has it."""
-    box, empty = box_of_prepared(prepared, threshold, percentile)
+    u8, (height, width) = to_uint8(prepared), prepared.shape
+    boxes, largest = contour_boxes(u8 > threshold_value(u8, threshold, percentile))
     if PROTOCOLS[protocol].clamped:
-        height, width = prepared.shape
-        box = np.zeros(4, int) if empty else np.minimum(box, [width - 1, height - 1] * 2)
-        traced = ContourBoxes(prepared).box(threshold, percentile)
-        assert (traced is None) == empty and (empty or (traced == box).all())
+        box = np.zeros(4, int) if largest < 0 else np.minimum(boxes[largest], [width - 1, height - 1] * 2)
+    else:
+        box = np.array([0, 0, width, height]) if largest < 0 else boxes[largest]
+    traced, empty = ContourBoxes(prepared).box(threshold, percentile, protocol)
+    assert (largest < 0) == empty and (traced == box).all()
     return box
 
 
-def open_page(page, path):
+def rectangle(box, empty, frame, protocol):
+    """What a page draws for a box: x, y, width, height, cut at the frame; None for none."""
+    if empty and PROTOCOLS[protocol].clamped:
+        return None
+    x1, y1 = min(box[2], frame[1] - 1), min(box[3], frame[0] - 1)
+    return [int(value) for value in (box[0], box[1], x1 - box[0] + 1, y1 - box[1] + 1)]
+
+
+def kept_of(folder):
+    """galleries.json, and its maps as they are scored."""
+    kept = json.loads((folder / "galleries" / "galleries.json").read_text())
+    with np.load(folder / "galleries" / "maps.npz", allow_pickle=False) as content:
+        return kept, [prepare_map(content[str(i)], kept["frame"]) for i in range(len(kept["pictures"]))]
+
+
+def check_every_stop(page, path, step=1):
+    """Boxes and IoUs of every figure of a page equal Python's at every `step`-th pair of stops; returns how many boxes
+    differ from one stop to another."""
+    kept, prepared = kept_of(path.parent)
     page.goto(path.as_uri())
-    page.locator("#gallery-sum", has_text="mean IoU").wait_for()
-
-
-def check_every_setting(page, path, settings=SETTINGS[::2]):
-    """Boxes and IoUs of every picture of a page equal Python's, for maps as they were kept; returns how many boxes differ
-    from one setting to another."""
-    kept = json.loads((path.parent / "galleries" / "galleries.json").read_text())
-    with np.load(path.parent / "galleries" / "maps.npz", allow_pickle=False) as content:
-        prepared = [prepare_map(content[str(i)], kept["frame"]) for i in range(len(kept["pictures"]))]
-    open_page(page, path)
-    moved, values = page.evaluate(MOVE, settings)
-    assert tuple(values) == settings[-1], "the sliders stop at every value that is asked for"
-    boxes = set()
-    for (threshold, percentile), figures in zip(settings, moved, strict=True):
-        assert {number for number, _, _ in figures} == set(range(len(prepared)))
-        known = [python_box(scores, threshold, percentile, kept["protocol"]).tolist() for scores in prepared]
-        for number, box, overlap in figures:
-            truths = np.array(kept["pictures"][number]["gt_boxes"])
-            assert box == known[number], (number, threshold, percentile)
-            assert overlap == iou(np.array(box), truths).max(), (number, threshold, percentile)
-            boxes.add((number, *box))
+    boxes, moved = set(), page.evaluate(MOVE, step)
+    for threshold, percentile, figures in moved:
+        assert {figure["image"] for figure in figures} == set(range(len(prepared)))
+        for figure in figures:
+            number, place = figure["image"], (figure["image"], threshold, percentile)
+            scores, protocol = prepared[number], kept["protocol"]
+            box = python_box(scores, threshold, percentile, protocol)
+            empty = not (to_uint8(scores) > threshold_value(to_uint8(scores), threshold, percentile)).any()
+            assert figure["rectangle"] == rectangle(box, empty, kept["frame"], protocol), place
+            overlap = iou(box, np.array(kept["pictures"][number]["gt_boxes"])).max()
+            assert figure["iou"] == iou_text(overlap) and ("✓" in figure["words"]) == (overlap >= 0.5), place
+            boxes.add((number, *box.tolist()))
     return len(boxes) - len(prepared)
 
 
@@ -129,59 +143,93 @@ def test_a_run_keeps_what_its_page_shows(finished):
 
 
 def test_the_page_opens_with_the_boxes_of_the_table(finished, page):
-    _, _, folder = finished
-    kept = json.loads((folder / "galleries" / "galleries.json").read_text())["pictures"]
+    protocol, _, folder = finished
+    kept, _ = kept_of(folder)
     table = pd.read_csv(folder / "per_image.csv", dtype={"id": str}).set_index("id")
     page.goto((folder / "page.html").as_uri())
     static = page.evaluate(READ)
     page.locator("#gallery-sum", has_text="mean IoU").wait_for()
-    assert page.evaluate(READ) == static, "computing them in the page changes nothing"
+    assert page.evaluate(READ) == static, "the script changes nothing before a slider moves"
     for figure in static:
-        row = table.loc[kept[figure["picture"]]["id"]]
-        assert figure["box"] == row[["x0", "y0", "x1", "y1"]].tolist() and figure["iou"] == row["iou"]
+        row = table.loc[kept["pictures"][figure["image"]]["id"]]
+        assert figure["rectangle"] == rectangle(
+            row[["x0", "y0", "x1", "y1"]].tolist(), row["empty"], kept["frame"], protocol
+        )
         assert f"IoU {row['iou']:.2f}" in figure["words"] and row["failure"] in figure["words"]
         assert ("✓" in figure["words"]) == row["localised"] and "predicted box" in figure["alt"]
 
 
+def test_the_table_has_the_boxes_of_every_stop_and_the_sums(finished):
+    _, result, folder = finished
+    kept, prepared = kept_of(folder)
+    table = slider_table(kept, prepared)
+    pairs = [(tau, share) for share in table["percentiles"] for tau in table["thresholds"]]
+    assert pairs[table["start"]] == (result.threshold, result.percentile) and 100 <= len(pairs) <= 140
+    assert all(len(image["at"]) == len(pairs) == len(table["sums"]) for image in table["images"])
+    for place, pair in enumerate(pairs):
+        boxes = [python_box(scores, *pair, kept["protocol"]) for scores in prepared]
+        truths = [np.array(image["gt_boxes"]) for image in kept["pictures"]]
+        ious = [iou(box, truth).max() for box, truth in zip(boxes, truths, strict=True)]
+        states = [image["states"][image["at"][place]] for image in table["images"]]
+        assert [state[4] for state in states] == [iou_text(value) for value in ious]
+        assert [state[5] for state in states] == [value >= 0.5 for value in ious]
+        assert f"{len(ious)} images: mean IoU {np.mean(ious):.2f}, " in table["sums"][place]
+    shown = json.loads(json.dumps(kept))
+    shown["pictures"][0]["box"][2] -= 1
+    with pytest.raises(ValueError, match="does not give its box"):
+        slider_table(shown, prepared)
+
+
 def test_boxes_follow_the_sliders_as_python_has_them(finished, page):
     _, _, folder = finished
-    assert check_every_setting(page, folder / "page.html") > 50
+    assert check_every_stop(page, folder / "page.html") > 50
+
+
+def test_the_mask_splits_the_heat_map_at_the_level(finished):
+    """The page darkens what is at most as opaque as the table says: the pixels that the box's mask leaves out."""
+    _, _, folder = finished
+    kept, prepared = kept_of(folder)
+    table = slider_table(kept, prepared)
+    for image, scores in zip(table["images"], prepared, strict=True):
+        opacity = np.array(Image.open(io.BytesIO(heat(scores))).convert("RGBA"))[..., 3] / 255
+        for place in range(0, len(table["sums"]), 9):
+            pair = (
+                table["thresholds"][place % len(table["thresholds"])],
+                table["percentiles"][place // len(table["thresholds"])],
+            )
+            level = threshold_value(to_uint8(scores), *pair)
+            bright = opacity > image["states"][image["at"][place]][8]
+            assert (bright == (to_uint8(scores) > level)).mean() > 0.97, "but for levels that share an opacity"
 
 
 def test_keyboard_mask_layers_and_reset(finished, page):
     protocol, result, folder = finished
-    kept = json.loads((folder / "galleries" / "galleries.json").read_text())
-    with np.load(folder / "galleries" / "maps.npz", allow_pickle=False) as content:
-        prepared = prepare_map(content["0"], kept["frame"])
-    open_page(page, folder / "page.html")
+    kept, prepared = kept_of(folder)
+    page.goto((folder / "page.html").as_uri())
     before = page.evaluate(READ)
-    canvas = page.locator(".galleries canvas").first
-    assert not canvas.is_visible()
-    page.get_by_role("slider", name="Threshold").focus()
-    for key in ("End", "PageDown", "PageDown", "ArrowLeft"):
+    mask = page.locator(".galleries .mask").first
+    assert not mask.is_visible()
+    slider = page.get_by_role("slider", name="Threshold")
+    slider.focus()
+    for key in ("End", "ArrowLeft", "ArrowLeft", "ArrowLeft"):
         page.keyboard.press(key)
     page.locator(".galleries.moved").wait_for()
-    page.evaluate("() => new Promise(requestAnimationFrame)")
-    threshold = float(page.get_by_role("slider", name="Threshold").input_value())
+    threshold = float(slider.get_attribute("aria-valuetext"))
     assert 0.5 < threshold < 0.95
     after = page.evaluate(READ)
-    assert after[0]["box"] == python_box(prepared, threshold, result.percentile, protocol).tolist()
-    assert [figure["box"] for figure in after] != [figure["box"] for figure in before]
-    assert canvas.is_visible(), "the first move shows the mask"
-    shade = canvas.evaluate(
-        "(c) => Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data.filter((_, i) => i % 4 === 3))"
-    )
-    u8 = to_uint8(prepared)
-    assert ((np.reshape(shade, u8.shape) == 0) == (u8 > threshold_value(u8, threshold, result.percentile))).all()
-    heat = page.locator(".galleries .heat").first
-    assert heat.is_visible()
+    box = python_box(prepared[0], threshold, result.percentile, protocol)
+    assert after[0]["rectangle"] == rectangle(box, not box.any(), kept["frame"], protocol)
+    assert [figure["rectangle"] for figure in after] != [figure["rectangle"] for figure in before]
+    assert mask.is_visible(), "the first move shows the mask"
+    heat_map = page.locator(".galleries .heat").first
+    assert heat_map.is_visible()
     page.get_by_role("checkbox", name="heat map").press("Space")
+    assert mask.is_visible() and not heat_map.is_visible()
     page.get_by_role("checkbox", name="mask").press("Space")
-    assert not heat.is_visible() and not canvas.is_visible()
+    assert not heat_map.is_visible() and not mask.is_visible()
     page.get_by_role("slider", name="Percentile").focus()
     page.keyboard.press("Home")
     page.get_by_role("button", name="Reset").press("Enter")
-    page.evaluate("() => new Promise(requestAnimationFrame)")
     assert page.evaluate(READ) == before
     page.get_by_role("status").get_by_text("mean IoU").wait_for(state="attached")  # said once, after the moves
 
@@ -205,7 +253,7 @@ def test_without_javascript_the_pictures_are_complete(finished, browser):
             assert "IoU" in figure.locator("figcaption").inner_text()
         seen = {}
         for number in (0, kept["rows"][3]["pictures"][0]):  # drawn once, and possibly shown again by reference
-            for figure in opened.locator(f".galleries figure[data-picture='{number}'] .stack").all():
+            for figure in opened.locator(f".galleries figure[data-image='{number}'] .stack").all():
                 seen.setdefault(number, []).append(figure.screenshot())
         assert all(len(picture) > 5000 for pictures in seen.values() for picture in pictures), "no blank picture"
     finally:
@@ -245,7 +293,7 @@ def patterns(height, width, seed=0):
 
 
 def grown(seed=0):
-    """Small maps that the page grows: of one to sixteen values a side, tiny, huge and negative numbers."""
+    """Small maps that grow to the frame: of one to sixteen values a side, tiny, huge and negative numbers."""
     rng = np.random.default_rng(seed)
     spike = np.zeros((7, 7))
     spike[3, 5] = 1
@@ -256,7 +304,7 @@ def grown(seed=0):
 
 
 def large(seed=0):
-    """Maps with more values than the page holds: smooth ones and noise."""
+    """Maps that are reduced to the frame: smooth ones and noise."""
     rng = np.random.default_rng(seed)
     y, x = np.indices((90, 75)) / 20
     return [rng.random((90, 75)), np.sin(y * x) + np.cos(x), rng.random((70, 66)).round(1), np.exp(-y) * x]
@@ -272,37 +320,14 @@ def test_hard_maps(maps, frame, protocol, page, tmp_path):
     rng, count = np.random.default_rng(1), len(maps)
     maps = [np.asarray(scores, np.float32) for scores in maps]
     corners = [np.sort(rng.integers(0, [[[frame[1], frame[0]]]], (2, 2, 2)), axis=1).reshape(2, 4) for _ in maps]
-    result = score(
-        maps,
-        corners,
-        labels=np.arange(count),
-        size=frame,
-        protocol=protocol,
-        predicted=np.zeros(count, int),
-        samples=10,
-    )
+    truth = Truth(frame, np.arange(count), corners)
+    result = score(Maps(maps, predicted=np.zeros(count, int)), truth, Rule(protocol), samples=10)
     noise = rng.integers(0, 256, (count, *frame, 3), dtype=np.uint8)
     names = [f"<script>{index}" for index in range(count)]
     galleries.write(tmp_path, result, maps, lambda shown: noise[shown], names, 0)
     path = write_page(tmp_path)
-    assert check_every_setting(page, path, SETTINGS[::4]) > 5
+    assert check_every_stop(page, path, 3) >= 5
     assert page.locator("figcaption", has_text="<script>1").count() > 0, "names are text"
-
-
-def test_levels_that_the_page_gets_wrong_are_stored_beside_the_map():
-    rng = np.random.default_rng(0)
-    fixed = 0
-    for shape in ((28, 28), (14, 10), (100, 80)):
-        scores = rng.random(shape).astype(np.float32)
-        found = page_map(scores, (224, 200))
-        fixed += len(found["fixes"])
-        assert len(found["map"]) < 64 * 64 * 4 * 4 / 3 + 4
-        if scores.size <= 64 * 64:
-            wrong = (cubic_levels(scores, (224, 200)) != to_uint8(prepare_map(scores, (224, 200)))).sum()
-            assert wrong < 50 and (wrong == 0) == (found["fixes"] == "")
-    assert fixed > 0
-    blank = {"shape": [1, 1], "map": "", "fixes": ""}
-    assert page_map(np.zeros((4, 4)), (9, 9)) == page_map(np.full((2, 3), np.nan), (9, 9)) == blank
 
 
 # ------------------------------------------------------------------------------------------------ choice, size, errors
@@ -328,12 +353,12 @@ def test_forty_pictures_of_224_pixels_stay_small(tmp_path, page):
     where, rng = list(range(45)), np.random.default_rng(0)
     truths = [test.target(index).boxes for index in where]
     maps = np.maximum(rng.normal(size=(45, 14, 14)), 0).astype(np.float32)
-    result = score(maps, truths, labels=test.labels[:45], predicted=rng.integers(0, 16, 45), size=224, samples=10)
+    result = score(Maps(maps, predicted=rng.integers(0, 16, 45)), Truth(224, test.labels[:45], truths), samples=10)
     pixels = lambda shown: [test.pixels([index], 224)[0] for index in shown]  # noqa: E731
     galleries.write(tmp_path, result, maps, pixels, test.classes, 0)
-    part = galleries.section(tmp_path)
+    part = section(tmp_path)
     assert part.count("<figure") >= 24 and len(part.encode()) / part.count("<figure") < 1_500_000 / 40
-    assert check_every_setting(page, write_page(tmp_path), SETTINGS[::45]) > 20
+    assert check_every_stop(page, write_page(tmp_path), 40) > 20
 
 
 def damages(folder):
@@ -353,24 +378,24 @@ def damages(folder):
 
 @pytest.mark.parametrize("finished", ["wsolevaluation"], indirect=True)
 def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
-    assert galleries.section(tmp_path) == ""
+    assert section(tmp_path) == ""
     shutil.copytree(finished[2] / "galleries", tmp_path / "galleries")
     (tmp_path / "galleries" / "0.jpg").unlink()
     with pytest.raises(ValueError, match=r"galleries in .*0\.jpg.*run the method again"):
-        galleries.section(tmp_path)
+        section(tmp_path)
     for damage in damages(finished[2] / "galleries"):
         shutil.rmtree(tmp_path / "galleries")
         shutil.copytree(finished[2] / "galleries", tmp_path / "galleries")
         damage(tmp_path / "galleries")
         with pytest.raises(ValueError, match=r"galleries in .* run the method again"):
-            galleries.section(tmp_path)
+            section(tmp_path)
     atomic_write_text(tmp_path / "galleries" / "galleries.json", '{"format": "other"}')
     with pytest.raises(ValueError, match="not of this version"):
-        galleries.section(tmp_path)
+        section(tmp_path)
 
 
 def test_masks_only_leave_no_galleries(tmp_path):
-    result = score(np.random.default_rng(0).random((2, 4, 4)), None, masks=[np.eye(8, dtype=np.uint8)] * 2, size=8)
+    result = score(Maps(np.random.default_rng(0).random((2, 4, 4))), Truth(8, masks=[np.eye(8, dtype=np.uint8)] * 2))
     (tmp_path / "galleries").mkdir()
     galleries.save(None, result, tmp_path)
     assert not (tmp_path / "galleries").exists()

@@ -113,11 +113,11 @@ def test_a_training_time_method_is_cam_on_the_network_of_its_own_training(run):
     assert not np.array_equal(result.maps["test"].maps, run.evaluate("cam").maps["test"].maps)
     content = json.loads(run.finish("has", result).read_text())
     assert content["method"] == content["config"]["method"] == content["result"]["method"] == "has"
-    assert content["config"]["pooling"] == "has" and content["result"]["pooling"] == "gap"
+    assert content["config"]["variant"] == "has" and content["result"]["pooling"] == "gap"
     words = "CAM on a network trained with HaS (grid 0.196, rate 0.5)"
     assert content["result"]["conditions"]["method"] == words and words in result.protocol_line()
     record = json.loads((run.config.training_folder("has") / "run.json").read_text())
-    assert record["pooling"] == "has" and record["fingerprint"] == run.config.training_key("has")
+    assert record["variant"] == "has" and record["fingerprint"] == run.config.training_key("has")
 
 
 def test_the_threshold_of_a_training_time_method_serves_its_checkpoint(run):

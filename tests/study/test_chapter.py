@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsolkit import figures
-from wsolkit.evaluation.scoring import score
+from wsolkit.evaluation.scoring import Maps, Truth, score
 from wsolkit.runs.run import Run
 from wsolkit.study import chapter
 
@@ -37,9 +37,8 @@ BOXES = [np.array([[4, 4, 15, 15]]), np.array([[8, 2, 27, 25]]), np.array([[0, 0
 
 def result_of(found):
     maps = blocks([box[0] for box in found])
-    return score(
-        maps, BOXES, labels=np.zeros(4, int), predicted=np.zeros(4, int), size=32, val_maps=maps, val_gt_boxes=BOXES
-    )
+    maps, truth = Maps(maps, predicted=np.zeros(4, int)), Truth(32, np.zeros(4, int), BOXES)
+    return score(maps, truth, validation=(maps, truth))
 
 
 def test_the_sentence_beside_a_curve_says_its_numbers(shown):

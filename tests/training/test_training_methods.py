@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional
 
 import wsolkit as wk
-from wsolkit.methods import OBJECTIVES
-from wsolkit.methods.acol_objective import ACoL
+from wsolkit.methods.acol import ACoL
 from wsolkit.methods.adl import ADL, attention, drop_mask, importance_map, layers
 from wsolkit.methods.cutmix import CutMix, patch
 from wsolkit.methods.has import HaS
+from wsolkit.methods.registry import training_methods, variant
 from wsolkit.networks.models import ACoLModel, erase, unit_range
 
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -330,13 +330,13 @@ def test_both_branches_get_their_gradients_through_the_wrapper_of_many_devices(t
 # -- all of them in the loop ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", list(OBJECTIVES))
+@pytest.mark.parametrize("word", training_methods())
 def test_a_training_repeats_is_a_plain_network_and_comes_back_from_its_file(word, tmp_path):
     recipe = {"epochs": 2, "batch_size": 8, "lr": 0.02, "backbone_grad_scale": 1.0}
     states = []
     for out in (tmp_path, None):
         model = network(word)
-        history = wk.fit(model, birds(), birds("val"), out=out, objective=OBJECTIVES[word](), **recipe)
+        history = wk.fit(model, birds(), birds("val"), out=out, objective=variant(word).objective(), **recipe)
         assert hooks(model) == 0 and len(history) == 2
         states.append(model.state_dict())
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0]), "the seed decides all draws"

@@ -19,6 +19,7 @@ because numba's cache on disk notices changes of a function's own file only.
 from __future__ import annotations
 
 import numpy as np
+from numba.extending import register_jitable
 
 from wsolkit.common.compiled import compiled
 
@@ -187,12 +188,7 @@ def largest_boxes(u8):
                 first[root] = min(first[root], pixel)
                 _widen(extent, root, x, y, x, y)
                 wheel = seen | (seen << 8)
-                for k in (
-                    0,
-                    2,
-                    4,
-                    6,
-                ):  # the four blocks of 2 x 2 with this pixel: its third and fourth pixel count half
+                for k in (0, 2, 4, 6):  # the four blocks of 2 x 2 with this pixel: third and fourth pixel count half
                     block = (wheel >> k) & 7
                     if block == 7 or block == 3 or block == 5 or block == 6:
                         area[root] += 1
@@ -320,15 +316,22 @@ def _raise_range(ranges, low, high, value):
     ranges[k, last] = max(ranges[k, last], value)
 
 
+@register_jitable
+def overlap(x0, y0, x1, y1, a, b, c, d):
+    """The intersection and both areas in pixels of two boxes with inclusive corners: numbers in compiled code, arrays that
+    fit each other elsewhere. The intersection's width and height are clamped at 0 separately: the product of two negative
+    ones would give boxes that are disjoint in both axes a positive one."""
+    width = np.maximum(np.minimum(x1, c) - np.maximum(x0, a) + 1, 0)
+    height = np.maximum(np.minimum(y1, d) - np.maximum(y0, b) + 1, 0)
+    return width * height, (x1 - x0 + 1) * (y1 - y0 + 1), (c - a + 1) * (d - b + 1)
+
+
 @compiled
 def _best_iou(x0, y0, x1, y1, truths):
-    """IoU with the best ground-truth box, operation by operation that of `wsolkit.boxes.extract.iou`."""
+    """IoU with the best ground-truth box."""
     best = 0.0
-    area = float(x1 - x0 + 1) * float(y1 - y0 + 1)
     for index in range(len(truths)):
         a, b, c, d = truths[index]
-        shared_width = max(min(float(x1), c) - max(float(x0), a) + 1.0, 0.0)
-        shared_height = max(min(float(y1), d) - max(float(y0), b) + 1.0, 0.0)
-        shared = shared_width * shared_height
-        best = max(best, shared / (area + (c - a + 1.0) * (d - b + 1.0) - shared))
+        shared, area, truth_area = overlap(x0, y0, x1, y1, a, b, c, d)
+        best = max(best, shared / (area + truth_area - shared))
     return best

@@ -26,6 +26,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 PLAIN_THRESHOLD, PAS_THRESHOLD = 0.2, 0.35  # the fixed operating points of Bae, Noh, Kim, ECCV 2020
 PAS_PERCENTILE = 90.0  # RethinkingCAM thresholds at a share of this percentile instead of the maximum
 
@@ -46,6 +48,13 @@ class Protocol:
     percentile: float
     curves: bool
     clamped: bool
+
+    def box(self, contour: np.ndarray | None, size: tuple[int, int]) -> np.ndarray:
+        """The box (4,) int64 of a contour [x, y, x + w, y + h] in a frame (H, W); None is that of an empty mask."""
+        height, width = size
+        if contour is None:
+            return np.array([0, 0, 0, 0] if self.clamped else [0, 0, width, height], np.int64)
+        return np.minimum(contour, [width - 1, height - 1] * 2) if self.clamped else contour
 
 
 PROTOCOLS = {

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import click
+
+from wsolkit.data.catalogue import DATASETS, SPLITS, DatasetEntry
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,8 +12,9 @@ def data() -> None:
     """Fetch a dataset, convert annotations for `--dataset metadata`, list or clear decoded images."""
 
 
-def _fetch(name: str, what: str) -> Callable:
-    """A command that downloads one dataset."""
+def _fetch(name: str, entry: DatasetEntry) -> None:
+    """Add the command that downloads one dataset."""
+    what = f"{entry.title} ({entry.archive.size / 1e6:,.0f} MB)"
 
     @data.command(name, help=f"Download {what}, check it and unpack it; can be interrupted and run again.")
     @click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
@@ -23,18 +24,17 @@ def _fetch(name: str, what: str) -> Callable:
 
         click.echo(f"ready: {fetch_dataset(name, root, url=url)}")
 
-    return command
 
-
-cub = _fetch("cub", "CUB-200-2011 (1.15 GB)")
-tiny_imagenet = _fetch("tiny_imagenet", "Tiny-ImageNet-200 (248 MB)")
+for _name, _entry in DATASETS.items():
+    if _entry.archive:
+        _fetch(_name, _entry)
 
 
 @data.command()
 @click.argument("kind", type=click.Choice(["voc", "coco", "csv"]))
 @click.argument("source", type=click.Path())
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="metadata folder to write the split into")
-@click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
 @click.option("--images", type=click.Path(file_okay=False), help="folder of the images; a CSV needs it for their sizes")
 @click.option(
     "--several",

@@ -53,7 +53,6 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
     from wsolkit.methods.registry import resolve
-    from wsolkit.methods.study import method_slug
     from wsolkit.runs.fingerprints import LOCALISING_SOURCES, weights_state
     from wsolkit.runs.run import _device, versions
 
@@ -83,7 +82,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                     trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
                 )
                 for name, maps in (made or {}).items():
-                    path = target if single else target / f"{method_slug(name)}.npz"
+                    path = target if single else target / f"{resolve(name).slug}.npz"
                     maps.save(path)
                     click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
                 if first:

@@ -16,7 +16,7 @@ from wsolkit.cli.localise import localise
 from wsolkit.cli.options import given, names_in, parameter_options
 from wsolkit.cli.predict import predict
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.study import STUDY_METHODS, TRAINING_METHODS
+from wsolkit.methods.registry import resolve, study_methods, training_methods
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.parameters import RunConfig
 
@@ -33,18 +33,15 @@ def _check(config: RunConfig, methods: list[str]) -> None:
     """Find wrong paths, classes and names now, in one line, rather than in every report."""
     from wsolkit.runs.run import Run
 
-    if unknown := [method for method in methods if method not in (*STUDY_METHODS, *TRAINING_METHODS)]:
-        from wsolkit.methods.registry import resolve
-
-        for method in unknown:
-            resolve(method)
+    for method in methods:
+        resolve(method)
     if config.dataset == "synthetic" and not config.per_class:  # to draw all birds takes seconds
         config = config.with_changes(per_class=5)
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
-    for pooling in ("gap", "tap"):
-        run.recipe(pooling)
+    for variant in ("gap", "tap"):
+        run.recipe(variant)
     config.training_key("gap")  # reads the weights file
 
 
@@ -61,8 +58,8 @@ def cli() -> None:
 @click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONES)}")
 @click.option(
     "--methods",
-    show_default=",".join(STUDY_METHODS),
-    help=f"training-time methods ({', '.join(TRAINING_METHODS)}) and any method grad-cam offers work too",
+    show_default=",".join(study_methods()),
+    help=f"training-time methods ({', '.join(training_methods())}) and any method grad-cam offers work too",
 )
 @click.option(
     "--seeds", metavar="N,N,...", help="the same grid with each seed; the first in OUT, the others in OUT/seed-N"
@@ -122,8 +119,9 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
 
 @cli.command()
 @parameter_options(["backbone", *OPTIONS])
-@click.option("--pooling", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(TRAINING_METHODS)}")
-def train(pooling: str | None, **options: Any) -> None:
+@click.option("--variant", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(training_methods())}")
+@click.option("--pooling", "variant", hidden=True)  # what --variant was called before
+def train(variant: str | None, **options: Any) -> None:
     """Train one network (or resume its training) and print the folder of its checkpoints.
 
     On several devices: torchrun --nproc-per-node N -m wsolkit train ...
@@ -134,9 +132,9 @@ def train(pooling: str | None, **options: Any) -> None:
     config = RunConfig.make(**{"out": _reports(), **given(options)})
     with process_group(config.device):
         run = Run(config)
-        run.model(pooling)
+        run.model(variant)
         if rank() == 0:
-            click.echo(config.training_folder(pooling or run.pooling))
+            click.echo(config.training_folder(variant or run.variant))
 
 
 @cli.command()

@@ -11,7 +11,7 @@ from torch import nn
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
 from wsolkit.data.base import WSOLDataset
 from wsolkit.evaluation.results import ASIDE, EvalResult
-from wsolkit.evaluation.scoring import score
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import resolve
 
@@ -83,30 +83,31 @@ def evaluate(
             raise ValueError(
                 f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
             )
-    method = resolve(method).name  # one spelling: what follows depends on the name
+    entry = resolve(method)
+    method = entry.name  # one spelling, for what is written
     if pas is None:
-        pas = method == "rethinking_cam" or rules.percentile == PAS_PERCENTILE
+        pas = entry.percentile == PAS_PERCENTILE or rules.percentile == PAS_PERCENTILE
     indices = dataset.spread(limit or None, seed)
     test_maps = localiser(model, dataset, method, smooth, indices, **options)
     targets = [dataset.target(int(i)) for i in indices]
-    val_maps, val_boxes = None, None
+    validation = None
     if val is not None:
         val_indices = val.spread(limit or None, seed)
         val_maps = localiser(model, val, method, smooth, val_indices, **options)
         val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
-    maps = {"test": test_maps} | ({} if val_maps is None else {"val": val_maps})
+        validation = Maps(val_maps.maps), Truth(val.geometry.size, boxes=val_boxes)
+    maps = {"test": test_maps} | ({} if validation is None else {"val": val_maps})
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masks = None if all(mask is None for mask in masks) or not rules.curves else masks
     truths = [target.boxes.numpy() for target in targets]
     words = conditions(dataset, model, limit, options)
     if masks is not None and (empty := sum(len(boxes) == 0 for boxes in truths)):
         words["boxes"] = f"not used: the masks of {empty} images show no object"
-        truths, val_maps, val_boxes = None, None, None
+        truths = None
     result = score(
-        test_maps.maps, truths, test_maps.logits, test_maps.labels, test_maps.ids,
-        size=dataset.geometry.size, masks=masks,
-        val_maps=None if val_maps is None else val_maps.maps, val_gt_boxes=val_boxes,
-        percentile=PAS_PERCENTILE if pas else 100.0, seed=seed, protocol=protocol,
+        Maps(test_maps.maps, test_maps.ids, test_maps.logits),
+        Truth(dataset.geometry.size, test_maps.labels, truths, masks),
+        Rule(protocol, PAS_PERCENTILE if pas else 100.0), validation, seed=seed,
         dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=method,
         pooling=getattr(model, "pooling", ""), split=dataset.split,
         seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,

@@ -1,39 +1,45 @@
-"""Scoring anyone's score maps: a folder of maps and a wsolevaluation metadata folder in, tables and figures out."""
+"""Scoring anyone's score maps: a folder of maps, one .npy per image as wsolevaluation keeps them, with predictions.csv beside
+them, and a wsolevaluation metadata folder in; an EvalResult out. `export_score_maps` writes such a folder."""
 
 from __future__ import annotations
 
+import csv
+import io
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
-from wsolkit.common.files import listing
+from wsolkit.common.files import atomic_path, atomic_write_text, listing
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata_files import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
-from wsolkit.evaluation.map_files import PREDICTIONS, open_score_maps, read_predictions
-from wsolkit.evaluation.measuring import default_workers
+from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.evaluation.scoring import score
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, score, threads
 
 NEEDED = ("class_labels", "image_sizes", "localization")
+PREDICTIONS = "predictions.csv"
+ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
-class MaskFolder(Sequence):
-    """The masks of a split's images, each read when it is asked for: (H, W) uint8 of 0, 1 and 255."""
+class OnDemand(Sequence):
+    """Arrays that are read from their files each time they are asked for: `read` of an item of `names`."""
 
-    def __init__(self, root: str | Path, metadata: Metadata, geometry: Geometry):
-        self.root, self.metadata, self.geometry = Path(root).expanduser(), metadata, geometry
+    def __init__(self, read: Callable[[Any], np.ndarray], names: Sequence):
+        self.read, self.names = read, list(names)
 
     def __len__(self) -> int:
-        return len(self.metadata.ids)
+        return len(self.names)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        files = self.metadata.masks[self.metadata.ids[index]]
-        return self.geometry.crop(read_mask(self.root, files.paths, files.ignore, self.geometry.side))
+        return self.read(self.names[index])
 
 
 def evaluate_files(
@@ -56,22 +62,24 @@ def evaluate_files(
 ) -> EvalResult:
     """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
 
-    scoremaps: folder of `<id>.npy`, see `map_files.open_score_maps`. If every map has the frame's size and lies in
-        [0, 1], they are scored as they are, as wsolevaluation does (but a constant one as zeros); otherwise all are
-        resized and min-max normalised.
-    metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. Its localization.txt
-        holds boxes (then image_sizes.txt is needed) or names mask files below `masks`, whose instances' bounding boxes
-        then stand for boxes.
-    predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, if it is
-        there. Without predictions there is no Top-k number, and no failure is a wrong class.
-    val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
-    percentile, threshold: the box rule of GT-known and Top-k Loc, see `score`.
-    subset: pass over maps of images that the metadata does not list.
+    Args:
+        scoremaps: folder of `<id>.npy`, see `open_score_maps`. If every map has the frame's size and lies in [0, 1], they
+            are scored as they are, as wsolevaluation does (but a constant one as zeros); otherwise all are resized and
+            min-max normalised.
+        metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. Its localization.txt
+            holds boxes (then image_sizes.txt is needed) or names mask files below `masks`, whose instances' bounding
+            boxes then stand for boxes.
+        predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, if it is
+            there. Without predictions there is no Top-k number, and no failure is a wrong class.
+        val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
+        protocol, percentile, threshold, interval: see `Rule`. seed, workers, progress: see `score`.
+        subset: pass over maps of images that the metadata does not list.
 
-    Raises ValueError or FileNotFoundError before anything is scored. All missing, unreadable, misshapen or not finite
-    maps, masks that are not there, and predictions that do not fit, are listed in one error (the first 20 by name).
+    Raises:
+        ValueError or FileNotFoundError, before anything is scored. All missing, unreadable, misshapen or not finite maps,
+        masks that are not there, and predictions that do not fit, are listed in one error (the first 20 by name).
     """
-    rules = protocol_named(protocol)
+    rule, rules = Rule(protocol, percentile, threshold, interval), protocol_named(protocol)
     geometry = Geometry(size, rules.geometry)
     found = read_metadata(metadata, split, NEEDED)
     if found.kind == "masks" and masks is None:
@@ -81,33 +89,36 @@ def evaluate_files(
     if val_scoremaps is not None and not rules.curves:
         raise ValueError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
 
-    maps, ready, problems = open_score_maps(scoremaps, found.ids, size, found.sizes, subset)
+    def opened(scoremaps: str | Path, found: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
+        maps, ready, problems = open_score_maps(scoremaps, found.ids, size, found.sizes, subset)
+        boxes, more = _boxes(found, masks, geometry)
+        return maps, ready, boxes, problems + more
+
+    maps, ready, boxes, problems = opened(scoremaps, found)
     beside = Path(scoremaps).expanduser() / PREDICTIONS
     predictions = beside if predictions is None and beside.is_file() else predictions
     predicted = None
     if predictions is not None:
         predicted, more = read_predictions(predictions, found.ids)
         problems += more
-    truths, more = _truths(found, masks, geometry)
-    problems += more
-    val = {}
+    validation = None
     if val_scoremaps is not None:
-        val_found = read_metadata(metadata, "val", NEEDED)
-        if shared := sorted(set(val_found.ids) & set(found.ids)):
+        val = read_metadata(metadata, "val", NEEDED)
+        if shared := sorted(set(val.ids) & set(found.ids)):
             raise ValueError(
-                f"{val_found.folder} and {found.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
+                f"{val.folder} and {found.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
                 "on the images that it is scored on is no choice on validation data"
             )
-        val_maps, val_ready, more = open_score_maps(val_scoremaps, val_found.ids, size, val_found.sizes, subset)
-        val_truths, others = _truths(val_found, masks, geometry)
-        problems += [f"val, {text}" for text in (*more, *others)]
-        problems += [f"val, {name}: no object in its masks" for name, boxes in zip(val_found.ids, val_truths, strict=True)
-                     if len(boxes) == 0]  # fmt: skip
-        val = {"val_maps": val_maps, "val_gt_boxes": val_truths, "val_ready": val_ready}
+        val_maps, val_ready, val_boxes, more = opened(val_scoremaps, val)
+        more += [
+            f"{name}: no object in its masks" for name, own in zip(val.ids, val_boxes, strict=True) if len(own) == 0
+        ]
+        problems += [f"val, {text}" for text in more]
+        validation = Maps(val_maps, ready=val_ready), Truth(size, boxes=val_boxes)
     if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         raise ValueError(
-            f"{scoremaps}: {len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(found.ids)} images "
-            f"of {found.folder}: "
+            f"{scoremaps}: {count} with the score maps of {len(found.ids)} images of {found.folder}: "
             f"{listing(problems, '; ')}; nothing was scored"
         )
     words = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
@@ -115,21 +126,45 @@ def evaluate_files(
     regions = None
     if found.kind == "masks":
         words["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
-        regions = MaskFolder(masks, found, geometry) if rules.curves else None
-    empty = sum(len(boxes) == 0 for boxes in truths)
-    if empty == len(truths) or (empty and not rules.curves):
+        if rules.curves:
+            regions = OnDemand(lambda name: geometry.crop(_mask(masks, found.masks[name], geometry.side)), found.ids)
+    empty = sum(len(own) == 0 for own in boxes)
+    if empty == len(boxes) or (empty and not rules.curves):
         raise ValueError(
-            f"{found.folder}: the masks of {empty} of {len(truths)} images show no object: nothing to score"
+            f"{found.folder}: the masks of {empty} of {len(boxes)} images show no object: nothing to score"
         )
     if empty:
         words["boxes"] = f"not used: the masks of {empty} images show no object"
-        truths, val = None, {}
     return score(
-        maps, truths, None, found.labels, found.ids, size=size, protocol=protocol, predicted=predicted, masks=regions,
-        ready=ready, percentile=percentile, fixed_threshold=threshold, interval=interval, seed=seed, workers=workers,
+        Maps(maps, found.ids, predicted=predicted, ready=ready),
+        Truth(size, found.labels, None if empty else boxes, regions), rule, validation, seed=seed, workers=workers,
         progress=progress, dataset=found.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
-        conditions=words, **val,
+        conditions=words,
     )  # fmt: skip
+
+
+def _mask(masks: str | Path, files, side: int) -> np.ndarray:
+    return read_mask(Path(masks).expanduser(), files.paths, files.ignore, side)
+
+
+def _boxes(found: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
+    """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
+    if found.kind == "boxes":
+        return [geometry.boxes(found.boxes[name], found.sizes[name]).numpy() for name in found.ids], []
+    root = Path(masks).expanduser()
+
+    def boxes(name: str) -> np.ndarray | str:
+        files = found.masks[name]
+        try:
+            if files.ignore:
+                read_mask(root, [files.ignore], size=1)  # only to know that it can be read
+            return geometry.boxes(*instance_boxes(root, files.paths)).numpy()
+        except (OSError, ValueError) as error:
+            return f"{name}: {error}"
+
+    with ThreadPoolExecutor(threads()) as pool:
+        answers = list(pool.map(boxes, found.ids))
+    return answers, [answer for answer in answers if isinstance(answer, str)]
 
 
 def check_out(out: str | Path) -> Path:
@@ -149,21 +184,142 @@ def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
     return read_classes(known[0]) if known else None
 
 
-def _truths(found: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
-    """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
-    if found.kind == "boxes":
-        return [geometry.boxes(found.boxes[name], found.sizes[name]).numpy() for name in found.ids], []
-    root = Path(masks).expanduser()
+# ------------------------------------------------------------------------------------------------ files
 
-    def boxes(name: str) -> np.ndarray | str:
-        files = found.masks[name]
-        try:
-            if files.ignore:
-                read_mask(root, [files.ignore], size=1)  # only to know that it can be read
-            return geometry.boxes(*instance_boxes(root, files.paths)).numpy()
-        except (OSError, ValueError) as error:
-            return f"{name}: {error}"
 
-    with ThreadPoolExecutor(default_workers()) as pool:
-        answers = list(pool.map(boxes, found.ids))
-    return answers, [answer for answer in answers if isinstance(answer, str)]
+def open_score_maps(
+    folder: str | Path,
+    ids: Sequence[str],
+    size: int | Sequence[int],
+    image_sizes: dict[str, tuple[int, int]] | None = None,
+    subset: bool = False,
+) -> tuple[OnDemand, bool, list[str]]:
+    """The maps of `ids` below a folder, all of them checked: (maps, ready, problems).
+
+    The map of image `a/b.jpg` is `a/b.jpg.npy` (wsolevaluation's name) or `a/b.npy`: a real array (h, w) without NaN and
+    infinity, whose shape is that of most maps of the set, the frame `size`, or the image's own (height, width).
+    ready: all have the frame's size and values in [0, 1], so that they can be scored as they are.
+    problems: one line for each missing or unusable map, and for each .npy file that belongs to no image (unless
+    `subset`). FileNotFoundError without the folder.
+    """
+    folder, shape = Path(folder).expanduser(), frame(size)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} {what}; expected a folder with one .npy score map per image")
+    there = {
+        os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+        for parent, names in _walk(folder)
+        for name in names
+        if name.endswith(".npy")
+    }
+    files = {}
+    for name in ids:
+        stem = os.path.splitext(name)[0]
+        files[name] = next((path for path in (f"{name}.npy", f"{stem}.npy") if path in there), "")
+    problems = [f"{name}: no map {name}.npy" for name in ids if not files[name]]
+    uses = Counter(path for path in files.values() if path)
+    problems += [f"{path}: the map of {count} images" for path, count in uses.items() if count > 1]
+    if not subset:
+        strangers = sorted(there - set(uses))
+        problems += [f"{path}: a map of no image of the metadata (subset passes over such)" for path in strangers]
+
+    paths = {name: folder / file for name, file in files.items() if file}
+    with ThreadPoolExecutor(threads()) as pool:
+        looks = dict(zip(paths, pool.map(_look, paths.values()), strict=True))
+    shapes = Counter(look[0] for look in looks.values() if not isinstance(look, str))
+    usual = shapes.most_common(1)[0][0] if shapes else shape
+    ready = not problems and usual == shape
+    for name, look in looks.items():
+        if isinstance(look, str):
+            problems.append(f"{name}: {look}")
+            continue
+        own = (image_sizes or {}).get(name, (0, 0))[::-1]
+        if look[0] not in (usual, shape, own):
+            problems.append(f"{name}: shape {look[0]}, expected {usual} like most of the maps")
+        ready &= look[0] == shape and look[1]
+    return OnDemand(lambda path: np.load(path, allow_pickle=False), paths.values()), ready, problems
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below `folder` and their files; links to folders are followed, each folder once."""
+    seen = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        where = os.path.realpath(parent)
+        if where in seen:
+            folders.clear()
+            continue
+        seen.add(where)
+        yield parent, names
+
+
+def _look(path: Path) -> tuple[tuple[int, int], bool] | str:
+    """The shape of a map and whether it lies in [0, 1], or what is wrong with it."""
+    try:
+        scores = np.load(path, allow_pickle=False)
+    except Exception as error:  # a torn header fails in many ways; objects, which need pickle, are a ValueError
+        return f"not a readable .npy file ({error})"
+    if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiub":
+        return f"real numbers are expected, got {getattr(scores, 'dtype', 'an archive')}"
+    if scores.ndim != 2 or scores.size == 0:
+        return f"shape {scores.shape}, expected (height, width)"
+    low, high = float(scores.min()), float(scores.max())  # NaN anywhere makes both NaN
+    if not np.isfinite([low, high]).all():
+        bad = int((~np.isfinite(scores)).sum())
+        return f"{bad} of {scores.size} values are NaN or infinite"
+    return scores.shape, low >= -ROUNDING and high <= 1 + ROUNDING
+
+
+def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """Predicted labels of `ids` from a csv of lines `path,label` or `path,best,second,...`: (N, k) int64, problems.
+
+    The same number of labels in every line, 0-based; a first line whose second cell is no number is a header. Lines of
+    images that are not in `ids` are passed over. FileNotFoundError without the file.
+    """
+    path = Path(path).expanduser()
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; expected a csv of lines path,label") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a readable csv file ({error}); expected lines path,label") from error
+    if lines and (len(lines[0][1]) < 2 or not lines[0][1][1].strip().isdecimal()):
+        lines = lines[1:]
+    width = len(lines[0][1]) if lines else 0
+    table: dict[str, list[int]] = {}
+    problems = []
+    wanted = set(ids)
+    for number, row in lines:
+        labels = [cell.strip() for cell in row[1:]]
+        if len(row) != width or width < 2 or not all(label.isdecimal() and len(label) < 10 for label in labels):
+            problems.append(
+                f"{path}, line {number}: {','.join(row)[:80]!r}, expected path,label with the labels from 0"
+            )
+        elif row[0] in table:
+            problems.append(f"{path}, line {number}: a second line of {row[0]}")
+        elif row[0] in wanted:
+            table[row[0]] = [int(label) for label in labels]
+    problems += [f"{name}: no line in {path}" for name in ids if name not in table]
+    return np.array([table[name] for name in ids if name in table], np.int64).reshape(-1, max(width - 1, 1)), problems
+
+
+def export_score_maps(maps, folder: str | Path, size: int | Sequence[int] | None = None) -> Path:
+    """Write `ScoreMaps` as files: `<id>.npy` for every image, and predictions.csv with the five best labels.
+
+    size None: the maps as they are, (h, w) float32, small; `wsolkit evaluate` grows them exactly as `wsolkit.evaluate`
+    does. A size: grown and min-max normalised to [0, 1], (H, W) float64, as wsolevaluation's evaluator wants them.
+    """
+    folder = Path(folder).expanduser()
+    same_lengths(ids=maps.ids, maps=maps.maps, logits=maps.logits)
+    if strange := [name for name in maps.ids if Path(name).is_absolute() or ".." in Path(name).parts]:
+        raise ValueError(f"ids that are no paths below a folder: {listing(strange)}")
+    for name, score_map in zip(maps.ids, maps.maps, strict=True):
+        with atomic_path(folder / f"{name}.npy") as part, open(part, "wb") as file:
+            np.save(file, score_map if size is None else prepare_map(score_map, size), allow_pickle=False)
+    order = np.argsort(-maps.logits, axis=1, kind="stable")[:, :5]  # ties go to the lower class index
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows(
+        [n, *ranked] for n, ranked in zip(maps.ids, order.tolist(), strict=True)
+    )
+    atomic_write_text(folder / PREDICTIONS, lines.getvalue())
+    return folder

@@ -1,229 +1,395 @@
-"""From score maps, predictions and ground truth to an EvalResult. Arrays only: no model, no dataset."""
+"""From score maps, predictions and ground truth to an EvalResult. Arrays only: no model, no dataset, no torch.
+
+`score` makes one pass over the maps, a few at a time in threads: each is grown to the frame, min-max normalised, traced
+at every threshold and let go.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from wsolkit.boxes.extract import centre_box_curve, check_rule, thresholds
-from wsolkit.boxes.preparation import as_numpy, frame
-from wsolkit.boxes.protocols import fixed_threshold as published_threshold
-from wsolkit.boxes.protocols import protocol_named
+from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, ground_truth, iou, thresholds
+from wsolkit.boxes.preparation import as_numpy, flat_is_zero, frame, prepare_maps
+from wsolkit.boxes.protocols import fixed_threshold, protocol_named
+from wsolkit.common.cores import cores
+from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.failures import FAILURES, failure_types
 from wsolkit.evaluation.intervals import bootstrap_max, share_interval
-from wsolkit.evaluation.measuring import Found, Rule, checked_truths, measure, rule_curves
 from wsolkit.evaluation.results import EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
+CHUNK = 8  # maps that one thread prepares and traces at a time
 GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "conditions", "extra"}
 GIVEN_FIELDS |= {"seconds_per_image", "peak_memory_mb"}
 
 
+@dataclass(frozen=True)
+class Maps:
+    """What a method made of N images.
+
+    Attributes:
+        maps: N maps (h, w) of the *ground-truth* class, of any resolution and range: an array (N, h, w) or anything that
+            can be indexed. Each is resized to the frame (cubic) and min-max normalised on its own, none is kept.
+        ids: N names; None is "0", "1", ...
+        logits: (N, K) of the classifier. predicted: in their place the predicted labels, (N,) or (N, k) best first, -1
+            for unknown. Without both there is no Top-k number.
+        ready: the maps already have the frame's size and lie in [0, 1]; they are taken as they are, a constant one as zeros.
+    """
+
+    maps: Sequence
+    ids: Sequence[str] | None = None
+    logits: Any = None
+    predicted: Any = None
+    ready: bool = False
+
+    def names(self) -> list[str]:
+        return [str(name) for name in (range(len(self.maps)) if self.ids is None else self.ids)]
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the same N images.
+
+    Attributes:
+        size: the frame in which boxes and masks stand, int (a square) or (H, W).
+        labels: (N,) int; needed for Top-k numbers only.
+        boxes: N arrays (n, 4) of inclusive corners x0, y0, x1, y1 in pixels of the frame, rows of -1 are padding; None
+            where objects are not known by boxes.
+        masks: N arrays (H, W) of 0, 1 and 255 (ignore), None where an image has none; without any there is no PxAP.
+    """
+
+    size: int | Sequence[int]
+    labels: Any = None
+    boxes: Sequence | None = None
+    masks: Sequence | None = None
+
+    def checked_boxes(self, ids: Sequence[str]) -> list[np.ndarray]:
+        """`boxes` without padding; ValueError names the image whose boxes are wrong."""
+        metrics.same_lengths(ids=ids, boxes=self.boxes)
+        truths = []
+        for name, boxes in zip(ids, self.boxes, strict=True):
+            try:
+                truths.append(ground_truth(boxes))
+            except ValueError as error:
+                raise ValueError(f"image {name}: {error}") from None
+        return truths
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How maps become boxes. GT-known and Top-k Loc use it, with the largest contour; MaxBoxAcc, MaxBoxAccV2 and PxAP
+    always refer to the maximum of the map.
+
+    Attributes:
+        protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.boxes.protocols` lists their differences. The second
+            takes the crop's boxes, has one threshold and neither curves nor a choice on validation data.
+        percentile: of the map, to which the threshold refers; None is the protocol's (100; 90 for rethinking_cam).
+        threshold: the fixed one; None is the published one, 0.2, and 0.35 for a percentile below 100 (PaS).
+        interval: step of the thresholds that are tried.
+    """
+
+    protocol: str = "wsolevaluation"
+    percentile: float | None = None
+    threshold: float | None = None
+    interval: float = 0.001
+
+    def __post_init__(self) -> None:
+        percentile = protocol_named(self.protocol).percentile if self.percentile is None else self.percentile
+        object.__setattr__(self, "percentile", percentile)
+        threshold = fixed_threshold(percentile) if self.threshold is None else self.threshold
+        object.__setattr__(self, "threshold", float(threshold))
+        check_rule(self.threshold, percentile)
+        thresholds(self.interval)
+
+
 def score(
-    score_maps: Sequence,
-    gt_boxes: Sequence | None,
-    logits=None,
-    labels=None,
-    ids: Sequence[str] | None = None,
+    maps: Maps,
+    truth: Truth,
+    rule: Rule | None = None,
+    validation: tuple[Maps, Truth] | None = None,
     *,
-    size: int | Sequence[int],
-    protocol: str = "wsolevaluation",
-    predicted=None,
-    masks: Sequence | None = None,
-    val_maps: Sequence | None = None,
-    val_gt_boxes: Sequence | None = None,
-    percentile: float | None = None,
-    fixed_threshold: float | None = None,
-    interval: float = 0.001,
-    ready: bool = False,
-    val_ready: bool = False,
     samples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
     progress: Callable[[Iterable], Iterable] | None = None,
     **fields: Any,
 ) -> EvalResult:
-    """Every metric of one method on one split.
+    """Every metric of one method on one split, as far as the ground truth goes: localisation numbers need boxes, PxAP needs
+    masks, and with labels and predictions alone there are classification numbers only.
 
-    score_maps: N maps (h, w) of the *ground-truth* class, any resolution and range; an array (N, h, w) or anything that
-        can be indexed. Each is resized to `size` (cubic) and min-max normalised on its own, none is kept.
-    gt_boxes: N arrays (n, 4) of inclusive corners in pixels of a frame of `size` (int or (H, W)); None where only masks
-        are known.
-    logits (N, K), labels (N,) int, ids: N names (default "0", "1", ...). Without logits, `predicted` may hold the
-        predicted labels, (N,) or (N, k) best first, -1 for unknown; without both there is no Top-k number.
-    protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.boxes.protocols` lists their differences. The second takes the
-        crop's boxes, has one threshold and neither curves nor a choice on validation data.
-    masks: N arrays (H, W) of 0, 1 and 255 (ignore), None where an image has none; without any, pxap is None.
-    val_maps, val_gt_boxes: the validation split, from which the threshold and the centre box's side are chosen.
-    percentile, fixed_threshold: the method's own box rule, which GT-known and Top-k Loc use with the largest contour.
-        The default percentile is the protocol's (100; 90 for rethinking_cam), the default fixed threshold 0.2, and
-        0.35 for a percentile below 100 (PaS). MaxBoxAcc, MaxBoxAccV2 and PxAP always use percentile 100.
-    interval: step of the thresholds. samples, seed: of the bootstrap. workers: threads (default: cores, at most 16).
-    ready, val_ready: the maps (of the validation split) already have the frame's size and lie in [0, 1]; they are taken as
-        they are, a constant one as zeros.
-    progress: wraps the loop over images, for example tqdm.
-    fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
-        seconds_per_image, peak_memory_mb. TypeError for any other.
+    Args:
+        maps, truth: the split that is reported. rule: None is `Rule()`.
+        validation: maps and boxes of the validation split, from which the threshold and the centre box's side are chosen.
+        samples, seed: of the bootstrap of MaxBoxAcc and MaxBoxAccV2. workers: threads (default: cores, at most 16).
+        progress: wraps the loop over images, for example tqdm.
+        fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
+            seconds_per_image, peak_memory_mb.
 
-    Under wsolevaluation an empty mask (flat or NaN map) is the point [0, 0, 0, 0], a miss, and under rethinking_cam the
-    full frame; both are counted in `empty_boxes`.
-    ValueError: no images, unequal lengths, neither boxes nor masks, an image without a ground-truth box, a mask of
-    another size.
+    Returns:
+        An EvalResult. Under wsolevaluation an empty mask (flat or NaN map) is the point [0, 0, 0, 0], a miss, and under
+        rethinking_cam the full frame; both are counted in `empty_boxes`.
+
+    Raises:
+        ValueError: no images, unequal lengths, nothing to score against, an image without a ground-truth box, a mask of
+            another size. TypeError: another field.
+
+    Example:
+        >>> blob = np.zeros((2, 8, 8))
+        >>> blob[:, 2:5, 2:5] = 1
+        >>> boxes = [[[8, 8, 19, 19]], [[24, 24, 31, 31]]]                     # of the frame of 32 x 32 pixels
+        >>> logits = [[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]]
+        >>> result = score(Maps(blob, logits=logits), Truth(32, labels=[0, 2], boxes=boxes), method="hand-made")
+        >>> result.gt_known_loc, result.top1_cls, result.failures["background"]
+        (50.0, 50.0, 1)
     """
-    rules = protocol_named(protocol)
-    percentile = rules.percentile if percentile is None else percentile
-    result = _with_fields(EvalResult(protocol=protocol, percentile=percentile, interval=interval), fields)
-    result.frame = list(frame(size))  # a wrong size is refused before the work, not after it
-    ids = [str(index) for index in range(len(score_maps))] if ids is None else [str(item) for item in ids]
-    given = {"score_maps": score_maps, "ids": ids, "gt_boxes": gt_boxes, "masks": masks, "logits": logits}
-    given |= {"labels": labels, "predicted": predicted}
-    metrics.same_lengths(**given)
-    if len(ids) == 0:
+    rule = Rule() if rule is None else rule
+    if wrong := sorted(set(fields) - GIVEN_FIELDS):
+        raise TypeError(f"score() takes no {', '.join(wrong)}; fields to give are {', '.join(sorted(GIVEN_FIELDS))}")
+    result = EvalResult(protocol=rule.protocol, percentile=rule.percentile, interval=rule.interval, **fields)
+    result.frame = list(frame(truth.size))  # a wrong size is refused before the work, not after it
+    result.ids = maps.names()
+    result.n_images = len(result.ids)
+    metrics.same_lengths(
+        maps=maps.maps, ids=result.ids, boxes=truth.boxes, masks=truth.masks, labels=truth.labels, logits=maps.logits,
+        predicted=maps.predicted,
+    )  # fmt: skip
+    if not result.n_images:
         raise ValueError("no images to score: the split is empty")
-    if gt_boxes is None and masks is None:
-        raise ValueError("nothing to score against: give gt_boxes or masks")
-    if (val_maps is None) != (val_gt_boxes is None):
-        raise ValueError("val_maps and val_gt_boxes belong together: give both or none")
-    result.n_images, result.ids = len(ids), ids
-    hits = _classification(result, logits, labels, predicted)
-    truths = None if gt_boxes is None else checked_truths(gt_boxes, ids)
-
-    chosen = {"fixed": float(published_threshold(percentile) if fixed_threshold is None else fixed_threshold)}
-    check_rule(chosen["fixed"], percentile)
-    thresholds(interval)
-    rule = Rule(rules, size, percentile, interval, ready)
-    if rules.curves and truths is not None and val_maps is not None and len(val_maps):
-        how = {"percentile": percentile, "interval": interval, "ready": val_ready, "workers": workers}
-        val_gt_boxes = checked_truths(
-            val_gt_boxes, [f"{index} of the validation split" for index in range(len(val_maps))]
-        )
-        curves = rule_curves(val_maps, val_gt_boxes, size, **how)
-        chosen["validation"], accuracy = metrics.best_threshold(curves, interval=interval)
-        result.n_val = len(val_maps)
-        result.extra = {"val_gt_known_loc": accuracy} | result.extra
-
-    found = measure(score_maps, truths, masks, rule, list(chosen.values()), workers, progress)
-    single = {f"top{k}_cls": right for k, right in hits.items()}
-    bootstrap = {"samples": samples, "seed": seed}
-    if truths is not None:
-        result.gt_boxes = truths
-        _operating_points(result, chosen, found, hits)
+    hits = _classification(result, maps, truth)
+    if truth.boxes is None and truth.masks is None and not hits:
+        raise ValueError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
+    result.intervals = {f"top{k}_cls": share_interval(right) for k, right in hits.items()}
+    if truth.boxes is not None:
+        result.gt_boxes = truth.checked_boxes(result.ids)
+        truth = replace(truth, boxes=result.gt_boxes)
+        chosen, val_boxes = _chosen_thresholds(result, truth, rule, validation, workers)
+    if truth.boxes is not None or truth.masks is not None:
+        taus = list(chosen.values()) if truth.boxes is not None else []
+        measured = measure(maps, truth, rule, taus, workers, progress)
+    if truth.boxes is not None:
+        _operating_points(result, chosen, measured, hits)
+        if "v2_hits" in measured:
+            _all_thresholds(result, measured, {"samples": samples, "seed": seed})
         localised = metrics.loc_hits(result.ious)
-        single["gt_known_loc"] = localised
+        single = {"gt_known_loc": localised, "centre_box": _centre_box(result, val_boxes, hits.get(1))}
         single |= {f"top{k}_loc": right & localised for k, right in hits.items()}
-        val_truths = val_gt_boxes if result.n_val else None
-        single["centre_box"] = _centre_box(result, truths, val_truths, size, hits.get(1))
-        if rules.curves:
-            _all_thresholds(result, found)
-            result.intervals["max_box_acc"] = bootstrap_max(metrics.loc_hits(found.largest), **bootstrap)
-            result.intervals["max_box_acc_v2"] = bootstrap_max(found.v2_hits, **bootstrap)
-        result.failure_types = failure_types(result.boxes, truths, hits.get(1), result.empty)
+        result.intervals |= {name: share_interval(values) for name, values in single.items()}
+        result.failure_types = failure_types(result.boxes, result.gt_boxes, hits.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
-    if found.masked:
-        result.pxap = metrics.pxap_from_histograms(found.pixels)
-        result.pixel_ap = found.pixel_ap
-        result.extra = {"pxap_images": found.masked} | result.extra
-    result.intervals |= {name: share_interval(values) for name, values in single.items()}
+    if truth.masks is not None and measured["masked"].any():
+        result.pxap = metrics.pxap_from_histograms(measured["pixels"])
+        result.pixel_ap = measured["pixel_ap"]
+        result.extra = {"pxap_images": int(measured["masked"].sum())} | result.extra
     return result
 
 
-def _classification(result: EvalResult, logits, labels, predicted) -> dict[int, np.ndarray]:
+# ------------------------------------------------------------------------------------------------ one pass over the maps
+
+
+def measure(
+    maps: Maps,
+    truth: Truth,
+    rule: Rule,
+    taus: Sequence[float],
+    workers: int | None = None,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> dict[str, np.ndarray]:
+    """What one pass over N maps finds; truth.boxes are checked ones, `taus` the P thresholds to stop at, T those of the
+    rule's interval, D the deltas of MaxBoxAccV2.
+
+    Returns:
+        With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool, and where the protocol has curves "rule"
+        (N, T) IoUs of the rule's largest contour, "largest" (N, T) those at percentile 100, "v2_hits" (N, D, T) bool.
+        With masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without a mask or
+        without foreground, and "masked" (N,) bool.
+    """
+    count, curves = len(maps.maps), protocol_named(rule.protocol).curves
+
+    def image(index: int, prepared: np.ndarray) -> dict[str, np.ndarray]:
+        answers = {}
+        if truth.boxes is not None:
+            tracer, truths = ContourBoxes(prepared), truth.boxes[index]
+            at_taus = [tracer.box(tau, rule.percentile, rule.protocol) for tau in taus]
+            answers["boxes"], answers["empty"] = (np.array(part) for part in zip(*at_taus, strict=True))
+            answers["ious"] = iou(answers["boxes"], truths).max(axis=1)
+        if truth.boxes is not None and curves:
+            answers["largest"] = tracer.curve(truths, rule.interval, "largest")
+            if rule.percentile != 100:
+                answers["rule"] = tracer.curve(truths, rule.interval, "largest", rule.percentile)
+            every = tracer.curve(truths, rule.interval, "all")
+            answers["v2_hits"] = np.stack([metrics.loc_hits(every, delta) for delta in metrics.DELTAS])
+        mask = None if truth.masks is None else truth.masks[index]
+        if mask is not None:
+            answers["pixels"] = metrics.pixel_histograms(prepared, mask, rule.interval)
+        return answers
+
+    found: dict[str, np.ndarray] = {}
+    if truth.masks is not None:
+        found["pixels"] = np.zeros((2, len(thresholds(rule.interval)) + 2), np.int64)
+        found["pixel_ap"], found["masked"] = np.full(count, np.nan), np.zeros(count, bool)
+    images = _each(image, maps, truth.size, workers)
+    for index, answers in enumerate(shown(images, "evaluate", count) if progress is None else progress(images)):
+        histograms = answers.pop("pixels", None)
+        if histograms is not None:
+            found["pixels"] += histograms
+            found["masked"][index] = True
+            if histograms[0].any():
+                found["pixel_ap"][index] = metrics.pxap_from_histograms(histograms)
+        for name, values in answers.items():
+            if name not in found:
+                found[name] = np.empty((count, *values.shape), values.dtype)
+            found[name][index] = values
+    if "largest" in found:
+        found.setdefault("rule", found["largest"])
+    return found
+
+
+def rule_curves(maps: Maps, truth: Truth, rule: Rule | None = None, workers: int | None = None) -> np.ndarray:
+    """IoU curves (N, T) float64 of the largest contour under a rule: what a threshold is chosen from
+    (`metrics.best_threshold`). Maps are grown to the frame a few at a time."""
+    rule = Rule() if rule is None else rule
+    metrics.same_lengths(maps=maps.maps, boxes=truth.boxes)
+
+    def curve(index: int, prepared: np.ndarray) -> np.ndarray:
+        return ContourBoxes(prepared).curve(truth.boxes[index], rule.interval, "largest", rule.percentile)
+
+    curves = list(_each(curve, maps, truth.size, workers))
+    return np.array(curves).reshape(len(maps.maps), len(thresholds(rule.interval)))
+
+
+def _each(function: Callable, maps: Maps, size, workers: int | None) -> Iterator:
+    """function(index, prepared map) for every map, in order, a chunk of maps to a thread: neither the resize nor the
+    compiled passes hold Python's lock."""
+
+    def chunk(start: int) -> list:
+        places = range(start, min(start + CHUNK, len(maps.maps)))
+        chosen = [maps.maps[place] for place in places]
+        prepared = [flat_is_zero(scores) for scores in chosen] if maps.ready else prepare_maps(chosen, size)
+        return [function(place, scores) for place, scores in zip(places, prepared, strict=True)]
+
+    starts = range(0, len(maps.maps), CHUNK)
+    with (
+        ThreadPoolExecutor(threads() if workers is None else max(1, workers)) as pool,
+        closing(pool.map(chunk, starts)) as chunks,  # closed first: what still waits is cancelled
+    ):
+        for answers in chunks:
+            yield from answers
+
+
+def threads() -> int:
+    """Cores that this process may use, at most 16."""
+    return min(cores(), 16)
+
+
+# ------------------------------------------------------------------------------------------------ parts of a result
+
+
+def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, np.ndarray]:
     """Fill the classification fields; hits (N,) bool for k = 1 and 5, as far as they are known."""
-    if labels is None:
-        if logits is not None or predicted is not None:
+    if truth.labels is None:
+        if maps.logits is not None or maps.predicted is not None:
             raise ValueError("predictions without labels: give labels too")
         return {}
-    result.labels = as_numpy(labels)
+    result.labels = as_numpy(truth.labels)
     result.n_classes = int(result.labels.max()) + 1
     hits: dict[int, np.ndarray] = {}
-    if logits is not None:
-        logits = as_numpy(logits)
+    if maps.logits is not None:
+        logits = as_numpy(maps.logits)
         hits = {k: metrics.top_k_hits(logits, result.labels, k) for k in (1, 5)}
         result.n_classes = logits.shape[1]
         result.predicted = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
-    elif predicted is not None:
-        ranked = as_numpy(predicted).reshape(result.n_images, -1)
+    elif maps.predicted is not None:
+        ranked = as_numpy(maps.predicted).reshape(result.n_images, -1)
         result.predicted = ranked[:, 0]
         result.n_classes = max(result.n_classes, int(ranked.max()) + 1)
         depths = [k for k in (1, 5) if k <= ranked.shape[1]]
         hits = {k: (ranked[:, :k] == result.labels[:, None]).any(axis=1) for k in depths}
     if result.n_classes <= 5:
         hits.pop(5, None)  # five guesses among five classes say nothing
-    result.top1_cls, result.top5_cls = (_share(hits[k]) if k in hits else None for k in (1, 5))
+    result.top1_cls, result.top5_cls = (metrics.percent(hits[k]) if k in hits else None for k in (1, 5))
     return hits
 
 
-def _operating_points(result: EvalResult, chosen: dict[str, float], found: Found, hits: dict[int, np.ndarray]) -> None:
-    """Fill the operating points and the headline numbers at one of them."""
-    result.point_ious = {key: found.ious[place] for place, key in enumerate(chosen)}
-    points = {key: _point(tau, result.point_ious[key], hits) for key, tau in chosen.items()}
-    if found.rule is not None:
-        best = metrics.plateau_middle(metrics.accuracy_curve(found.rule))
-        result.point_ious["best_on_test"] = found.rule[:, best]
-        points["best_on_test"] = _point(float(thresholds(result.interval)[best]), found.rule[:, best], hits)
-    result.operating_points = {key: points.get(key) for key in ("fixed", "validation", "best_on_test")}
+def _chosen_thresholds(
+    result: EvalResult, truth: Truth, rule: Rule, validation: tuple[Maps, Truth] | None, workers: int | None
+) -> tuple[dict[str, float], list[np.ndarray] | None]:
+    """The thresholds that are known before the reported split is scored, and the validation split's boxes."""
+    chosen = {"fixed": rule.threshold}
+    if not protocol_named(rule.protocol).curves or validation is None or not len(validation[0].maps):
+        return chosen, None
+    val_maps, val = validation
+    val_boxes = val.checked_boxes([f"{index} of the validation split" for index in range(len(val_maps.maps))])
+    curves = rule_curves(val_maps, val, rule, workers)
+    chosen["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
+    result.n_val = len(val_boxes)
+    result.extra = {"val_gt_known_loc": accuracy} | result.extra
+    return chosen, val_boxes
 
+
+def _operating_points(
+    result: EvalResult, chosen: dict[str, float], measured: dict[str, np.ndarray], hits: dict[int, np.ndarray]
+) -> None:
+    """Fill the operating points and the headline numbers at one of them."""
+    result.point_ious = {key: measured["ious"][:, place] for place, key in enumerate(chosen)}
+    taus: dict[str, float] = dict(chosen)
+    if "rule" in measured:
+        best = metrics.plateau_middle(metrics.accuracy_curve(measured["rule"]))
+        result.point_ious["best_on_test"] = measured["rule"][:, best]
+        taus["best_on_test"] = float(thresholds(result.interval)[best])
+    result.operating_points = {"fixed": None, "validation": None, "best_on_test": None}
+    for key, tau in taus.items():
+        localised = metrics.loc_hits(result.point_ious[key])
+        point = {"threshold": tau, "gt_known_loc": metrics.percent(localised)}
+        for k in (1, 5):
+            point[f"top{k}_loc"] = metrics.percent(hits[k] & localised) if k in hits else None
+        result.operating_points[key] = point
     result.operating_point = "validation" if "validation" in chosen else "fixed"
-    here, place = points[result.operating_point], list(chosen).index(result.operating_point)
-    result.threshold = here["threshold"]
-    result.gt_known_loc, result.top1_loc, result.top5_loc = here["gt_known_loc"], here["top1_loc"], here["top5_loc"]
-    result.ious, result.boxes, result.empty = found.ious[place], found.boxes[place], found.empty[place]
+    for name, value in result.operating_points[result.operating_point].items():
+        setattr(result, name, value)
+    place = list(chosen).index(result.operating_point)
+    result.ious, result.boxes, result.empty = (measured[name][:, place] for name in ("ious", "boxes", "empty"))
     result.empty_boxes = int(result.empty.sum())
 
 
-def _all_thresholds(result: EvalResult, found: Found) -> None:
-    """Fill the metrics that try every threshold, and the accuracy curve."""
-    result.max_box_acc = metrics.max_box_acc(found.largest)
-    parts = found.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
+def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstrap: dict[str, int]) -> None:
+    """Fill the metrics that try every threshold, their intervals, and the accuracy curve."""
+    result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
+    result.max_box_acc = metrics.max_box_acc(measured["largest"])
+    parts = result.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
     result.max_box_acc_v2_parts = {delta: float(part) for delta, part in zip(metrics.DELTAS, parts, strict=True)}
     result.max_box_acc_v2 = float(np.mean(parts))
-    result.curves, result.v2_hits = found.rule, found.v2_hits
-    step = max(1, found.rule.shape[1] // 200)
+    result.intervals["max_box_acc"] = bootstrap_max(metrics.loc_hits(measured["largest"]), **bootstrap)
+    result.intervals["max_box_acc_v2"] = bootstrap_max(result.v2_hits, **bootstrap)
+    step = max(1, result.curves.shape[1] // 200)
     result.curve = {
         "thresholds": thresholds(result.interval)[::step].round(6).tolist(),
-        "gt_known_loc": metrics.accuracy_curve(found.rule)[::step].round(3).tolist(),
+        "gt_known_loc": metrics.accuracy_curve(result.curves)[::step].round(3).tolist(),
     }
 
 
-def _share(hits: np.ndarray) -> float:
-    return float(hits.sum() * 100.0 / len(hits))
-
-
-def _point(tau: float, ious: np.ndarray, hits: dict[int, np.ndarray]) -> dict[str, float | None]:
-    localised = metrics.loc_hits(ious)
-    joint = {k: _share(right & localised) for k, right in hits.items()}
-    loc = {"top1_loc": joint.get(1), "top5_loc": joint.get(5)}
-    return {"threshold": tau, "gt_known_loc": _share(localised), **loc}
-
-
-def _centre_box(result: EvalResult, truths, val_truths, size, right: np.ndarray | None) -> np.ndarray:
+def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:
     """Fill `result.centre_box`; returns the hits (N,) at the side chosen on validation data (else fixed)."""
-    sides, ious = centre_box_curve(truths, size)
+    sides, ious = centre_box_curve(result.gt_boxes, result.frame)
     accuracy = metrics.accuracy_curve(ious)
-    if val_truths is None:
+    if val_boxes is None:
         index = int(np.abs(sides - CENTRE_SHARE * sides[-1]).argmin())
     else:
-        index = metrics.plateau_middle(metrics.accuracy_curve(centre_box_curve(val_truths, size)[1]))
+        index = metrics.plateau_middle(metrics.accuracy_curve(centre_box_curve(val_boxes, result.frame)[1]))
     best = metrics.plateau_middle(accuracy)
     hits = metrics.loc_hits(ious[:, index])
     result.centre_box = {
         "side": int(sides[index]),
-        "operating_point": "fixed" if val_truths is None else "validation",
+        "operating_point": "fixed" if val_boxes is None else "validation",
         "gt_known_loc": float(accuracy[index]),
-        "top1_loc": None if right is None else _share(hits & right),
+        "top1_loc": None if right is None else metrics.percent(hits & right),
         "best_on_test": float(accuracy[best]),
         "best_on_test_side": int(sides[best]),
     }
     return hits
-
-
-def _with_fields(result: EvalResult, fields: dict[str, Any]) -> EvalResult:
-    measured = sorted(set(fields) - GIVEN_FIELDS)
-    if measured:
-        raise TypeError(f"score() takes no {', '.join(measured)}; fields to give are {', '.join(sorted(GIVEN_FIELDS))}")
-    for name, value in fields.items():
-        setattr(result, name, value)
-    return result

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from wsolkit.boxes.extract import as_numpy
+from wsolkit.boxes.preparation import as_numpy
 from wsolkit.evaluation.failures import failure_counts
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import INK, PALETTE, SERIES, shortened, style

@@ -22,7 +22,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 
-from wsolkit.boxes.extract import as_numpy, iou, prepare_map
+from wsolkit.boxes.extract import iou
+from wsolkit.boxes.preparation import as_numpy, prepare_map
 
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]

@@ -17,14 +17,13 @@ from PIL import Image
 from torch import nn
 
 from wsolkit.boxes.extract import extract_box
-from wsolkit.boxes.protocols import PAS_PERCENTILE, fixed_threshold
+from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.files import read_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import read_image
 from wsolkit.data.samples import Geometry
 from wsolkit.methods.maps import feature_map, score_maps
-from wsolkit.methods.registry import resolve
-from wsolkit.methods.study import map_of, method_slug
+from wsolkit.methods.registry import METHODS, resolve
 from wsolkit.networks.models import WSOLModel
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.rest import rest_of
@@ -32,8 +31,8 @@ from wsolkit.networks.target_layers import network_for
 from wsolkit.training.checkpoints import load_checkpoint
 
 MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
-# what a report may differ in from the training it looks at; its pooling is compared on its own
-OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method", "pooling")
+# what a report may differ in from the training it looks at; its variant is compared on its own
+OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method", "variant")
 
 
 class ClassScore(NamedTuple):
@@ -132,6 +131,7 @@ def predict(
                 ClassScore(str(k) if classes is None else classes[k], int(k), float(row[k])) for k in (own, *order)
             )
             box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
+            box = np.array([0, 0, geometry.size - 1, geometry.size - 1]) if empty else box
             predictions.append(
                 Prediction(
                     label=shown.label,
@@ -252,7 +252,7 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
 
 def default_percentile(method: str) -> float:
     """To which percentile of the map the threshold refers: PaS for rethinking_cam, the maximum for all others."""
-    return PAS_PERCENTILE if resolve(method).name == "rethinking_cam" else 100.0
+    return resolve(method).percentile
 
 
 def default_threshold(
@@ -265,15 +265,16 @@ def default_threshold(
     view: how pictures reach the network, None is as in the training.
     """
     fixed = fixed_threshold(percentile), "fixed"
-    name, training = resolve(method).name, trained.run.get("pooling", "")
-    name = training if map_of(training) == name else name  # the report of a training-time method has that method's name
-    path = trained.path.parent.parent / method_slug(name) / "metrics.json"
+    entry, own = resolve(method), METHODS.get(trained.run.get("variant", ""))
+    if own is not None and own.map == entry.name:  # the report of a training-time method has that method's name
+        entry = own
+    path = trained.path.parent.parent / entry.slug / "metrics.json"
     if smooth or not path.is_file():
         return fixed
     report = read_json(path)
     result, config = report.get("result", {}), report.get("config", {})
     own = trained.run.get("config", {})
-    same = config.get("pooling") == trained.run.get("pooling") and _comparable(config) == _comparable(own)
+    same = config.get("variant") == trained.run.get("variant") and _comparable(config) == _comparable(own)
     chosen = result.get("operating_point") == "validation" and result.get("threshold") is not None
     if not (same and chosen and result.get("percentile") == percentile):
         return fixed

@@ -1,30 +1,33 @@
-"""Localisation methods: every one is a function of the feature map and of the rest of the network.
+"""Localisation methods: every one is a function of the feature map and of the network behind it, declared in a file of its own.
 
-`score_maps` computes the maps, `method_names` lists the methods, `is_defined` says whether one applies to a model, and
-`register` adds one (how: see `wsolkit.methods.registry`).
+`method_names` lists the methods, `resolve` gives one, `is_defined` says whether one applies to a model, and `register` adds one
+(see `wsolkit.methods.registry`). `wsolkit.methods.maps` computes the maps. Nothing here imports torch before a map is made.
 """
 
 from __future__ import annotations
 
-from wsolkit.methods import activation, gradient, score, transformers
-from wsolkit.methods.acol_objective import ACoL
-from wsolkit.methods.adl import ADL
-from wsolkit.methods.cutmix import CutMix
-from wsolkit.methods.has import HaS
-from wsolkit.methods.maps import feature_map, score_maps, timed_maps
+import importlib
+import pkgutil
+
 from wsolkit.methods.registry import (
     METHODS,
-    Context,
     Method,
     MethodNotDefined,
+    Variant,
+    declared,
+    in_study_order,
     is_defined,
     method_names,
+    plain_variant,
     register,
     resolve,
+    variant,
 )
-from wsolkit.methods.smoothing import SMOOTHINGS, eigen_projection
 
-# isort: split
-from wsolkit.methods import acol  # after the others: methods are listed in the order of registration
+# every other module of this folder declares methods
+_SHARED = ("chunks", "context", "maps", "registry", "smoothing")
 
-OBJECTIVES = {kind.name: kind for kind in (HaS, CutMix, ADL, ACoL)}
+for _module in pkgutil.iter_modules(__path__):
+    if _module.name not in _SHARED:
+        importlib.import_module(f"{__name__}.{_module.name}")
+in_study_order()

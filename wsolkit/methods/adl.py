@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
+from wsolkit.methods.cam import cam
+from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class ADL(Objective):
@@ -44,6 +46,8 @@ class ADL(Objective):
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
+        import torch
+
         def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
             if not module.training:
                 return None
@@ -68,6 +72,8 @@ def attention(features: Tensor) -> Tensor:
 
 def drop_mask(features: Tensor, gamma: float) -> Tensor:
     """(B, C, h, w) -> (B, 1, h, w): 1 where the attention is below gamma times its maximum, else 0; no gradient."""
+    import torch
+
     with torch.no_grad():
         seen = attention(features)
         return (seen < gamma * seen.amax(dim=(2, 3), keepdim=True)).to(features.dtype)
@@ -80,6 +86,8 @@ def importance_map(features: Tensor) -> Tensor:
 
 def layers(model: nn.Module) -> list[nn.Module]:
     """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
+    from torch import nn
+
     backbone, body = getattr(model, "backbone", type(model).__name__), getattr(model, "body", None)
     if backbone.startswith("vgg16"):
         pools = [module for module in body.features if isinstance(module, nn.MaxPool2d)]
@@ -93,3 +101,21 @@ def layers(model: nn.Module) -> list[nn.Module]:
         return [body.features[3], body.features[5], body.features[7]]
     raise ValueError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
                      "convnext_tiny")  # fmt: skip
+
+
+register(
+    "adl",
+    label="ADL",
+    needs="features",
+    description="attention-based dropout layer: CAM on a network trained with it",
+    relu=False,
+    linear_head=True,
+    variants=(Variant("adl", makes_objective=ADL), "gap"),
+    chapter=TRAINING_CHAPTER,
+    published=(
+        Published("vgg16", LIST, {"top1_cls": 65.3, "gt_known_loc": 75.4, "top1_loc": 52.4}),
+        Published("vgg16", TABLE, {"max_box_acc_v2": 66.3}),
+        Published("resnet50", TABLE, {"max_box_acc_v2": 58.4}),
+    ),
+    differs="values not searched",
+)(cam)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
+from wsolkit.methods.cam import cam
+from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 class CutMix(Objective):
@@ -39,6 +41,8 @@ class CutMix(Objective):
 
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
         """Mixed images, and (labels, labels of the partners, share of the image that is its own)."""
+        import torch
+
         if float(torch.rand(())) >= self.prob:
             return images, (labels, labels, 1.0)
         height, width = images.shape[-2:]
@@ -66,3 +70,22 @@ def patch(height: int, width: int, share: float, centre: tuple[int, int]) -> tup
         start = middle - length // 2
         bounds += [max(0, start), min(side, start + length)]
     return tuple(bounds)
+
+
+register(
+    "cutmix",
+    label="CutMix",
+    needs="features",
+    description="CutMix: CAM on a network trained with patches of other images",
+    relu=False,
+    linear_head=True,
+    variants=(Variant("cutmix", "CutMix", makes_objective=CutMix), "gap"),
+    chapter=TRAINING_CHAPTER,
+    published=(
+        Published("vgg16", LIST, {"top1_loc": 52.5}),
+        Published("resnet50", LIST, {"top1_loc": 54.81}),
+        Published("vgg16", TABLE, {"max_box_acc_v2": 62.3}),
+        Published("resnet50", TABLE, {"max_box_acc_v2": 62.8}),
+    ),
+    differs="values not searched",
+)(cam)

@@ -1,8 +1,11 @@
-"""The grad-cam package on the rest-network.
+"""The grad-cam package's other methods: an adapter to its classes, and those whose formula is a line written here.
 
-The package expects a model and a layer in it, and hooks that layer. Here the model is the rest-network behind an
-`nn.Identity`, the layer is that identity and the input is the feature map: the same numbers as on the whole network,
+The package expects a model and a layer in it, and hooks that layer. Here the model is the network behind the feature map,
+after an `nn.Identity`, the layer is that identity and the input is the feature map: the same numbers as on the whole network,
 without a backward pass through the body and without a hook on the user's model. Maps keep the feature map's size.
+
+Where a method is a line of mathematics, that line stands here, in torch: on the device of the features, without a copy to
+the host. The tests hold these lines to the numbers of the package. Larger methods are the package's own.
 """
 
 from __future__ import annotations
@@ -12,33 +15,28 @@ import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from wsolkit.common.files import listing
-from wsolkit.methods.registry import Context, MethodNotDefined, is_registered, register
-from wsolkit.networks.hooked import HookedModel
-from wsolkit.networks.rest import rest_of
+from wsolkit.methods.grad_cam_plusplus import grad_cam_plusplus
+from wsolkit.methods.registry import MethodNotDefined, find, register
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+    from wsolkit.methods.context import Context
 
 
-class _Layered(nn.Module):
-    """body -> identity -> rest, so that there is a layer to aim at; without a body it takes the feature map."""
+def _layered(*parts: nn.Module) -> nn.Sequential:
+    """(body,) identity, rest: a network with a layer to aim at, its last but one; without a body it takes the feature map."""
+    from torch import nn
 
-    def __init__(self, body: nn.Module | None, rest: nn.Module) -> None:
-        super().__init__()
-        self.body = body
-        self.layer = nn.Identity()
-        self.rest = rest
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.rest(self.layer(x if self.body is None else self.body(x)))
+    return nn.Sequential(*parts[:-1], nn.Identity(), parts[-1])
 
 
 @contextmanager
-def _grad_cam(class_name: str, network: _Layered, layers: list[nn.Module], **options) -> Iterator:
+def _grad_cam(class_name: str, network: nn.Module, layers: list[nn.Module], **options) -> Iterator:
     """An object of the package's class; its hooks are gone afterwards, whatever happens.
 
     Not the package's own `with`, which swallows every IndexError.
@@ -60,9 +58,12 @@ def _targets(context: Context) -> list:
 
 def piece(context: Context, class_name: str, step: str, features, gradients, **options) -> Tensor:
     """One step of the package's class, computed from our features and gradients: (B, C) weights or a (B, h, w) map."""
-    network = _Layered(None, context.rest)
-    with _grad_cam(class_name, network, [network.layer], **options) as made:
-        arguments = [context.features, network.layer, _targets(context), features, gradients]
+    import numpy as np
+    import torch
+
+    network = _layered(context.rest)
+    with _grad_cam(class_name, network, [network[0]], **options) as made:
+        arguments = [context.features, network[0], _targets(context), features, gradients]
         if step == "get_cam_image":
             arguments.append(context.eigen)
         result = getattr(made, step)(*arguments)
@@ -90,6 +91,13 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
 
     It works on a copy of the model, because the package clears and fills the parameters' gradients.
     """
+    import numpy as np
+    import torch
+    import torch.nn.functional as F
+
+    from wsolkit.networks.hooked import HookedModel
+    from wsolkit.networks.rest import rest_of
+
     if context.images is None:
         raise ValueError(f"{class_name} runs the whole network and needs images, not only features")
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
@@ -99,8 +107,8 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
         if not hooks_itself:
             options["reshape_transform"] = model.reshape
     else:
-        network = _Layered(model.body, rest_of(model))
-        layer = network.layer
+        network = _layered(model.body, rest_of(model))
+        layer = network[-2]
     with (
         torch.enable_grad(),
         _grad_cam(class_name, network, [] if hooks_itself else [layer], **options) as made,
@@ -153,7 +161,7 @@ def register_installed() -> None:
     from pytorch_grad_cam.base_cam import BaseCAM
 
     for class_name, found in vars(pytorch_grad_cam).items():
-        if not inspect.isclass(found) or not issubclass(found, BaseCAM) or is_registered(class_name):
+        if not inspect.isclass(found) or not issubclass(found, BaseCAM) or find(class_name):
             continue
         adapter: Callable[..., Tensor] = weights_by
         if found.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer:
@@ -174,3 +182,153 @@ def _adapted(adapter: Callable[..., Tensor], class_name: str) -> Callable[..., T
 
     method.__qualname__ = class_name
     return method
+
+
+# ------------------------------ methods of the package
+
+
+@register("xgrad_cam", needs="gradient", description="channels weighed by the gradient, averaged where they are active")
+def xgrad_cam(context: Context) -> Tensor:
+    """w[c] = sum_hw G A / (sum_hw A + 1e-7). Fu et al., BMVC 2020."""
+    features = context.features
+    return (context.gradients * features).sum(dim=(2, 3)) / (features.sum(dim=(2, 3)) + 1e-7)
+
+
+@register("hires_cam", needs="gradient", description="each position weighed by its own gradient")
+def hires_cam(context: Context) -> Tensor:
+    """w[c, h, w] = G. Draelos and Carin, 2020."""
+    return context.gradients
+
+
+@register("grad_cam_elementwise", needs="gradient", description="positive part of gradient times activation")
+def grad_cam_elementwise(context: Context) -> Tensor:
+    """max(G A, 0) at each position and channel, then the sum."""
+    import torch
+
+    gradients = context.gradients
+    return torch.where(gradients * context.features > 0, gradients, torch.zeros_like(gradients))
+
+
+@register(
+    "refine_cam",
+    needs="gradient",
+    description="product of the grad_cam++ maps of several layers; of the one feature map here, so grad_cam++",
+)
+def refine_cam(context: Context) -> Tensor:
+    """With one target layer the package's RefineCAM is its base method, scaled to [0, 1]."""
+    return grad_cam_plusplus(context)
+
+
+@register(
+    "eigen_cam",
+    needs="features",
+    description="first principal component of the feature map; the class plays no part",
+    project=True,
+)
+def eigen_cam(context: Context) -> Tensor:
+    """Muhammad and Yeasin, IJCNN 2020. The sign is that of the sum of all channels."""
+    return context.features.new_ones(context.features.shape[:2])
+
+
+@register(
+    "eigen_grad_cam",
+    needs="gradient",
+    description="first principal component of gradient times activation",
+    project=True,
+)
+def eigen_grad_cam(context: Context) -> Tensor:
+    """The eigen projection of G * A; its sign is that of HiResCAM's map."""
+    return context.gradients
+
+
+@register(
+    "seg_eigen_cam",
+    needs="gradient",
+    description="first principal component of |gradient| times activation, larger side up",
+)
+def seg_eigen_cam(context: Context) -> Tensor:
+    """Chung and Ying, Appl. Sci. 2025, with that paper's own rule for the sign: max >= -min."""
+    import torch
+
+    from wsolkit.methods.smoothing import first_component
+
+    maps = first_component(context.gradients.abs() * context.features)
+    up = maps.amax(dim=(1, 2), keepdim=True) >= -maps.amin(dim=(1, 2), keepdim=True)
+    return torch.where(up, maps, -maps)
+
+
+@register(
+    "fem",
+    needs="features",
+    description="channels weighed by the share of their positions above mean + k sigma; the class plays no part",
+    aliases=("fem_cam",),
+)
+def fem(context: Context, k: float = 2.0) -> Tensor:
+    """w[c] = mean_hw 1[A > mean(A) + k std(A)]. Fuad et al., IPTA 2020."""
+    features = context.features
+    mean = features.mean(dim=(2, 3), keepdim=True)
+    std = features.std(dim=(2, 3), keepdim=True, correction=0)
+    return (features > mean + k * std).to(features.dtype).mean(dim=(2, 3))
+
+
+@register(
+    "random_cam",
+    needs="features",
+    description="random channel weights, a baseline (numpy's global generator)",
+    check=offered("RandomCAM"),
+)
+def random_cam(context: Context) -> Tensor:
+    """w[c] uniform in [-1, 1); repeatable after `numpy.random.seed`."""
+    return piece(context, "RandomCAM", "get_cam_weights", None, to_numpy(context.features))
+
+
+@register(
+    "kpca_cam",
+    needs="features",
+    description="first kernel principal component of the feature map; the class plays no part",
+    check=offered("KPCA_CAM"),
+)
+def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = None) -> Tensor:
+    """Karmani et al., 2024. The sign is that of the sum of all channels, where the package's is arbitrary."""
+    from wsolkit.methods.smoothing import fix_sign
+
+    maps = map_by("KPCA_CAM", context, gradient=False, kernel=kernel, gamma=gamma)
+    flat = (context.features == context.features[:, :, :1, :1]).flatten(1).all(dim=1)
+    maps = maps.masked_fill(flat[:, None, None], 0.0)  # the solver returns noise there
+    return fix_sign(maps, context.features.float().sum(dim=1))
+
+
+def _has_biased_layers(model: nn.Module) -> str:
+    from torch import nn
+
+    layers = [m for m in model.modules() if type(m) in (nn.Conv2d, nn.BatchNorm2d) and m.bias is not None]
+    return "" if layers else "full_grad is not defined on a network without biases in convolutions or batch norms"
+
+
+@register(
+    "full_grad",
+    needs="forward",
+    description="input gradient and bias gradients of every layer; backward through the whole network",
+    eigen=False,
+    aliases=("full_grad_cam",),
+    check=_has_biased_layers,
+)
+def full_grad(context: Context) -> Tensor:
+    """Srinivas and Fleuret, NeurIPS 2019. The one method that differentiates the body; made on a copy of the model.
+
+    MethodNotDefined where a layer with a bias runs several times or never: its bias has no one gradient.
+    """
+    return whole_network_by("FullGrad", context, hooks_itself=True)
+
+
+@register(
+    "sess",
+    needs="forward",
+    description="grad_cam of many windows of the image at many scales, put together",
+    eigen=False,
+    aliases=("sess_cam",),
+    check=offered("SESS"),
+)
+def sess(context: Context, **options) -> Tensor:
+    """Tursun et al., ECCV 2022; options are those of the package's SESS. Made on a copy of the model."""
+    return whole_network_by("SESS", context, **{"batch_size": context.chunk, **options})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
+from wsolkit.methods.cam import cam
+from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class HaS(Objective):
@@ -38,9 +40,28 @@ class HaS(Objective):
         return {"grid": self.grid, "rate": self.rate}
 
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        import torch
+
         height, width = images.shape[-2:]
         sides = [max(1, round(self.grid * side)) for side in (height, width)]
         rows, columns = (-(-side // cell) for side, cell in zip((height, width), sides, strict=True))
         hidden = (torch.rand(len(images), rows, columns) < self.rate).to(images.device)
         hidden = hidden.repeat_interleave(sides[0], 1).repeat_interleave(sides[1], 2)[:, :height, :width]
         return images.clone().masked_fill_(hidden[:, None], 0.0), labels
+
+
+register(
+    "has",
+    label="HaS",
+    needs="features",
+    description="Hide-and-Seek: CAM on a network trained with hidden cells",
+    relu=False,
+    linear_head=True,
+    variants=(Variant("has", "HaS", makes_objective=HaS), "gap"),
+    chapter=TRAINING_CHAPTER,
+    published=(
+        Published("vgg16", TABLE, {"max_box_acc_v2": 63.7}),
+        Published("resnet50", TABLE, {"max_box_acc_v2": 64.7}),
+    ),
+    differs="cells of one size, values not searched",
+)(cam)

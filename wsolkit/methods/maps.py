@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from wsolkit.methods.chunks import in_chunks
-from wsolkit.methods.registry import Context, Method, MethodNotDefined, is_defined, resolve
+from wsolkit.methods.context import Context
+from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.methods.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
 from wsolkit.networks import fused
 from wsolkit.networks.modules import evaluation_mode

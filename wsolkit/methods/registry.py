@@ -1,6 +1,6 @@
-"""The registry of methods, and what a method is given to work with.
+"""The registry of methods: what a method and a trained network are called, need and mean. No torch here: a sweep plans with it.
 
-A method weighs the channels of the feature map. Adding one takes a function and a line above it:
+A method weighs the channels of the feature map. It is one file in this folder, which nothing else has to name:
 
     @register("my_cam", needs="gradient", description="channels weighed by their largest gradient")
     def my_cam(context):
@@ -12,34 +12,91 @@ The function receives a `Context` (features, gradients, class weights, labels, t
     (B, C, h, w)   one weight per channel and position: the map is sum_c w[c] * A[c]
     (B, h, w)      a finished map, for methods that are no weighted sum
 
-Everything else happens in one place for all methods (`wsolkit.localisation.maps`): the sum, the eigen projection, the ReLU,
-test-time augmentation, checks, and leaving the model as it was found. Keyword arguments of the function beyond the
-context become options of `score_maps`.
+Everything else happens in one place for all methods (`wsolkit.methods.maps`): the sum, the eigen projection, the ReLU,
+test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context become
+options of `score_maps`.
 """
 
 from __future__ import annotations
 
 import inspect
-import time
-import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from wsolkit.common.paths import notebooks_folder
+from wsolkit.networks.backbones import BACKBONES
 
-from wsolkit.networks import fused
-from wsolkit.networks.hooked import HookedModel
-from wsolkit.networks.rest import in_precision, rest_of
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from wsolkit.training.objective import Objective
 
 NEEDS = ("features", "gradient", "forward")
+TRAIN_CHAPTER, ANY_CHAPTER, TRAINING_CHAPTER = "01_train.ipynb", "07_any_cam.ipynb", "09_training_time_methods.ipynb"
+
+STUDY = "the study this kit grew out of"
+LIST = "public WSOL result list"
+TABLE = "wsolevaluation, Choe et al., CVPR 2020"
 
 
 class MethodNotDefined(ValueError):
     """The method exists, but has no meaning on this model (or the installed grad-cam does not offer it)."""
+
+
+class Published(NamedTuple):
+    """Published numbers on CUB-200-2011: network, source, and values in percent by field of a result; what was done otherwise
+    there ("" for nothing), and whether a measured number of the method is comparable all the same."""
+
+    network: str
+    source: str
+    values: dict[str, float]
+    note: str = ""
+    comparable: bool = True
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train a network, and the word that names the network: "gap", "tap", "fc", "has", ...
+
+    Attributes:
+        name: the word, as it appears in the names of folders. label: as papers write it; "" is the name in capitals.
+        pooling: the pooling layer (`build_model`).
+        makes_objective: called without arguments, gives what a training step minimises; None is plain classification.
+        start: the variant whose trained network this one starts from where there are no pretrained weights.
+        changes: called with the run's `Recipe` and parameters, gives the recipe of a training run that starts so.
+        parameters: names of the run's parameters that only this variant depends on.
+    """
+
+    name: str
+    label: str = ""
+    pooling: str = "gap"
+    makes_objective: Callable[[], Objective] | None = None
+    start: str = ""
+    changes: Callable[[Any, Any], Any] | None = None
+    parameters: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name.upper())
+
+    @property
+    def source(self) -> str:
+        """The module that says how the network is trained, where that is more than a pooling layer; "" where it is not."""
+        own = self.makes_objective or self.changes
+        return "" if own is None else own.__module__
+
+    def objective(self) -> Objective | None:
+        """A new objective of this variant, or None for plain classification."""
+        return None if self.makes_objective is None else self.makes_objective()
+
+    def starts_from(self, weights: str) -> str:
+        """The variant whose trained network this training run starts from, or "" for the start weights."""
+        return self.start if weights == "none" else ""
+
+    def recipe(self, base: Any, parameters: Any) -> Any:
+        """The `Recipe` of this variant's training run, from that of a plain one and the run's parameters."""
+        return self.changes(base, parameters) if self.changes and self.starts_from(parameters.weights) else base
 
 
 @dataclass(frozen=True)
@@ -50,17 +107,33 @@ class Method:
     function: Callable[..., Tensor]
     needs: str
     description: str
+    label: str
     relu: bool = True
     linear_head: bool = False
     project: bool = False
     eigen: bool = True
     aliases: tuple[str, ...] = ()
     check: Callable[[nn.Module], str] | None = None
+    variants: tuple[str, ...] = ("gap",)
+    percentile: float = 100.0
+    chapter: str = ANY_CHAPTER
+    published: tuple[Published, ...] = ()
+    differs: str = ""
 
     @property
     def slug(self) -> str:
         """The name as it appears in file names: `grad_cam++` is `grad_cam_plusplus`."""
         return self.name.replace("++", "_plusplus")
+
+    @property
+    def notebook(self) -> Path:
+        """The notebook of its chapter."""
+        return notebooks_folder() / self.chapter
+
+    @property
+    def map(self) -> str:
+        """The name of the method that makes the map: "cam" for `has`, which is plain CAM on another network; else the own."""
+        return next(other.name for other in [*METHODS.values(), self] if other.function == self.function)
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -72,8 +145,34 @@ class Method:
     def takes_any_option(self) -> bool:
         return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.function).parameters.values())
 
+    @property
+    def changes_training(self) -> bool:
+        """Whether the method is a way to train a network (HaS, ACoL, ...)."""
+        return VARIANTS[self.variants[0]].makes_objective is not None
+
+    def variants_on(self, backbone: str) -> tuple[str, ...]:
+        """The variants that a report of this method needs on a backbone, the one that is scored first."""
+        offered = poolings(backbone)
+        own = tuple(name for name in self.variants if VARIANTS[name].pooling in offered)
+        return own or (plain_variant(backbone),)
+
+    def undefined(self, backbone: str) -> str:
+        """Why the method has no meaning on a backbone, or ""."""
+        if not (self.linear_head or self.changes_training) or {"gap", "tap"} & set(poolings(backbone)):
+            return ""
+        if self.changes_training:
+            return (
+                f"{self.name} is compared with plain CAM, and like CAM it needs a network that pools its feature map and "
+                f"ends in one linear layer; {backbone} has three fully connected layers there"
+            )
+        return (
+            f"{self.name} weighs the channels of the feature map with the classifier's weights; on {backbone} three fully "
+            "connected layers stand between the two, so there is no such weight"
+        )
+
 
 METHODS: dict[str, Method] = {}
+VARIANTS: dict[str, Variant] = {}
 
 
 def register(
@@ -81,53 +180,93 @@ def register(
     *,
     needs: str,
     description: str,
+    label: str = "",
     relu: bool = True,
     linear_head: bool = False,
     project: bool = False,
     eigen: bool = True,
     aliases: tuple[str, ...] = (),
     check: Callable[[nn.Module], str] | None = None,
+    variants: tuple[Variant | str, ...] = ("gap",),
+    percentile: float = 100.0,
+    chapter: str = ANY_CHAPTER,
+    published: tuple[Published, ...] = (),
+    differs: str = "",
 ) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
-    """Decorator that makes a function reachable as `score_maps(..., method=name)`.
+    """Decorator that makes a function reachable as `score_maps(..., method=name)`, and by every command and report.
 
     Args:
         name: the method's name, lower case with underscores.
         needs: what one map costs: "features" (the feature map and the head's weights), "gradient" (one backward pass
             through pool and head) or "forward" (many more forward passes).
         description: one line for tables and reports.
+        label: the name as papers write it; "" is the name itself.
         relu: negative values of the map become 0, after the sum and after the eigen projection.
         linear_head: defined only where the head acts on the channels of the feature map (`model.has_cam`).
         project: the weighted maps are always reduced by the eigen projection instead of the sum.
         eigen: False where `smooth=("eigen",)` is refused.
         aliases: further names; case, `_` and `-` never matter, and `++` is the same as `plusplus`.
         check: called with the model; returns why the method is not defined on it, or "".
+        variants: the trained networks that a report shows, the one it scores first: a name, or a `Variant` that is declared
+            with its method.
+        percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
+        chapter: the notebook that explains the method and reports it.
+        published: numbers to stand beside measured ones. differs: what separates the method here from the published one.
 
     Raises:
-        ValueError: unknown `needs`, or a name that another method already has. Running the same definition again (a
-            notebook cell) replaces the earlier one.
+        ValueError: unknown `needs`, or a name that another method or variant already has. Running the same definition again
+            (a notebook cell) replaces the earlier one.
+
+    Example:
+        >>> @register("doc_cam", needs="features", description="the mean of all channels")
+        ... def doc_cam(context):
+        ...     return context.features.mean(dim=1)  # (B, h, w)
+        >>> METHODS.pop("doc_cam").variants
+        ('gap',)
     """
     if needs not in NEEDS:
         raise ValueError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
+    names = tuple(item if isinstance(item, str) else item.name for item in variants)
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         for taken in (name, *aliases):
-            other = _find(taken)
-            if other is not None and _origin(other.function) != _origin(function):
+            other = find(taken)
+            if other is not None and (other.name, _origin(other.function)) != (name, _origin(function)):
                 raise ValueError(
                     f"method name {taken!r} is already taken by {other.name!r}: "
                     f"choose another, or remove that one first with METHODS.pop({other.name!r})"
                 )
+        VARIANTS.update({item.name: item for item in variants if isinstance(item, Variant)})
         METHODS[name] = Method(
-            name, function, needs, description, relu, linear_head, project, eigen, tuple(aliases), check
-        )
+            name, function, needs, description, label or name, relu, linear_head, project, eigen, tuple(aliases), check,
+            names, percentile, chapter, tuple(published), differs,
+        )  # fmt: skip
         return function
 
     return decorate
 
 
+def in_study_order() -> None:
+    """Sort the methods by chapter, then by name."""
+    ordered = sorted(METHODS.values(), key=lambda method: (method.chapter, method.name))
+    METHODS.clear()
+    METHODS.update({method.name: method for method in ordered})
+
+
 def method_names() -> tuple[str, ...]:
-    """Names of all registered methods, in the order of registration."""
-    return tuple(METHODS)
+    """Names of all methods that make a map of their own: those of the kit in the order of the study, then by registration."""
+    return tuple(name for name, method in METHODS.items() if method.map == name)
+
+
+def study_methods() -> tuple[str, ...]:
+    """Names of the methods that have a chapter to themselves, in its order."""
+    chapters = [method.chapter for method in METHODS.values()]
+    return tuple(name for name, method in METHODS.items() if chapters.count(method.chapter) == 1)
+
+
+def training_methods() -> tuple[str, ...]:
+    """Names of the methods that are a way to train a network, which has the same name as the method."""
+    return tuple(name for name, method in METHODS.items() if method.changes_training)
 
 
 def resolve(name: str) -> Method:
@@ -138,16 +277,56 @@ def resolve(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise ValueError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
-    method = _find(name)
+    method = find(name)
     if method is None:
         # late, because importing grad-cam takes a second and only names that are not ours need it
         from wsolkit.methods.grad_cam_package import register_installed
 
         register_installed()
-        method = _find(name)
+        method = find(name)
     if method is None:
         raise ValueError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
     return method
+
+
+def find(name: str) -> Method | None:
+    """The registered method of that name or alias, or None; nothing is imported for it."""
+    key = _key(name)
+    return next((m for m in METHODS.values() if key in {_key(n) for n in (m.name, *m.aliases)}), None)
+
+
+def declared(name: str) -> Method:
+    """The method of that name for plans and pages, which import nothing and read folders of other versions: where nothing is
+    called so (a class of the grad-cam package, somebody's own method), one with all defaults.
+
+    >>> declared("GradCAM++").name, declared("Other-CAM").name
+    ('grad_cam++', 'other_cam')
+    """
+    plain = name.strip().lower().replace("-", "_").replace("_plusplus", "++")
+    return find(name) or Method(plain, lambda context: context.features, "gradient", "", plain)
+
+
+def variant(name: str) -> Variant:
+    """The variant of that name.
+
+    Raises:
+        ValueError: nothing is called so; the message lists the names.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"unknown variant {name!r}; the names are: {', '.join(VARIANTS)}")
+    return VARIANTS[name]
+
+
+def plain_variant(backbone: str) -> str:
+    """The variant of a backbone's plain network: "gap", or "fc" where fully connected layers follow the feature map."""
+    return "gap" if "gap" in poolings(backbone) else poolings(backbone)[0]
+
+
+def poolings(backbone: str) -> tuple[str, ...]:
+    """The pooling layers that a backbone is offered with, the default first; an unknown one (in a folder of another version)
+    is taken for one with a pooled feature map."""
+    known = BACKBONES.get(backbone)
+    return ("gap", "tap", "acol") if known is None else known.poolings
 
 
 def is_defined(method: str, model: nn.Module) -> tuple[bool, str]:
@@ -168,151 +347,8 @@ def is_defined(method: str, model: nn.Module) -> tuple[bool, str]:
     return not reason, reason
 
 
-class Context:
-    """What a method may look at; gradients and logits are computed when first asked for.
-
-    Attributes:
-        model: body, pool and head, in evaluation mode.
-        body: (B, 3, H, W) -> (B, C, h, w), in the precision that was asked for, float32 outside.
-        rest: pool and head, (B, C, h, w) -> (B, K), likewise.
-        images: (B, 3, H, W), or None where the caller gave only features.
-        labels: (B,) int64, the classes whose maps are wanted.
-        features: (B, C, h, w) feature map A, detached.
-        chunk: largest number of images that one forward pass of a perturbation method may hold.
-        eigen: whether the caller asked for the eigen projection (methods that return (B, h, w) may want to know).
-        gradient_seconds: by `clock`, what `gradients` took (0 until they are asked for). gradients_used: set when they are.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Tensor | None,
-        labels: Tensor,
-        features: Tensor,
-        chunk: int,
-        eigen: bool = False,
-        precision: str = "float32",
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.model = model
-        self.body = lambda images: fused.run(model.body, images, precision)
-        self.rest = in_precision(rest_of(model, images), precision)
-        self.precision = precision
-        self.images = images
-        self.labels = labels
-        self.features = features
-        self.chunk = chunk
-        self.eigen = eigen
-        self.clock = clock
-        self.gradient_seconds = 0.0
-        self.gradients_used = False
-
-    @cached_property
-    def class_weights(self) -> Tensor:
-        """(B, C): the head's weights of each image's class, W[y]. Only where `model.has_cam`."""
-        weight = self.model.head.weight.detach()
-        if weight.ndim != 2 or weight.shape[1] != self.features.shape[1]:
-            raise MethodNotDefined(
-                f"the head's weight of shape {tuple(weight.shape)} does not act on the {self.features.shape[1]} "
-                "channels of the feature map"
-            )
-        return weight[self.labels]
-
-    @cached_property
-    def logits(self) -> Tensor:
-        """(B, K), without a graph."""
-        with torch.no_grad():
-            return self.rest(self.features.clone())
-
-    @property
-    def gradients(self) -> Tensor:
-        """(B, C, h, w): G = d z_y / d A through pool and head, computed once."""
-        self.gradients_used = True
-        return self._gradients
-
-    @cached_property
-    def _gradients(self) -> Tensor:
-        begin = self.clock()
-        gradients = self.differentiate()[1]
-        self.gradient_seconds = self.clock() - begin
-        return gradients
-
-    def rest_for(self, image: Tensor) -> nn.Module:
-        """The rest-network for rows that belong to the images `image` (indices into the batch)."""
-        images = None if self.images is None else self.images[image]
-        return in_precision(rest_of(self.model, images), self.precision)
-
-    def look(self, images: Tensor) -> Tensor:
-        """(n, 3, H, W) -> (n, K): the whole network, without a graph."""
-        if isinstance(self.model, HookedModel):
-            return in_precision(self.model, self.precision)(images)
-        return self.rest(self.body(images))
-
-    def differentiate(
-        self, target: Callable[[Tensor], Tensor] | None = None, create_graph: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Gradient of a score with respect to the feature map; the parameters' own gradients stay as they are.
-
-        Args:
-            target: logits (B, K) -> (B,) score per image; by default the logit of each image's label.
-            create_graph: keep the graph, for second derivatives.
-
-        Returns:
-            the leaf (B, C, h, w) that was differentiated by, and the gradient, same shape. A gradient that is zero
-            all over an image is possible, but rarely meant: a RuntimeWarning names these images.
-
-        Raises:
-            ValueError: no gradient reaches the feature map at all.
-        """
-        leaf = self.features.detach().requires_grad_(True)
-        # fused attention has no second derivative
-        kernel = sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext()
-        with torch.enable_grad(), kernel:
-            logits = self.rest(leaf.clone())  # a copy, as the rest may begin with an in-place operation
-            score = self.of_label(logits) if target is None else target(logits)
-            gradient = None
-            if score.requires_grad:
-                (gradient,) = torch.autograd.grad(score.sum(), leaf, create_graph=create_graph, allow_unused=True)
-        if gradient is None:
-            raise ValueError(
-                "no gradient reaches the feature map: pool or head of this model detaches it, or ignores its input; "
-                "gradient methods need a differentiable rest-network"
-            )
-        zero = (gradient == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
-        if len(zero) == len(gradient) and (len(zero) > 1 or not hasattr(self.model, "spec")):  # else one dead image
-            raise ValueError(
-                "the gradient of the class score with respect to the feature map is zero everywhere, for every image of "
-                "this batch: nothing behind this layer looks at these positions (after the last block of a ViT only the "
-                "class token is used: choose that block's ln_1), or weights behind it are all zero (as in the head of an "
-                "untrained ViT); choose an earlier layer, or a method without gradients"
-            )
-        if zero:
-            warnings.warn(
-                "the gradient of the class score with respect to the feature map is zero everywhere for image(s) "
-                f"{zero} of this batch: their maps by gradient methods are all zero",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-        return leaf, gradient if create_graph else gradient.detach()
-
-    def of_label(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
-        """(n, K) -> (n,): the logit of the label of image `image[i]` (indices into the batch, default 0..B-1)."""
-        labels = self.labels if image is None else self.labels[image]
-        return logits.gather(1, labels[:, None])[:, 0]
-
-
-def is_registered(name: str) -> bool:
-    """Whether a method has that name or alias already; looks at nothing else."""
-    return _find(name) is not None
-
-
 def _key(name: str) -> str:
-    return name.lower().replace("++", "plusplus").replace("_", "").replace("-", "").replace(" ", "")
-
-
-def _find(name: str) -> Method | None:
-    key = _key(name)
-    return next((m for m in METHODS.values() if key in {_key(n) for n in (m.name, *m.aliases)}), None)
+    return name.strip().lower().replace("++", "plusplus").replace("_", "").replace("-", "").replace(" ", "")
 
 
 def _origin(function: Callable[..., Tensor]) -> tuple[str, str]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.files import atomic_write_text
-from wsolkit.methods.study import method_slug
 from wsolkit.report import markup
 from wsolkit.report.index_charts import Look, charts
 from wsolkit.report.index_pictures import same_images
@@ -17,7 +16,7 @@ from wsolkit.report.index_words import answer
 from wsolkit.report.published import published_table
 from wsolkit.report.rows import COLUMNS, POINTS, missing_rows, rank, read_rows, sort_rows, write_csv
 
-__all__ = ["COLUMNS", "method_slug", "read_rows", "write_index"]
+__all__ = ["COLUMNS", "read_rows", "write_index"]
 
 PAGE_BYTES = 2_900_000  # of the whole page
 PICTURE_BYTES = 1_900_000  # of them for thumbnails, in base64

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from wsolkit.report.report_words import verdict
+from wsolkit.report.numbers import verdict
 from wsolkit.report.rows import METRICS, gt_known_on_images_of, sort_rows
 
 HEADLINE = "gt_known_loc"

@@ -5,46 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared
 from wsolkit.report.index_groups import Group, means
 
 FIELDS = ["top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"]
-STUDY = "the study this kit grew out of"
-LIST = "public WSOL result list"
-TABLE = "wsolevaluation, Choe et al., CVPR 2020"
 TEST_IMAGES = 5794
-
-# (method shown, method measured here or None, network, source, numbers in percent)
-PUBLISHED: list[tuple[str, str | None, str, str, dict[str, float]]] = [
-    ("CAM", "cam", "vgg16", LIST, {"top1_cls": 76.6, "gt_known_loc": 56.0, "top1_loc": 44.2}),
-    ("CAM", "cam", "vgg16", TABLE, {"max_box_acc_v2": 63.7}),
-    ("CAM", "cam", "resnet50", TABLE, {"max_box_acc_v2": 63.0}),
-    ("Grad-CAM", "grad_cam", "vgg16_fc", STUDY, {"top1_cls": 77.91, "top1_loc": 42.51}),
-    ("Grad-CAM + eigen_smooth + aug_smooth", None, "vgg16_fc", STUDY, {"top1_loc": 43.94}),
-    ("Grad-CAM++", "grad_cam++", "vgg16_fc", STUDY, {"top1_cls": 77.91, "top1_loc": 57.34}),
-    ("Score-CAM (retrained at batch 4)", "score_cam", "vgg16_fc", STUDY, {"top1_cls": 76.06, "top1_loc": 43.99}),
-    ("SPG", None, "vgg16", LIST, {"top1_cls": 75.5, "gt_known_loc": 58.9, "top1_loc": 48.9}),
-    ("ADL", "adl", "vgg16", LIST, {"top1_cls": 65.3, "gt_known_loc": 75.4, "top1_loc": 52.4}),
-    ("CutMix", "cutmix", "vgg16", LIST, {"top1_loc": 52.5}),
-    ("CutMix", "cutmix", "resnet50", LIST, {"top1_loc": 54.81}),
-    ("HaS", "has", "vgg16", TABLE, {"max_box_acc_v2": 63.7}),
-    ("HaS", "has", "resnet50", TABLE, {"max_box_acc_v2": 64.7}),
-    ("ACoL", "acol", "vgg16", TABLE, {"max_box_acc_v2": 57.4}),
-    ("ACoL", "acol", "resnet50", TABLE, {"max_box_acc_v2": 66.5}),
-    ("SPG", None, "vgg16", TABLE, {"max_box_acc_v2": 56.3}),
-    ("SPG", None, "resnet50", TABLE, {"max_box_acc_v2": 60.4}),
-    ("ADL", "adl", "vgg16", TABLE, {"max_box_acc_v2": 66.3}),
-    ("ADL", "adl", "resnet50", TABLE, {"max_box_acc_v2": 58.4}),
-    ("CutMix", "cutmix", "vgg16", TABLE, {"max_box_acc_v2": 62.3}),
-    ("CutMix", "cutmix", "resnet50", TABLE, {"max_box_acc_v2": 62.8}),
-    ("Centre box", None, "any", TABLE, {"max_box_acc_v2": 59.7}),
+# methods that the kit does not have
+OTHERS = [
+    ("SPG", Published("vgg16", LIST, {"top1_cls": 75.5, "gt_known_loc": 58.9, "top1_loc": 48.9})),
+    ("SPG", Published("vgg16", TABLE, {"max_box_acc_v2": 56.3})),
+    ("SPG", Published("resnet50", TABLE, {"max_box_acc_v2": 60.4})),
+    ("Centre box", Published("any", TABLE, {"max_box_acc_v2": 59.7})),
 ]
-# what separates a method here from the published one, beyond what the table sees in the parameters
-OWN_WORDS = {
-    "has": "cells of one size, values not searched",
-    "cutmix": "values not searched",
-    "adl": "values not searched",
-    "acol": "no mean pooling before the branches, delta not searched",
-}
 
 
 def _text(values: dict[str, Any]) -> list[str]:
@@ -72,8 +44,8 @@ def _differences(row: dict, network: str, seeds: int) -> str:
         words.append(f"{config['epochs']} epochs")
     if config.get("weights") not in (None, "imagenet"):
         words.append("weights from a file" if config["weights"] != "none" else "not pretrained")
-    if row["method"] in OWN_WORDS:
-        words.append(OWN_WORDS[row["method"]])
+    if declared(row["method"]).differs:
+        words.append(declared(row["method"]).differs)
     if seeds > 1:
         words.append(f"mean of {seeds} seeds")
     return ", ".join(words) or "training details"
@@ -83,9 +55,12 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Rows {"method", "measured_method", "backbone", "network", "source", "published", "measured", "differs"}; numbers as text,
     in FIELDS' order. measured_method and backbone are those of the measured group, None where there is none."""
     table = []
-    for label, method, network, source, values in PUBLISHED:
-        group = _measured(groups, method, network)
-        line = {"method": label, "network": network, "source": source, "published": _text(values)}
+    own = [(method.label, entry, method.name) for method in METHODS.values() for entry in method.published]
+    for label, entry, method in [*own, *((label, entry, None) for label, entry in OTHERS)]:
+        network = entry.network
+        group = _measured(groups, method if entry.comparable else None, network)
+        line = {"method": f"{label} {entry.note}".strip(), "network": network, "source": entry.source}
+        line |= {"published": _text(entry.values)}
         line |= {"measured": None, "differs": "", "measured_method": None, "backbone": None}
         if group is not None:
             row = means(group)

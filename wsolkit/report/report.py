@@ -13,13 +13,12 @@ from typing import Any
 from markupsafe import Markup
 
 from wsolkit.common.files import atomic_write_text, read_json
-from wsolkit.methods.study import method_slug
 from wsolkit.report.notebook_page import as_text, chapter, home_of, notebook_to_html
 from wsolkit.report.rows import COLUMNS, read_rows
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import note_page, seconds_of
 
-__all__ = ["COLUMNS", "method_slug", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
+__all__ = ["COLUMNS", "notebook_to_html", "read_rows", "write_index", "write_report", "write_reports"]
 
 SECTIONS = {  # in the page's order; "galleries" and "experiment" are where other modules' parts stand
     "result": "Result",
@@ -130,7 +129,7 @@ def _chapter(run, title: str) -> tuple[Markup | str, str, list[dict[str, Any]]]:
 
 def _galleries(run) -> tuple[Markup | str, tuple[str, ...], tuple[str, ...]]:
     """The galleries with their style and script; "" where none were kept."""
-    from wsolkit.report.gallery_section import section as galleries_of
+    from wsolkit.report.galleries import section as galleries_of
 
     try:
         section = galleries_of(run.folder)
@@ -146,7 +145,7 @@ def _link(path: Path, html: Path) -> str:
 
 
 def _footer(values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    from wsolkit.report.report_words import seconds
+    from wsolkit.report.numbers import seconds
 
     config = values.get("config") if isinstance(values.get("config"), dict) else {}
     wall = values.get("wall_seconds")

@@ -9,8 +9,8 @@ import pandas as pd
 from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.per_image import FAILURES, flags
 from wsolkit.report import report_charts as charts
+from wsolkit.report.numbers import counted, listed, plain, spread
 from wsolkit.report.report_data import RunFiles
-from wsolkit.report.report_words import counted, listed, plain, spread
 
 EXTREMES, FOLDED = 10, 20  # classes at each end, where there are more than FOLDED
 CONFUSED = 8  # pairs of classes shown

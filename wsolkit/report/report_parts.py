@@ -10,21 +10,11 @@ from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.report import report_charts as charts
 from wsolkit.report.index_groups import Group
+from wsolkit.report.numbers import VERDICTS, between, counted, ordinal, plain, seconds, signed, spread, verdict
 from wsolkit.report.published import FIELDS, published_table
 from wsolkit.report.report_classes import share_cells
 from wsolkit.report.report_data import CARDS, RunFiles, Training, curve_of, mapping, number
-from wsolkit.report.report_words import (
-    NAMES,
-    VERDICTS,
-    between,
-    counted,
-    ordinal,
-    plain,
-    seconds,
-    signed,
-    spread,
-    verdict,
-)
+from wsolkit.report.report_words import NAMES
 from wsolkit.report.rows import METRICS
 
 WHAT = {
@@ -227,7 +217,7 @@ def cost(run: RunFiles) -> dict[str, Any]:
         lines.append({"name": name, "seconds": seconds(number(result.get("seconds_per_image"))),
                       "memory": "\u2013" if memory is None else f"{memory:.0f} MB",
                       "training": f"{network.label}: {seconds(trained)}" if trained is not None else "\u2013"})  # fmt: skip
-    if run.config.get("pooling") == "tap" and run.config.get("weights") == "none" and len(lines) == 2:
+    if run.config.get("variant") == "tap" and run.config.get("weights") == "none" and len(lines) == 2:
         lines[0]["training"] += (
             f", after {lines[1]['training']}"  # a TAP training from scratch starts from the GAP network
         )

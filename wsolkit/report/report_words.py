@@ -2,95 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
 from wsolkit.evaluation.per_image import FAILURES, parse_boxes
+from wsolkit.report.numbers import between, counted, listed, plain, signed, verdict
 from wsolkit.report.report_data import RunFiles, mapping, number
 
-CHANCE = 0.05
-FEW = 6  # images: with fewer, not even a difference on every one of them has a p below CHANCE (2 / 2**n)
 SMALL, LARGE = 0.8, 1.25  # a median box below or above this many object areas is called too small or too large
 NAMES = {"cam": "plain CAM", "centre_box": "the centre box"}
-MINUS = "\u2212"
-
-# ------------------------------------------------------------------------------------------------ numbers
-
-
-def plain(value: float | None, digits: int = 1) -> str:
-    return "\u2013" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
-
-
-def signed(value: float, digits: int = 1) -> str:
-    return f"{value:+.{digits}f}".replace("-", MINUS) if round(value, digits) else f"{0:.{digits}f}"
-
-
-def between(ends: Sequence[float] | None, sign: bool = False) -> str:
-    """ "18.8 to 27.0", or "" where there is no interval."""
-    write = signed if sign else plain
-    return "" if ends is None else f"{write(ends[0])} to {write(ends[1])}"
-
-
-def spread(value: float | None, ends: Sequence[float] | None) -> str:
-    """An interval of a share in percent. Where all images are alike no resample differs, and "0.0 to 0.0" would promise
-    what a few images cannot: then it says so."""
-    return {0: "none of them", 100: "all of them"}.get(value, between(ends))
-
-
-def seconds(value: float | None) -> str:
-    """A short time in a unit that suits it: "1.1 ms", "0.25 s", "3 min 20 s", "2 h 5 min"."""
-    if value is None:
-        return "\u2013"
-    if value < 0.0995:
-        return f"{value * 1000:.1f} ms" if value < 0.00995 else f"{value * 1000:.0f} ms"
-    if value < 59.5:
-        return f"{value:.2g} s" if value < 9.95 else f"{value:.0f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def ordinal(value: float) -> str:
-    """ "90th", "91st", "97.5th"."""
-    ends = {1: "st", 2: "nd", 3: "rd"} if value % 100 not in (11, 12, 13) else {}
-    return f"{value:g}{ends.get(value % 10, 'th')}"
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
-
-
-def listed(items: Sequence[str], word: str = "and") -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}" if items else ""
-
-
-def verdict(found: dict[str, Any]) -> str:
-    """ "better", "worse", "equal" (no image differs), "open" (not told apart), or "" where no interval is known.
-
-    A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small. A few
-    images tell nothing apart: there an interval may have no width at all.
-    """
-    difference, low, high = (found.get(name) for name in ("difference", "low", "high"))
-    if difference is None or low is None or high is None:
-        return ""
-    if difference == low == high == 0:
-        return "equal"
-    chance, n = found.get("p"), found.get("n")
-    few = n is not None and n < FEW
-    if low <= 0 <= high or few or (chance is not None and chance >= CHANCE):
-        return "open"
-    return "better" if difference > 0 else "worse"
-
-
-VERDICTS = {
-    "better": "better",
-    "worse": "worse",
-    "open": "not told apart",
-    "equal": "the same on every image",
-    "": "no interval known",
-}
 
 # ------------------------------------------------------------------------------------------------ sentences
 
@@ -143,7 +63,7 @@ def _compared(run: RunFiles) -> str:
     words = {
         "better": "better than {}",
         "worse": "worse than {}",
-        "open": "not told apart from {}",
+        "open": "not significantly different from {}",
         "equal": "level with {}, image by image",
         "": "{}",
     }
@@ -153,7 +73,7 @@ def _compared(run: RunFiles) -> str:
 
 
 def _is_plain(run: RunFiles) -> bool:
-    return run.method == "cam" and run.config.get("pooling") in (None, "gap")
+    return run.method == "cam" and run.config.get("variant") in (None, "gap")
 
 
 def box_ratios(table: pd.DataFrame) -> np.ndarray:

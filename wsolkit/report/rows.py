@@ -13,14 +13,14 @@ from typing import Any
 import yaml
 
 from wsolkit.common.files import atomic_write_text
-from wsolkit.methods.study import STUDY_METHODS, canonical, method_slug, undefined
+from wsolkit.methods.registry import declared, study_methods
 from wsolkit.runs import folder as files
 from wsolkit.runs.folder import Against, read_failure, read_metrics
 
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
 MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]
 COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
-ORDER = list(STUDY_METHODS)  # others follow by name
+ORDER = list(study_methods())  # others follow by name
 SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
 POINTS = ("fixed", "validation", "best_on_test")
 MOST = 20_000  # planned runs of one file: more is a mistake in it
@@ -103,7 +103,7 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
             row = _read(folder, home, out)
             if row is None:
                 continue
-            key = (row["dataset"], row["backbone"], method_slug(row["method"]), row["seed"])
+            key = (row["dataset"], row["backbone"], declared(row["method"]).slug, row["seed"])
             if key not in rows or (rows[key]["status"] != "completed" and row["status"] == "completed"):
                 rows[key] = row
     return sort_rows(rows.values())
@@ -174,10 +174,10 @@ def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[
             continue
         for seed, backbone, method in product(seeds, backbones, methods):
             home = out if seed == seeds[0] else out / f"seed-{seed}"
-            row = _empty_row(home, out, dataset, backbone, method_slug(method)) | {"seed": seed, "method": method}
+            row = _empty_row(home, out, dataset, backbone, declared(method).slug) | {"seed": seed, "method": method}
             if row["source"].parent in folders or (dataset, backbone, row["slug"], seed) in known:
                 continue
-            reason = undefined(method, backbone)
+            reason = declared(method).undefined(backbone)
             text = f"planned in runs/{dataset}/sweep.yaml, without a result yet; run the sweep again"
             missing.append(row | {"status": "undefined" if reason else "missing", "error": reason or text})
     return missing, notes
@@ -193,7 +193,7 @@ def _grid(path: Path) -> tuple[list[int], list[str], list[str]]:
         raise ValueError(f"it should hold a mapping, got {type(content).__name__}")
     seeds = [int(seed) for seed in _names(content, "seeds", [content.get("seed", 0)]) or ["0"]]
     backbones = _names(content, "backbones", [])
-    methods = [canonical(method) for method in _names(content, "methods", [])]
+    methods = [declared(method).name for method in _names(content, "methods", [])]
     if any(not name or "/" in name or name.startswith(".") for name in (*backbones, *methods)):
         raise ValueError("a name of a backbone or method is empty, begins with a dot or has a slash")
     if len(seeds) * len(backbones) * len(methods) > MOST:

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json, write_json
-from wsolkit.methods.study import label_of
+from wsolkit.methods.registry import VARIANTS
 
 TRAINING_PREFIX = "train-"  # of the folders of training runs
 METRICS = "metrics.json"  # of a report
@@ -298,7 +298,7 @@ class Training:
     @property
     def label(self) -> str:
         """The variant as papers write it."""
-        return label_of(self.variant)
+        return VARIANTS[self.variant].label if self.variant in VARIANTS else self.variant
 
 
 def read_training(folder: Path) -> Training | None:

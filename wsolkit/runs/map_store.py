@@ -14,9 +14,8 @@ from wsolkit.common.files import digest
 from wsolkit.common.locks import alone
 from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
-from wsolkit.methods.registry import is_defined, resolve
+from wsolkit.methods.registry import declared, is_defined, resolve, study_methods
 from wsolkit.methods.smoothing import parse_smooth
-from wsolkit.methods.study import STUDY_METHODS, method_slug, poolings_of
 from wsolkit.networks.models import WSOLModel
 from wsolkit.runs.fingerprints import LOCALISING_SOURCES
 from wsolkit.runs.parameters import RunConfig
@@ -31,9 +30,9 @@ class MapStore:
     second waits for the first, but only where it wants the maps that are being made.
     """
 
-    def __init__(self, config: RunConfig, pooling: str) -> None:
-        self.config, self.pooling = config, pooling
-        self.folder = config.training_folder(pooling) / "maps"
+    def __init__(self, config: RunConfig, variant: str) -> None:
+        self.config, self.variant = config, variant
+        self.folder = config.training_folder(variant) / "maps"
 
     def __call__(
         self,
@@ -67,13 +66,13 @@ class MapStore:
 
     def _companions(self, model: WSOLModel) -> list[str]:
         """Methods whose first report looks at this training, and whose maps cost next to nothing beside its features."""
-        own = [name for name in STUDY_METHODS if poolings_of(name, self.config.backbone)[0] == self.pooling]
+        own = [name for name in study_methods() if resolve(name).variants_on(self.config.backbone)[0] == self.variant]
         return [name for name in own if resolve(name).needs != "forward" and is_defined(name, model)[0]]
 
     def _path(self, method: str, settings: dict[str, Any]):
-        made_from = {"training": self.config.training_key(self.pooling), "code": code_state(LOCALISING_SOURCES)}
+        made_from = {"training": self.config.training_key(self.variant), "code": code_state(LOCALISING_SOURCES)}
         made_from |= {name: version(name) for name in ("torch", "grad-cam")}
-        return self.folder / f"{method_slug(method)}_{settings['split']}_{digest({**settings, **made_from})}.npz"
+        return self.folder / f"{declared(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
 
     def _load(self, method: str, settings: dict[str, Any]) -> ScoreMaps | None:
         try:
@@ -87,7 +86,7 @@ def _can_be_named(method: str, options: dict[str, Any]) -> bool:
     random_cam, which should differ each time, or with a module or function among the options."""
     entry = resolve(method)
     plain = all(isinstance(value, str | int | float | None) for value in options.values())
-    return plain and entry.name != "random_cam" and entry.function.__module__.startswith("wsolkit.")
+    return plain and entry.name != "random_cam" and entry.function.__module__.startswith("wsolkit.methods.")
 
 
 def _weights(model: WSOLModel) -> str:

@@ -21,6 +21,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import digest
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.paths import project_path
+from wsolkit.methods.registry import VARIANTS
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
 from wsolkit.runs.folder import TRAINING_PREFIX
@@ -234,40 +235,35 @@ class RunConfig(Recipe):
 
     # -- what makes a result stale ------------------------------------------------------------------------------------
 
-    def training_parts(self, pooling: str) -> dict[str, Any]:
+    def training_parts(self, variant: str) -> dict[str, Any]:
         """All that a training depends on: parameters by name, and digests of data ("data", "metadata"), start weights
         ("start") and the code that does it ("code")."""
         skip = {"limit", "faithfulness", "device", "out", "root", "metadata", "masks", "weights"}
         skip |= {"compile", "checkpoint_seconds", "recipe"}  # a recipe's values count, not its name
-        if pooling != "tap":
-            skip |= {"tau", "tap_epochs"}
+        skip |= {name for other in VARIANTS.values() for name in other.parameters} - {*VARIANTS[variant].parameters}
         values = {key: value for key, value in self.to_dict().items() if key not in skip}
         described = {"metadata": data_state(self.metadata)} if self.metadata else {}
-        return {**values, **described, "pooling": pooling, "data": data_state(self.root),
+        return {**values, **described, "variant": variant, "data": data_state(self.root),
                 "code": code_state(TRAINING_SOURCES), "start": weights_state(self.weights)}  # fmt: skip
 
-    def training_key(self, pooling: str) -> str:
+    def training_key(self, variant: str) -> str:
         """Digest of `training_parts`."""
-        return digest(self.training_parts(pooling))
+        return digest(self.training_parts(variant))
 
-    def report_parts(self, method: str, poolings: tuple[str, ...], notebook: Path) -> dict[str, Any]:
+    def report_parts(self, method: str, variants: tuple[str, ...], notebook: Path) -> dict[str, Any]:
         """All that the numbers of one report depend on: its own parameters, the keys of its trainings, and digests of masks,
         notebook and the code of scoring (that of training is in the trainings' keys). The look of the page is not in it: a
         page is written again from what is there."""
-        trainings = {pooling: self.training_key(pooling) for pooling in poolings}
+        trainings = {variant: self.training_key(variant) for variant in variants}
         masks = {"masks": data_state(self.masks)} if self.masks else {}
         return {"method": method, "trainings": trainings, **masks, "limit": self.limit,
                 "faithfulness": self.faithfulness, "tau": self.tau,
                 "code": code_state(tuple(name for name in SCORING_SOURCES if name not in TRAINING_SOURCES)),
                 "notebook": notebook_state(notebook)}  # fmt: skip
 
-    def report_key(self, method: str, poolings: tuple[str, ...], notebook: Path) -> str:
+    def report_key(self, method: str, variants: tuple[str, ...], notebook: Path) -> str:
         """Digest of `report_parts`."""
-        return digest(self.report_parts(method, poolings, notebook))
-
-    def starts_from(self, pooling: str) -> str:
-        """The pooling of the network that this training starts from, or "" for the start weights."""
-        return "gap" if pooling == "tap" and self.weights == "none" else ""
+        return digest(self.report_parts(method, variants, notebook))
 
     # -- where things lie ---------------------------------------------------------------------------------------------
 
@@ -281,8 +277,8 @@ class RunConfig(Recipe):
     def runs_folder(self) -> Path:
         return self.out_folder / "runs" / self.dataset / self.backbone
 
-    def training_folder(self, pooling: str) -> Path:
-        return self.runs_folder / f"{TRAINING_PREFIX}{pooling}-{self.training_key(pooling)[:8]}"
+    def training_folder(self, variant: str) -> Path:
+        return self.runs_folder / f"{TRAINING_PREFIX}{variant}-{self.training_key(variant)[:8]}"
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------

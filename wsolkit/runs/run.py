@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from wsolkit import figures
+from wsolkit import figures, methods
 from wsolkit.common.files import atomic_write_bytes, digest
 from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
@@ -20,8 +20,6 @@ from wsolkit.data.base import WSOLDataset
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
-from wsolkit.methods import OBJECTIVES
-from wsolkit.methods.study import TRAINING_METHODS, label_of, map_of, method_slug, notebook_of, pooling_of, poolings_of
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
 from wsolkit.runs import galleries
@@ -76,72 +74,68 @@ class Run:
         return self._datasets[split]
 
     @property
-    def pooling(self) -> str:
-        """The plain pooling of this backbone: "fc" for vgg16_fc, else "gap"."""
-        return "fc" if self.config.backbone == "vgg16_fc" else "gap"
+    def variant(self) -> str:
+        """The variant of this backbone's plain network: "fc" for vgg16_fc, else "gap"."""
+        return methods.plain_variant(self.config.backbone)
 
-    def recipe(self, pooling: str) -> Recipe:
-        c = self.config
-        recipe = Recipe.of(c, len(self.dataset("train")))
-        if c.starts_from(pooling):
-            recipe = recipe.changed(epochs=c.tap_epochs, lr=recipe.lr / 3, warmup_epochs=min(1, c.warmup_epochs))
-        return recipe
+    def recipe(self, variant: str) -> Recipe:
+        """The recipe of a variant's training run."""
+        return methods.variant(variant).recipe(Recipe.of(self.config, len(self.dataset("train"))), self.config)
 
     @property
     def recipe_source(self) -> str:
         """Where the recipe's values come from, in words, and which of them a parameter replaced."""
         return recipe_source(self.config)
 
-    def model(self, pooling: str | None = None) -> WSOLModel:
-        """The trained network of this training ("gap", "tap", "fc", or the name of a training-time method): loaded where
+    def model(self, variant: str | None = None) -> WSOLModel:
+        """The trained network of a variant ("gap", "tap", "fc", or the name of a training-time method): loaded where
         the training is complete, else trained (or resumed) now, by all processes of a process group together."""
-        pooling = pooling or self.pooling
-        if pooling in self._models:
-            return self._models[pooling]
-        folder = self.config.training_folder(pooling)
+        variant = variant or self.variant
+        if variant in self._models:
+            return self._models[variant]
+        folder = self.config.training_folder(variant)
         if not files.is_trained(folder):
             self.dataset("train")  # a wrong root or class is noticed before anything is written
             # two notebooks that need the same network train it once
             with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
                 if not agreed(files.is_trained(folder)):
-                    self._train(pooling, folder)
+                    self._train(variant, folder)
                 together()  # the first process writes, all read
         model, _ = load_checkpoint(folder / files.WEIGHTS, self.device)
-        self._models[pooling] = model
+        self._models[variant] = model
         return model
 
-    def _train(self, pooling: str, folder: Path) -> None:
-        c = self.config
+    def _train(self, variant: str, folder: Path) -> None:
+        c, wanted = self.config, methods.variant(variant)
         begin = time.perf_counter()
         train, val = self.dataset("train"), self.dataset("val")
         model = build_model(
-            c.backbone, len(train.classes), pooling=pooling_of(pooling), weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
+            c.backbone, len(train.classes), pooling=wanted.pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
             batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
         )  # fmt: skip
-        if start := c.starts_from(pooling):
+        if start := wanted.starts_from(c.weights):
             model.load_state_dict(self.model(start).state_dict())
-        recipe = self.recipe(pooling)
-        objective = OBJECTIVES[pooling]() if pooling in OBJECTIVES else None
+        recipe = self.recipe(variant)
         history = fit(
-            model, train, val, out=folder, recipe=recipe, device=self.device, objective=objective, compile=c.compile,
+            model, train, val, out=folder, recipe=recipe, device=self.device, objective=wanted.objective(), compile=c.compile,
             checkpoint_seconds=c.checkpoint_seconds,
         )  # fmt: skip
         if rank() != 0:
             return
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
-        files.write_result(folder / files.TRAINED, c.training_parts(pooling), c.training_key(pooling), {
-            "pooling": pooling, "config": c.to_dict(),
+        files.write_result(folder / files.TRAINED, c.training_parts(variant), c.training_key(variant), {
+            "variant": variant, "config": c.to_dict(),
             "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
             "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
             "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip
 
-    def history(self, pooling: str | None = None) -> list[dict[str, float]]:
+    def history(self, variant: str | None = None) -> list[dict[str, float]]:
         """Rows of the training's history.csv, as numbers."""
         import pandas as pd
 
-        path = self.config.training_folder(pooling or self.pooling) / files.HISTORY
+        path = self.config.training_folder(variant or self.variant) / files.HISTORY
         return pd.read_csv(path).to_dict("records")
 
     # -- results -------------------------------------------------------------------------------------------------------
@@ -150,17 +144,18 @@ class Run:
         """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
         is chosen on the validation split.
 
-        A training-time method ("has", "cutmix", "adl", "acol") is evaluated on the network of its own training unless
-        `variant` names another; the first three by plain CAM, which the result's conditions say.
+        The network is that of the method's own variant ("tap" for rethinking_cam, "has" for has, the plain one for most)
+        unless `variant` names another. Training-time methods but acol use plain CAM, which the result's conditions say.
         """
-        variant = variant or (method if method in TRAINING_METHODS else self.pooling)
+        entry = methods.resolve(method)
+        variant = variant or entry.variants_on(self.config.backbone)[0]
         result = evaluate(
-            self.model(variant), self.dataset("test"), map_of(method), val=self.dataset("val"), seed=self.config.seed,
+            self.model(variant), self.dataset("test"), entry.map, val=self.dataset("val"), seed=self.config.seed,
             localiser=MapStore(self.config, variant), **{"limit": self.config.limit, **options},
         )  # fmt: skip
-        result.method, result.variant = method, variant
-        if variant in TRAINING_METHODS:
-            result.conditions["method"] = self._how(variant, map_of(method))
+        result.method, result.variant = entry.name, variant
+        if (how := self._how(variant, entry.map)) is not None:
+            result.conditions["method"] = how
         return result
 
     def baseline(self, result: Evaluation) -> Evaluation | None:
@@ -171,15 +166,18 @@ class Run:
         """
         plain = self.config.training_folder("gap") / "run.json"
         itself = (result.method, result.variant) == ("cam", "gap")
-        if itself or self.config.backbone == "vgg16_fc" or not plain.exists():
+        if itself or methods.resolve("cam").undefined(self.config.backbone) or not plain.exists():
             return None
         return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
-    def _how(self, training: str, drawn: str) -> str:
-        """How a training-time method comes to its map, in words."""
-        settings = OBJECTIVES[training]().settings() or {"delta": self.model(training).spec["delta"]}
+    def _how(self, variant: str, drawn: str) -> str | None:
+        """How a training-time method comes to its map, in words; None on a network that was trained plainly."""
+        wanted = methods.variant(variant)
+        if (objective := wanted.objective()) is None:
+            return None
+        settings = objective.settings() or {"delta": self.model(variant).spec["delta"]}
         values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
-        return f"{label_of(drawn)} on a network trained with {label_of(training)} ({values})"
+        return f"{methods.resolve(drawn).label} on a network trained with {wanted.label} ({values})"
 
     def gallery_items(self, result: Evaluation, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result."""
@@ -198,7 +196,7 @@ class Run:
         return items
 
     def folder(self, method: str) -> Path:
-        return self.config.runs_folder / method_slug(method)
+        return self.config.runs_folder / methods.declared(method).slug
 
     def finish(self, method: str, result: Evaluation, extra: dict[str, Any] | None = None) -> Path:
         """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed".
@@ -225,10 +223,11 @@ class Run:
         gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {figures.iou_text(item['iou'])}"}
                    for n, item in enumerate(items)]  # fmt: skip
         faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
-        poolings = poolings_of(method, self.config.backbone)
-        made_from = self.config.report_parts(method, poolings, notebook_of(method))
+        entry = methods.resolve(method)
+        variants = entry.variants_on(self.config.backbone)
+        made_from = self.config.report_parts(method, variants, entry.notebook)
         files.write_result(folder / files.METRICS, made_from, digest(made_from), {
-            "method": method, "config": {**self.config.to_dict(), "method": method, "pooling": variant}, "result": result.to_dict(),
+            "method": method, "config": {**self.config.to_dict(), "method": method, "variant": variant}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,
             "training": self.config.training_folder(variant).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,

@@ -16,7 +16,7 @@ from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.intervals import share_interval
 from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.evaluation.scoring import rule_curves
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves
 from wsolkit.runs.run import Run
 
 INTERVAL = 0.001  # step of the thresholds
@@ -95,7 +95,7 @@ class Trial:
 
     def score(self, maps) -> Score:
         """Score maps (N, h, w) of `self.indices`, in that order."""
-        curves = rule_curves(maps, self.boxes, self.size, interval=INTERVAL)
+        curves = rule_curves(Maps(maps), Truth(self.size, boxes=self.boxes), Rule(interval=INTERVAL))
         threshold, accuracy = best_threshold(curves, interval=INTERVAL)
         hits = loc_hits(curves[:, round(threshold / INTERVAL)])
         return Score(accuracy, share_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
@@ -142,7 +142,7 @@ class Trial:
                 box = extract_box(found[position], threshold=scores[name].threshold, size=self.size)
                 items.append({
                     "pixels": denormalise(image), "score_map": found[position], "gt_boxes": target.boxes, "title": name,
-                    "box": box.clip(0, self.size - 1),
+                    "box": box,
                 })  # fmt: skip
         figures.show(
             figures.gallery(items, columns=len(maps)),

@@ -7,16 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from wsolkit.methods.study import (
-    STUDY_METHODS,
-    TRAIN_NOTEBOOK,
-    label_of,
-    method_slug,
-    notebook_of,
-    notebooks_folder,
-    poolings_of,
-    undefined,
-)
+from wsolkit.common.paths import notebooks_folder
+from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, variant
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import is_fresh
 from wsolkit.runs.parameters import RunConfig
@@ -109,13 +101,13 @@ def plan(
         reports = []
         for method in dict.fromkeys(methods):
             own = base.with_changes(limit=limits.get(method, limits.get("", base.limit)))
-            poolings = poolings_of(method, backbone)
-            job = _report_job(own, method, poolings, prefix, home)
-            if undefined(method, backbone):
+            entry = declared(method)
+            job = _report_job(own, entry, prefix, home)
+            if entry.undefined(backbone):
                 impossible.append(job)
                 continue
-            for pooling in poolings:
-                for wanted in filter(None, (base.starts_from(pooling), pooling)):
+            for name in entry.variants_on(backbone):
+                for wanted in filter(None, (variant(name).starts_from(base.weights), name)):
                     training = _train_job(base, wanted, prefix, home)
                     jobs.setdefault(training.name, training)
             reports.append(job)
@@ -123,30 +115,30 @@ def plan(
     return list(jobs.values()), impossible
 
 
-def _train_job(config: RunConfig, pooling: str, prefix: str, home: Path | None) -> Job:
-    folder = config.training_folder(pooling)
+def _train_job(config: RunConfig, word: str, prefix: str, home: Path | None) -> Job:
+    folder = config.training_folder(word)
     name = f"{prefix}{config.dataset}/{config.backbone}/train"
-    config = config.with_changes(limit=0)
-    start = config.starts_from(pooling)
+    config, notebook = config.with_changes(limit=0), notebooks_folder() / TRAIN_CHAPTER
+    start = variant(word).starts_from(config.weights)
     return Job(
-        f"{name} {pooling}", notebooks_folder() / TRAIN_NOTEBOOK, {**config.for_notebook(notebooks_folder() / TRAIN_NOTEBOOK), "pooling": pooling},
-        {**config.to_dict(), "pooling": pooling}, folder, folder / "run.json", config.training_key(pooling),
-        folder / "train.html", f"Training {config.backbone} with {label_of(pooling)} on {config.dataset}",
-        (f"{name} {start}",) if start else (), config.training_parts(pooling), home,
+        f"{name} {word}", notebook, {**config.for_notebook(notebook), "variant": word},
+        {**config.to_dict(), "variant": word}, folder, folder / "run.json", config.training_key(word),
+        folder / "train.html", f"Training {config.backbone} with {variant(word).label} on {config.dataset}",
+        (f"{name} {start}",) if start else (), config.training_parts(word), home,
     )  # fmt: skip
 
 
-def _report_job(config: RunConfig, method: str, poolings: tuple[str, ...], prefix: str, home: Path | None) -> Job:
-    folder = config.runs_folder / method_slug(method)
-    notebook = notebook_of(method)
+def _report_job(config: RunConfig, method: Method, prefix: str, home: Path | None) -> Job:
+    folder, variants = config.runs_folder / method.slug, method.variants_on(config.backbone)
+    notebook = method.notebook
     parameters = config.for_notebook(notebook)
-    if method not in STUDY_METHODS:
-        parameters["method"] = method
-    html = config.out_folder / config.dataset / config.backbone / f"{method_slug(method)}.html"
+    if method.name not in study_methods():
+        parameters["method"] = method.name
+    html = config.out_folder / config.dataset / config.backbone / f"{method.slug}.html"
     name = f"{prefix}{config.dataset}/{config.backbone}"
     return Job(
-        f"{name}/{method}", notebook, parameters, {**config.to_dict(), "method": method}, folder,
-        folder / "metrics.json", config.report_key(method, poolings, notebook), html,
-        f"{method} on {config.backbone}, {config.dataset}", tuple(f"{name}/train {pooling}" for pooling in poolings),
-        config.report_parts(method, poolings, notebook), home,
+        f"{name}/{method.name}", notebook, parameters, {**config.to_dict(), "method": method.name}, folder,
+        folder / "metrics.json", config.report_key(method.name, variants, notebook), html,
+        f"{method.name} on {config.backbone}, {config.dataset}", tuple(f"{name}/train {word}" for word in variants),
+        config.report_parts(method.name, variants, notebook), home,
     )  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from wsolkit.methods.study import undefined
+from wsolkit.methods.registry import declared
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import PAGE, TRAINED, WEIGHTS, content_of, is_complete, is_trained, seconds_of
 from wsolkit.sweep.jobs import Grid, Job
@@ -68,7 +68,7 @@ def _first_time(job: Job) -> list[str]:
 
 
 def _records(job: Job, runs: Path) -> list[Path]:
-    """metrics.json of a report, or run.json of the trainings with the same pooling, the newest first, in a folder of runs."""
+    """metrics.json of a report, or run.json of the trainings of the same variant, the newest first, in a folder of runs."""
     name = job.folder.name if job.done.name == "metrics.json" else job.folder.name.rpartition("-")[0] + "-*"
     found = (runs / job.folder.parent.relative_to(job.folder.parents[2])).glob(f"{name}/{job.done.name}")
     return sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
@@ -80,18 +80,18 @@ def _differences(before: dict[str, Any], job: Job, jobs: dict[str, Job]) -> list
         return _changes(before, job.parts, "training")
     found = []
     trainings = before.get("trainings") if isinstance(before.get("trainings"), dict) else {}
-    for pooling, key in job.parts["trainings"].items():
-        old = trainings.get(pooling)
+    for variant, key in job.parts["trainings"].items():
+        old = trainings.get(variant)
         if old == key:
             continue
-        training = next(jobs[name] for name in job.needs if name.endswith(f"/train {pooling}"))
+        training = next(jobs[name] for name in job.needs if name.endswith(f"/train {variant}"))
         if not is_complete(training.folder, training.done, training.key):
-            found.append(f"its training train {pooling} is stale")
+            found.append(f"its training train {variant} is stale")
             continue
         # the network that is wanted has been trained: what differs is told by the record of the one that was used
-        used = content_of(training.folder.with_name(f"train-{pooling}-{str(old)[:8]}") / "run.json").get("made_from")
+        used = content_of(training.folder.with_name(f"train-{variant}-{str(old)[:8]}") / "run.json").get("made_from")
         changes = _changes(used, training.parts, "training") if isinstance(used, dict) else []
-        found += changes or [f"its training train {pooling} is another one"]
+        found += changes or [f"its training train {variant} is another one"]
     return list(dict.fromkeys([*found, *_changes(before, job.parts, "scoring", job.notebook.name)]))
 
 
@@ -143,7 +143,7 @@ def show_plan(grids: Sequence[Grid], workers: int, say: Callable[[str], None]) -
         todo, impossible = grid.plan()
         jobs |= {job.name: job for job in todo}
         for job in impossible:
-            say(f"{job.name}  not defined: {undefined(job.config['method'], job.config['backbone'])}")
+            say(f"{job.name}  not defined: {declared(job.config['method']).undefined(job.config['backbone'])}")
     why = {name: reasons(job, jobs) for name, job in jobs.items()}
     stale = [job for job in jobs.values() if why[job.name]]
     times = [expected_seconds(job) for job in stale]

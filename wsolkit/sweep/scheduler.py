@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 
 from wsolkit.common.code import code_state
 from wsolkit.common.files import write_json
-from wsolkit.methods.study import undefined
+from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
 from wsolkit.runs.folder import content_of, note_failure
 from wsolkit.runs.parameters import RunConfig
@@ -234,7 +234,7 @@ def run_grids(
             _remove_tokens(grid.home)
             store(grid)
         for job in (job for _, jobs in plans for job in jobs):
-            reason = undefined(job.config["method"], job.config["backbone"])
+            reason = declared(job.config["method"]).undefined(job.config["backbone"])
             for old in (job.html, job.done):
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")

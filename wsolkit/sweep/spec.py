@@ -16,7 +16,7 @@ from pydantic import Field
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
 from wsolkit.common.parameters import nearest, parameter, shown
-from wsolkit.methods.study import STUDY_METHODS, canonical
+from wsolkit.methods.registry import declared, study_methods
 from wsolkit.runs.parameters import DATASETS, RunConfig, absolute
 from wsolkit.sweep.jobs import Grid
 
@@ -28,7 +28,7 @@ class SweepFile(RunConfig):
     """The keys of a sweep file: those of `RunConfig`, and lists of what is combined."""
 
     backbones: tuple[str, ...] = parameter(("vgg16", "resnet18"), "networks", min_length=1, title=NAMES)
-    methods: tuple[str, ...] = parameter(STUDY_METHODS, "methods", min_length=1, title=NAMES)
+    methods: tuple[str, ...] = parameter(study_methods(), "methods", min_length=1, title=NAMES)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = parameter(
         (), "the same grid with each seed; the first in OUT, the others in OUT/seed-N", min_length=1,
         title="a list of whole numbers with at least one entry",
@@ -115,8 +115,8 @@ def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
         if single in values and single != "dataset":
             values[several] = (values.pop(single),)
     if "methods" in values:
-        values["methods"] = tuple(canonical(name) for name in values["methods"])
-    limits = {canonical(name): number for name, number in values.get("limits", {}).items()}
+        values["methods"] = tuple(declared(name).name for name in values["methods"])
+    limits = {declared(name).name: number for name, number in values.get("limits", {}).items()}
     if len(limits) < len(values.get("limits", {})):
         raise WsolkitError(f"{prefix}limits has two entries for one method: {', '.join(values['limits'])}")
     limits = ({"": values.pop("limit")} if values.get("limit") else {}) | limits
@@ -145,7 +145,7 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
             raise WsolkitError(f"dataset '{wanted}' is none of the file's datasets {', '.join(sections)}")
         sections = {wanted: sections.get(wanted, {})}
     whole = [{**content, **own, **given, "dataset": name} for name, own in sections.items()]
-    methods = list(dict.fromkeys(name for values in whole for name in values.get("methods", STUDY_METHODS)))
+    methods = list(dict.fromkeys(name for values in whole for name in values.get("methods", study_methods())))
     # the command line may choose fewer methods than the file has limits for
     limited = dict.fromkeys(name for values in ([given] if given else whole) for name in values.get("limits", ()))
     if strangers := [name for name in limited if name and name not in methods]:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from wsolkit.methods.context import Context
 from wsolkit.methods.maps import score_maps
-from wsolkit.methods.registry import METHODS, Context, Method, resolve
+from wsolkit.methods.registry import METHODS, Method, resolve
 from wsolkit.networks.models import unit_range
 from wsolkit.study.exercises.networks import STEPS, Lamps, Ring, small_network
 

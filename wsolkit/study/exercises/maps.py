@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from wsolkit.boxes.extract import extract_box
+from wsolkit.methods.context import Context
 from wsolkit.methods.maps import feature_map, score_maps
-from wsolkit.methods.registry import Context
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.pooling import thresholded_average_pool
 from wsolkit.study.exercises import call, chosen, differs, exercise

@@ -1,17 +1,16 @@
-"""Methods that perturb and look again: Score-CAM on the image, Ablation-CAM on the feature map.
-
-Both stream over (image, channel) pairs, at most `context.chunk` at a time: what they hold at once depends on the chunk
-alone, not on the number of channels and not on any batch size of training.
-"""
+"""Score-CAM: each channel masks the image, and the class score of what is left weighs the channel."""
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
-from wsolkit.methods.chunks import in_chunks
-from wsolkit.methods.registry import Context, register
+from wsolkit.methods.registry import STUDY, Published, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsolkit.methods.context import Context
+
 
 # pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
 _CPU_PIXELS = 8 * 224 * 224
@@ -19,8 +18,11 @@ _CPU_PIXELS = 8 * 224 * 224
 
 @register(
     "score_cam",
+    label="Score-CAM",
     needs="forward",
     description="channels weighed by the class score of the image seen through them",
+    chapter="06_score_cam.ipynb",
+    published=(Published("vgg16_fc", STUDY, {"top1_cls": 76.06, "top1_loc": 43.99}, "(retrained at batch 4)"),),
 )
 def score_cam(context: Context, channels: int | None = None) -> Tensor:
     """w = softmax over channels of z_y(x * minmax(upsample(A[c]))), the raw logit. Wang et al., CVPRW 2020.
@@ -31,6 +33,11 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     `channels=k` looks only at the k channels of largest energy (sum of squares) of each image; the softmax runs over
     these and the others get weight 0. That is an approximation, k/C of the cost.
     """
+    import torch
+    import torch.nn.functional as F
+
+    from wsolkit.methods.chunks import in_chunks
+
     if context.images is None:
         raise ValueError("score_cam masks the input and needs images, not only features")
     # channels last is the layout in which convolutions run fastest; the numbers are the same
@@ -59,40 +66,14 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     return scores.softmax(dim=1)
 
 
-@register(
-    "ablation_cam",
-    needs="forward",
-    description="channels weighed by what the class score loses without them",
-)
-def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
-    """w[c] = (z_y - z_y without channel c) / z_y. Desai and Ramaswamy, WACV 2020.
-
-    A channel is taken away by setting it to 0 (the package writes -1e7 where no value of a feature map is 0, which
-    does not happen after a ReLU). Only pool and head run again. A score of exactly 0 is not divided by.
-    `channels=k` as in `score_cam`; here channels that are left out keep the whole score, so weight 0.
-    """
-    features = context.features
-    wanted = strongest(features, channels) & (features != 0).flatten(2).any(dim=2)
-    whole = context.of_label(context.logits)
-    without = whole[:, None].expand(features.shape[:2]).clone()
-
-    def look(image: Tensor, channel: Tensor) -> Tensor:
-        ablated = features[image]
-        ablated[torch.arange(len(image), device=image.device), channel] = 0
-        return context.of_label(context.rest_for(image)(ablated), image)
-
-    with torch.no_grad():
-        without[wanted] = in_chunks(look, context.chunk, *wanted.nonzero(as_tuple=True)).to(without.dtype)
-    loss = whole[:, None] - without
-    return loss / torch.where(whole == 0, torch.ones_like(whole), whole)[:, None]
-
-
 def strongest(features: Tensor, channels: int | None) -> Tensor:
     """(B, C, h, w) -> (B, C) bool: the `channels` channels of largest energy of each image, or all.
 
     Raises:
         ValueError: `channels` is not None and not a whole number of at least 1.
     """
+    import torch
+
     wanted = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
     if channels is None:
         return wanted

@@ -1,0 +1,54 @@
+"""The registry: what a method and a variant say of themselves, without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from wsolkit.methods.registry import METHODS, VARIANTS, declared, register, resolve, study_methods, variant
+
+
+def test_declarations_are_read_without_torch():
+    lines = "import sys, wsolkit.methods as m; m.resolve('cam'); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", lines]).returncode == 0
+
+
+def test_study_methods_have_a_chapter_to_themselves_in_its_order():
+    assert study_methods() == ("cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam")
+    assert [METHODS[name].chapter[:2] for name in study_methods()] == ["02", "03", "04", "05", "06"]
+
+
+def test_variants_say_how_a_network_is_trained():
+    assert {name: (item.label, item.pooling) for name, item in VARIANTS.items()} == {
+        "gap": ("GAP", "gap"), "tap": ("TAP", "tap"), "fc": ("FC", "fc"), "has": ("HaS", "gap"),
+        "cutmix": ("CutMix", "gap"), "adl": ("ADL", "gap"), "acol": ("ACoL", "acol"),
+    }  # fmt: skip
+    assert variant("gap").objective() is None and variant("has").objective().name == "has"
+    assert variant("tap").starts_from("none") == "gap" and variant("tap").starts_from("imagenet") == ""
+    assert [variant(name).source for name in ("gap", "has")] == ["", "wsolkit.methods.has"]
+    with pytest.raises(ValueError, match=r"unknown variant 'mean'; the names are: .*gap"):
+        variant("mean")
+
+
+def test_a_plan_takes_names_that_nobody_declared():
+    other = declared("Somebodys-CAM")
+    assert (other.name, other.map, other.chapter) == ("somebodys_cam", "somebodys_cam", "07_any_cam.ipynb")
+    assert other.variants_on("resnet18") == ("gap",) and other.variants_on("vgg16_fc") == ("fc",)
+    assert other.undefined("vgg16_fc") == "" and "somebodys_cam" not in METHODS
+
+
+def test_a_method_declares_its_variant_chapter_and_numbers_itself():
+    try:
+
+        @register("test_cam", needs="features", description="for a test", label="Test-CAM", percentile=90.0)
+        def test_cam(context):
+            return context.features.mean(dim=1)
+
+        method = resolve("TestCAM")
+        assert (method.label, method.slug, method.percentile, method.map) == ("Test-CAM", "test_cam", 90.0, "test_cam")
+        with pytest.raises(ValueError, match="already taken"):
+            register("cam", needs="features", description="")(test_cam)
+    finally:
+        METHODS.pop("test_cam", None)

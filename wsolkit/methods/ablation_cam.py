@@ -1,0 +1,46 @@
+"""Ablation-CAM: what the class score loses without a channel weighs the channel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsolkit.methods.registry import register
+from wsolkit.methods.score_cam import strongest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsolkit.methods.context import Context
+
+
+@register(
+    "ablation_cam",
+    label="Ablation-CAM",
+    needs="forward",
+    description="channels weighed by what the class score loses without them",
+)
+def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
+    """w[c] = (z_y - z_y without channel c) / z_y. Desai and Ramaswamy, WACV 2020.
+
+    A channel is taken away by setting it to 0 (the package writes -1e7 where no value of a feature map is 0, which
+    does not happen after a ReLU). Only pool and head run again. A score of exactly 0 is not divided by.
+    `channels=k` as in `score_cam`; here channels that are left out keep the whole score, so weight 0.
+    """
+    import torch
+
+    from wsolkit.methods.chunks import in_chunks
+
+    features = context.features
+    wanted = strongest(features, channels) & (features != 0).flatten(2).any(dim=2)
+    whole = context.of_label(context.logits)
+    without = whole[:, None].expand(features.shape[:2]).clone()
+
+    def look(image: Tensor, channel: Tensor) -> Tensor:
+        ablated = features[image]
+        ablated[torch.arange(len(image), device=image.device), channel] = 0
+        return context.of_label(context.rest_for(image)(ablated), image)
+
+    with torch.no_grad():
+        without[wanted] = in_chunks(look, context.chunk, *wanted.nonzero(as_tuple=True)).to(without.dtype)
+    loss = whole[:, None] - without
+    return loss / torch.where(whole == 0, torch.ones_like(whole), whole)[:, None]

@@ -1,0 +1,29 @@
+"""Grad-CAM: the mean gradient of the class score weighs each channel, on any differentiable network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from wsolkit.methods.registry import STUDY, Published, Variant, register
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from wsolkit.methods.context import Context
+
+
+@register(
+    "grad_cam",
+    label="Grad-CAM",
+    needs="gradient",
+    description="channels weighed by the mean gradient of the class score",
+    variants=("gap", Variant("fc", pooling="fc")),
+    chapter="04_grad_cam.ipynb",
+    published=(
+        Published("vgg16_fc", STUDY, {"top1_cls": 77.91, "top1_loc": 42.51}),
+        Published("vgg16_fc", STUDY, {"top1_loc": 43.94}, "+ eigen_smooth + aug_smooth", comparable=False),
+    ),
+)
+def grad_cam(context: Context) -> Tensor:
+    """w[c] = mean_hw(G[c]). Selvaraju et al., ICCV 2017. On GAP and one linear layer, w = W[y]/(hw): ReLU(CAM)."""
+    return context.gradients.mean(dim=(2, 3))

@@ -1,0 +1,198 @@
+"""The galleries of a report page, from the files that `wsolkit.runs.galleries.save` left: figures that are complete without
+JavaScript, and a table of boxes, IoUs and sums at every stop of the reader's sliders, which galleries.js only looks up."""
+
+from __future__ import annotations
+
+import base64
+import io
+import zlib
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import cv2
+import matplotlib
+import numpy as np
+from jinja2 import UndefinedError
+from markupsafe import Markup
+from PIL import Image
+
+from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
+from wsolkit.boxes.preparation import prepare_map
+from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.files import read_json
+from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.figures.images import COLOUR_MAP, iou_text
+from wsolkit.report.markup import fragment
+from wsolkit.report.numbers import counted, ordinal
+from wsolkit.runs.galleries import FORMAT
+
+HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
+OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
+THRESHOLDS = [round(0.04 * step, 2) for step in range(25)]  # stops of the sliders, with those of the run
+PERCENTILES = [80.0, 90.0, 95.0, 100.0]
+# what files that were cut off, changed or written by another version lead to, here and in the template
+DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError)
+DAMAGE += (BadZipFile, zlib.error, cv2.error, UndefinedError)
+CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
+TITLES = {
+    "random": ("Random images", "Drawn with seed {seed}, so nobody picked them. This row shows what is usual."),
+    "best": ("Best", "The highest IoU of all test images, at the run's threshold."),
+    "worst": ("Worst", "The lowest IoU of all test images, at the run's threshold."),
+}
+PLACES = {(0, 0): "centre", (-1, 0): "upper middle", (1, 0): "lower middle", (0, -1): "left middle", (0, 1): "right middle",
+          (-1, -1): "upper left", (-1, 1): "upper right", (1, -1): "lower left", (1, 1): "lower right"}  # fmt: skip
+
+
+def section(folder: str | Path) -> Markup:
+    """The part of a page for the run in `folder` (which holds galleries/), "" where no galleries were kept.
+
+    The page needs galleries.css and galleries.js. ValueError names a file that is not as `galleries.save` writes it.
+    """
+    folder = Path(folder) / "galleries"
+    if not (folder / "galleries.json").exists():
+        return Markup("")
+    kept = read_json(folder / "galleries.json")
+    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
+        raise ValueError(
+            f"{folder / 'galleries.json'} is not of this version (format {FORMAT!r}); run the method again"
+        )
+    try:
+        with np.load(folder / "maps.npz", allow_pickle=False) as content:
+            maps = [content[str(number)] for number in range(len(kept["pictures"]))]
+        return _section(kept, maps, [_photo(folder / Path(image["file"]).name) for image in kept["pictures"]])
+    except DAMAGE as error:
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+        raise ValueError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
+
+
+def _photo(path: Path) -> bytes:
+    """A file's bytes; OSError or SyntaxError where they are no complete image, which a page would show as a gap."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        image.load()
+    return content
+
+
+def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
+    frame, tau, percentile = tuple(kept["frame"]), kept["threshold"], kept["percentile"]
+    prepared = [prepare_map(scores, frame) for scores in maps]
+    images = [
+        image | {"photo": _uri("jpeg", photo), "heat": _uri("png", heat(scores)), "strongest": _strongest(scores)}
+        for image, photo, scores in zip(kept["pictures"], photos, prepared, strict=True)
+    ]
+    data = None if tau is None else slider_table(kept, prepared)
+    for number, image in enumerate(images):
+        truths = [_rectangle(box, frame) for box in image["gt_boxes"]]
+        share = max((width * height for _, _, width, height in truths), default=0) / (frame[0] * frame[1])
+        state = None if data is None else data["images"][number]["states"][data["images"][number]["at"][data["start"]]]
+        image |= {"truths": truths, "covers": _percent(share), "state": state}
+    shades = matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))
+    return fragment(
+        "galleries.html.j2",
+        data=data,
+        height=frame[0],
+        width=frame[1],
+        images=images,
+        colours=[matplotlib.colors.to_hex(shade) for shade in shades],
+        rule=f"{tau:g} of the map's " + ("maximum" if percentile == 100 else f"{ordinal(percentile)} percentile"),
+        rows=[_row(row, kept) for row in kept["rows"]],
+        chosen=CHOSEN.get(kept["operating_point"], kept["operating_point"]),
+    )
+
+
+def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, Any]:
+    """What the sliders show, for galleries.json and its maps (H, W) in [0, 1].
+
+    {"thresholds", "percentiles": the stops, with the run's own; "start": the run's place among all pairs, a percentile
+    after the other; "sums": a sentence per pair; "images": [{"at": which of its states a pair has, "states": [[x, y,
+    width, height (0 where no box is drawn), IoU as text, hit, share of the frame as text, whether the mask is empty, the
+    opacity of the heat map up to which a pixel is outside the mask]]}]}.
+    ValueError: a box or IoU of the run is not the one that its map gives at the run's threshold.
+    """
+    frame, tau, percentile = tuple(kept["frame"]), kept["threshold"], kept["percentile"]
+    clamped = protocol_named(kept["protocol"]).clamped
+    thresholds, percentiles = sorted({*THRESHOLDS, tau}), sorted({*PERCENTILES, percentile})
+    pairs = [(threshold, share) for share in percentiles for threshold in thresholds]
+    start, tables, overlaps = pairs.index((tau, percentile)), [], []
+    for image, scores in zip(kept["pictures"], prepared, strict=True):
+        contours, truths = ContourBoxes(scores), np.array(image["gt_boxes"])
+        levels = [threshold_value(contours.u8, *pair) for pair in pairs]
+        states, found = {}, {}
+        for level, pair in zip(levels, pairs, strict=True):
+            if level not in states:
+                box, empty = contours.box(*pair, kept["protocol"])
+                found[level] = box, float(iou(box, truths).max())
+                states[level] = _state(*found[level], empty, level, frame, clamped)
+        box, overlap = found[levels[start]]
+        if box.tolist() != image["box"] or abs(overlap - image["iou"]) > 1e-9:
+            raise ValueError(f"the map of {image['id']!r} does not give its box")
+        places = {level: place for place, level in enumerate(states)}
+        tables.append({"at": [places[level] for level in levels], "states": list(states.values())})
+        overlaps.append([found[level][1] for level in levels])
+    every = np.array(overlaps)
+    rows = {"image": every, "random one": every[kept["rows"][0]["pictures"]]}
+    sums = ["\n".join(_sum(name, values[:, place]) for name, values in rows.items()) for place in range(len(pairs))]
+    return {"thresholds": thresholds, "percentiles": percentiles, "start": start, "sums": sums, "images": tables}
+
+
+def _state(box: np.ndarray, overlap: float, empty: bool, level: int, frame: tuple[int, int], clamped: bool) -> list:
+    rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
+    covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
+    opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
+    return [*rectangle, iou_text(overlap), overlap >= 0.5, covers, empty, opacity]
+
+
+def _sum(name: str, overlaps: np.ndarray) -> str:
+    share = _percent((overlaps >= 0.5).mean())
+    return f"{counted(len(overlaps), name)}: mean IoU {overlaps.mean():.2f}, {share} \u2265\u00a00.5"
+
+
+def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
+    if row["name"] in TITLES:
+        title, text = (text.format(seed=kept["seed"]) for text in TITLES[row["name"]])
+    else:
+        total, share = kept["n_images"], 100 * row["count"] / kept["n_images"]
+        title = "No failure: right" if row["name"] == "right" else f"Failure type: {row['name']}"
+        how_many = f"{row['count']} of {counted(total, 'test image')} ({share:.0f}\u00a0%)"
+        text = f"{FAILURES[row['name']]} {how_many} at the run's threshold."
+    return row | {"title": title, "text": text, "slug": row["name"].replace(" ", "-")}
+
+
+def _percent(share: float) -> str:
+    return f"{int(100 * share + 0.5)}\u00a0%"
+
+
+def _rectangle(box: list[int], frame: tuple[int, int]) -> list[int]:
+    """A box with inclusive corners, cut at the frame, as x, y, width and height of an SVG rectangle."""
+    x0, y0, x1, y1 = box
+    return [x0, y0, min(x1, frame[1] - 1) - x0 + 1, min(y1, frame[0] - 1) - y0 + 1]
+
+
+def _strongest(prepared: np.ndarray) -> str:
+    """Where a map (H, W) in [0, 1] has its peak, as text."""
+    if not prepared.any():
+        return "blank"
+    peak = np.unravel_index(prepared.argmax(), prepared.shape)
+    return (
+        f"strongest in the {PLACES[tuple(3 * at // side - 1 for at, side in zip(peak, prepared.shape, strict=True))]}"
+    )
+
+
+def heat(prepared: np.ndarray) -> bytes:
+    """A map (H, W) in [0, 1] as a small PNG of colours that leave the photo visible, most of it where the map is low."""
+    height, width = prepared.shape
+    scale = min(1.0, HEAT_SIDE / max(height, width))
+    small = max(1, round(width * scale)), max(1, round(height * scale))
+    shades = np.arange(256) / 255
+    levels = cv2.resize(prepared, small, interpolation=cv2.INTER_AREA) * 255
+    image = Image.fromarray(levels.astype(np.uint8), mode="P")
+    image.putpalette((matplotlib.colormaps[COLOUR_MAP](shades)[:, :3] * 255).round().astype(np.uint8).tobytes())
+    alpha = (255 * (OPACITY[0] + OPACITY[1] * shades)).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=alpha.tobytes(), optimize=True)
+    return buffer.getvalue()
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
