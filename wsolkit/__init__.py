@@ -15,8 +15,7 @@ _NAMES = {
     "data.batches": "denormalise normalise",
     "networks.models": "build_model WSOLModel",
     "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
-    "networks.split": "CannotSplit split",
-    "networks.hooked": "hooked",
+    "networks.split": "CannotSplit hooked split",
     "networks.target_layers": "network_for",
     "networks.ts_cam": "ts_cam",
     "training.loop": "fit",
@@ -67,10 +66,9 @@ if TYPE_CHECKING:
     from wsolkit.methods import is_defined, method_names, register
     from wsolkit.methods.maps import feature_map, score_maps
     from wsolkit.methods.registry import MethodNotDefined
-    from wsolkit.networks.hooked import hooked
     from wsolkit.networks.models import WSOLModel, build_model
     from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
-    from wsolkit.networks.split import CannotSplit, split
+    from wsolkit.networks.split import CannotSplit, hooked, split
     from wsolkit.networks.target_layers import network_for
     from wsolkit.networks.ts_cam import ts_cam
     from wsolkit.runs.parameters import RunConfig

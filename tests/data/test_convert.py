@@ -342,7 +342,7 @@ def test_wrong_images_of_a_csv(images, tmp_path):
     with pytest.raises(ValueError, match="says nothing of the size of its images: give images="):
         convert("csv", source, tmp_path / "meta")
     (images / "a.jpg").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"1 files are no readable images: a\.jpg"):
+    with pytest.raises(ValueError, match=r"1 files are not readable images: a\.jpg"):
         convert("csv", source, tmp_path / "meta", images=images)
     (images / "b.jpg").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of the annotated images are missing: b\.jpg"):

@@ -378,7 +378,7 @@ def test_images_are_checked_up_front(pictures):
         open_all(pictures)
     (pictures / "images/test/0/0.png").write_bytes(b"no picture")
     (pictures / "images/test/1/1.png").write_bytes(b"no picture")
-    with pytest.raises(ValueError, match=r"2 files are no readable images: test/0/0\.png .*, test/1/1\.png"):
+    with pytest.raises(ValueError, match=r"2 files are not readable images: test/0/0\.png .*, test/1/1\.png"):
         open_all(pictures)
     (pictures / "images/train/0/0.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"1 of the annotated images are missing: train/0/0\.png"):
@@ -413,7 +413,8 @@ def test_a_sweep_hands_the_folders_to_every_notebook(pictures):
     _check(config, ["cam"])
     jobs, impossible = plan(config, ["resnet18"], ["cam", "rethinking_cam"], {})
     assert len(jobs) == 4 and not impossible
-    assert all(job.parameters["metadata"] == str(pictures / "meta") and job.parameters["masks"] == "" for job in jobs)
+    given = [{**job.parameters, **job.parameters.get("options", {})} for job in jobs]
+    assert all(every["metadata"] == str(pictures / "meta") and not every.get("masks") for every in given)
 
 
 def test_a_rotated_picture_and_its_boxes_agree(tmp_path):

@@ -60,6 +60,7 @@ RUN = {  # in an empty folder with pictures, score maps and a checkpoint -> what
 IN_COPY = {  # in a copy of the repository, changed as CONTRIBUTING.md says -> what is appended
     "wsolkit sweep --dataset synthetic --backbones resnet18 --methods cam,area_cam": f"--methods area_cam {BIRDS}",
     "wsolkit train --dataset synthetic --backbone resnet34": BIRDS,
+    "wsolkit train --dataset synthetic --backbone resnet18 --clip-norm 1.0": BIRDS,
     "wsolkit train --dataset metadata --root drawn --metadata shapes --weights none --size 64": SMALL,
     "wsolkit train --dataset folders --root animals --backbone resnet18": f"--weights none {SMALL}",
 }

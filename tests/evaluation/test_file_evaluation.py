@@ -18,7 +18,7 @@ from wsolkit.cli import main as cli
 from wsolkit.common.files import read_json
 from wsolkit.data.images import read_image
 from wsolkit.data.samples import Geometry
-from wsolkit.evaluation import metrics
+from wsolkit.evaluation import comparison, metrics
 from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
 from wsolkit.evaluation.per_image import read_per_image
 from wsolkit.evaluation.results import EvalResult
@@ -161,6 +161,9 @@ def test_the_command_writes_what_the_function_returns(case, tmp_path, run):
     assert code == 0, text
     code, text = run("compare", tmp_path / "pas", tmp_path / "out", "--metric", "top1_loc")
     assert code == 0 and "pas" in text and "below 10 %" in text
+    for metric, label in comparison.METRICS.items():
+        code, text = run("compare", tmp_path / "pas", tmp_path / "out", "--metric", metric)
+        assert code == 0 and f"{label}" in text, f"compare does not offer {metric}"
     assert run("compare", tmp_path / "pas", tmp_path / "none")[0] == 2
 
 

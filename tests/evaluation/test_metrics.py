@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from wsolkit.boxes.extract import thresholds
 from wsolkit.evaluation import intervals, metrics
 from wsolkit.evaluation.intervals import bootstrap_max, bootstrap_mean, share_interval
 
+VECTORS = Path(__file__).parents[1] / "vectors"
 RNG = np.random.default_rng(3)
 N, K = 41, 9
 LOGITS, LABELS, IOUS = RNG.normal(size=(N, K)), RNG.integers(K, size=N), RNG.random(N)
@@ -100,7 +103,21 @@ def test_best_threshold_is_the_middle_of_the_longest_plateau():
 
 
 @pytest.mark.parametrize(("interval", "steps"), [(0.001, "t1000"), (0.01, "t100")])
-def test_pxap_equals_the_reference(shared, interval, steps):
+def test_pxap_equals_the_reference(interval, steps):
+    """The reference's number for 1.4 million pixels, of which the vector keeps how many have which score."""
+    data = np.load(VECTORS / "pxap.npz", allow_pickle=False)
+    counts = np.concatenate([data["foreground"], data["background"]])
+    middles = np.append(thresholds(0.001) + 0.0005, [1.0, 2.5])  # in the last two bins: a score of exactly 1, and none
+    scores, mask = (
+        np.repeat(np.tile(middles, 2), counts)[None],
+        np.repeat([1, 0], [len(middles)] * 2).repeat(counts)[None],
+    )
+    assert scores.size > 1_000_000
+    assert metrics.pxap([scores], [mask], interval) == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)
+
+
+@pytest.mark.parametrize(("interval", "steps"), [(0.001, "t1000"), (0.01, "t100")])
+def test_pxap_equals_the_reference_map_by_map(shared, interval, steps):
     data = np.load(shared("conformance/pxap.npz"), allow_pickle=False)
     measured = metrics.pxap(data["scoremaps"], data["masks"], interval)
     assert measured == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)

@@ -27,7 +27,7 @@ def test_variants_say_how_a_network_is_trained():
     }  # fmt: skip
     assert variant("gap").objective() is None and variant("has").objective().name == "has"
     assert variant("tap").starts_from("none") == "gap" and variant("tap").starts_from("imagenet") == ""
-    assert [variant(name).source for name in ("gap", "has")] == ["", "wsolkit.methods.has"]
+    assert [METHODS[name].module for name in ("cam", "has")] == ["wsolkit.methods.cam", "wsolkit.methods.has"]
     with pytest.raises(ValueError, match=r"unknown variant 'mean'; the names are: .*gap"):
         variant("mean")
 

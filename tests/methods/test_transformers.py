@@ -13,7 +13,7 @@ import wsolkit as wk
 from wsolkit.methods.attention_rollout import attention_maps
 from wsolkit.methods.maps import score_maps
 from wsolkit.methods.registry import is_defined
-from wsolkit.networks.reshapes import as_reshape, nhwc, tokens
+from wsolkit.networks.split import as_reshape, nhwc, tokens
 from wsolkit.networks.ts_cam import rebuild, ts_cam
 
 

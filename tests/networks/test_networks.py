@@ -11,10 +11,8 @@ from small_networks import NETWORKS, at_input_size, by_package, pictures, vit
 from torch import nn
 
 from wsolkit.methods.maps import score_maps
-from wsolkit.networks.hooked import HookedModel
 from wsolkit.networks.models import build_model
-from wsolkit.networks.reshapes import nhwc, tokens
-from wsolkit.networks.split import SplitModel, find_layer, split
+from wsolkit.networks.split import HookedModel, SplitModel, find_layer, nhwc, split, tokens
 from wsolkit.networks.target_layers import candidates, network_for, target_layer
 
 LABELS = [3, 5]

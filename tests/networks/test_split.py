@@ -15,9 +15,7 @@ from torch import nn
 
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import is_defined
-from wsolkit.networks.hooked import HookedModel, hooked
-from wsolkit.networks.reshapes import nhwc, tokens
-from wsolkit.networks.split import CannotSplit, split
+from wsolkit.networks.split import CannotSplit, HookedModel, hooked, nhwc, split, tokens
 from wsolkit.networks.target_layers import network_for
 
 BY_CLASS = {"grad_cam": package.GradCAM, "grad_cam++": package.GradCAMPlusPlus, "layer_cam": package.LayerCAM}

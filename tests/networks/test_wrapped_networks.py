@@ -8,7 +8,7 @@ from small_networks import NETWORKS, pictures
 from torch import nn
 
 import wsolkit as wk
-from wsolkit.networks.hooked import HookedModel
+from wsolkit.networks.split import HookedModel
 
 LABELS = [3, 5]
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # it is on its way out

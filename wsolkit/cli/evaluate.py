@@ -8,14 +8,16 @@ from pathlib import Path
 
 import click
 
-PROTOCOL_NAMES = ("wsolevaluation", "rethinking_cam")
+from wsolkit.boxes.protocols import PROTOCOLS
+
+METRICS = ("gt_known_loc", "top1_loc", "top1_cls", "iou")  # a test holds them against those that `compare` knows
 
 
 @click.command()
 @click.option("--scoremaps", required=True, help="folder with one score map <image id>.npy per image")
 @click.option("--metadata", required=True, help="metadata folder of wsolevaluation, or that of one split")
 @click.option("--masks", help="folder of the mask files that localization.txt names")
-@click.option("--protocol", type=click.Choice(PROTOCOL_NAMES), default=PROTOCOL_NAMES[0], show_default=True)
+@click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default=next(iter(PROTOCOLS)), show_default=True)
 @click.option("--split", default="test", show_default=True, help="split of the metadata: train, val or test")
 @click.option("--predictions", help="csv of lines path,label[,second,...]; default: predictions.csv in --scoremaps")
 @click.option("--val-scoremaps", help="score maps of the val split, to choose the threshold on")
@@ -24,9 +26,7 @@ PROTOCOL_NAMES = ("wsolevaluation", "rethinking_cam")
 @click.option("--threshold", type=float, help="the fixed threshold (default 0.2; 0.35 with a percentile below 100)")
 @click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
 @click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
-@click.option(
-    "--out", help="folder for the results (default reports/evaluations/<score map folder>-<split>-<protocol>)"
-)
+@click.option("--out", help="folder of the results (default reports/evaluations/<score map folder>-<split>-<protocol>)")
 def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
     from tqdm import tqdm
@@ -35,13 +35,13 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files
     from wsolkit.figures.evaluations import save_evaluation
 
-    def progress(images):
-        return tqdm(images, unit=" images", disable=not sys.stderr.isatty())
-
     reports = Path(os.environ.get("WSOLKIT_OUT") or project_path("reports"))
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
     folder = check_out(out or reports / "evaluations" / name)
-    result = evaluate_files(scoremaps, metadata, progress=progress, **options)
+    quiet = not sys.stderr.isatty()
+    result = evaluate_files(
+        scoremaps, metadata, progress=lambda images: tqdm(images, unit=" images", disable=quiet), **options
+    )
     click.echo(result)
     click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")
 
@@ -49,43 +49,41 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
 @click.command()
 @click.argument("a")
 @click.argument("b")
-@click.option(
-    "--metric", type=click.Choice(["gt_known_loc", "top1_loc", "iou"]), default="gt_known_loc", show_default=True
-)
+@click.option("--metric", type=click.Choice(METRICS), default=METRICS[0], show_default=True)
 @click.option("--names", help="two names separated by a comma (default: those of the folders)")
 def compare(a: str, b: str, metric: str, names: str | None) -> None:
     """Is A better than B on the same images? A and B are folders with a per_image.csv, or such files."""
     from wsolkit.evaluation.comparison import compare as compare_tables
     from wsolkit.evaluation.comparison import compare_slices
 
-    chosen = tuple(name.strip() for name in names.split(",")) if names else (_name(a), _name(b))
+    chosen = tuple(name.strip() for name in names.split(",")) if names else (_folder(a).name, _folder(b).name)
     if len(chosen) != 2 or not all(chosen):
         raise ValueError(f"--names {names}: expected two names separated by a comma")
     if chosen[0] == chosen[1]:
         chosen = (f"{chosen[0]} (A)", f"{chosen[1]} (B)")
-    _same_rules(a, b)
+    _note_other_rules(_rules(a), _rules(b))
     click.echo(compare_tables(a, b, metric=metric, names=chosen))
     click.echo()
     click.echo(compare_slices(a, b, metric=metric).to_string(index=False, float_format="%.2f"))
 
 
-def _same_rules(a: str, b: str) -> None:
-    """Say where the two were scored by different rules; their metrics.json tells, where there is one."""
+def _rules(path: str) -> dict:
+    """The result beside a per-image table; {} where a csv lies alone."""
     from wsolkit.common.files import read_json
 
-    found = []
-    for path in (a, b):
-        where = Path(path) if Path(path).is_dir() else Path(path).parent
-        if Path(path).is_dir() and not (where / "metrics.json").is_file():
-            raise ValueError(f"{where} holds no metrics.json: its evaluation is not complete, run it again")
-        content = read_json(where / "metrics.json") if (where / "metrics.json").is_file() else {}
-        found.append(content.get("result", content))
-    for name, words in (("protocol", "protocol"), ("operating_point", "choice of the threshold")):
-        values = [one.get(name) for one in found]
-        if None not in values and values[0] != values[1]:
-            click.echo(f"note: another {words}: {values[0]} for A, {values[1]} for B", err=True)
+    metrics = _folder(path) / "metrics.json"
+    if Path(path).is_dir() and not metrics.is_file():
+        raise ValueError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
+    content = read_json(metrics) if metrics.is_file() else {}
+    return content.get("result", content)
 
 
-def _name(path: str) -> str:
+def _note_other_rules(a: dict, b: dict) -> None:
+    for name, text in (("protocol", "protocol"), ("operating_point", "choice of the threshold")):
+        if None not in (values := (a.get(name), b.get(name))) and values[0] != values[1]:
+            click.echo(f"note: another {text}: {values[0]} for A, {values[1]} for B", err=True)
+
+
+def _folder(path: str) -> Path:
     where = Path(path).resolve()
-    return where.parent.name if where.suffix == ".csv" else where.name
+    return where.parent if where.suffix == ".csv" else where

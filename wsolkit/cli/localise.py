@@ -47,13 +47,12 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     import numpy as np
 
-    from wsolkit.common.code import code_state
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
     from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.fingerprints import LOCALISING_SOURCES, weights_state
+    from wsolkit.runs.fingerprints import localising_code, weights_state
     from wsolkit.runs.run import _device, versions
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
@@ -66,7 +65,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         dataset, state, seed = _dataset(trained, data, split)
         identity = {
             "weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)], "split": split,
-            "options": options, "code": code_state(LOCALISING_SOURCES), "versions": versions(), "device": place.type,
+            "options": options, "code": [localising_code(resolve(name)) for name in names], "versions": versions(), "device": place.type,
         }  # fmt: skip
         folder = target.with_name(target.name + ".parts")
         first = rank() == 0

@@ -1,74 +1,62 @@
-"""Reading the text files of native dataset folders: every complaint names the file and the line."""
+"""What the readers of annotation files share: lines and tables of text, names of images, boxes; one error about all that is wrong."""
 
 from __future__ import annotations
 
 import math
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
+from wsolkit.data.catalogue import DATASETS
+
+Box = tuple[float, float, float, float]
 
 
-def find_root(root: str | Path | None, dataset: str, folder: str, required: Sequence[str]) -> Path:
-    """The dataset folder, given itself or its parent.
+# -- folders and names -------------------------------------------------------------------------------------------------
+
+
+def find_root(root: str | Path | None, dataset: str) -> Path:
+    """The folder of a data set that has an archive, given itself or its parent.
 
     Raises:
-        ValueError: `root` is None.
-        FileNotFoundError: it does not exist or lacks one of the `required` files; the message says how to fetch them.
+        WsolkitError: `root` is None.
+        FileNotFoundError: it does not exist or lacks one of the files that the catalogue names; says how to fetch them.
     """
+    archive = DATASETS[dataset].archive
+    folder, first = archive.folder, archive.required[0]
     if root is None:
-        raise ValueError(
-            f"dataset '{dataset}' needs root=, the {folder} folder; fetch it with `wsolkit data {dataset} --root DIR`"
-        )
+        fetch = f"fetch it with `wsolkit data {dataset} --root DIR`"
+        raise WsolkitError(f"dataset '{dataset}' needs root=, the {folder} folder; {fetch}")
     root = Path(root).expanduser()
     fetch = f"fetch the dataset with `wsolkit data {dataset} --root {shlex.quote(str(root))}`"
     if not root.is_dir():
         what = "is not a folder" if root.exists() else "does not exist"
         raise FileNotFoundError(f"{root} {what}; expected the {folder} folder or its parent; {fetch}")
-    nested = root / folder
-    if not (root / required[0]).exists() and nested.is_dir():
-        root = nested
-    missing = [name for name in required if not (root / name).exists()]
-    if len(missing) == len(required):
-        raise FileNotFoundError(
-            f"{root} holds neither {required[0]} nor {folder}/{required[0]}; expected the native {folder} layout; "
-            + fetch
-        )
+    if not (root / first).exists() and (root / folder).is_dir():
+        root = root / folder
+    missing = [name for name in archive.required if not (root / name).exists()]
     if missing:
-        raise FileNotFoundError(f"{root} lacks {', '.join(missing)} of the native {folder} layout; {fetch}")
+        lacks = f"lacks {', '.join(missing)} of the native {folder} layout"
+        neither = f"holds neither {first} nor {folder}/{first}; expected the native {folder} layout"
+        raise FileNotFoundError(f"{root} {neither if len(missing) == len(archive.required) else lacks}; {fetch}")
     return root
-
-
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """(line number from 1, text) of every line that is not blank; CRLF and a byte order mark are taken off."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a UTF-8 text file ({error}); fetch the dataset again") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if stripped := line.strip():
-            yield number, stripped
-
-
-def malformed(path: Path, number: int, line: str, expected: str) -> ValueError:
-    return ValueError(f"{path}, line {number}: expected {expected}, but got {line[:120]!r}; mend or remove the line")
-
-
-def finite(fields: Iterable[str]) -> list[float] | None:
-    """The fields as finite numbers, or None if one of them is not."""
-    try:
-        values = [float(item) for item in fields]
-    except ValueError:
-        return None
-    return values if all(map(math.isfinite, values)) else None
 
 
 def is_inside(relative: str) -> bool:
     """Whether a path of an annotation file stays below the folder it is relative to, in its one plain spelling."""
     parts = relative.replace("\\", "/").split("/")
     return not {"", ".", ".."} & set(parts) and ":" not in parts[0] and "\0" not in relative
+
+
+def inside(relative: str) -> str:
+    """The path itself; ValueError unless `is_inside`."""
+    if not is_inside(relative):
+        raise ValueError
+    return relative
 
 
 def file_names(folder: Path) -> set[str]:
@@ -91,12 +79,117 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
         if name not in known[parent]:
             missing.append(path)
     if missing:
-        raise FileNotFoundError(
-            f"{folder}: {len(missing)} of the annotated images are missing: {listing(missing)}; "
-            "fetch the dataset again or remove their lines"
-        )
+        count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
+        raise FileNotFoundError(f"{folder}: {count}; fetch the dataset again or remove their lines")
 
 
-def refuse_options(dataset: str, options: dict) -> None:
+def refuse_options(dataset: str, options: Mapping[str, Any]) -> None:
     if options:
-        raise ValueError(f"dataset '{dataset}' knows no option {', '.join(map(repr, options))}; remove it")
+        raise WsolkitError(f"dataset '{dataset}' knows no option {', '.join(map(repr, options))}; remove it")
+
+
+# -- lines and tables --------------------------------------------------------------------------------------------------
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, text) of every line that is not blank; CRLF and a byte order mark are taken off."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise WsolkitError(f"{path}: not a UTF-8 text file ({error}); fetch the dataset again") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def once(key: Any, earlier: Any, value: Any) -> Any:
+    """For `read_table`: each key has one line."""
+    if earlier is not None:
+        raise ValueError(f"{key} is there already")
+    return value
+
+
+def read_table(
+    path: Path,
+    parse: Callable[[str], tuple[Any, Any]],
+    expected: str,
+    known: Mapping[Any, Any] | None = None,
+    complete: bool = True,
+    add: Callable[[Any, Any, Any], Any] = once,
+) -> dict[Any, Any]:
+    """Read a text file with a line for each key.
+
+    Args:
+        parse: a line -> (key, value); raises ValueError where the line is malformed.
+        expected: what the lines must be, for the error.
+        known: the keys that count, each with itself as value: lines about other keys must be well-formed and are ignored.
+            Its strings take the place of the equal ones of the file, which saves memory. None takes every key.
+        complete: each known key must have a line.
+        add: (key, earlier value or None, new value) -> the value that both lines together give; raises ValueError, saying
+            what is wrong, where they do not go together.
+
+    Raises:
+        WsolkitError: names the file and the first 20 lines that are malformed or repeated, and known keys without a line.
+    """
+    table: dict[Any, Any] = {}
+    problems = []
+    for number, line in read_lines(path):
+        try:
+            key, value = parse(line)
+        except ValueError:
+            problems.append(f"line {number} {line[:120]!r}")
+            continue
+        if known is not None and (key := known.get(key)) is None:
+            continue
+        try:
+            table[key] = add(key, table.get(key), value)
+        except ValueError as error:
+            problems.append(f"line {number} ({error})")
+    if known is not None and complete:
+        problems += [f"no line for {key}" for key in known if key not in table]
+    refuse(path, problems, f"expected {expected}")
+    return table
+
+
+def refuse(path: Path, problems: list[str], advice: str) -> None:
+    """Raise one error about all problems of a file (the first 20 are listed) if there is any."""
+    if problems:
+        count = f"{len(problems)} entries are" if len(problems) > 1 else "one entry is"
+        raise WsolkitError(f"{path}: {count} wrong: {listing(problems)}; {advice}")
+
+
+def whole(text: str) -> int:
+    """A whole number from 0, of at most nine digits; ValueError otherwise."""
+    text = text.strip()
+    if not text.isdecimal() or len(text) > 9:
+        raise ValueError
+    return int(text)
+
+
+# -- boxes -------------------------------------------------------------------------------------------------------------
+
+
+def corners(fields: Sequence[str]) -> Box:
+    """Four texts as x0, y0, x1, y1; ValueError where they are not finite numbers or the wrong way round."""
+    x0, y0, x1, y1 = map(float, fields)
+    if not (-math.inf < x0 <= x1 < math.inf and -math.inf < y0 <= y1 < math.inf):
+        raise ValueError
+    return x0, y0, x1, y1
+
+
+def touches(box: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a box (x0, y0, x1, y1) holds at least one pixel of an image of `size` (width, height)."""
+    return box[0] < size[0] and box[1] < size[1] and box[2] >= 0 and box[3] >= 0
+
+
+def cut(box: Box, size: tuple[int, int]) -> Box:
+    """The box without what lies beyond the last column and row of an image of `size` (width, height)."""
+    return max(box[0], 0), max(box[1], 0), min(box[2], size[0] - 1), min(box[3], size[1] - 1)
+
+
+def refuse_outside(path: Path, boxes: Mapping[str, Sequence[Box]], sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise one error about all images of `boxes` that one of their boxes does not touch."""
+    if outside := [key for key, own in boxes.items() if not all(touches(box, sizes[key]) for box in own)]:
+        raise WsolkitError(
+            f"{path}: boxes of {len(outside)} images lie outside the image: {listing(outside)}; mend them"
+        )

@@ -8,6 +8,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from wsolkit.common.errors import WsolkitError
+
 IGNORE = 255
 
 
@@ -27,7 +29,7 @@ def read_mask(
         size: side of a square frame, or (H, W), in pixels.
 
     Raises:
-        ValueError: `paths` is empty, or a file is not a picture.
+        WsolkitError: `paths` is empty, or a file is not a picture.
         FileNotFoundError: a file is missing.
     """
     frame = (size, size) if isinstance(size, int) else tuple(size)
@@ -56,7 +58,7 @@ def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[f
 def _instances(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
     instances = [_grey(Path(root) / path) for path in paths]
     if not instances:
-        raise ValueError(f"a mask below {root} needs at least one file, but there is no path")
+        raise WsolkitError(f"a mask below {root} needs at least one file, but there is no path")
     return instances
 
 
@@ -69,7 +71,7 @@ def _grey(path: Path) -> np.ndarray:
     except cv2.error:  # more pixels than OpenCV opens
         grey = None
     if grey is None:
-        raise ValueError(f"{path}: not a readable mask; replace the file or remove its line from localization.txt")
+        raise WsolkitError(f"{path}: not a readable mask; replace the file or remove its line from localization.txt")
     return grey
 
 

@@ -1,31 +1,231 @@
-"""Any pictures as a dataset: a folder of images, and a metadata folder of wsolevaluation that says what they show."""
+"""Any images as a data set: a folder of images, and a metadata folder of wsolevaluation (Choe et al., CVPR 2020), whose text
+files say what they show."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from wsolkit.data.annotations import listing, refuse_options, require_images
+from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import listing
+from wsolkit.data.annotations import (
+    Box,
+    corners,
+    inside,
+    read_lines,
+    read_table,
+    refuse_options,
+    refuse_outside,
+    require_images,
+    touches,
+    whole,
+)
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.images import image_sizes
 from wsolkit.data.masks import instance_boxes, read_mask
-from wsolkit.data.metadata_files import (
-    CLASSES,
-    IDS,
-    LABELS,
-    LOCALIZATION,
-    MaskFiles,
-    Metadata,
-    read_classes,
-    read_labels,
-    read_metadata,
-    touches,
-)
 from wsolkit.data.samples import Geometry, Sample, Target, select_classes, stratified_split
+
+IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
+LOCALIZATION, CLASSES = "localization.txt", "classes.txt"
+NEEDS = ("class_labels", "image_sizes", "localization")
+MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
+
+
+# -- the files of a split ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Mask files of one image, relative to the folder of masks: one per instance, and the ignored region or None."""
+
+    paths: tuple[str, ...]
+    ignore: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """One split as its files tell it.
+
+    Attributes:
+        folder: the folder of the split.
+        ids: N image paths, in the order of image_ids.txt.
+        labels: (N,) int64, 0-based.
+        sizes: id -> (width, height) in pixels; empty where there is no image_sizes.txt.
+        boxes: id -> boxes (x0, y0, x1, y1) in pixels of the original image, inclusive corners; empty unless kind "boxes".
+        masks: id -> its mask files; empty unless kind "masks".
+        kind: what localization.txt holds: "boxes", "masks", or "none" where it is absent or empty.
+    """
+
+    folder: Path
+    ids: list[str]
+    labels: np.ndarray
+    sizes: dict[str, tuple[int, int]]
+    boxes: dict[str, tuple[Box, ...]]
+    masks: dict[str, MaskFiles]
+    kind: str
+
+
+def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_labels",)) -> Metadata:
+    """Read the metadata of one split.
+
+    image_ids.txt (`path`) decides which images there are: lines of the other files about ids that it does not list are
+    ignored, so a subset is made by shortening image_ids.txt alone. The other files are class_labels.txt (`path,label`),
+    image_sizes.txt (`path,width,height`) and localization.txt: either `path,x0,y0,x1,y1` (whole or decimal numbers; more
+    lines for more boxes) or `path,mask,ignore` (the ignore file in the first line of an image only, or nowhere). Labels,
+    sizes and boxes are split from the right, so that a path may hold commas; in a file of masks it may not.
+
+    Args:
+        folder: the folder of the split (it holds image_ids.txt) or the one above (it holds <split>/image_ids.txt).
+        split: the name of the split, "train", "val" or "test".
+        need: the files that must tell of every id, of "class_labels" (always needed), "image_sizes" (asked for unless
+            localization.txt holds masks, which need no sizes) and "localization". A file that is not needed is read if it
+            is there, and may leave out ids.
+
+    Raises:
+        FileNotFoundError: a folder or a file that is needed is missing.
+        WsolkitError: the folder is that of another split; or one error for each file, which lists its malformed lines,
+            duplicates, boxes outside the image and ids without an entry (the first 20).
+    """
+    if unknown := sorted(set(need) - set(NEEDS)):
+        raise WsolkitError(f"need names {listing(unknown)}; choose from {', '.join(NEEDS)}")
+    folder = _split_folder(Path(folder).expanduser(), split)
+    ids = _read_ids(folder / IDS)
+    known = {name: name for name in ids}  # the equal strings of other files give way to these, which saves memory
+    labels, _ = read_labels(folder / LABELS, known)
+    kind = _kind(folder / LOCALIZATION, required="localization" in need)
+    sizes = _read_sizes(folder / SIZES, known, required="image_sizes" in need and kind != "masks")
+    boxes: dict[str, tuple[Box, ...]] = {}
+    masks: dict[str, MaskFiles] = {}
+    if kind == "boxes":
+        boxes = _read_boxes(folder / LOCALIZATION, known, sizes, complete="localization" in need)
+    elif kind == "masks":
+        masks = _read_masks(folder / LOCALIZATION, known, complete="localization" in need)
+    return Metadata(folder, ids, np.array([labels[name] for name in ids], np.int64), sizes, boxes, masks, kind)
+
+
+def _read_ids(path: Path) -> list[str]:
+    form = "the path of an image in each line"
+    ids = read_table(path, lambda line: (inside(line), True), f"{form}, below the folder of images and each once")
+    if not ids:
+        raise WsolkitError(f"{path} is empty; expected {form}")
+    return list(ids)
+
+
+def read_labels(path: Path, known: dict[str, str] | None = None) -> tuple[dict[str, int], int]:
+    """class_labels.txt -> (id -> label of every id in `known`, the highest label of any line)."""
+    highest = -1
+
+    def parse(line: str) -> tuple[str, int]:
+        nonlocal highest
+        name, text = line.rsplit(",", 1)
+        label = whole(text)
+        if not name or label >= MOST_CLASSES:
+            raise ValueError
+        highest = max(highest, label)
+        return name, label
+
+    form = "lines 'path,label' with whole numbers from 0, one for each id of image_ids.txt"
+    return read_table(_required(path), parse, form, known or {}), highest
+
+
+def _kind(path: Path, required: bool) -> str:
+    """What a localization.txt holds; a line of a mask has exactly two commas, that of a box four at least."""
+    if not required and not path.is_file():
+        return "none"
+    _, first = next(read_lines(_required(path)), (0, ""))
+    if first:
+        return "masks" if first.count(",") == 2 else "boxes"
+    if required:
+        raise WsolkitError(f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
+    return "none"
+
+
+def _read_sizes(path: Path, known: dict[str, str], required: bool) -> dict[str, tuple[int, int]]:
+    def parse(line: str) -> tuple[str, tuple[int, int]]:
+        name, *fields = line.rsplit(",", 2)
+        width, height = map(whole, fields)
+        if not (name and width and height):
+            raise ValueError
+        return name, (width, height)
+
+    if not required and not path.is_file():
+        return {}
+    form = "lines 'path,width,height' with whole numbers above 0, one for each id of image_ids.txt"
+    return read_table(_required(path), parse, form, known, required)
+
+
+def _read_boxes(
+    path: Path, known: dict[str, str], sizes: dict[str, tuple[int, int]], complete: bool
+) -> dict[str, tuple[Box, ...]]:
+    def parse(line: str) -> tuple[str, Box]:
+        name, *fields = line.rsplit(",", 4)
+        if not name:
+            raise ValueError
+        return name, corners(fields)
+
+    def add(name: str, earlier: tuple[Box, ...] | None, box: Box) -> tuple[Box, ...]:
+        size = sizes.get(name)
+        if size is not None and not touches(box, size):
+            raise ValueError(f"the box lies outside {name}, which is {size[0]} x {size[1]} pixels")
+        return (*(earlier or ()), box)
+
+    form = "lines 'path,x0,y0,x1,y1' with x0 <= x1 and y0 <= y1, at least one for each id of image_ids.txt"
+    return read_table(path, parse, f"{form}, and no lines of masks among them", known, complete, add)
+
+
+def _read_masks(path: Path, known: dict[str, str], complete: bool) -> dict[str, MaskFiles]:
+    def parse(line: str) -> tuple[str, MaskFiles]:
+        name, mask, ignore = (item.strip() for item in line.split(","))
+        return name, MaskFiles((inside(mask),), inside(ignore) if ignore else None)
+
+    def add(name: str, earlier: MaskFiles | None, new: MaskFiles) -> MaskFiles:
+        if earlier is None:
+            return new
+        if new.ignore:
+            raise ValueError(f"a second line of {name} with an ignore file")
+        return MaskFiles((*earlier.paths, *new.paths), earlier.ignore)
+
+    form = "lines 'path,mask,ignore', the ignore file in the first line of an image only or left empty"
+    form += ", at least one for each id of image_ids.txt, and no lines of boxes among them"
+    return read_table(path, parse, form, known, complete, add)
+
+
+def read_classes(path: Path) -> list[str]:
+    """classes.txt: the name of a class in each line, the first is that of label 0."""
+    names: list[str] = []
+    for number, line in read_lines(path):
+        if number != len(names) + 1:
+            raise WsolkitError(f"{path}, line {number - 1} is empty; its class needs a name, since lines are counted")
+        names.append(line)
+    return names
+
+
+def _split_folder(folder: Path, split: str) -> Path:
+    if (folder / split / IDS).is_file():
+        return folder / split
+    if (folder / IDS).is_file():
+        name = folder.resolve().name
+        if name in SPLITS and name != split:  # test images must not pass for validation
+            raise WsolkitError(f"{folder} is the folder of split '{name}', but '{split}' is asked for; give its own")
+        return folder
+    what = f"holds neither {split}/{IDS} nor {IDS}" if folder.is_dir() else "does not exist"
+    raise FileNotFoundError(f"{folder} {what}; expected a metadata folder in the layout of wsolevaluation")
+
+
+def _required(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; expected a metadata folder in the layout of wsolevaluation")
+    return path
+
+
+# -- the data set ------------------------------------------------------------------------------------------------------
 
 
 @dataclass(eq=False, repr=False)
@@ -91,14 +291,16 @@ def open_metadata(
         size, geometry, classes, val_share, seed: as in `load_dataset`; chosen classes are labelled anew from 0.
 
     Raises:
-        ValueError: naming the file and the lines, or the argument; also boxes where `masks` is given, or masks where not.
+        WsolkitError: naming the file and the lines, or the argument; also boxes where `masks` is given, or masks where not.
         FileNotFoundError: a folder, a file, some of the images or some of the masks are missing.
     """
     refuse_options("metadata", options)
     root = _folder(root, "root=, the folder that the paths of image_ids.txt are relative to (--root)")
     folder = _folder(metadata, "metadata=, the folder that holds train/, test/ and perhaps val/ (--metadata)")
     if (folder / IDS).is_file():
-        raise ValueError(f"{folder} is the folder of one split; give the folder above it, which holds train/ and test/")
+        raise WsolkitError(
+            f"{folder} is the folder of one split; give the folder above it, which holds train/ and test/"
+        )
     shared = split == "val" and not (folder / "val").is_dir()
     source = "train" if shared else split
     need = ["class_labels"]
@@ -121,28 +323,26 @@ def open_metadata(
         if labels[i] in label_of
     ]
     if not samples:
-        raise ValueError(f"{found.folder / IDS} leaves no image for split '{split}' of the chosen classes")
+        raise WsolkitError(f"{found.folder / IDS} leaves no image for split '{split}' of the chosen classes")
     require_images(root, (sample.id for sample in samples))
     sizes = found.sizes
     if source == "test" and found.kind == "boxes" and any(sample.id not in sizes for sample in samples):
-        sizes = _measure(found.folder / LOCALIZATION, root, samples, sizes)
+        sizes = sizes | image_sizes(root, [sample.id for sample in samples if sample.id not in sizes])
+        refuse_outside(found.folder / LOCALIZATION, {sample.id: sample.boxes for sample in samples}, sizes)
     files = {} if masks_root is None else {s.id: found.masks[s.id] for s in samples if s.id in found.masks}
     if files:
         require_images(masks_root, (p for f in files.values() for p in (*f.paths, f.ignore) if p))
-    return MetadataDataset(
-        "metadata", split, [names[i] for i in chosen], samples, Geometry(size, geometry),
-        sizes=sizes, masks=files, masks_root=masks_root,
-    )  # fmt: skip
+    frame, kept = Geometry(size, geometry), [names[i] for i in chosen]
+    return MetadataDataset("metadata", split, kept, samples, frame, sizes=sizes, masks=files, masks_root=masks_root)
 
 
 def _folder(path: str | Path | None, what: str) -> Path:
     if path is None:
-        raise ValueError(f"dataset 'metadata' needs {what}")
+        raise WsolkitError(f"dataset 'metadata' needs {what}")
     path = Path(path).expanduser()
     if not path.is_dir():
-        raise FileNotFoundError(
-            f"{path} {'is not a folder' if path.exists() else 'does not exist'}; dataset 'metadata' needs {what}"
-        )
+        wrong = "is not a folder" if path.exists() else "does not exist"
+        raise FileNotFoundError(f"{path} {wrong}; dataset 'metadata' needs {what}")
     return path
 
 
@@ -150,36 +350,24 @@ def _masks_folder(found: Metadata, masks: str | Path | None, needed: bool) -> Pa
     path = found.folder / LOCALIZATION
     if masks is None:
         if needed and found.kind == "masks":
-            raise ValueError(f"{path} names mask files: give masks= (--masks), the folder that they are relative to")
+            raise WsolkitError(f"{path} names mask files: give masks= (--masks), the folder that they are relative to")
         return None
     if found.kind == "boxes":
-        raise ValueError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
+        raise WsolkitError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
     return _folder(masks, "masks=, the folder that the mask files of localization.txt are relative to (--masks)")
 
 
 def _class_names(folder: Path) -> list[str]:
     """One different name for each label of any split."""
-    tables = [path for split in SPLITS if (path := folder / split / LABELS).is_file()]
-    highest = {path: read_labels(path)[1] for path in tables}
-    for path in (folder / CLASSES, *(folder / split / CLASSES for split in SPLITS)):
-        if path.is_file():
-            names = read_classes(path)
-            break
-    else:
+    highest = {path: read_labels(path)[1] for split in SPLITS if (path := folder / split / LABELS).is_file()}
+    path = next(
+        (path for path in (folder / CLASSES, *(folder / split / CLASSES for split in SPLITS)) if path.is_file()), None
+    )
+    if path is None:
         return [str(label) for label in range(max(highest.values()) + 1)]
-    if short := [table for table in tables if highest[table] >= len(names)]:
-        raise ValueError(
-            f"{path} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}; add the missing lines"
-        )
-    repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-    return [f"{name} ({label})" if name in repeated else name for label, name in enumerate(names)]
-
-
-def _measure(
-    path: Path, root: Path, samples: list[Sample], known: dict[str, tuple[int, int]]
-) -> dict[str, tuple[int, int]]:
-    """Sizes of all samples, from the headers where they are not known; their boxes must touch the images."""
-    sizes = known | image_sizes(root, [sample.id for sample in samples if sample.id not in known])
-    if outside := [s.id for s in samples if not all(touches(box, sizes[s.id]) for box in s.boxes)]:
-        raise ValueError(f"{path}: boxes of {len(outside)} images lie outside the image: {listing(outside)}; mend them")
-    return sizes
+    names = read_classes(path)
+    if short := [table for table, label in highest.items() if label >= len(names)]:
+        wrong = f"{path} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}"
+        raise WsolkitError(f"{wrong}; add the missing lines")
+    count = Counter(names)
+    return [f"{name} ({label})" if count[name] > 1 else name for label, name in enumerate(names)]

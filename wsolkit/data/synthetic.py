@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.samples import Geometry, Sample, select_classes
 
@@ -55,14 +56,14 @@ def open_synthetic(
 ):
     """Build one split. `per_class` overrides the number of images per class (120 train, 12 val, 25 test)."""
     if options:
-        raise ValueError(f"synthetic birds have no option {', '.join(options)}; there is per_class")
+        raise WsolkitError(f"synthetic birds have no option {', '.join(options)}; there is per_class")
     names = list(KINDS)
     kept = select_classes(names, classes)
     count = COUNTS[split] if per_class is None else per_class
     if isinstance(count, dict):
         count = count.get(split, COUNTS[split])
     if int(count) < 1:
-        raise ValueError(f"per_class is the number of images of each class and must be at least 1, but is {count}")
+        raise WsolkitError(f"per_class is the number of images of each class and must be at least 1, but is {count}")
     samples = []
     for index in range(int(count) * len(kept)):
         label = index % len(kept)

@@ -6,25 +6,24 @@ import re
 from pathlib import Path
 from typing import Any
 
+from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import listing
 from wsolkit.data.annotations import (
+    Box,
+    corners,
     file_names,
     find_root,
-    finite,
     is_inside,
-    listing,
-    malformed,
-    read_lines,
+    read_table,
     refuse_options,
     require_images,
+    touches,
 )
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
 
-FOLDER = "tiny-imagenet-200"
-FILES = ("wnids.txt", "train", "val/val_annotations.txt", "val/images")
 SIDE = 64  # of every image, in pixels
 SUFFIXES = (".jpeg", ".jpg", ".png")
-Box = tuple[float, float, float, float]
 
 
 def open_tiny_imagenet(
@@ -51,11 +50,11 @@ def open_tiny_imagenet(
         size, geometry, classes, val_share, seed: as in `load_dataset`; classes by id ("n01443537") or name.
 
     Raises:
-        ValueError: naming the file and the line (malformed, duplicate, box outside the image), or the argument.
+        WsolkitError: naming the file and its lines (malformed, duplicate, box outside the image), or the argument.
         FileNotFoundError: the folder, one of its files or some of the images are missing.
     """
     refuse_options("tiny_imagenet", options)
-    root = find_root(root, "tiny_imagenet", FOLDER, FILES)
+    root = find_root(root, "tiny_imagenet")
     wnids = _read_wnids(root)
     names = _read_names(root / "words.txt", wnids)
     if isinstance(classes, list | tuple):
@@ -72,89 +71,82 @@ def open_tiny_imagenet(
             rest, held = stratified_split([index] * len(members), val_share, seed)
             samples.extend(members[k] for k in (held if split == "val" else rest))
     if not samples:
-        raise ValueError(f"{root} has no image for split '{split}' of the chosen classes")
+        raise WsolkitError(f"{root} has no image for split '{split}' of the chosen classes")
     return WSOLDataset("tiny_imagenet", split, [names[i] for i in chosen], samples, Geometry(size, geometry))
 
 
 def _read_wnids(root: Path) -> list[str]:
     """Class ids of wnids.txt that have a folder in train/, in the order of the file."""
-    path, folders = root / "wnids.txt", file_names(root / "train")
-    seen: dict[str, int] = {}
-    for number, line in read_lines(path):
+
+    def parse(line: str) -> tuple[str, bool]:
         if not re.fullmatch(r"[\w-]+", line):
-            raise malformed(path, number, line, "one class id such as n01443537")
-        if line in seen:
-            raise ValueError(f"{path}, line {number}: {line} is already in line {seen[line]}; remove one of them")
-        seen[line] = number
-    if not any(wnid in folders for wnid in seen):
-        raise ValueError(f"{path} names no class that has a folder in {root / 'train'}; fetch the dataset again")
-    return [wnid for wnid in seen if wnid in folders]
+            raise ValueError
+        return line, True
+
+    path, folders = root / "wnids.txt", file_names(root / "train")
+    wnids = [wnid for wnid in read_table(path, parse, "one class id such as n01443537 in each line") if wnid in folders]
+    if not wnids:
+        raise WsolkitError(f"{path} names no class that has a folder in {root / 'train'}; fetch the dataset again")
+    return wnids
 
 
 def _read_names(path: Path, wnids: list[str]) -> list[str]:
     """A readable name for each class, all different."""
+
+    def parse(line: str) -> tuple[str, str]:
+        wnid, words = line.split("\t", 1)
+        return wnid, words.split(",")[0].strip() or wnid
+
     first = {wnid: wnid for wnid in wnids}
     if path.exists():
-        for number, line in read_lines(path):
-            wnid, tab, words = line.partition("\t")
-            if not tab:
-                raise malformed(path, number, line, "'id', a tab and names")
-            if wnid in first:
-                first[wnid] = words.split(",")[0].strip() or wnid
-    names = [first[wnid] for wnid in wnids]
-    return [name if names.count(name) == 1 else f"{name} ({wnid})" for name, wnid in zip(names, wnids, strict=True)]
+        first |= read_table(path, parse, "lines 'id', a tab and names", first, complete=False)
+    names = list(first.values())
+    return [name if names.count(name) == 1 else f"{name} ({wnid})" for wnid, name in first.items()]
 
 
 def _read_train(root: Path, wnid: str, label: int) -> list[Sample]:
     """The images of one class, by file name; each must have a box and each box an image."""
+
+    def parse(line: str) -> tuple[str, Box]:
+        file, *fields = line.split("\t")
+        return _name(file), _box(fields)
+
     path, folder = root / "train" / wnid / f"{wnid}_boxes.txt", root / "train" / wnid / "images"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; fetch the dataset again or remove {wnid} from wnids.txt")
-    boxes: dict[str, Box] = {}
-    for number, line in read_lines(path):
-        file, _, corners = line.partition("\t")
-        box = _box(corners.split("\t")) if _is_name(file) else None
-        if box is None:
-            raise malformed(path, number, line, _expected("'file x0 y0 x1 y1'"))
-        if file in boxes:
-            raise ValueError(f"{path}, line {number}: {file} occurs twice; remove one of the lines")
-        boxes[file] = box
+    boxes = read_table(path, parse, _expected("'file x0 y0 x1 y1'"))
     require_images(folder, boxes)
     if unknown := sorted(n for n in file_names(folder) - set(boxes) if n.lower().endswith(SUFFIXES)):
-        raise ValueError(f"{path} has no line for {len(unknown)} images: {listing(unknown)}; add or remove them")
+        raise WsolkitError(f"{path} has no line for {len(unknown)} images: {listing(unknown)}; add or remove them")
     return [Sample(f"{wnid}/{file}", label, (boxes[file],), folder / file) for file in sorted(boxes)]
 
 
 def _read_test(root: Path, label_of: dict[str, int]) -> list[Sample]:
     """The images of val/, in the order of val_annotations.txt; lines of other classes are passed over."""
-    path, folder = root / "val" / "val_annotations.txt", root / "val" / "images"
-    samples: dict[str, Sample] = {}
-    for number, line in read_lines(path):
-        file, _, rest = line.partition("\t")
-        wnid, _, corners = rest.partition("\t")
-        box = _box(corners.split("\t")) if _is_name(file) and wnid else None
-        if box is None:
-            raise malformed(path, number, line, _expected("'file class x0 y0 x1 y1'"))
-        if wnid not in label_of:
-            continue
-        if file in samples:
-            raise ValueError(f"{path}, line {number}: {file} occurs twice; remove one of the lines")
-        samples[file] = Sample(f"val/{file}", label_of[wnid], (box,), folder / file)
-    require_images(folder, samples)
-    return list(samples.values())
+
+    def parse(line: str) -> tuple[str, tuple[str, Box]]:
+        file, wnid, *fields = line.split("\t")
+        return _name(file), (wnid, _box(fields))
+
+    folder = root / "val" / "images"
+    table = read_table(root / "val" / "val_annotations.txt", parse, _expected("'file class x0 y0 x1 y1'"))
+    table = {file: item for file, item in table.items() if item[0] in label_of}
+    require_images(folder, table)
+    return [Sample(f"val/{file}", label_of[wnid], (box,), folder / file) for file, (wnid, box) in table.items()]
 
 
-def _is_name(file: str) -> bool:
-    return is_inside(file) and "/" not in file and "\\" not in file
+def _name(file: str) -> str:
+    if not is_inside(file) or "/" in file or "\\" in file:
+        raise ValueError
+    return file
 
 
 def _expected(form: str) -> str:
-    return f"{form} with tabs between and 0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}"
+    return f"lines {form} with tabs between, 0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
 
 
-def _box(fields: list[str]) -> Box | None:
-    numbers = finite(fields)
-    if numbers is None or len(numbers) != 4:
-        return None
-    x0, y0, x1, y1 = numbers
-    return (x0, y0, x1, y1) if 0 <= x0 <= x1 and 0 <= y0 <= y1 and x0 < SIDE and y0 < SIDE else None
+def _box(fields: list[str]) -> Box:
+    box = corners(fields)
+    if min(box) < 0 or not touches(box, (SIDE, SIDE)):
+        raise ValueError
+    return box

@@ -25,7 +25,7 @@ from wsolkit.data.base import WSOLDataset
 from wsolkit.methods.maps import feature_map, timed_maps
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.rest import rest_of
+from wsolkit.networks.split import rest_of
 from wsolkit.networks.target_layers import network_for
 
 

@@ -26,7 +26,7 @@ from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import METHODS, resolve
 from wsolkit.networks.models import WSOLModel
 from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.rest import rest_of
+from wsolkit.networks.split import rest_of
 from wsolkit.networks.target_layers import network_for
 from wsolkit.training.checkpoints import load_checkpoint
 

@@ -76,7 +76,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
     import torch
 
     from wsolkit.networks.models import erase, unit_range
-    from wsolkit.networks.rest import in_precision
+    from wsolkit.networks.modules import in_precision
 
     model, rows = context.model, torch.arange(len(context.labels), device=context.labels.device)
     delta = model.delta if delta is None else delta

@@ -14,8 +14,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from wsolkit.methods.registry import MethodNotDefined
 from wsolkit.networks import fused
-from wsolkit.networks.hooked import HookedModel
-from wsolkit.networks.rest import in_precision, rest_of
+from wsolkit.networks.modules import in_precision
+from wsolkit.networks.split import HookedModel, rest_of
 
 
 class Context:

@@ -95,8 +95,7 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
     import torch
     import torch.nn.functional as F
 
-    from wsolkit.networks.hooked import HookedModel
-    from wsolkit.networks.rest import rest_of
+    from wsolkit.networks.split import HookedModel, rest_of
 
     if context.images is None:
         raise ValueError(f"{class_name} runs the whole network and needs images, not only features")

@@ -13,8 +13,7 @@ from wsolkit.methods.context import Context
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.methods.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
 from wsolkit.networks import fused
-from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.rest import PRECISIONS
+from wsolkit.networks.modules import PRECISIONS, evaluation_mode
 from wsolkit.networks.target_layers import network_for
 
 

@@ -20,6 +20,7 @@ options of `score_maps`.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,12 +81,6 @@ class Variant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name.upper())
 
-    @property
-    def source(self) -> str:
-        """The module that says how the network is trained, where that is more than a pooling layer; "" where it is not."""
-        own = self.makes_objective or self.changes
-        return "" if own is None else own.__module__
-
     def objective(self) -> Objective | None:
         """A new objective of this variant, or None for plain classification."""
         return None if self.makes_objective is None else self.makes_objective()
@@ -119,6 +114,7 @@ class Method:
     chapter: str = ANY_CHAPTER
     published: tuple[Published, ...] = ()
     differs: str = ""
+    module: str = "wsolkit.methods.grad_cam_package"  # that declares it
 
     @property
     def slug(self) -> str:
@@ -227,6 +223,7 @@ def register(
     if needs not in NEEDS:
         raise ValueError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
+    module = sys._getframe(1).f_globals.get("__name__", "")
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         for taken in (name, *aliases):
@@ -239,7 +236,7 @@ def register(
         VARIANTS.update({item.name: item for item in variants if isinstance(item, Variant)})
         METHODS[name] = Method(
             name, function, needs, description, label or name, relu, linear_head, project, eigen, tuple(aliases), check,
-            names, percentile, chapter, tuple(published), differs,
+            names, percentile, chapter, tuple(published), differs, module,
         )  # fmt: skip
         return function
 

@@ -54,7 +54,7 @@ def run(body: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
         precision: "float32", or "bf16", which is bfloat16 autocast inside; the result is float32 either way.
     """
     if isinstance(body, Body):  # of a split network: its graph can be traced, what shapes the output cannot
-        return body.shaped(run(body.graph, images, precision))
+        return body.reshape.features(run(body.graph, images, precision), body.layer)
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         found = _copy_of(body, images, torch.bfloat16 if precision == "bf16" else torch.float32)
         if found is None:

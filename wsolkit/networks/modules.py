@@ -1,4 +1,4 @@
-"""What is asked of any nn.Module: its mode for a while, its attributes as they were, whether it is still the same."""
+"""What is asked of any nn.Module: its mode for a while, its attributes as they were, lower precision, whether it changed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+PRECISIONS = ("float32", "bf16")
 
 
 @contextmanager
@@ -51,7 +53,26 @@ def structure(model: nn.Module) -> Hashable:
     )
 
 
-def same_values(found: Tensor, expected: Tensor) -> bool:
-    """Equal up to 1e-4 of the largest value; NaN equals NaN."""
+def same_values(given: Tensor, expected: Tensor) -> bool:
+    """Equal shapes, and values equal up to 1e-4 of the largest value; NaN equals NaN."""
+    if given.shape != expected.shape:
+        return False
     tolerance = 1e-4 * expected.abs().nan_to_num().max().clamp(min=1e-6)
-    return bool(torch.allclose(found, expected, rtol=0, atol=float(tolerance), equal_nan=True))
+    return bool(torch.allclose(given, expected, rtol=0, atol=float(tolerance), equal_nan=True))
+
+
+class _Bfloat16(nn.Module):
+    """A network under bfloat16 autocast: matrix products and convolutions in 16 bits, everything outside in float32."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, dtype=torch.bfloat16):
+            return self.network(x).float()
+
+
+def in_precision(network: nn.Module, precision: str) -> nn.Module:
+    """The network itself for "float32", or one that runs it under autocast for "bf16"."""
+    return network if precision == "float32" else _Bfloat16(network)

@@ -1,29 +1,123 @@
-"""Any nn.Module as body and rest, cut by tracing.
+"""Any nn.Module as body and rest: images -> feature map -> logits.
 
 `split` follows the values through the forward methods of the modules around the target layer (torch.fx; every other
 module stays a closed box, so what happens inside it does not matter). What runs up to the layer's output is the body,
-what runs after it is the rest, and the layer's output is the only value that may pass from one to the other. Where
-more has to pass, `wsolkit.networks.hooked` serves.
+what runs after it is the rest, and the layer's output is the only value that may pass from one to the other.
+
+Where more has to pass (a skip connection or a class token beside the feature map), or where the forward methods cannot be
+traced, `hooked` serves: its rest runs the whole network on the images again, and a hook puts the given feature map in the
+place of the layer's output. Gradients, logits and maps are those of the grad-cam package, which hooks the layer of the
+whole network too; but nothing is differentiated by the body or the parameters, so their gradients stay as they are and
+frozen networks work.
 """
 
 from __future__ import annotations
 
 import difflib
 import inspect
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
 from wsolkit.networks.modules import as_found, evaluation_mode, same_values
 from wsolkit.networks.pooling import GlobalAveragePool
-from wsolkit.networks.reshapes import Reshape, as_reshape, feature_map_of
 
-_SIZES = (64, 224, 299)  # of the random image that a cut is tried on: the first that the network accepts
+_SIZES = (64, 224, 299)  # of the random image that a network is tried on: the first that it accepts
 
 
 class CannotSplit(ValueError):
     """The network cannot be cut at this layer; the message names the layer, the reason and what to do."""
+
+
+# --------------------------------------------------------------------------- the output of a layer as a feature map
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """A way to move the entries of a layer's output: any function that only permutes or drops them.
+
+    Convolutional networks need none. Swin keeps its channels last, ViT has a list of tokens: a class token, then the
+    patches row by row.
+
+    Attributes:
+        name: what the user calls it. move: output (B, ...) -> (B, C, h, w).
+        inverse: (B, C, h, w) -> output; None where entries are dropped, or for a function of the user's own.
+    """
+
+    name: str
+    move: Callable[[Tensor], Tensor]
+    inverse: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, output: Tensor) -> Tensor:
+        return self.move(output)
+
+    def features(self, output: Tensor, layer: str) -> Tensor:
+        """The layer's output as (B, C, h, w), or a ValueError that says what it is and what to do."""
+        if not isinstance(output, Tensor):
+            kind = type(output).__name__
+            raise ValueError(f"layer '{layer}' returns a {kind}, not a tensor: choose a layer inside or after it")
+        features = self.move(output)
+        if features.ndim != 4:
+            hint = 'give reshape="tokens" (class token first) or a function' if features.ndim == 3 else "choose another"
+            raise ValueError(
+                f"layer '{layer}' must give a feature map (B, C, h, w), but gave {tuple(features.shape)}: {hint}"
+            )
+        return features
+
+    def put(self, features: Tensor, output: Tensor) -> Tensor:
+        """The output with the entries that the feature map shows replaced by it; what was dropped stays.
+
+        Where each entry comes from is found by moving an output that holds its own positions.
+
+        Raises:
+            ValueError: a function that does not only move entries, as it would have no meaning for gradients.
+        """
+        if not self.name:
+            return features.clone()  # as the next operation may work in place
+        positions = torch.arange(output[0].numel(), dtype=torch.float64, device=output.device)
+        source = self.move(positions.reshape(1, *output.shape[1:])).long()
+        source, whole = source.flatten(), output.flatten(1)
+        inside = bool(((source >= 0) & (source < len(positions))).all())
+        if not inside or not torch.equal(whole[:, source], self.move(output).flatten(1)):
+            raise ValueError(f"reshape {self.name!r} changes values; it may only permute or drop entries")
+        return whole.index_copy(1, source, features.flatten(1)).reshape(output.shape)
+
+
+def tokens(output: Tensor) -> Tensor:
+    """(B, 1 + n*n, C) -> (B, C, n, n), without the class token, which comes first. As in the grad-cam package."""
+    side = math.isqrt(max(output.shape[1] - 1, 0)) if output.ndim == 3 else 0
+    if side * side + 1 != output.shape[1] or side == 0:
+        raise ValueError(
+            f'reshape "tokens" takes (B, 1 + n*n, C), a class token and a square of patches, not {tuple(output.shape)}; '
+            "give a function from the layer's output to (B, C, h, w) instead"
+        )
+    return output[:, 1:].transpose(1, 2).reshape(len(output), output.shape[2], side, side)
+
+
+def nhwc(output: Tensor) -> Tensor:
+    """(B, h, w, C) -> (B, C, h, w)."""
+    return output.permute(0, 3, 1, 2)
+
+
+AS_IT_IS = Reshape("", lambda output: output, lambda features: features)
+RESHAPES = {"tokens": Reshape("tokens", tokens), "nhwc": Reshape("nhwc", nhwc, lambda f: f.permute(0, 2, 3, 1))}
+
+
+def as_reshape(reshape: str | Callable | Reshape | None) -> Reshape:
+    """A `Reshape` from its name or from a function; ValueError for an unknown name."""
+    if reshape is None or isinstance(reshape, Reshape):
+        return reshape or AS_IT_IS
+    if callable(reshape):
+        return Reshape(getattr(reshape, "__name__", type(reshape).__name__), reshape)
+    if reshape not in RESHAPES:
+        raise ValueError(f"unknown reshape {reshape!r}; valid are {', '.join(RESHAPES)}, or a function to (B, C, h, w)")
+    return RESHAPES[reshape]
+
+
+# --------------------------------------------------------------------------- by a cut
 
 
 class SplitModel(nn.Module):
@@ -39,10 +133,9 @@ class SplitModel(nn.Module):
         has_cam: the rest is global average pooling and one linear layer; only then `pool` and `head` are there.
     """
 
-    def __init__(self, body: nn.Module, rest: nn.Module, layer: str, backbone: str) -> None:
+    def __init__(self, body: nn.Module, rest: nn.Module, layer: str, backbone: str, num_classes: int) -> None:
         super().__init__()
-        self.body, self.rest, self.layer, self.backbone = body, rest, layer, backbone
-        self.num_classes: int | None = None
+        self.body, self.rest, self.layer, self.backbone, self.num_classes = body, rest, layer, backbone, num_classes
         self.has_cam = False
 
     def forward(self, images: Tensor) -> Tensor:
@@ -71,31 +164,267 @@ def split(
     model = uncompiled(model)
     name, module = find_layer(model, layer)
     shape = as_reshape(reshape)
-    if shape is not None and shape.inverse is None:
+    if shape.inverse is None:
         raise _cannot(
             name,
             model,
             f"reshape {shape.name!r} cannot be undone (it drops entries, such as a class token, or is a function of "
-            "your own), so the rest-network cannot be fed from the feature map alone",
+            "your own), so the rest cannot be fed from the feature map alone",
         )
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images, logits = example_for(model, example)
         body, rest = _cut(model, name, module)
-        network = SplitModel(Body(body, shape, name), _Rest(rest, shape), name, type(model).__name__).eval()
+        parts = Body(body, shape, name), _Rest(rest, shape)
+        network = SplitModel(*parts, name, type(model).__name__, logits.shape[1]).eval()
         features = network.body(images)
-        found = network.rest(features)
-        if found.shape != logits.shape or not same_values(found, logits):
+        if not same_values(network.rest(features), logits):
             raise _cannot(
                 name,
                 model,
                 "the two parts give other logits than the whole: its forward method decides by values or types that "
                 "tracing does not see, or it is random in evaluation mode",
             )
-        network.num_classes = logits.shape[1]
         head = _linear_head(network.rest, features)
         if head is not None:
             network.pool, network.head, network.has_cam = GlobalAveragePool(), head, True
         return network
+
+
+class Body(nn.Module):
+    """The part up to the layer: a graph that can be traced again, and what gives its output the shape of a feature map."""
+
+    def __init__(self, graph: nn.Module, reshape: Reshape, layer: str) -> None:
+        super().__init__()
+        self.graph, self.reshape, self.layer = graph, reshape, layer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.reshape.features(self.graph(images), self.layer)
+
+
+class _Rest(nn.Module):
+    def __init__(self, graph: nn.Module, reshape: Reshape) -> None:
+        super().__init__()
+        self.graph, self.reshape = graph, reshape
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.graph(self.reshape.inverse(features.clone()))  # a copy: the first operation may work in place
+
+
+class _AroundLayer(fx.Tracer):
+    """Looks only into the modules that hold the target layer."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return module is self.layer or all(inner is not self.layer for inner in module.modules())
+
+
+def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The graphs up to the layer's output and from there on."""
+    try:
+        # an optional argument is what its default says: as a traced value, `is None` would be wrong
+        parameters = list(inspect.signature(model.forward).parameters.values())[1:]
+        fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
+        with as_found(model):
+            traced = _AroundLayer(layer).trace(model, fixed or None).nodes
+            nodes = [node for node in traced if not _is_check(node)]
+            calls = [n for n in nodes if n.op == "call_module" and model.get_submodule(n.target) is layer]
+            if len(calls) != 1:
+                reason = f"it runs {len(calls)} times in a forward pass: choose a layer that runs once"
+                raise _cannot(name, model, reason)
+            at = nodes.index(calls[0])
+            body: fx.Graph = fx.Graph()
+            copies: dict[fx.Node, fx.Node] = {}
+            for node in nodes[: at + 1]:
+                copies[node] = body.node_copy(node, copies.__getitem__)
+            body.output(copies[nodes[at]])
+            rest = _graph_after(model, nodes, at, name)
+            return fx.GraphModule(model, body), fx.GraphModule(model, rest)
+    except CannotSplit:
+        raise
+    except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise _cannot(name, model, f"the forward methods around it cannot be traced: {reason}") from error
+
+
+def _graph_after(model: nn.Module, nodes: list[fx.Node], at: int, name: str) -> fx.Graph:
+    graph = fx.Graph()
+    copies = {nodes[at]: graph.placeholder("features")}
+
+    def copy_of(node: fx.Node) -> fx.Node:
+        if node not in copies:
+            if node.op == "get_attr":
+                copies[node] = graph.node_copy(node)
+            elif _is_batch_size(node):
+                copies[node] = graph.call_method("size", (copies[nodes[at]], 0))
+            else:
+                made = {"call_module": f"the output of '{node.target}'", "placeholder": "the input of the network"}
+                raise _cannot(
+                    name,
+                    model,
+                    f"{made.get(node.op, repr(node.name))} passes beside it (a skip connection or branch): choose a layer "
+                    "after which the paths have met",
+                )
+        return copies[node]
+
+    for node in nodes[at + 1 :]:
+        if node.op == "output" and not isinstance(node.args[0], fx.Node):
+            raise _cannot(name, model, "the network returns no single tensor of logits: wrap it in one that does")
+        copies[node] = graph.node_copy(node, copy_of)
+    return graph
+
+
+def _is_check(node: fx.Node) -> bool:
+    """An assertion that the forward method makes, or that tracing adds for an optional argument."""
+    return node.op == "call_function" and getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none")
+
+
+def _is_batch_size(node: fx.Node) -> bool:
+    """x.size(0), x.shape[0] or x.size()[0]: the same for the feature map as for anything before it."""
+    if node.op == "call_method" and node.target == "size":
+        return node.args[1:] == (0,) or node.kwargs == {"dim": 0}
+    if getattr(node.target, "__name__", "") != "getitem" or node.args[1] != 0:
+        return False
+    of = node.args[0]
+    is_size = isinstance(of, fx.Node) and of.op == "call_method" and of.target == "size" and len(of.args) == 1
+    return isinstance(of, fx.Node) and (is_size or of.args[1:] == ("shape",))
+
+
+def _linear_head(rest: nn.Module, features: Tensor) -> nn.Linear | None:
+    """The linear layer that is, after global average pooling, the whole rest; found by its numbers."""
+    layers = [m for m in rest.modules() if isinstance(m, nn.Linear)]
+    if len(layers) != 1 or layers[0].in_features != features.shape[1]:
+        return None
+    # any sign, so that a ReLU in between shows
+    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
+    return layers[0] if same_values(layers[0](noise.mean(dim=(2, 3))), rest(noise)) else None
+
+
+def _cannot(name: str, model: nn.Module, reason: str) -> CannotSplit:
+    return CannotSplit(
+        f"{type(model).__name__} cannot be split at layer '{name}': {reason}. Or use hooked(model, '{name}'), "
+        "which takes every network but runs the whole of it for each method"
+    )
+
+
+# --------------------------------------------------------------------------- by a hook
+
+
+class HookedModel(nn.Module):
+    """A network with a hook on one layer, which is there during a call only.
+
+    Attributes:
+        model: the user's network, whole. layer_name: dotted name of the target layer. num_classes: K.
+        reason: why it was not split. backbone: class name of the network. has_cam: False, no head is known.
+    """
+
+    has_cam = False
+
+    def __init__(self, model: nn.Module, layer_name: str, reshape: Reshape, reason: str) -> None:
+        super().__init__()
+        self.model, self.layer_name, self.reshape, self.reason = model, layer_name, reshape, reason
+        self.backbone = type(model).__name__
+        self.num_classes = 0
+
+    @property
+    def layer(self) -> nn.Module:
+        return self.model.get_submodule(self.layer_name)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model(images)
+
+    def body(self, images: Tensor) -> Tensor:
+        """(B, c, H, W) -> feature map (B, C, h, w), by a pass through the whole network."""
+        seen: list[Tensor] = []
+        # a copy, as the next operation may work in place
+        self.run(images, lambda output: seen.append(self.reshape.features(output, self.layer_name).clone()))
+        return seen[0]
+
+    def run(self, images: Tensor, meet: Callable[[Tensor], Tensor | None]) -> Tensor:
+        """Logits. `meet` is given the layer's output; what it returns takes its place, unless that is None."""
+        calls = 0
+
+        def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
+            nonlocal calls
+            calls += 1
+            return meet(output)
+
+        handle = self.layer.register_forward_hook(hook)
+        try:
+            logits = self.model(images)
+        finally:
+            handle.remove()
+        if calls != 1:
+            raise ValueError(
+                f"layer '{self.layer_name}' of {self.backbone} runs {calls} times in a forward pass, so that it has no "
+                "one feature map: choose a layer that runs once"
+                + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer_name else "")
+            )
+        return logits
+
+
+class _RestFor(nn.Module):
+    """Of a hooked network, for these images: (B, C, h, w), row i belonging to images[i] -> logits (B, K)."""
+
+    def __init__(self, network: HookedModel, images: Tensor) -> None:
+        super().__init__()
+        self.network, self.images = network, images
+
+    def forward(self, features: Tensor) -> Tensor:
+        if len(features) != len(self.images):
+            raise ValueError(f"feature maps of {len(features)} images for a rest of {len(self.images)} images")
+        differentiable = torch.is_grad_enabled()
+
+        def meet(output: Tensor) -> Tensor:
+            torch.set_grad_enabled(differentiable)  # until the network has returned
+            return self.network.reshape.put(features, output)
+
+        with torch.no_grad():  # nothing before the layer needs a graph
+            return self.network.run(self.images, meet)
+
+
+def hooked(
+    model: nn.Module,
+    layer: str | nn.Module,
+    reshape: str | Callable | None = None,
+    example: Tensor | None = None,
+    reason: str = "",
+) -> HookedModel:
+    """Take any network by a hook on a layer; `score_maps` takes the result like a `WSOLModel`.
+
+    Args: as of `split`; `reshape` may also be "tokens" (class token first, then a square of patches) or any function
+        from the layer's output to (B, C, h, w) that only moves or drops entries, as those of the grad-cam package.
+
+    Raises:
+        CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
+    """
+    model = uncompiled(model)
+    name, _ = find_layer(model, layer)
+    shape = as_reshape(reshape)
+    network = HookedModel(model, name, shape, reason)
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+        images, logits = example_for(model, example)
+        network.run(images, lambda output: shape.put(shape.features(output, name), output))
+        network.num_classes = logits.shape[1]
+    return network
+
+
+def rest_of(model: nn.Module, images: Tensor | None = None) -> nn.Module:
+    """The network from the feature map to the logits: `model.rest`, or pool and head one after the other.
+
+    Of a hooked model it is the rest for these images.
+    """
+    if isinstance(model, HookedModel):
+        if images is None:
+            raise ValueError("this network could not be split, so its methods need images, not only features")
+        return _RestFor(model, images)
+    rest = getattr(model, "rest", None)
+    return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
+
+
+# --------------------------------------------------------------------------- what both need
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -111,151 +440,44 @@ def uncompiled(model: nn.Module) -> nn.Module:
 
 def _scripted(name: str) -> CannotSplit:
     return CannotSplit(
-        f"{name} is a TorchScript network (torch.jit), inside which no layer can be looked at: give the nn.Module that it "
+        f"{name} is a TorchScript network (torch.jit), inside which no layer can be reached: give the nn.Module that it "
         "was made from, with the same weights (load_state_dict takes the state_dict of the script)"
     )
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     """Dotted name and module of a layer given as either; CannotSplit with the nearest names if there is none."""
-    modules = dict(model.named_modules())
-    name = (
-        layer.removeprefix("_orig_mod.")
-        if isinstance(layer, str)
-        else next((n for n, m in modules.items() if m is layer), None)
-    )
-    if name is None:
-        raise CannotSplit(f"the given layer {type(layer).__name__} is no part of {type(model).__name__}: give its name")
+    kind, modules = type(model).__name__, dict(model.named_modules())
+    if isinstance(layer, str):
+        name = layer.removeprefix("_orig_mod.")
+    elif layer in modules.values():
+        name = next(name for name, module in modules.items() if module is layer)
+    else:
+        raise CannotSplit(f"the given layer {type(layer).__name__} is no part of {kind}: give its name")
     if name == "":
-        raise CannotSplit(f"layer '' is {type(model).__name__} itself: name a layer inside it")
+        raise CannotSplit(f"layer '' is {kind} itself: name a layer inside it")
     parts = name.split(".")
-    for end in range(len(parts)):
-        if isinstance(modules.get(".".join(parts[:end])), torch.jit.ScriptModule):
-            raise _scripted(f"'{'.'.join(parts[:end])}', in which layer '{name}' lies,")
+    for above in (".".join(parts[:end]) for end in range(len(parts))):
+        if isinstance(modules.get(above), torch.jit.ScriptModule):
+            raise _scripted(f"'{above}', in which layer '{name}' lies,")
     try:
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
-        names = near or [n for n, _ in model.named_children()]
-        raise CannotSplit(
-            f"{type(model).__name__} has no layer '{name}'; {'nearest are' if near else 'at the top are'}: "
-            + ", ".join(names)
-        ) from None
-
-
-class Body(nn.Module):
-    def __init__(self, graph: nn.Module, reshape: Reshape | None, name: str) -> None:
-        super().__init__()
-        self.graph, self.reshape, self.name = graph, reshape, name
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.shaped(self.graph(images))
-
-    def shaped(self, output: Tensor) -> Tensor:
-        return feature_map_of(output, self.reshape, self.name)
-
-
-class _Rest(nn.Module):
-    def __init__(self, graph: nn.Module, reshape: Reshape | None) -> None:
-        super().__init__()
-        self.graph, self.reshape = graph, reshape
-
-    def forward(self, features: Tensor) -> Tensor:
-        features = features.clone()  # the first operation may work in place
-        return self.graph(features if self.reshape is None else self.reshape.inverse(features))
-
-
-class _AroundLayer(fx.Tracer):
-    """Looks only into the modules that hold the target layer."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return module is self.layer or all(inner is not self.layer for inner in module.modules())
-
-
-def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
-    try:
-        # an optional argument is what its default says: as a traced value, `is None` would be wrong
-        parameters = list(inspect.signature(model.forward).parameters.values())[1:]
-        fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
-        with as_found(model):
-            nodes = list(_AroundLayer(layer).trace(model, fixed or None).nodes)
-            calls = [n for n in nodes if n.op == "call_module" and model.get_submodule(n.target) is layer]
-            if len(calls) != 1:
-                reason = f"it runs {len(calls)} times in a forward pass: choose a layer that runs once"
-                raise _cannot(name, model, reason)
-            at = nodes.index(calls[0])
-            return _graph_up_to(model, nodes, at), _graph_from(model, nodes, at, name)
-    except CannotSplit:
-        raise
-    except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise _cannot(name, model, f"the forward methods around it cannot be traced: {reason}") from error
-
-
-def _graph_up_to(model: nn.Module, nodes: list[fx.Node], at: int) -> fx.GraphModule:
-    graph, copies = fx.Graph(), {}
-    for node in nodes[: at + 1]:
-        if not _is_check(node):
-            copies[node] = graph.node_copy(node, copies.__getitem__)
-    graph.output(copies[nodes[at]])
-    return fx.GraphModule(model, graph)
-
-
-def _graph_from(model: nn.Module, nodes: list[fx.Node], at: int, name: str) -> fx.GraphModule:
-    graph = fx.Graph()
-    copies = {nodes[at]: graph.placeholder("features")}
-
-    def of(node: fx.Node) -> fx.Node:
-        if node not in copies:
-            if node.op == "get_attr":
-                copies[node] = graph.node_copy(node)
-            elif _is_batch_size(node):
-                copies[node] = graph.call_method("size", (copies[nodes[at]], 0))
-            else:
-                made = f"the output of '{node.target}'" if node.op == "call_module" else f"'{node.name}'"
-                made = "the input of the network" if node.op == "placeholder" else made
-                raise _cannot(
-                    name,
-                    model,
-                    f"{made} passes beside it (a skip connection or branch): choose a layer after which the paths "
-                    "have met",
-                )
-        return copies[node]
-
-    for node in nodes[at + 1 :]:
-        if node.op == "output" and not isinstance(node.args[0], fx.Node):
-            raise _cannot(name, model, "the network returns no single tensor of logits: wrap it in one that does")
-        if not _is_check(node):
-            copies[node] = graph.node_copy(node, of)
-    return fx.GraphModule(model, graph)
-
-
-def _is_check(node: fx.Node) -> bool:
-    """An assertion that the forward method makes, or that tracing adds for an optional argument."""
-    return node.op == "call_function" and getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none")
-
-
-def _is_batch_size(node: fx.Node) -> bool:
-    """x.size(0), x.shape[0] or x.size()[0]: the same for the feature map as for anything before it."""
-    if node.op == "call_method" and node.target == "size":
-        return node.args[1:] == (0,) or node.kwargs == {"dim": 0}
-    if getattr(node.target, "__name__", "") != "getitem" or node.args[1] != 0:
-        return False
-    of = node.args[0]
-    return of.args[1:] == ("shape",) or (of.op == "call_method" and of.target == "size" and len(of.args) == 1)
+        listed = ", ".join(near or [n for n, _ in model.named_children()])
+        there = "nearest are" if near else "at the top are"
+        raise CannotSplit(f"{kind} has no layer '{name}'; {there}: {listed}") from None
 
 
 def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
     """One image that the network accepts, and its logits (1, K)."""
+    kind = type(model).__name__
     if example is not None:
         images = example[:1].detach().clone()
         logits = model(images)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
-            raise ValueError(f"{type(model).__name__} must return logits (B, K), but returned {_said(logits)}")
+            given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise ValueError(f"{kind} must return logits (B, K), but returned {given}")
         return images, logits
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     channels = 3 if convolution is None else convolution.in_channels
@@ -270,27 +492,6 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
         if isinstance(logits, Tensor) and logits.ndim == 2:
             return images, logits
     raise ValueError(
-        f"{type(model).__name__} gives no logits (1, K) for a random image of {channels} channels and {_SIZES} px: "
+        f"{kind} gives no logits (1, K) for a random image of {channels} channels and {_SIZES} px: "
         "give example=images that it accepts"
-    )
-
-
-def _linear_head(rest: nn.Module, features: Tensor) -> nn.Linear | None:
-    """The linear layer that is, after global average pooling, the whole rest; found by its numbers."""
-    layers = [m for m in rest.modules() if isinstance(m, nn.Linear)]
-    if len(layers) != 1 or layers[0].in_features != features.shape[1]:
-        return None
-    # any sign, so that a ReLU in between shows
-    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
-    return layers[0] if same_values(layers[0](noise.mean(dim=(2, 3))), rest(noise)) else None
-
-
-def _said(value: object) -> str:
-    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-
-
-def _cannot(name: str, model: nn.Module, reason: str) -> CannotSplit:
-    return CannotSplit(
-        f"{type(model).__name__} cannot be split at layer '{name}': {reason}. Or use hooked(model, '{name}'), "
-        "which takes every network but runs the whole of it for each method"
     )

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from wsolkit.networks.hooked import HookedModel, hooked
 from wsolkit.networks.modules import evaluation_mode, same_values, structure
-from wsolkit.networks.rest import rest_of
-from wsolkit.networks.split import CannotSplit, SplitModel, example_for, find_layer, split, uncompiled
+from wsolkit.networks.split import (
+    CannotSplit,
+    HookedModel,
+    SplitModel,
+    example_for,
+    find_layer,
+    hooked,
+    rest_of,
+    split,
+    uncompiled,
+)
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
@@ -21,11 +31,8 @@ _TARGETS: dict[type[nn.Module], str | Callable[[nn.Module], str]] = {
     models.VGG: lambda model: f"features.{len(model.features) - 2}",
     models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
     models.DenseNet: "features",
-    models.MobileNetV2: "features",
-    models.MobileNetV3: "features",
-    models.EfficientNet: "features",
-    models.ConvNeXt: "features",
-    models.SqueezeNet: "features",
+    **dict.fromkeys((models.MobileNetV2, models.MobileNetV3, models.EfficientNet), "features"),
+    **dict.fromkeys((models.ConvNeXt, models.SqueezeNet), "features"),
     models.Inception3: "Mixed_7c",
     models.GoogLeNet: "inception5b",
     models.MNASNet: "layers",
@@ -67,7 +74,8 @@ def network_for(
             whose output is no feature map.
     """
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
-        raise ValueError(f"the network is already {type(model).__name__} at layer '{_layer_of(model)}': give no layer")
+        at = model.layer if isinstance(model, SplitModel) else model.layer_name
+        raise ValueError(f"the network is already {type(model).__name__} at layer '{at}': give no layer")
     model = uncompiled(model)
     if layer is None and hasattr(model, "body"):
         if example is not None:
@@ -77,14 +85,15 @@ def network_for(
     reshape = _known_reshape(model, name, module) if reshape is None else reshape
     key, state = (name, reshape), structure(model)
     kept_state, kept = _kept.get(model, (None, {}))
-    if kept_state == state and key in kept:
-        return kept[key]
-    try:
-        network = split(model, module, reshape, example)
-    except CannotSplit as error:
-        return hooked(model, module, reshape, example, reason=str(error))  # holds the model, so is not kept
-    _kept[model] = (state, {**(kept if kept_state == state else {}), key: network})
-    return network
+    if kept_state != state:
+        kept = {}
+    if key not in kept:
+        try:
+            kept[key] = split(model, module, reshape, example)
+        except CannotSplit as error:
+            return hooked(model, module, reshape, example, reason=str(error))  # holds the model, so is not kept
+        _kept[model] = (state, kept)
+    return kept[key]
 
 
 def _check_parts(model: nn.Module, example: Tensor) -> None:
@@ -100,17 +109,16 @@ def _check_parts(model: nn.Module, example: Tensor) -> None:
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         image = example[:1].detach().clone()
         expected = model(image.clone())
-        found = rest_of(model)(model.body(image).clone())
-    if found.shape != expected.shape or not same_values(found, expected):
-        raise ValueError(
-            f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give what the model "
-            "computes: give layer=, the dotted name of the module whose output is the feature map"
-        )
+        if not same_values(rest_of(model)(model.body(image).clone()), expected):
+            raise ValueError(
+                f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give what the "
+                "model computes: give layer=, the dotted name of the module whose output is the feature map"
+            )
     _checked.add(model)
 
 
 def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
-    """Dotted name of the layer that localisation methods look at by default, for the networks of torchvision.
+    """Dotted name of the layer that localisation methods use by default, for the networks of torchvision.
 
     Raises:
         ValueError: another network; the message lists the last layers that give a feature map or tokens.
@@ -119,8 +127,7 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     for family, name in _TARGETS.items():
         if isinstance(model, family):
             return name if isinstance(name, str) else name(model)
-    found = candidates(model, example)
-    listed = "; ".join(f"'{name}' {shape}" for name, shape in found[-8:])
+    listed = "; ".join(f"'{name}' {shape}" for name, shape in candidates(model, example)[-8:])
     raise ValueError(
         f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
         f"last one before the pooling. Its last layers with a feature map (B, C, h, w) are {listed or '(none found)'}"
@@ -130,29 +137,21 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
 def candidates(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, tuple[int, ...]]]:
     """Names and output shapes, for one image, of the modules that give a feature map of more than one position.
 
-    In the order in which they finish; found by one forward pass in evaluation mode.
+    In the order in which they finish, in one forward pass in evaluation mode.
     """
-    found: list[tuple[str, tuple[int, ...]]] = []
+    shapes: list[tuple[str, tuple[int, ...]]] = []
 
-    def note(name: str) -> Callable:
-        def hook(_module: nn.Module, _inputs: tuple, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-                found.append((name, tuple(output.shape)))
+    def note(name: str, _module: nn.Module, _inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            shapes.append((name, tuple(output.shape)))
 
-        return hook
-
-    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad(), ExitStack() as hooks:
         images, _ = example_for(model, example)
-        handles = []
-        try:
-            for name, module in model.named_modules():
-                if name:
-                    handles.append(module.register_forward_hook(note(name)))
-            model(images)
-        finally:
-            for handle in handles:
-                handle.remove()
-    return found
+        for name, module in model.named_modules():
+            if name:
+                hooks.callback(module.register_forward_hook(partial(note, name)).remove)
+        model(images)
+    return shapes
 
 
 def _known_reshape(model: nn.Module, name: str, module: nn.Module) -> str | None:
@@ -161,7 +160,3 @@ def _known_reshape(model: nn.Module, name: str, module: nn.Module) -> str | None
     if isinstance(model, models.VisionTransformer) and name.startswith("encoder"):
         return "tokens"
     return "nhwc" if isinstance(model, models.SwinTransformer) and name != "permute" else None
-
-
-def _layer_of(model: SplitModel | HookedModel) -> str:
-    return model.layer if isinstance(model, SplitModel) else model.layer_name

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit.common.code import code_state
 from wsolkit.common.files import digest
 from wsolkit.common.locks import alone
 from wsolkit.data.base import WSOLDataset
@@ -17,7 +16,7 @@ from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import declared, is_defined, resolve, study_methods
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.models import WSOLModel
-from wsolkit.runs.fingerprints import LOCALISING_SOURCES
+from wsolkit.runs.fingerprints import localising_code
 from wsolkit.runs.parameters import RunConfig
 
 
@@ -70,7 +69,7 @@ class MapStore:
         return [name for name in own if resolve(name).needs != "forward" and is_defined(name, model)[0]]
 
     def _path(self, method: str, settings: dict[str, Any]):
-        made_from = {"training": self.config.training_key(self.variant), "code": code_state(LOCALISING_SOURCES)}
+        made_from = {"training": self.config.training_key(self.variant), "code": localising_code(resolve(method))}
         made_from |= {name: version(name) for name in ("torch", "grad-cam")}
         return self.folder / f"{declared(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
 

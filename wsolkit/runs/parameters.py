@@ -16,17 +16,21 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from wsolkit.common.code import code_state
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import digest
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.paths import project_path
-from wsolkit.methods.registry import VARIANTS
+from wsolkit.methods.registry import VARIANTS, declared
+from wsolkit.methods.registry import variant as find_variant
 from wsolkit.networks.backbones import BACKBONES
-from wsolkit.runs.fingerprints import SCORING_SOURCES, TRAINING_SOURCES, data_state, notebook_state, weights_state
+from wsolkit.runs.fingerprints import data_state, notebook_state, scoring_code, training_code, weights_state
 from wsolkit.runs.folder import TRAINING_PREFIX
-from wsolkit.training.recipe import RECIPES, Recipe, recipe_values
+from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
 
+TRAINED = (
+    "data",
+    "network",
+)  # stages whose parameters count for a training run; those of its recipe count as the variant makes them
 PATHS = ("root", "metadata", "masks", "out", "weights")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
@@ -235,31 +239,37 @@ class RunConfig(Recipe):
 
     # -- what makes a result stale ------------------------------------------------------------------------------------
 
-    def training_parts(self, variant: str) -> dict[str, Any]:
-        """All that a training depends on: parameters by name, and digests of data ("data", "metadata"), start weights
-        ("start") and the code that does it ("code")."""
-        skip = {"limit", "faithfulness", "device", "out", "root", "metadata", "masks", "weights"}
-        skip |= {"compile", "checkpoint_seconds", "recipe"}  # a recipe's values count, not its name
-        skip |= {name for other in VARIANTS.values() for name in other.parameters} - {*VARIANTS[variant].parameters}
-        values = {key: value for key, value in self.to_dict().items() if key not in skip}
+    def training_parts(self, name: str) -> dict[str, Any]:
+        """All that a training run of the variant `name` depends on: the parameters of data and network, the recipe that the variant
+        makes of this run's, the settings of its objective, and digests of data ("data", "metadata"), start weights ("start":
+        those of the network from which it starts, where there is one) and the code that does it ("code").
+
+        Where batch size and rate follow the number of images, those of 640 images stand for the rule: the data, and the code that
+        applies the rule, count anyway.
+        """
+        variant = find_variant(name)
+        others = {own for other in VARIANTS.values() for own in other.parameters} - {*variant.parameters}
+        values = {key: value for key, value in self.to_dict().items() if key not in others and _stage(key) in TRAINED}
+        recipe = variant.recipe(Recipe.of(self, BATCH * LEAST_STEPS), self).plain()
+        objective, start = variant.objective(), variant.starts_from(self.weights)
+        settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
         described = {"metadata": data_state(self.metadata)} if self.metadata else {}
-        return {**values, **described, "variant": variant, "data": data_state(self.root),
-                "code": code_state(TRAINING_SOURCES), "start": weights_state(self.weights)}  # fmt: skip
+        return {**values, **recipe, **settings, **described, "variant": name, "pooling": variant.pooling,
+                "data": data_state(self.root), "code": training_code(variant),
+                "start": self.training_key(start) if start else weights_state(self.weights)}  # fmt: skip
 
     def training_key(self, variant: str) -> str:
         """Digest of `training_parts`."""
         return digest(self.training_parts(variant))
 
     def report_parts(self, method: str, variants: tuple[str, ...], notebook: Path) -> dict[str, Any]:
-        """All that the numbers of one report depend on: its own parameters, the keys of its trainings, and digests of masks,
-        notebook and the code of scoring (that of training is in the trainings' keys). The look of the page is not in it: a
+        """All that the numbers of one report depend on: its own parameters, the keys of its training runs, and digests of masks,
+        notebook and the code of scoring (that of training is in the keys of training runs). The look of the page is not in it: a
         page is written again from what is there."""
-        trainings = {variant: self.training_key(variant) for variant in variants}
+        values = {key: value for key, value in self.to_dict().items() if _stage(key) == "scoring"}
         masks = {"masks": data_state(self.masks)} if self.masks else {}
-        return {"method": method, "trainings": trainings, **masks, "limit": self.limit,
-                "faithfulness": self.faithfulness, "tau": self.tau,
-                "code": code_state(tuple(name for name in SCORING_SOURCES if name not in TRAINING_SOURCES)),
-                "notebook": notebook_state(notebook)}  # fmt: skip
+        return {"method": method, "trainings": {name: self.training_key(name) for name in variants}, **values, **masks,
+                "code": scoring_code(declared(method)), "notebook": notebook_state(notebook)}  # fmt: skip
 
     def report_key(self, method: str, variants: tuple[str, ...], notebook: Path) -> str:
         """Digest of `report_parts`."""
@@ -279,6 +289,10 @@ class RunConfig(Recipe):
 
     def training_folder(self, variant: str) -> Path:
         return self.runs_folder / f"{TRAINING_PREFIX}{variant}-{self.training_key(variant)[:8]}"
+
+
+def _stage(name: str) -> str:
+    return RunConfig.model_fields[name].json_schema_extra["stage"]
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------

@@ -25,12 +25,11 @@ from typing import Any
 
 from wsolkit.common.code import code_state
 from wsolkit.common.files import read_json, write_json
-from wsolkit.runs.fingerprints import PAGE_SOURCES, SCORING_SOURCES
 from wsolkit.runs.folder import is_complete, is_fresh, note_failure, note_page, seconds_of
 from wsolkit.sweep.lease import BEAT, STALE, Lease
 
 FAILED, TAKEN_OVER, STOPPED = 3, 75, 130  # exit codes; with FAILED there is a failure.json
-WORKING_CODE = (*SCORING_SOURCES, *PAGE_SOURCES, "sweep/worker.py", "sweep/lease.py")  # what a job runs
+WORKING_CODE = (".",)  # what a job runs
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from wsolkit.common.code import code_state
-from wsolkit.common.paths import project_path
+from wsolkit.common.code import _state, code_state
+from wsolkit.common.paths import notebooks_folder, project_path
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
 from wsolkit.runs.fingerprints import data_state, notebook_state
-from wsolkit.runs.parameters import RunConfig
+from wsolkit.runs.parameters import RunConfig, of_notebook
+from wsolkit.runs.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_defaults_follow_dataset_and_start_weights():
@@ -48,6 +56,76 @@ def test_empty_values_are_not_given_and_given_ones_win():
 def test_wrong_parameters_are_named(wrong, message):
     with pytest.raises(ValueError, match=message):
         RunConfig.make(**wrong)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"weights": "imagenet"}, {"epochs": 40}, {"recipe": "quick"}, {"backbone": "vgg16"}, {"epochs": 0}]
+)
+def test_changes_give_what_make_gives(changes):
+    wishes = {"epochs": 8, "weights": "none", "limit": 3}
+    expected = RunConfig.make(**{**wishes, **changes})
+    assert RunConfig.make(**wishes).with_changes(**changes) == expected, "what was filled in is filled in anew"
+    assert Run(RunConfig.make(**wishes)).with_changes(**changes).config == expected
+    with pytest.raises(ValueError, match="epochs must be at least 1, but is -1"):
+        RunConfig.make(**wishes).with_changes(epochs=-1)
+
+
+def test_a_notebook_takes_options_beside_the_lines_of_its_cell():
+    cell = {"epochs": 0, "seed": 3, "np": os}
+    assert of_notebook({**cell, "options": {"lr": 0.1}}) == {"epochs": 0, "seed": 3, "lr": 0.1}
+    with pytest.raises(ValueError, match="options names 'epochs', which has a line of its own"):
+        of_notebook({**cell, "options": {"epochs": 3}})
+    with pytest.raises(ValueError, match=r"options must be a mapping such as .*, but is \['lr'\]"):
+        of_notebook({**cell, "options": ["lr"]})
+    with pytest.raises(ValueError, match="unknown parameter 'lrs'; did you mean 'lr'"):
+        RunConfig.make(**of_notebook({**cell, "options": {"lrs": 0.1}}))
+    config = RunConfig.make(epochs=2, lr=0.1, tau=0.2)
+    assert config.for_notebook(notebooks_folder() / "02_cam.ipynb")["options"] == {"lr": 0.1, "tau": 0.2}
+    passed = config.for_notebook(notebooks_folder() / "03_rethinking_cam.ipynb")
+    assert (passed["tau"], passed["epochs"], passed["options"]) == (0.2, 2, {"lr": 0.1})
+    assert RunConfig.make(**of_notebook(passed)) == config
+
+
+def test_a_parameter_is_added_in_two_places(tmp_path):
+    """As CONTRIBUTING.md says: command line, sweep file, notebook, record and key of a copy of the package know it."""
+    for folder in ("wsolkit", "notebooks"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    section = (ROOT / "CONTRIBUTING.md").read_text("utf-8").partition("## Add a parameter")[2].partition("\n## ")[0]
+    blocks = re.findall(r"^```diff\n # (\S+)\n(.*?)^```", section, re.M | re.S)
+    assert len(blocks) == 2
+    for name, block in blocks:
+        text = (tmp_path / name).read_text("utf-8")
+        lines = block.splitlines()
+        before = "\n".join(line[1:] for line in lines if line[0] == " ")
+        assert text.count(before) == 1
+        text = text.replace(before, "\n".join(line[1:] for line in lines))
+        (tmp_path / name).write_text(text, "utf-8")
+    probe = """
+        from pathlib import Path
+        from click.testing import CliRunner
+        from wsolkit.cli.main import cli
+        from wsolkit.common.paths import notebooks_folder
+        from wsolkit.runs.parameters import RunConfig, of_notebook
+        from wsolkit.sweep.spec import section
+        from wsolkit.training.recipe import Recipe
+        for command in ("sweep", "train"):
+            assert "--clip-norm FLOAT" in CliRunner().invoke(cli, [command, "--help"]).output
+        assert section({"clip_norm": 1}, Path())["clip_norm"] == 1.0
+        config = RunConfig.make(**of_notebook({"options": {"clip_norm": "1e-1"}}))
+        assert config.for_notebook(notebooks_folder() / "01_train.ipynb")["options"] == {"clip_norm": 0.1}
+        assert config.to_dict()["clip_norm"] == 0.1 and Recipe.of(config, 100).clip_norm == 0.1
+        assert config.training_key("gap") != RunConfig.make().training_key("gap")
+        try:
+            RunConfig.make(clip_norm=-1)
+        except ValueError as error:
+            print(error)
+    """
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", textwrap.dedent(probe)]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    expected = "clip_norm must be at least 0, but is -1 (largest norm of a step's gradients; 0 is none)\n"
+    assert (done.returncode, done.stdout) == (0, expected), done.stderr
 
 
 def test_classes_from_a_command_line():
@@ -113,6 +191,31 @@ def test_outputs_of_a_notebook_do_not_make_it_stale(tmp_path):
     assert notebook_state(a) == notebook_state(b)
 
 
+def test_the_same_data_elsewhere_is_the_same_and_links_are_followed(tmp_path):
+    def state(folder):
+        data_state.cache_clear()
+        return data_state(str(folder))
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    (first / "images").mkdir(parents=True)
+    for number in range(3):
+        (first / "images" / f"{number}.png").write_bytes(bytes([number]) * 5000)
+    (first / "boxes.csv").write_text("0.png,owl,1,2,3,4\n" * 1000)
+    shutil.copytree(first, second, copy_function=shutil.copyfile)
+    os.utime(second / "images/0.png", (1, 1))
+    assert state(first) == state(second), "names and content count, not the place and the time"
+    shutil.move(second / "images", tmp_path / "elsewhere")
+    (second / "images").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/back").symlink_to(second), (second / "gone").symlink_to(tmp_path / "nowhere")
+    assert state(first) == state(second), "a linked folder is part of the data; a link in a circle ends"
+    (tmp_path / "elsewhere/1.png").write_bytes(b"\1" * 4999 + b"\2")
+    assert state(first) != state(second), "same size, other end"
+    (first / "images/1.png").write_bytes(b"\1" * 4999 + b"\2")
+    assert state(first) == state(second)
+    (first / "boxes.csv").write_text("0.png,owl,1,2,3,4\n" * 500 + "0.png,owl,1,2,3,5\n" + "0.png,owl,1,2,3,4\n" * 499)
+    assert state(first) != state(second), "one digit in the middle of the annotations"
+
+
 def test_data_state_sees_every_file(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "a.jpg").write_bytes(b"1")
@@ -142,9 +245,9 @@ def test_comments_and_docstrings_do_not_make_a_training_stale(tmp_path, monkeypa
         "def f():\n    return 2\n",
     ):
         source.write_text(text)
-        code_state.cache_clear()
+        _state.cache_clear()
         states.append(code_state(("m.py",)))
-    code_state.cache_clear()
+    _state.cache_clear()
     assert states[0] == states[1] != states[2]
 
 
