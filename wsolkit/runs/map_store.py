@@ -52,7 +52,8 @@ class MapStore:
         if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
             return found
         # one lock for what is made together, one for each of the others, which take long
-        with alone(self._path("together" if cheap else method, settings).with_suffix(".lock")):
+        together = self.folder / f"together_{dataset.split}.lock"
+        with alone(together if cheap else self._path(method, settings).with_suffix(".lock")):
             if (found := self._load(method, settings)) is not None:
                 return found
             companions = self._companions(model) if cheap else []
