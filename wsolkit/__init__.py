@@ -34,7 +34,7 @@ _NAMES = {
     "evaluation.results": "EvalResult",
     "evaluation.comparison": "compare",
     "evaluation.failures": "failure_types slices",
-    "evaluation.faithfulness": "evaluate_faithfulness measure_faithfulness",
+    "evaluation.faithfulness": "faithfulness_table measure_faithfulness",
     "evaluation.file_evaluation": "evaluate_files export_score_maps",
     "figures": "show",
     "runs.run": "Run",
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from wsolkit.evaluation.comparison import compare
     from wsolkit.evaluation.evaluate import evaluate
     from wsolkit.evaluation.failures import failure_types, slices
-    from wsolkit.evaluation.faithfulness import evaluate_faithfulness, measure_faithfulness
+    from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
     from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
     from wsolkit.evaluation.results import EvalResult
     from wsolkit.evaluation.scoring import Maps, Rule, Truth, score

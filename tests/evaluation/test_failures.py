@@ -112,9 +112,9 @@ def test_every_type_has_a_definition_and_an_order():
 
 
 def test_wrong_boxes_are_named():
-    with pytest.raises(ValueError, match="lengths"):
+    with pytest.raises(ValueError, match="one entry per image is expected everywhere, got lengths"):
         failures.failure_types([OBJECT], [OBJECT, OBJECT])
-    with pytest.raises(ValueError, match="lengths"):
+    with pytest.raises(ValueError, match="one entry per image is expected everywhere, got lengths"):
         failures.failure_types([OBJECT], [OBJECT], right=[True, False])
     with pytest.raises(ValueError, match=r"shape \(N, 4\)"):
         failures.failure_types([[1, 2, 3]], [OBJECT])

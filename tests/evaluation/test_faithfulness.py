@@ -16,7 +16,6 @@ from wsolkit.evaluation import faithfulness as module
 from wsolkit.evaluation.faithfulness import (
     RISE,
     Faithfulness,
-    evaluate_faithfulness,
     faithfulness,
     faithfulness_table,
     measure_faithfulness,
@@ -391,14 +390,14 @@ OPTIONS = {"steps": 4, "percentiles": (50,)}
 
 def test_table(birds, network):
     measured = measure_faithfulness(network, birds, ["cam", "GradCAM"], limit=5, **OPTIONS)
-    table = evaluate_faithfulness(network, birds, ["cam", "grad_cam"], limit=5, batch_size=2, **OPTIONS)
+    again = measure_faithfulness(network, birds, ["cam", "grad_cam"], limit=5, batch_size=2, **OPTIONS)
+    table = faithfulness_table(again)
     assert list(table.index) == list(measured) == ["cam", "grad_cam", "random map", "centre Gaussian"]
     assert list(table.columns) == [f"{name}{end}" for name in ("deletion", "insertion", "road") for end in ("", "_low", "_high")] + ["n"]  # fmt: skip
     assert (table["n"] == 5).all()
     for name in ("deletion", "insertion", "road"):
         assert (table[f"{name}_low"] <= table[name]).all() and (table[name] <= table[f"{name}_high"]).all()
-    again = faithfulness_table(measured)
-    np.testing.assert_allclose(table.to_numpy(), again.to_numpy(), atol=1e-6)
+    np.testing.assert_allclose(table.to_numpy(), faithfulness_table(measured).to_numpy(), atol=1e-6)
     assert table.loc["cam", "deletion"] == pytest.approx(measured["cam"].deletion_area.mean())
 
 

@@ -50,6 +50,17 @@ def ground_truth(gt_boxes) -> np.ndarray:
     return boxes
 
 
+def ground_truths(gt_boxes: Sequence, ids: Sequence) -> list[np.ndarray]:
+    """`ground_truth` of every image; ValueError names the image whose boxes are wrong by its id."""
+    truths = []
+    for name, boxes in zip(ids, gt_boxes, strict=True):
+        try:
+            truths.append(ground_truth(boxes))
+        except ValueError as error:
+            raise ValueError(f"image {name}: {error}") from None
+    return truths
+
+
 def iou(boxes_a, boxes_b) -> np.ndarray:
     """Intersection over union of every pair: (n, 4) or (4,) and (m, 4) or (4,) inclusive corners -> (n, m) float64 in
     [0, 1].

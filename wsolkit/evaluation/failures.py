@@ -10,9 +10,11 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from wsolkit.boxes.extract import as_numpy, frame, ground_truth
+from wsolkit.boxes.extract import ground_truth, ground_truths, overlaps
+from wsolkit.boxes.preparation import as_numpy, frame
 from wsolkit.common.files import listing
 from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.per_image import FAILURES, flags, measured
 
 INSTANCE_SHARE, PART_SHARE, LARGE_SHARE = 0.3, 0.5, 0.7
@@ -54,53 +56,33 @@ def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: floa
         raise ValueError(f"boxes have shape (N, 4) as x0, y0, x1, y1, got {boxes.shape}")
     if not 0 < delta <= 1:
         raise ValueError(f"delta must be in (0, 1], got {delta}")
-    lengths = {"boxes": len(boxes), "gt_boxes": len(gt_boxes)}
-    lengths |= {name: len(array) for name, array in (("right", right), ("empty", empty)) if array is not None}
-    if len(set(lengths.values())) > 1:
-        raise ValueError(f"one row per image is expected everywhere, got lengths {lengths}")
+    same_lengths(boxes=boxes, gt_boxes=gt_boxes, right=right, empty=empty)
     bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)))
     if len(bad):
         raise ValueError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {listing(bad.tolist())}")
     if len(boxes) == 0:
         return []
-    truths = []
-    for index, truth in enumerate(gt_boxes):
-        try:
-            truths.append(ground_truth(truth))
-        except ValueError as error:
-            raise ValueError(f"image {index}: {error}") from error
+    truths = ground_truths(gt_boxes, range(len(boxes)))
     counts = np.array([len(truth) for truth in truths])
     owner = np.repeat(np.arange(len(boxes)), counts)
     first = np.cumsum(counts) - counts
-    shared, area, gt_area = _overlaps(boxes[owner], np.concatenate(truths))
+    shared, area, gt_area = overlaps(boxes[owner], np.concatenate(truths))
     ious = shared / (area + gt_area - shared)
     best = np.maximum.reduceat(ious, first)
     ties = np.flatnonzero(ious == best[owner])
     best_pair = ties[np.unique(owner[ties], return_index=True)[1]]
 
     hit = best >= delta
-    wrong = np.zeros(len(boxes), bool) if right is None else (~flags(right)).fillna(False).to_numpy(bool)
-    nothing = np.zeros(len(boxes), bool) if empty is None else as_numpy(empty).astype(bool)
-    several = np.add.reduceat((shared / gt_area > INSTANCE_SHARE).astype(np.int64), first) >= 2
-    part = (shared / area)[best_pair] > PART_SHARE
-    large = (shared / gt_area)[best_pair] >= LARGE_SHARE
+    nobody = np.zeros(len(boxes), bool)
     conditions = {
-        "right": hit & ~wrong,
+        "right": hit & ~(nobody if right is None else (~flags(right)).fillna(False).to_numpy(bool)),
         "wrong class": hit,
-        "background": nothing,
-        "multiple instances": several,
-        "part only": part,
-        "too large": large,
+        "background": nobody if empty is None else as_numpy(empty).astype(bool),
+        "multiple instances": np.add.reduceat((shared / gt_area > INSTANCE_SHARE).astype(np.int64), first) >= 2,
+        "part only": (shared / area)[best_pair] > PART_SHARE,
+        "too large": (shared / gt_area)[best_pair] >= LARGE_SHARE,
     }
     return np.select(list(conditions.values()), list(conditions), "background").tolist()
-
-
-def _overlaps(boxes: np.ndarray, truths: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Row by row: the intersection, the area of the one and the area of the other, in pixels."""
-    boxes, truths = (rows.astype(np.int64 if rows.dtype.kind in "iub" else np.float64) for rows in (boxes, truths))
-    sides = np.minimum(boxes[:, 2:], truths[:, 2:]) - np.maximum(boxes[:, :2], truths[:, :2]) + 1
-    areas = ((rows[:, 2:] - rows[:, :2] + 1).prod(axis=1) for rows in (boxes, truths))
-    return np.maximum(sides, 0).prod(axis=1), *areas
 
 
 def object_shape(gt_boxes, size: int | Sequence[int]) -> tuple[float, float]:
@@ -177,6 +159,5 @@ def slices(source, classes: Sequence[str] | None = None) -> pd.DataFrame:
             row["top1_loc"] = np.nan if unknown[index].any() else (hits & correct)[index].sum() * 100.0 / len(index)
             row |= {failure: (failures[index] == failure).sum() * 100.0 / len(index) for failure in FAILURES}
         rows.append(row)
-    return pd.DataFrame(
-        rows, columns=["kind", "slice", "n", "gt_known_loc", "low", "high", "mean_iou", "top1_loc", *FAILURES]
-    )
+    columns = ["kind", "slice", "n", "gt_known_loc", "low", "high", "mean_iou", "top1_loc", *FAILURES]
+    return pd.DataFrame(rows, columns=columns)

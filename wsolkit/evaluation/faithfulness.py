@@ -82,9 +82,9 @@ class Faithfulness:
     @classmethod
     def concatenate(cls, parts: Sequence[Faithfulness]) -> Faithfulness:
         """One of all images, from batches that were measured alike."""
+        rows = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
         alike = ("shares", "removed")
-        return cls(*(getattr(parts[0], field.name) if field.name in alike
-                     else np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(cls)))  # fmt: skip
+        return cls(**{name: own[0] if name in alike else np.concatenate(own) for name, own in rows.items()})
 
 
 def faithfulness(
@@ -120,12 +120,11 @@ def faithfulness(
     Raises:
         ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
-    images, labels, maps = _check_inputs(images, labels, maps)
-    percentiles = _check_options(steps, baseline, percentiles, chunk)
+    images, labels, maps = _checked_inputs(images, labels, maps)
+    fillings, percentiles = _checked_options(images, steps, baseline, percentiles, chunk)
     count, _, height, width = images.shape
     orders = _removal_order(prepare_maps(maps, (height, width)))
     replaced = np.arange(steps + 1) * (height * width) // steps
-    fillings = [_filling(images, name) for name in ((baseline,) * 2 if isinstance(baseline, str) else baseline)]
 
     with evaluation_mode(model), torch.inference_mode():
         place = torch.from_numpy(orders).to(images.device)[:, None]
@@ -146,8 +145,9 @@ def faithfulness(
             for number in numbers.tolist():  # a chunk that did not fit is asked for again, in smaller pieces
                 if number not in waiting:
                     waiting[number] = next(imputed)
-            pictures = torch.stack([waiting[number] for number in numbers.tolist()])
-            return _probabilities(model, pictures.to(images), labels)
+            return _probabilities(
+                model, torch.stack([waiting[number] for number in numbers.tolist()]).to(images), labels
+            )
 
         wanted = labels.repeat_interleave(2 * len(percentiles))
         rows = in_chunks(removed_pixels, chunk, torch.arange(len(wanted)), wanted)
@@ -187,12 +187,9 @@ def _imputed(images: Tensor, orders: np.ndarray, percentiles: tuple[float, ...],
     for image, rank in zip(images.float().cpu(), ranks, strict=True):
         with torch.random.fork_rng(devices=[]):  # grad-cam draws its noise from the processor's global generator
             torch.random.default_generator.manual_seed(seed)
-            pictures = [
-                kind(percentile).perturbation(image, rank)
-                for kind in (ROADLeastRelevantFirst, ROADMostRelevantFirst)
-                for percentile in percentiles
-            ]
-        yield from pictures
+            kinds = (ROADLeastRelevantFirst, ROADMostRelevantFirst)
+            filled = [kind(percentile).perturbation(image, rank) for kind in kinds for percentile in percentiles]
+        yield from filled
 
 
 def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
@@ -206,7 +203,7 @@ def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor
     return shares
 
 
-def _check_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tensor, np.ndarray]:
+def _checked_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tensor, np.ndarray]:
     tensor = isinstance(images, Tensor)
     if not tensor or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or len(images) == 0:
         got = f"{tuple(images.shape)} {images.dtype}" if tensor else type(images).__name__
@@ -220,19 +217,19 @@ def _check_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tensor,
     return images.detach(), labels.long(), maps
 
 
-def _check_options(steps: int, baseline, percentiles: Sequence[float], chunk: int) -> tuple[float, ...]:
+def _checked_options(images: Tensor, steps: int, baseline, percentiles, chunk: int) -> tuple[list[Tensor], tuple]:
+    """The fillings of deletion and insertion, and the percentiles."""
     for name, value in (("steps", steps), ("chunk", chunk)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
     names = (baseline,) * 2 if isinstance(baseline, str) else tuple(baseline)
     if len(names) != 2 or not set(names) <= set(BASELINES):
-        raise ValueError(
-            f"baseline={baseline!r}: choose from {', '.join(BASELINES)}, or a pair for deletion and insertion"
-        )
+        known = ", ".join(BASELINES)
+        raise ValueError(f"baseline={baseline!r}: choose from {known}, or a pair for deletion and insertion")
     percentiles = tuple(percentiles)
     if not percentiles or not all(0 < percentile < 100 for percentile in percentiles):
         raise ValueError(f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
-    return percentiles
+    return [_filling(images, name) for name in names], percentiles
 
 
 # ------------------------------------------------------------------------------------------------ of a dataset
@@ -297,18 +294,6 @@ def faithfulness_table(measured: dict[str, Faithfulness]) -> pd.DataFrame:
             row[column], row[f"{column}_low"], row[f"{column}_high"] = map(float, found.mean(attribute))
         row["n"] = len(found)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
-
-
-def evaluate_faithfulness(
-    model: nn.Module,
-    dataset: WSOLDataset,
-    methods: Sequence[str] | Mapping[str, ScoreMaps],
-    limit: int | None = None,
-    seed: int = 0,
-    **options: Any,
-) -> pd.DataFrame:
-    """`faithfulness_table` of `measure_faithfulness`, whose options it takes."""
-    return faithfulness_table(measure_faithfulness(model, dataset, methods, limit, seed, **options))
 
 
 def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarray) -> list[int]:

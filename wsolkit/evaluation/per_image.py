@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -38,61 +39,50 @@ def flags(values) -> pd.Series:
     return pd.Series(pd.array(list(as_numpy(values)), dtype="boolean"))
 
 
-# ------------------------------------------------------------------------------------------------ columns
+# ------------------------------------------------------------------------------------------------ reading
 
 
-def _cell(convert: Callable, allowed: Callable, words: str) -> Callable[[str], object]:
-    """A reader of one cell: its value, or ValueError with what was expected."""
+def _within(convert: Callable, low: float, high: float) -> Callable[[str], object]:
+    """A reader of one cell: its number; ValueError where it is none or outside [low, high]."""
 
     def read(text: str):
-        try:
-            value = convert(text)
-        except (ValueError, KeyError):
-            raise ValueError(words) from None
-        if not allowed(value):
-            raise ValueError(words)
+        value = convert(text)
+        if not low <= value <= high:
+            raise ValueError
         return value
 
     return read
 
 
-_FLAG = _cell({"True": True, "False": False}.__getitem__, lambda _: True, "True or False")
-_INTEGER = _cell(int, lambda value: abs(value) < 2**31, "a whole number")
-_CLASS = _cell(int, lambda value: 0 <= value < 2**31, "a class number from 0")
-_LABEL = _cell(int, lambda value: -1 <= value < 2**31, "a class number from 0, or -1 where it is not known")
-_SHARE = _cell(float, lambda value: 0 <= value <= 1, "a number from 0 to 1")
-_RATIO = _cell(float, lambda value: 0 < value < math.inf, "a positive number")
-_BOXES = _cell(lambda text: parse_boxes(text) and text, bool, "boxes x0 y0 x1 y1; x0 y0 x1 y1 with x0 <= x1, y0 <= y1")
-
-COLUMNS: dict[str, tuple[str, Callable[[str], object]]] = {  # name -> kind, reader of a cell that is not empty
-    "id": ("text", str),
-    "label": ("int", _LABEL),
-    "predicted": ("int", _CLASS),
-    "right": ("bool", _FLAG),
-    "iou": ("float", _SHARE),
-    "localised": ("bool", _FLAG),
-    **dict.fromkeys(("x0", "y0", "x1", "y1"), ("int", _INTEGER)),
-    "empty": ("bool", _FLAG),
-    "gt_boxes": ("text", _BOXES),
-    "object_share": ("float", _SHARE),
-    "aspect": ("float", _RATIO),
-    "failure": ("text", _cell(str, FAILURES.__contains__, f"one of {', '.join(FAILURES)}")),
+TINY, HUGE, WHOLE = sys.float_info.min, sys.float_info.max, 2**31 - 1
+_FLAG = ("bool", {"True": True, "False": False}.__getitem__, "True or False")
+_CORNER = ("int", _within(int, -WHOLE, WHOLE), "a whole number")
+_SHARE = ("float", _within(float, 0, 1), "a number from 0 to 1")
+COLUMNS: dict[str, tuple[str, Callable[[str], object], str]] = {  # name -> kind, reader of a cell, what is expected
+    "id": ("text", str, ""),
+    "label": ("int", _within(int, -1, WHOLE), "a class number from 0, or -1 where it is not known"),
+    "predicted": ("int", _within(int, 0, WHOLE), "a class number from 0"),
+    "right": _FLAG,
+    "iou": _SHARE,
+    "localised": _FLAG,
+    **dict.fromkeys(("x0", "y0", "x1", "y1"), _CORNER),
+    "empty": _FLAG,
+    "gt_boxes": ("text", parse_boxes, "boxes x0 y0 x1 y1; x0 y0 x1 y1 with x0 <= x1, y0 <= y1"),
+    "object_share": _SHARE,
+    "aspect": ("float", _within(float, TINY, HUGE), "a positive number"),
+    "failure": ("text", FAILURES.__getitem__, f"one of {', '.join(FAILURES)}"),
 }
-OPTIONAL = {f"iou_{point}": ("float", _SHARE) for point in ("fixed", "validation", "best_on_test")}
-OPTIONAL["pixel_ap"] = ("float", _cell(float, lambda value: 0 <= value <= 100, "a number from 0 to 100"))
-NEVER_EMPTY = ("id", "label")
+OPTIONAL = {f"iou_{point}": _SHARE for point in ("fixed", "validation", "best_on_test")}
+OPTIONAL["pixel_ap"] = ("float", _within(float, 0, 100), "a number from 0 to 100")
 GIVEN_WITH_IOU = ("localised", "x0", "y0", "x1", "y1", "gt_boxes", "object_share", "aspect", "failure")
 DTYPES = {"int": ("int64", "Int64"), "bool": ("bool", "boolean"), "float": ("float64", "float64")}
-
-
-# ------------------------------------------------------------------------------------------------ reading
 
 
 def read_per_image(path: str | Path) -> pd.DataFrame:
     """per_image.csv as a table: ids stay text ("007" and "NA" too), True and False become booleans.
 
-    Columns: those of COLUMNS, in any order, the optional iou_fixed, iou_validation, iou_best_on_test and pixel_ap, and any other,
-    which stays text. Numbers are int64 and float64, flags bool; with empty cells Int64, NaN and boolean with <NA>.
+    Columns: those of COLUMNS, in any order, the optional iou_fixed, iou_validation, iou_best_on_test and pixel_ap, and any
+    other, which stays text. Numbers are int64 and float64, flags bool; with empty cells Int64, NaN and boolean with <NA>.
     FileNotFoundError: no such file. ValueError, one for the whole file, which lists the first 20: columns that are
     missing, lines of another length, cells that are not what they should be, ids that occur twice, no image at all.
     """
@@ -108,39 +98,38 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
         raise ValueError(f"{path} is not a readable csv file ({error}); evaluate again") from error
     absent, twice = [name for name in COLUMNS if name not in header], len(set(header)) < len(header)
     if absent or twice or not rows:
-        what = (
-            f"lacks the columns {', '.join(absent)}" if absent else "names a column twice" if twice else "has no rows"
-        )
+        lacks = f"lacks the columns {', '.join(absent)}"
+        what = lacks if absent else "names a column twice" if twice else "has no rows"
         raise ValueError(f"{path} {what}: it is no per-image table of this version, evaluate again")
     problems = [(line, f"{len(row)} cells, expected {len(header)}") for line, row in rows if len(row) != len(header)]
     table = {}
     if not problems:
         cells = dict(zip(header, zip(*(row for _, row in rows), strict=True), strict=True))
-        for name in header:
-            table[name] = _column(name, cells, [line for line, _ in rows], problems)
+        table = {name: _column(name, cells, [line for line, _ in rows], problems) for name in header}
     if problems:
         listed = [f"line {line}: {text}" for line, text in sorted(problems)]
         raise ValueError(f"{path} is not as expected: {listing(listed, '; ')}; correct it or evaluate again")
     return pd.DataFrame(table)
 
 
-def _column(name: str, cells: Mapping[str, Sequence[str]], lines: Sequence[int], problems: list) -> pd.Series | None:
+def _column(name: str, cells: Mapping[str, Sequence[str]], lines: Sequence[int], problems: list) -> pd.Series:
     """One column's values; what is wrong with them is added to `problems` as (line, text)."""
-    kind, read = (COLUMNS | OPTIONAL).get(name, ("text", str))
+    kind, read, expected = (COLUMNS | OPTIONAL).get(name, ("text", str, ""))
     values: list = []
     seen: dict[str, int] = {}
     for line, text, iou in zip(lines, cells[name], cells["iou"], strict=True):
-        value = "" if kind == "text" else None
-        if text == "" and (name in NEVER_EMPTY or (name in GIVEN_WITH_IOU and iou != "")):
+        values.append(text if kind == "text" else None)
+        if text == "" and (name in ("id", "label") or (name in GIVEN_WITH_IOU and iou != "")):
             problems.append((line, f"{name} is empty"))
         elif text:
             try:
                 value = read(text)
-            except ValueError as error:
-                problems.append((line, f"{name} is {text!r}, expected {error}"))
+            except (ValueError, KeyError):
+                problems.append((line, f"{name} is {text!r}, expected {expected}"))
+                continue
+            values[-1] = text if kind == "text" else value
             if name == "id" and seen.setdefault(text, line) != line:
                 problems.append((line, f"the id {text!r} is that of line {seen[text]} too"))
-        values.append(value)
     return pd.Series(values) if kind == "text" else pd.Series(values, dtype=DTYPES[kind][None in values])
 
 

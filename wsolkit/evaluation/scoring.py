@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, ground_truth, iou, thresholds
+from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, ground_truths, iou, thresholds
 from wsolkit.boxes.preparation import as_numpy, flat_is_zero, frame, prepare_maps
 from wsolkit.boxes.protocols import fixed_threshold, protocol_named
 from wsolkit.common.cores import cores
@@ -69,17 +69,6 @@ class Truth:
     labels: Any = None
     boxes: Sequence | None = None
     masks: Sequence | None = None
-
-    def checked_boxes(self, ids: Sequence[str]) -> list[np.ndarray]:
-        """`boxes` without padding; ValueError names the image whose boxes are wrong."""
-        metrics.same_lengths(ids=ids, boxes=self.boxes)
-        truths = []
-        for name, boxes in zip(ids, self.boxes, strict=True):
-            try:
-                truths.append(ground_truth(boxes))
-            except ValueError as error:
-                raise ValueError(f"image {name}: {error}") from None
-        return truths
 
 
 @dataclass(frozen=True)
@@ -167,7 +156,7 @@ def score(
         raise ValueError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
     result.intervals = {f"top{k}_cls": share_interval(right) for k, right in hits.items()}
     if truth.boxes is not None:
-        result.gt_boxes = truth.checked_boxes(result.ids)
+        result.gt_boxes = ground_truths(truth.boxes, result.ids)
         truth = replace(truth, boxes=result.gt_boxes)
         chosen, val_boxes = _chosen_thresholds(result, truth, rule, validation, workers)
     if truth.boxes is not None or truth.masks is not None:
@@ -322,10 +311,12 @@ def _chosen_thresholds(
 ) -> tuple[dict[str, float], list[np.ndarray] | None]:
     """The thresholds that are known before the reported split is scored, and the validation split's boxes."""
     chosen = {"fixed": rule.threshold}
-    if not protocol_named(rule.protocol).curves or validation is None or not len(validation[0].maps):
+    if validation is None or not protocol_named(rule.protocol).curves:
         return chosen, None
     val_maps, val = validation
-    val_boxes = val.checked_boxes([f"{index} of the validation split" for index in range(len(val_maps.maps))])
+    if val.boxes is None or not len(val_maps.maps):
+        return chosen, None
+    val_boxes = ground_truths(val.boxes, (f"{index} of the validation split" for index in range(len(val.boxes))))
     curves = rule_curves(val_maps, val, rule, workers)
     chosen["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
     result.n_val = len(val_boxes)
