@@ -22,7 +22,8 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import feature_map, timed_maps
+from wsolkit.methods.maps import check_options, feature_map, own_options, timed_maps
+from wsolkit.methods.registry import resolve
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import rest_of
@@ -105,13 +106,14 @@ def localise(
     names = list(method) if isinstance(method, list | tuple) else [method]
     smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
-    clock = partial(_clock, device)
+    settings = {"precision": precision, "clock": partial(_clock, device), "chunk": options.pop("chunk", 32)}
+    clock = settings["clock"]
     example = dataset.images(indices[:1], device)
-    model = network_for(
-        model, options.pop("layer", None), options.pop("reshape", None), example
-    )  # once for all batches
+    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
+    model = network_for(model, layer, reshape, example)  # once for all batches
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}
+    check_options({name: resolve(name) for name in names}, options)
     starts = range(0, len(indices), batch_size)
     what = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
@@ -123,14 +125,12 @@ def localise(
             with torch.inference_mode():
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
             shared += clock() - begin
-            together = (
-                [[name] for name in names] if start == 0 else [names]
-            )  # the first batch tells what each takes alone
             network = memory.lap() if start == 0 else 0.0
-            for group in together:
-                made, taken = timed_maps(
-                    model, images, labels, group, smooth, features=features, precision=precision, clock=clock, **options
-                )
+            for group in (
+                [[name] for name in names] if start == 0 else [names]
+            ):  # the first batch: what each takes alone
+                own = own_options(resolve(group[0]), options) if start == 0 else options
+                made, taken = timed_maps(model, images, labels, group, smooth, features=features, **settings, **own)
                 for name in group:
                     seconds[name] += taken[name]
                     maps[name].append(made[name].float().cpu().numpy())

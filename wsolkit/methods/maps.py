@@ -134,7 +134,7 @@ def _timed(
     for name, entry in entries.items():
         earlier, context.gradients_used = context.gradient_seconds, False
         begin = clock()
-        found = _one_map(entry, context, _own(entry, options))
+        found = _one_map(entry, context, own_options(entry, options))
         seconds[name] += clock() - begin + (earlier if context.gradients_used else 0.0)
         yield found
 
@@ -202,7 +202,7 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     if not names:
         raise ValueError("give at least one method")
     entries = {name: resolve(name) for name in names}
-    _check_options(entries, options)
+    check_options(entries, options)
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
             raise ValueError(
@@ -214,7 +214,8 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     return entries
 
 
-def _check_options(entries: dict[str, Method], options: dict) -> None:
+def check_options(entries: dict[str, Method], options: dict) -> None:
+    """ValueError for an option that none of the methods has."""
     for option in options:
         if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
             if len(entries) > 1:
@@ -224,7 +225,8 @@ def _check_options(entries: dict[str, Method], options: dict) -> None:
             raise ValueError(f"method {entry.name!r} has no option {option!r}; {has}")
 
 
-def _own(entry: Method, options: dict) -> dict:
+def own_options(entry: Method, options: dict) -> dict:
+    """Those of the options that a method takes."""
     return options if entry.takes_any_option else {k: v for k, v in options.items() if k in entry.options}
 
 
