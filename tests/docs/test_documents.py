@@ -30,7 +30,8 @@ from wsolkit.cli.main import cli
 from wsolkit.runs.parameters import RunConfig
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md")
+PAGES = tuple(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "reports/README.md", *PAGES)
 TEXTS = {name: (ROOT / name).read_text(encoding="utf-8") for name in DOCUMENTS}
 BLOCKS = [
     (name, *found) for name, text in TEXTS.items() for found in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
@@ -114,7 +115,7 @@ def in_one_line(text: str) -> str:
 
 def test_every_block_is_of_a_kind_that_is_executed():
     assert {language for _, language, _ in BLOCKS} == {"python", "sh", "yaml", "diff"}
-    assert {name for name, *_ in BLOCKS} == {"README.md", "CONTRIBUTING.md"}
+    assert {name for name, *_ in BLOCKS} <= {"README.md", "CONTRIBUTING.md", *PAGES}
 
 
 def test_every_command_has_a_decision_and_every_decision_a_command():
@@ -354,7 +355,7 @@ MADE = {
 PLACES = ("", "wsolkit", "wsolkit/cams", "wsolkit/pages", "wsolkit/training", "notebooks", "tests")
 
 
-@pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md", "reports/README.md"))
+@pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md", "reports/README.md", *PAGES))
 def test_files_and_folders_that_are_named_exist(name):
     for word in re.findall(r"`([\w./*-]+)`", PROSE[name]):
         if re.search(r"\.(py|ipynb|csv|md|cff|css|js)$", word) and Path(word).name not in MADE:
@@ -370,7 +371,7 @@ def all_options(command: click.Command) -> set[str]:
     return found.union(*(all_options(one) for one in getattr(command, "commands", {}).values()))
 
 
-@pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md"))
+@pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md", *PAGES))
 def test_options_and_variables_that_the_text_names_exist(name):
     known = all_options(cli) | {"--nthreads"}  # dask's
     inline = " ".join(re.findall(r"`([^`\n]+)`", PROSE[name]))

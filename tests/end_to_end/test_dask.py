@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gc
+import json
 import os
 import shutil
 import signal
@@ -121,15 +122,13 @@ def test_a_sweep_outlives_a_killed_worker(cluster, tmp_path):
     assert victim in workers and workers[victim].wait(60) == -signal.SIGKILL
     (other,) = (process for pid, process in workers.items() if pid != victim)
     assert other.poll() is None, "the other worker is still there, for the next sweep"
-    assert not list(out.rglob(".sweep-*")) and not list(out.rglob("*.part"))
+    assert not list(out.rglob(".lock")) and not list(out.rglob(".seen-*")) and not list(out.rglob("*.part"))
 
 
 def test_clusters_that_cannot_run_a_sweep_are_told_in_one_error(cluster, tmp_path):
-    token = tmp_path / "token"
-    token.write_text("here")
     pool = DaskPool(str(cluster.file), timeout=0.5)
     with pytest.raises(ConnectionError, match=r"has no workers \(waited 0.5 s\).*dask worker"):
-        pool.check(token, print)
+        pool.check(tmp_path, print)
     pool.shutdown()
 
     shutil.copytree(ROOT / "wsolkit", tmp_path / "other" / "wsolkit", ignore=shutil.ignore_patterns("__pycache__"))
@@ -140,7 +139,7 @@ def test_clusters_that_cannot_run_a_sweep_are_told_in_one_error(cluster, tmp_pat
     pool = DaskPool(str(cluster.file), timeout=PATIENCE)
     until(lambda: pool.capacity() == 2, PATIENCE)
     with pytest.raises(ValueError, match="cannot run this sweep") as caught:
-        pool.check(token, print)
+        pool.check(tmp_path, print)
     pool.shutdown()
     assert "wsolkit" in str(caught.value) and "but" in str(caught.value) and "no wsolkit" in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
@@ -148,11 +147,13 @@ def test_clusters_that_cannot_run_a_sweep_are_told_in_one_error(cluster, tmp_pat
 
 def test_every_difference_is_named(tmp_path):
     token = tmp_path / "token"
-    token.write_text("here")
+    token.touch()
     own = facts(str(token))
-    assert own["token"] == "here" and differences(own, dict(own), token) == []
-    assert "a shared file system" in differences(own, facts(str(tmp_path / "absent")), token)[0]
-    assert differences(own, {**own, "python": "3.8", "torch": None}, token) == [
+    assert own["wsolkit"] and differences(own, dict(own)) == []
+    token.unlink()
+    (line,) = differences(own, facts(str(token)))
+    assert line.startswith(f"{tmp_path} not seen") and "a shared file system" in line
+    assert differences(own, {**own, "python": "3.8", "torch": None}) == [
         f"python 3.8, but {own['python']} here", f"torch None, but {own['torch']} here",
     ]  # fmt: skip
 
@@ -189,10 +190,30 @@ def test_the_end_of_the_scheduler_ends_the_sweep(cluster, tmp_path):
     )
     killer.start()
     with pytest.raises(ConnectionError, match=r"the Dask scheduler at .* is gone"):
-        Sweep(jobs, pool=pool, say=lambda line: None, token=tmp_path / "token").run()
-    assert jobs[0].fresh() and not (tmp_path / "token").exists()
+        Sweep(jobs, pool=pool, say=lambda line: None).run()
+    assert jobs[0].fresh()
     end = until(lambda: events(jobs[1].folder)[1:], PATIENCE)
     assert end[0]["event"] == "end" and end[0]["outcome"] in (
         "stopped by the sweep", "the process that started this one is gone",
     )  # fmt: skip
     assert not (jobs[1].folder / "failure.json").exists(), "a run that was stopped is not a failed one"
+
+
+def test_a_killed_sweep_ends_its_jobs(cluster, tmp_path):
+    """SIGKILL of the process that asked for the job, and that takes no leave: Dask forgets the job, and its worker ends it."""
+    cluster.worker()
+    job = tiny_job(tmp_path, "endless", "import time; time.sleep(600)")
+    code = (
+        "import json, sys; from concurrent.futures import wait; from wsolkit.sweep.dask_pool import DaskPool\n"
+        "from wsolkit.sweep.pools import run_job\n"
+        "wait([DaskPool(sys.argv[1], timeout=60).submit(run_job, json.loads(sys.argv[2]))])"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, str(cluster.file), json.dumps(job.content())]
+    client = subprocess.Popen(command, env=environment)
+    until(lambda: events(job.folder), PATIENCE)
+    client.kill()
+    client.wait()
+    _, end = until(lambda: events(job.folder)[1:] and events(job.folder), PATIENCE)
+    assert end["outcome"] == "stopped by the sweep" and not psutil.pid_exists(end["pid"])
+    assert not (job.folder / "failure.json").exists() and not (job.folder / ".lock").exists()

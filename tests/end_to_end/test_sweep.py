@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import yaml
@@ -19,7 +18,8 @@ from small_jobs import GOOD, tiny_job
 from wsolkit.common.files import digest
 from wsolkit.runs.folder import maps_of
 from wsolkit.runs.parameters import RunConfig
-from wsolkit.sweep.scheduler import Sweep, plan, run_sweep
+from wsolkit.sweep.jobs import Grid
+from wsolkit.sweep.scheduler import Sweep, run_grids
 from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
 
@@ -240,7 +240,7 @@ def test_interrupt_stops_scheduling_and_lets_the_running_job_end(tmp_path):
     signal.signal(signal.SIGALRM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     signal.setitimer(signal.ITIMER_REAL, 3.0)
     errors = sweep.run()
-    assert not errors and sweep.stopping
+    assert not errors and sweep.interrupts
     assert jobs[0].fresh() and "second" not in sweep.outcome
 
 
@@ -257,29 +257,6 @@ def test_second_interrupt_kills(tmp_path):
     assert not list(tmp_path.rglob("failure.json")), "a run that was stopped is not a failed one"
 
 
-def test_a_killed_sweep_leaves_no_process_behind(tmp_path):
-    """SIGKILL of the sweep itself: its runner and the kernel end by themselves."""
-    marker = tmp_path / "kernel.pid"
-    body = f"import os, time, pathlib; pathlib.Path({str(marker)!r}).write_text(str(os.getpid())); time.sleep(600)"
-    job = tiny_job(tmp_path, "orphan", body)
-    (job.folder).mkdir(parents=True)
-    (job.folder / "job.json").write_text(json.dumps({
-        "notebook": str(job.notebook), "parameters": job.parameters, "config": job.config, "folder": str(job.folder),
-        "done": str(job.done), "fingerprint": "key", "html": str(job.html), "title": "t",
-    }))  # fmt: skip
-    code = f"import subprocess, sys; subprocess.run([sys.executable, '-m', 'wsolkit.sweep.worker', {str(job.folder / 'job.json')!r}], start_new_session=True)"
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.time() + 60
-    while not (marker.exists() and marker.read_text()) and time.time() < deadline:
-        time.sleep(0.1)
-    kernel = int(marker.read_text())
-    parent.kill()
-    parent.wait()
-    while Path(f"/proc/{kernel}").exists() and time.time() < deadline:
-        time.sleep(0.2)
-    assert not Path(f"/proc/{kernel}").exists()
-
-
 def test_unknown_notebook_parameters_are_an_error(tmp_path):
     job = tiny_job(tmp_path, "one", GOOD)
     with pytest.raises(ValueError, match="has no parameter nowhere; it has where"):
@@ -288,7 +265,9 @@ def test_unknown_notebook_parameters_are_an_error(tmp_path):
 
 def test_plan_orders_trainings_before_reports(tmp_path):
     config = RunConfig.make(out=str(tmp_path))
-    jobs, impossible = plan(config, ["vgg16", "vgg16_fc"], ["cam", "rethinking_cam", "grad_cam++"], {"grad_cam++": 7})
+    jobs, impossible = Grid(
+        config, ("vgg16", "vgg16_fc"), ("cam", "rethinking_cam", "grad_cam++"), {"grad_cam++": 7}
+    ).plan()
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names) == 3 + 2 + 1 + 1
     assert [job.config["method"] for job in impossible] == ["cam", "rethinking_cam"]
@@ -299,7 +278,7 @@ def test_plan_orders_trainings_before_reports(tmp_path):
     assert all(job.parameters["limit"] == (7 if "++" in job.name else 0) for job in jobs)
     pretrained = RunConfig.make(weights="imagenet", out=str(tmp_path))
     assert all(
-        not job.needs for job in plan(pretrained, ["resnet18"], ["rethinking_cam"], {})[0] if "train" in job.name
+        not job.needs for job in Grid(pretrained, ("resnet18",), ("rethinking_cam",)).plan()[0] if "train" in job.name
     )
 
 
@@ -311,7 +290,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         FileLock(str(tmp_path / "runs/synthetic/.lock")),
         pytest.raises(ValueError, match="another sweep of synthetic"),
     ):
-        run_sweep(RunConfig.make(out=str(tmp_path)), ["resnet18"], ["cam"])
+        run_grids([Grid(RunConfig.make(out=str(tmp_path)), ("resnet18",), ("cam",))])
 
 
 @pytest.mark.parametrize(

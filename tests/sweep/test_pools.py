@@ -9,8 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 import pytest
 from small_jobs import GOOD, tiny_job
 
-from wsolkit.common.cores import cores
-from wsolkit.sweep.pools import INTERRUPTED, LocalPool, gpus
+from wsolkit.common.cores import cores, gpus
+from wsolkit.sweep.pools import INTERRUPTED, LocalPool
 from wsolkit.sweep.scheduler import Sweep
 
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)
@@ -46,7 +46,7 @@ def test_gpus_of_the_machine_by_their_uuids(monkeypatch, tmp_path):
 def test_jobs_at_a_time_are_spread_over_the_gpus():
     together = threading.Barrier(4)
 
-    def job(threads, environment):
+    def job(threads, environment, stop):
         together.wait(600)  # four run at a time
         return environment["CUDA_VISIBLE_DEVICES"], threads
 
@@ -56,7 +56,7 @@ def test_jobs_at_a_time_are_spread_over_the_gpus():
     assert sorted(name for name, _ in found) == ["GPU-a"] * 4 + ["GPU-b"] * 4
     assert {threads for _, threads in found} == {max(1, cores() // 4)}
     with LocalPool(2, ["GPU-a"]) as pool:
-        assert pool.submit(lambda threads, environment: environment).result(600) == {}, "one GPU is everyone's"
+        assert pool.submit(lambda threads, environment, stop: environment).result(600) == {}, "one GPU is everyone's"
 
 
 def test_a_sweep_runs_in_any_executor(tmp_path):

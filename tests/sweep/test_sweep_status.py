@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 from small_jobs import GOOD, tiny_job
+from tqdm.utils import disp_len
 
 from wsolkit.sweep.scheduler import Sweep
-from wsolkit.sweep.status import LiveIndex, StatusLine, about, columns_of, shortened
+from wsolkit.sweep.status import LiveIndex, StatusLine, about
 
 SCRIPT = """
 import sys
@@ -73,8 +74,8 @@ def test_one_line_is_rewritten_on_a_terminal(tmp_path):
     )
     assert on_screen(last) == "", "nothing stays of the line at the end"
     live = [part.strip() for line in (*lines, last) for part in line.split("\r") if part.strip() and part[0] != "["]
-    assert all(columns_of(part) < 50 for part in live), live
-    assert live[0].startswith("0 of 2 done; running a first job with a") and live[0].endswith("...")
+    assert all(disp_len(part) <= 50 for part in live), live
+    assert live[0].startswith("0 of 2 done; running a first job with a")
     assert re.fullmatch(r"1 of 2 done, about \d+ s left; running söwéep 鳥", live[-1]), live
 
 
@@ -85,7 +86,8 @@ def test_what_an_encoding_has_no_character_for_is_a_question_mark():
     status = StatusLine(said.append, stream)
     status.show("running söwéep 鳥")
     status.say("FAILED 鳥")
-    assert said == ["FAILED ?"] and stream.buffer.getvalue().startswith(b"\rrunning s?w?ep ?")
+    status.close()
+    assert said == ["FAILED ?"] and b"\rrunning s?w?ep ?" in stream.buffer.getvalue()
 
 
 def test_a_file_gets_only_what_stays():
@@ -93,7 +95,7 @@ def test_a_file_gets_only_what_stays():
     status = StatusLine(lambda text: print(text, file=stream), stream)
     status.show("1 of 2 done")
     status.say("[1/2] one")
-    status.show("")
+    status.close()
     assert stream.getvalue() == "[1/2] one\n"
 
 
@@ -108,15 +110,7 @@ def test_a_terminal_that_is_gone_does_not_end_the_sweep():
     status = StatusLine(lambda text: None, Gone())
     status.show("1 of 2 done")
     status.say("[1/2] one")
-    assert not status.live
-
-
-def test_widths_of_characters():
-    assert [columns_of(text) for text in ("abc", "鳥", "e\u0301")] == [3, 2, 1]
-    for text in ("a" * 30, "鳥" * 15, "ab鳥" * 10):
-        for columns in range(31):
-            assert columns_of(shortened(text, columns)) <= columns
-    assert shortened("abc", 3) == "abc" and shortened("abcdefg", 6) == "abc..."
+    status.close()
 
 
 @pytest.mark.parametrize(
@@ -139,15 +133,20 @@ def test_the_time_left_counts_earlier_runs_and_those_of_this_sweep(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
     jobs = [tiny_job(tmp_path, name, GOOD) for name in names]
     sweep = Sweep(jobs, workers=2, say=lambda line: None)
-    assert sweep._seconds_left(jobs, [], 2) is None, "nothing is known"
+
+    def seconds_left(waiting, running, room):
+        sweep.waiting, sweep.running = waiting, dict(enumerate(running))
+        return sweep._seconds_left(room)
+
+    assert seconds_left(jobs, [], 2) is None, "nothing is known"
     sweep.expected = {"b/train gap": 100.0, "b/cam": 10.0}
     # as long as the same on the other backbone; the last one as the mean of reports
-    assert sweep._seconds_left(jobs[1:4], [], 2) == 100.0 == sweep._seconds_left(jobs[2:3], [], 2)
-    assert sweep._seconds_left([jobs[1], jobs[3]], [], 1) == 20.0
+    assert seconds_left(jobs[1:4], [], 2) == 100.0 == seconds_left(jobs[2:3], [], 2)
+    assert seconds_left([jobs[1], jobs[3]], [], 1) == 20.0
     sweep.seconds = {"c/cam": 30.0}
-    assert sweep._seconds_left([jobs[1], jobs[3]], [], 1) == 40.0
+    assert seconds_left([jobs[1], jobs[3]], [], 1) == 40.0
     sweep.began["b/cam"] = float("-inf")
-    assert sweep._seconds_left([], [jobs[1]], 1) == 0.0, "it takes longer than it ever did"
+    assert seconds_left([], [jobs[1]], 1) == 0.0, "it takes longer than it ever did"
 
 
 def test_what_all_jobs_share_is_not_said_of_each(tmp_path):
@@ -157,9 +156,11 @@ def test_what_all_jobs_share_is_not_said_of_each(tmp_path):
     jobs = [tiny_job(tmp_path, name, GOOD) for name in names]
     sweep = Sweep(jobs, workers=2, say=lambda line: None)
     sweep.outcome = {names[0]: ""}
-    assert sweep._progress([], jobs[1:], 2) == "1 of 3 done; running cam, seed-1/cam"
+    sweep.running = dict(enumerate(jobs[1:]))
+    assert sweep._progress(2) == "1 of 3 done; running cam, seed-1/cam"
     sweep.outcome = {names[0]: "", names[1]: "it broke"}
-    assert sweep._progress([], [], 2) == "1 of 3 done, 1 failed"
+    sweep.running = {}
+    assert sweep._progress(2) == "1 of 3 done, 1 failed"
 
 
 def test_the_index_is_written_while_the_sweep_runs_but_not_all_the_time():

@@ -9,11 +9,10 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.training.checkpoints import read
+from wsolkit.training.checkpoints import Files, read
+from wsolkit.training.loop import classify
 from wsolkit.training.objective import Objective
-from wsolkit.training.progress import Files
 from wsolkit.training.recipe import Recipe
-from wsolkit.training.validation import classify
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,8 +1,10 @@
-"""How many cores this process may use: the only place that counts them. No torch import here."""
+"""How many cores and which GPUs this process may use: the only place that counts them. No torch import here."""
 
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from pathlib import Path, PurePosixPath
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -57,3 +59,23 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
+
+
+def gpus() -> list[str]:
+    """Names of the CUDA devices of this machine as CUDA_VISIBLE_DEVICES takes them; [] where there is none.
+
+    They are those of CUDA_VISIBLE_DEVICES where it is set, else the UUIDs that `nvidia-smi -L` lists (numbers would depend
+    on CUDA_DEVICE_ORDER).
+    """
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        names = [name.strip() for name in given.split(",")]
+        end = next(
+            (i for i, name in enumerate(names) if name in ("", "-1")), len(names)
+        )  # CUDA stops reading there too
+        return names[:end]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[\w-]+)\)", listed.stdout, re.M) if listed.returncode == 0 else []

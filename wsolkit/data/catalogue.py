@@ -49,17 +49,14 @@ class DatasetEntry:
     Attributes:
         opener: "module:function" below `wsolkit.data`, imported when the data set is opened.
         title: its name in reports.
-        size: input side in pixels where nobody says another.
-        weights, epochs: start weights and length of a training run where nobody says others.
+        defaults: size (input side in pixels), start weights and epochs of a training run where nobody asks for others.
         scratch: parameters of a training run without pretrained weights that differ from those of other data sets.
         archive: what `wsolkit data NAME` fetches; None where there is nothing to fetch.
     """
 
     opener: str
     title: str
-    size: int
-    weights: str
-    epochs: int
+    defaults: Mapping[str, Any]
     scratch: Mapping[str, Any] = field(default_factory=dict)
     archive: Archive | None = None
 
@@ -94,13 +91,23 @@ _TINY_IMAGENET = Archive(
 
 DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry(
-        "synthetic:open_synthetic", "Synthetic birds", 64, "none", 22, {"width": 0.25, "batch_size": 16, "lr": 0.03}
+        "synthetic:open_synthetic",
+        "Synthetic birds",
+        {"weights": "none", "size": 64, "epochs": 22},
+        {"width": 0.25, "batch_size": 16, "lr": 0.03},
     ),
-    "cub": DatasetEntry("cub:open_cub", "CUB-200-2011", 224, "imagenet", 50, archive=_CUB),
+    "cub": DatasetEntry(
+        "cub:open_cub", "CUB-200-2011", {"weights": "imagenet", "size": 224, "epochs": 50}, archive=_CUB
+    ),
     "tiny_imagenet": DatasetEntry(
-        "tiny_imagenet:open_tiny_imagenet", "Tiny-ImageNet-200", 64, "none", 20, archive=_TINY_IMAGENET
+        "tiny_imagenet:open_tiny_imagenet",
+        "Tiny-ImageNet-200",
+        {"weights": "none", "size": 64, "epochs": 20},
+        archive=_TINY_IMAGENET,
     ),
-    "metadata": DatasetEntry("metadata:open_metadata", "Images of a metadata folder", 224, "imagenet", 50),
+    "metadata": DatasetEntry(
+        "metadata:open_metadata", "Images of a metadata folder", {"weights": "imagenet", "size": 224, "epochs": 50}
+    ),
 }
 
 
@@ -144,7 +151,7 @@ def load_dataset(
         raise WsolkitError(f"unknown split '{split}'; choose from {', '.join(SPLITS)}")
     module, function = DATASETS[name].opener.split(":")
     opener = getattr(importlib.import_module(f"wsolkit.data.{module}"), function)
-    keywords = {"root": root, "size": DATASETS[name].size if size is None else size, "geometry": geometry}
+    keywords = {"root": root, "size": DATASETS[name].defaults["size"] if size is None else size, "geometry": geometry}
     keywords |= {"classes": classes, "val_share": val_share, "seed": seed, **options}
     dataset = opener(split, **keywords)
     dataset.opener = partial(_reopen, name, keywords)

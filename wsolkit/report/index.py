@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from wsolkit.common.files import atomic_write_text
+from wsolkit.data.catalogue import DATASETS
 from wsolkit.report import markup
 from wsolkit.report.index_charts import Look, charts
 from wsolkit.report.index_pictures import same_images
@@ -22,8 +23,6 @@ PAGE_BYTES = 2_900_000  # of the whole page
 PICTURE_BYTES = 1_900_000  # of them for thumbnails, in base64
 TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
 FOLDED = 24  # a table with more lines than this is folded
-TITLES = {"synthetic": "Synthetic birds", "cub": "CUB-200-2011", "tiny_imagenet": "Tiny-ImageNet-200"}
-TITLES["metadata"] = "Pictures of a metadata folder"
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,9 @@ LEVELS = (Limits(1000, 1000, 1500, 600, 250, 300_000), Limits(1000, 1000, 200, 1
 
 def _section(dataset: str, rows: list[dict], looks: dict[str, Look], key: str, limits: Limits) -> dict[str, Any]:
     found = tables(rows, key, limits.methods, limits.backbones)
+    title = DATASETS[dataset].title if dataset in DATASETS else dataset
     return {
-        **found, "dataset": dataset, "title": TITLES.get(dataset, dataset), "key": key, "galleries": [],
+        **found, "dataset": dataset, "title": title, "key": key, "galleries": [],
         "answer": answer(found["groups"], found["full"]), "charts": charts(found["shown"], looks, limits.curve),
         "published": published_table(found["groups"]) if dataset == "cub" and found["done"] else None,
     }  # fmt: skip

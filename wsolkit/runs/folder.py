@@ -28,7 +28,7 @@ MAPS = "maps"  # of a training run: the score maps that were made with its netwo
 PER_IMAGE, PLAIN_CAM = "per_image.csv", "plain_cam.csv"  # the second is that of plain CAM on the same images
 GALLERY, GALLERIES = "gallery", "galleries"
 NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
-LOG, JOB, EXECUTIONS, PAGE, FAILURE = "log.txt", "job.json", "executions.jsonl", "page.json", "failure.json"
+LOG, EXECUTIONS, PAGE, FAILURE = "log.txt", "executions.jsonl", "page.json", "failure.json"
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 

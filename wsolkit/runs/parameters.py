@@ -20,6 +20,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import digest
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.paths import project_path
+from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import VARIANTS, declared
 from wsolkit.methods.registry import variant as find_variant
 from wsolkit.networks.backbones import BACKBONES
@@ -43,13 +44,6 @@ _SCRATCH = {
     "lr": 0.02,
     "stride": 8,
 }
-DATASETS: dict[str, dict[str, Any]] = {
-    "synthetic": {"weights": "none", "size": 64, "epochs": 22},
-    "cub": {"weights": "imagenet", "size": 224, "epochs": 50},
-    "tiny_imagenet": {"weights": "none", "size": 64, "epochs": 20},
-    "metadata": {"weights": "imagenet", "size": 224, "epochs": 50},
-}
-SCRATCH: dict[str, dict[str, Any]] = {"synthetic": {"width": 0.25, "batch_size": 16, "lr": 0.03}}
 
 
 def _classes(value: Any) -> int | list[str]:
@@ -163,10 +157,10 @@ class RunConfig(Recipe):
         asked = cls(**{name: value for name, value in given.items() if not cls.is_empty(name, value)})
         values = {name: getattr(asked, name) for name in cls.model_fields}
         given = {name: value for name, value in values.items() if name in asked.model_fields_set}
-        defaults = DATASETS[asked.dataset]
-        weights = asked.weights or defaults["weights"]
+        entry = DATASETS[asked.dataset]
+        weights = asked.weights or entry.defaults["weights"]
         scratch = weights == "none"
-        filled = {**(_SCRATCH if scratch else {}), **defaults, **(SCRATCH.get(asked.dataset, {}) if scratch else {})}
+        filled = {**(_SCRATCH if scratch else {}), **entry.defaults, **(entry.scratch if scratch else {})}
         filled["batch_norm"] = "yes" if scratch and asked.backbone.startswith("vgg") else "no"
         filled |= recipe_values(asked.recipe, asked.backbone, weights)
         if "lr_steps" in given:

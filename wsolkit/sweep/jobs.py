@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,45 +9,8 @@ from typing import Any
 from wsolkit.common.paths import notebooks_folder
 from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, variant
 from wsolkit.runs.fingerprints import page_state
-from wsolkit.runs.folder import is_fresh
+from wsolkit.runs.folder import METRICS, TRAINED, is_fresh
 from wsolkit.runs.parameters import RunConfig
-
-
-@dataclass(frozen=True)
-class Grid:
-    """What a sweep is asked for on one data set: methods on backbones, with one or more seeds.
-
-    Attributes:
-        config: what all runs share; its `out` is the folder of the first seed.
-        limits: images per method; the name "" is for all methods.
-        seeds: the first seed's runs lie in OUT, those of another one N in OUT/seed-N; empty is the configuration's seed.
-    """
-
-    config: RunConfig
-    backbones: tuple[str, ...]
-    methods: tuple[str, ...]
-    limits: dict[str, int] = field(default_factory=dict)
-    seeds: tuple[int, ...] = ()
-
-    @property
-    def home(self) -> Path:
-        """Where lock, token and the stored specification lie."""
-        return self.config.out_folder / "runs" / self.config.dataset
-
-    def plan(self) -> tuple[list[Job], list[Job]]:
-        """All jobs, seed by seed, and the reports that are not defined on their backbone."""
-        jobs, impossible = [], []
-        for number, seed in enumerate(dict.fromkeys(self.seeds or (self.config.seed,))):
-            config, prefix = self.config, ""
-            if number or seed != config.seed:
-                out = config.out_folder / f"seed-{seed}" if number else config.out_folder
-                config = config.with_changes(seed=seed, out=str(out))
-                prefix = f"seed-{seed}/" if number else ""
-            index = self.config.out_folder / "index.html"
-            found = plan(config, self.backbones, self.methods, self.limits, prefix, index)
-            for whole, part in zip((jobs, impossible), found, strict=True):
-                whole += part
-        return jobs, impossible
 
 
 @dataclass(frozen=True)
@@ -69,76 +31,93 @@ class Job:
     parts: dict[str, Any] = field(default_factory=dict)
     home: Path | None = None
 
+    @property
+    def trains(self) -> bool:
+        """Whether this is a training run, and not a report."""
+        return self.done.name == TRAINED
+
     def fresh(self) -> bool:
         """True where result and page are complete and were made from the same parameters, data, code and notebook."""
         return is_fresh(self.folder, self.done, self.html, self.key, page_state())
 
     def content(self) -> dict[str, Any]:
         """What `wsolkit.sweep.worker` takes."""
-        return {
-            "notebook": str(self.notebook), "parameters": self.parameters, "config": self.config,
-            "folder": str(self.folder), "done": str(self.done), "fingerprint": self.key, "html": str(self.html),
-            "title": self.title, "page": page_state(), "home": None if self.home is None else str(self.home),
-        }  # fmt: skip
+        values = {name: value for name, value in vars(self).items() if name not in ("name", "needs", "parts")}
+        return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()} | {"page": page_state()}
 
 
-def plan(
-    config: RunConfig, backbones: Iterable[str], methods: Iterable[str], limits: dict[str, int], prefix: str = "",
-    home: Path | None = None,
-) -> tuple[list[Job], list[Job]]:  # fmt: skip
-    """All jobs of a grid in an order that can be run, and the reports that are not defined on their backbone.
+@dataclass(frozen=True)
+class Grid:
+    """What a sweep is asked for on one data set: methods on backbones, with one or more seeds.
 
-    Args:
-        config: what all runs share.
+    Attributes:
+        config: what all runs share; its `out` is the folder of the first seed.
         limits: images per method; the name "" is for all methods.
-        prefix: of the names of the jobs.
-        home: the index that pages link to.
+        seeds: the first seed's runs lie in OUT, those of another one N in OUT/seed-N; empty is the configuration's seed.
     """
-    jobs: dict[str, Job] = {}
-    impossible = []
-    for backbone in dict.fromkeys(backbones):
-        base = config.with_changes(backbone=backbone)
-        reports = []
-        for method in dict.fromkeys(methods):
-            own = base.with_changes(limit=limits.get(method, limits.get("", base.limit)))
-            entry = declared(method)
-            job = _report_job(own, entry, prefix, home)
-            if entry.undefined(backbone):
-                impossible.append(job)
+
+    config: RunConfig
+    backbones: tuple[str, ...]
+    methods: tuple[str, ...]
+    limits: dict[str, int] = field(default_factory=dict)
+    seeds: tuple[int, ...] = ()
+
+    @property
+    def home(self) -> Path:
+        """Where the lock and the stored specification lie."""
+        return self.config.out_folder / "runs" / self.config.dataset
+
+    def plan(self) -> tuple[list[Job], list[Job]]:
+        """All jobs, seed by seed, in an order that can be run, and the reports that are not defined on their backbone."""
+        out = self.config.out_folder
+        jobs, impossible = [], []
+        for number, seed in enumerate(dict.fromkeys(self.seeds or (self.config.seed,))):
+            config, prefix = self.config.with_changes(seed=seed), ""
+            if number:
+                config, prefix = config.with_changes(out=str(out / f"seed-{seed}")), f"seed-{seed}/"
+            for backbone in dict.fromkeys(self.backbones):
+                some, others = self._on(config.with_changes(backbone=backbone), prefix, out / "index.html")
+                jobs, impossible = jobs + some, impossible + others
+        return jobs, impossible
+
+    def _on(self, config: RunConfig, prefix: str, home: Path) -> tuple[list[Job], list[Job]]:
+        """The jobs on one backbone with one seed, training runs first, and the reports that are not defined there."""
+        trainings, reports, impossible = {}, [], []
+        for name in dict.fromkeys(self.methods):
+            method, limit = declared(name), self.limits.get(name, self.limits.get("", config.limit))
+            report = _report(config.with_changes(limit=limit), method, prefix, home)
+            if method.undefined(config.backbone):
+                impossible.append(report)
                 continue
-            for name in entry.variants_on(backbone):
-                for wanted in filter(None, (variant(name).starts_from(base.weights), name)):
-                    training = _train_job(base, wanted, prefix, home)
-                    jobs.setdefault(training.name, training)
-            reports.append(job)
-        jobs.update({job.name: job for job in reports})
-    return list(jobs.values()), impossible
+            reports.append(report)
+            for used in method.variants_on(config.backbone):
+                for trained in filter(None, (variant(used).starts_from(config.weights), used)):
+                    trainings.setdefault(trained, _training(config.with_changes(limit=0), trained, prefix, home))
+        return [*trainings.values(), *reports], impossible
 
 
-def _train_job(config: RunConfig, word: str, prefix: str, home: Path | None) -> Job:
-    folder = config.training_folder(word)
-    name = f"{prefix}{config.dataset}/{config.backbone}/train"
-    config, notebook = config.with_changes(limit=0), notebooks_folder() / TRAIN_CHAPTER
-    start = variant(word).starts_from(config.weights)
+def _training(config: RunConfig, word: str, prefix: str, home: Path) -> Job:
+    name, folder = f"{prefix}{config.dataset}/{config.backbone}/train", config.training_folder(word)
+    notebook, start = notebooks_folder() / TRAIN_CHAPTER, variant(word).starts_from(config.weights)
     return Job(
-        f"{name} {word}", notebook, {**config.for_notebook(notebook), "variant": word},
-        {**config.to_dict(), "variant": word}, folder, folder / "run.json", config.training_key(word),
-        folder / "train.html", f"Training {config.backbone} with {variant(word).label} on {config.dataset}",
-        (f"{name} {start}",) if start else (), config.training_parts(word), home,
+        name=f"{name} {word}", notebook=notebook, parameters={**config.for_notebook(notebook), "variant": word},
+        config={**config.to_dict(), "variant": word}, folder=folder, done=folder / TRAINED,
+        key=config.training_key(word), parts=config.training_parts(word), html=folder / "train.html", home=home,
+        title=f"Training {config.backbone} with {variant(word).label} on {config.dataset}",
+        needs=(f"{name} {start}",) if start else (),
     )  # fmt: skip
 
 
-def _report_job(config: RunConfig, method: Method, prefix: str, home: Path | None) -> Job:
-    folder, variants = config.runs_folder / method.slug, method.variants_on(config.backbone)
-    notebook = method.notebook
-    parameters = config.for_notebook(notebook)
-    if method.name not in study_methods():
-        parameters["method"] = method.name
-    html = config.out_folder / config.dataset / config.backbone / f"{method.slug}.html"
-    name = f"{prefix}{config.dataset}/{config.backbone}"
+def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
+    name, folder = f"{prefix}{config.dataset}/{config.backbone}", config.runs_folder / method.slug
+    variants = method.variants_on(config.backbone)
+    own = {} if method.name in study_methods() else {"method": method.name}  # a chapter of the study knows its method
     return Job(
-        f"{name}/{method.name}", notebook, parameters, {**config.to_dict(), "method": method.name}, folder,
-        folder / "metrics.json", config.report_key(method.name, variants, notebook), html,
-        f"{method.name} on {config.backbone}, {config.dataset}", tuple(f"{name}/train {word}" for word in variants),
-        config.report_parts(method.name, variants, notebook), home,
+        name=f"{name}/{method.name}", notebook=method.notebook,
+        parameters=config.for_notebook(method.notebook) | own, config={**config.to_dict(), "method": method.name},
+        folder=folder, done=folder / METRICS, key=config.report_key(method.name, variants, method.notebook),
+        parts=config.report_parts(method.name, variants, method.notebook), home=home,
+        html=config.out_folder / config.dataset / config.backbone / f"{method.slug}.html",
+        title=f"{method.name} on {config.backbone}, {config.dataset}",
+        needs=tuple(f"{name}/train {word}" for word in variants),
     )  # fmt: skip

@@ -16,8 +16,9 @@ from pydantic import Field
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
 from wsolkit.common.parameters import nearest, parameter, shown
+from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import declared, study_methods
-from wsolkit.runs.parameters import DATASETS, RunConfig, absolute
+from wsolkit.runs.parameters import RunConfig, absolute
 from wsolkit.sweep.jobs import Grid
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`

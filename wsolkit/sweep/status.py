@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
-import unicodedata
 from collections.abc import Callable
 from typing import Any, TextIO
+
+from tqdm import tqdm
 
 PAUSE = 20.0  # seconds between two index pages of a running sweep, at least
 
 
 class StatusLine:
-    """Lines that stay, and below them, on a terminal only, one line that is rewritten.
+    """Lines that stay, and below them, on a terminal only, one line that is rewritten (and cut to the terminal's width).
 
     Args:
         say: prints a line that stays.
@@ -24,61 +24,27 @@ class StatusLine:
 
     def __init__(self, say: Callable[[str], None] = print, stream: TextIO | None = None) -> None:
         self.print, self.stream = say, stream or sys.stdout
-        self.live = self.stream.isatty()
-        self.text, self.drawn = "", 0  # what is wanted, and how many columns it took
+        self.bar = tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=None, dynamic_ncols=True)
+        self.live = not self.bar.disable
 
     def say(self, text: str) -> None:
-        """A line that stays; what is shown below it comes with the next `show`."""
-        self.show("")
-        self.print(_printable(text, self.stream))
+        """A line that stays."""
+        with tqdm.external_write_mode(self.stream):
+            self.print(self._printable(text))
 
     def show(self, text: str) -> None:
         """Replace the line that is rewritten; "" takes it away."""
-        if text != self.text:
-            self.text = text
-            self._draw(text)
+        self.bar.set_description_str(self._printable(text))
 
-    def _draw(self, text: str) -> None:
-        if not self.live:
-            return
-        # the last column stays free: terminals differ in whether a full line moves the cursor on
-        line = shortened(_printable(text, self.stream), self._columns() - 1)
-        width = columns_of(line)
-        blank = " " * min(max(0, self.drawn - width), self._columns() - 1 - width)
-        try:
-            self.stream.write(f"\r{line}{blank}" + ("" if text else "\r"))
-            self.stream.flush()
-        except OSError:  # the terminal is gone, the sweep is not
-            self.live = False
-        self.drawn = width
+    def close(self) -> None:
+        """Take the line away for good; lines that stay may still come."""
+        self.bar.close()
 
-    def _columns(self) -> int:
-        try:
-            return os.get_terminal_size(self.stream.fileno()).columns or 80
-        except (OSError, ValueError):
-            return 80
-
-
-def columns_of(text: str) -> int:
-    """Columns that a terminal takes for a text: East Asian wide characters take two, combining ones none."""
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-    return len(text) + wide - sum(bool(unicodedata.combining(c)) for c in text)
-
-
-def shortened(text: str, columns: int) -> str:
-    """A text that fits: its beginning and "..." where it is too long."""
-    if columns_of(text) <= columns:
-        return text
-    while text and columns_of(text) > columns - 3:
-        text = text[:-1]
-    return (text + "...")[: max(0, columns)]
-
-
-def _printable(text: str, stream: TextIO) -> str:
-    """Without control characters, and with "?" for what the stream's encoding has no character for."""
-    encoding = getattr(stream, "encoding", None) or "ascii"
-    text = "".join(c if c.isprintable() else " " for c in text)
-    return text.encode(encoding, "replace").decode(encoding)
+    def _printable(self, text: str) -> str:
+        """Without control characters, and with "?" for what the stream's encoding has no character for."""
+        encoding = getattr(self.stream, "encoding", None) or "ascii"
+        text = "".join(c if c.isprintable() else " " for c in text)
+        return text.encode(encoding, "replace").decode(encoding)
 
 
 def about(seconds: float) -> str:

@@ -1,33 +1,36 @@
-"""Files of a training: best.pt, which is the model; last.pt, from which it goes on; previous.pt, should last.pt be damaged.
+"""Files of a training run: best.pt, the model; last.pt, from which it goes on; previous.pt, should last.pt be damaged.
 
 Every file carries a checksum of its content and takes its place by rename. last.pt is written first and holds the best
-weights too; best.pt follows it, and is written again from last.pt when a training goes on. So whenever the process dies,
-one of last.pt and previous.pt is whole, and best.pt is the best epoch of a training that did take place.
+weights too; best.pt follows it, and is written again from last.pt when a training run goes on. So whenever the process
+dies, one of last.pt and previous.pt is whole, and best.pt is the best epoch of a training run that did take place.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
+import time
 import warnings
-from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from wsolkit.common.files import atomic_path
-from wsolkit.networks.models import WSOLModel
+from wsolkit.common.files import atomic_path, atomic_write_text
+from wsolkit.common.processes import agreed, rank
+from wsolkit.networks.models import WSOLModel, build_model
+from wsolkit.networks.ts_cam import rebuild
 
-FORMAT = 2  # 1 had no checksum
+FORMAT = 2
+HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
     """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "geometry",
     "epoch", "recipe", "spec"}."""
-    from wsolkit.networks.models import build_model
-    from wsolkit.networks.ts_cam import rebuild
-
     content = read(Path(path))
     if not {"spec", "classes", "model"} <= set(content):
         raise ValueError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
@@ -35,6 +38,76 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     model = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
     model.load_state_dict(content.pop("model"))
     return model.to(device).eval(), content
+
+
+@dataclass
+class Progress:
+    """How far a training run is.
+
+    Attributes:
+        epoch: finished epochs.
+        step, sums, seconds: done in the epoch after them; sums are loss times images, right ones, images.
+        history: one dictionary per finished epoch, keys HISTORY.
+        best: {"score": [top1, -loss], "epoch": int, "model": weights} of the best finished epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    seconds: float = 0.0
+    history: list[dict] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def finish_epoch(self) -> None:
+        self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, [0.0, 0.0, 0.0], 0.0
+
+
+class Files:
+    """Writes the folder of a training run (None: nothing is written); of several processes the first does it alone.
+
+    Args:
+        identity: of recipe, network and data; only last.pt of the same identity is gone on from.
+        about: what best.pt says of the model beside its weights.
+        every: seconds after which last.pt is `due` within an epoch; 0 is never.
+    """
+
+    def __init__(self, folder: Path | None, identity: str, about: dict[str, Any], every: float) -> None:
+        self.folder, self.identity, self.about, self.every = folder, identity, about, every
+        self.written = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether last.pt is older than `every` seconds; all processes get the first one's answer."""
+        return self.folder is not None and self.every > 0 and agreed(time.monotonic() - self.written >= self.every)
+
+    def write_last(self, now: Progress, model: WSOLModel, optimiser: torch.optim.Optimizer) -> None:
+        """Replace last.pt; the one before it stays as previous.pt."""
+        if self.folder is None or rank() != 0:
+            return
+        last, previous = self.folder / "last.pt", self.folder / "previous.pt"
+        states = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
+        with atomic_path(last) as part:
+            _write(part, {"identity": self.identity, "progress": dict(vars(now)), **states})
+            if last.exists():
+                previous.unlink(missing_ok=True)
+                try:
+                    os.link(last, previous)
+                except OSError:  # a file system without hard links
+                    os.replace(last, previous)
+        self.written = time.monotonic()
+
+    def write_best(self, now: Progress) -> None:
+        """best.pt, from what last.pt knows; never before it."""
+        if self.folder is not None and rank() == 0 and now.best:
+            with atomic_path(self.folder / "best.pt") as part:
+                _write(part, {**self.about, "epoch": now.best["epoch"], "model": now.best["model"]})
+
+    def write_history(self, now: Progress) -> None:
+        if self.folder is not None and rank() == 0:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(now.history)
+            atomic_write_text(self.folder / "history.csv", text.getvalue())
 
 
 def load_state(folder: Path, identity: str) -> dict | None:
@@ -63,53 +136,35 @@ def load_state(folder: Path, identity: str) -> dict | None:
             warnings.warn(f"{reason}; the training goes on from previous.pt, a little earlier", stacklevel=3)
         return state
     if problems:
-        raise ValueError(
-            "; ".join(problems) + "; pass resume=False (or delete them) to train anew, or choose another out"
-        )
+        advice = "; pass resume=False (or delete them) to train anew, or choose another out"
+        raise ValueError("; ".join(problems) + advice)
     return None
 
 
-def save_state(folder: Path, content: dict) -> None:
-    """Replace last.pt; the one before it stays as previous.pt."""
-    with atomic_path(folder / "last.pt") as part:
-        _write(part, content)
-        _keep_previous(folder / "last.pt", folder / "previous.pt")
-
-
-def _keep_previous(last: Path, previous: Path) -> None:
-    if last.exists():
-        previous.unlink(missing_ok=True)
-        try:
-            os.link(last, previous)
-        except OSError:  # a file system without hard links
-            os.replace(last, previous)
-
-
 def start_anew(folder: Path) -> None:
-    """Remove what an earlier training left."""
+    """Remove what an earlier training run left."""
     for name in ("last.pt", "previous.pt", "best.pt", "history.csv"):
-        with suppress(FileNotFoundError):
-            (folder / name).unlink()
-
-
-def save(path: Path, content: dict) -> None:
-    with atomic_path(path) as part:
-        _write(part, content)
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write(path: Path, content: dict) -> None:
-    content = {"format": FORMAT, **_on_cpu(content)}
+    content = {"format": FORMAT, **content}
     torch.save({**content, "checksum": checksum(content)}, path)
 
 
 def read(path: Path, advice: str = "; delete it and train again") -> dict:
+    """The content of a file of `Files`, on the CPU; pickled code is never run.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file; cut off, changed or foreign (`advice` says what to do).
+    """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} not found; train first, e.g. with `wsolkit train`")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-        if not isinstance(content, dict) or content.get("format") not in (1, FORMAT):
-            raise ValueError("not a checkpoint of this package")
-        if content["format"] == FORMAT and content.pop("checksum", "") != checksum(content):
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise ValueError("not a checkpoint of this version")
+        if content.pop("checksum", "") != checksum(content):
             raise ValueError("its content does not fit its checksum")
         return content
     except Exception as error:  # a truncated or foreign file fails in many ways
@@ -119,33 +174,22 @@ def read(path: Path, advice: str = "; delete it and train again") -> dict:
 
 def checksum(content: Any) -> str:
     """SHA-256 of nested dicts, lists, tuples, tensors and plain values; the same on every device and memory format."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
 
     def take(value: Any) -> None:
         if isinstance(value, torch.Tensor):
-            found.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            found.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
         elif isinstance(value, dict):
-            found.update(f"dict{len(value)}".encode())
-            for key, item in value.items():
-                take(key)
+            digest.update(f"dict{len(value)}".encode())
+            for item in (part for pair in value.items() for part in pair):
                 take(item)
         elif isinstance(value, list | tuple):
-            found.update(f"{type(value).__name__}{len(value)}".encode())
+            digest.update(f"{type(value).__name__}{len(value)}".encode())
             for item in value:
                 take(item)
         else:
-            found.update(f"{type(value).__name__} {value!r};".encode())
+            digest.update(f"{type(value).__name__} {value!r};".encode())
 
     take(content)
-    return found.hexdigest()
-
-
-def _on_cpu(value: Any) -> Any:
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu()
-    if isinstance(value, dict):
-        return {key: _on_cpu(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_on_cpu(item) for item in value)
-    return value
+    return digest.hexdigest()

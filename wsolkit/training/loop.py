@@ -14,20 +14,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from wsolkit.common.files import digest
-from wsolkit.common.processes import agreed, rank, total, world_size
+from wsolkit.common.processes import agreed, rank, share, total, world_size
 from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
-from wsolkit.training.checkpoints import checksum, load_state, start_anew
+from wsolkit.training.checkpoints import HISTORY, Files, Progress, checksum, load_state, start_anew
 from wsolkit.training.objective import Objective
 from wsolkit.training.optimiser import load_optimiser, make_optimiser, pretrained_parameters, scale_gradients, set_rate
-from wsolkit.training.progress import HISTORY, Files, Progress
 from wsolkit.training.recipe import Recipe
-from wsolkit.training.replicas import replicate, share_buffers
-from wsolkit.training.step import add_gradients, step_seed
-from wsolkit.training.validation import classify
+from wsolkit.training.step import add_gradients, replicate, share_buffers, step_seed
 
 LOOK_EVERY = 16  # steps between two looks at the loss on CUDA, where a look waits for all steps before it
 
@@ -68,18 +66,20 @@ def fit(
     """
     recipe = (recipe or Recipe()).changed(**changes)
     objective = objective or Objective()
+    folder = None if out is None else Path(out)
     device = torch.device(device) if device is not None else next(model.parameters()).device
     _check(model, train, objective, compile)
-    # boxes stand in for the pictures (they are never trained on): drawings of another seed have other boxes
+    # boxes stand in for the images (they are never trained on): drawings of another seed have other boxes
     data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
-    identity = digest({"recipe": recipe.plain(), "model": model.spec, "data": data, "classes": train.classes,
-                       "geometry": asdict(train.geometry), "start": checksum(model.state_dict()),
+    about = {"spec": model.spec, "classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}
+    identity = digest({"recipe": about["recipe"], "model": model.spec, "data": data, "classes": train.classes,
+                       "geometry": about["geometry"], "start": checksum(model.state_dict()),
                        "objective": [objective.name, objective.settings()]})  # fmt: skip
     state = None
-    if out is not None and rank() == 0:
+    if folder is not None and rank() == 0:
         if not resume:
-            start_anew(Path(out))
-        state = load_state(Path(out), identity)
+            start_anew(folder)
+        state = load_state(folder, identity)
     state = agreed(state)
 
     model.to(device, memory_format=torch.channels_last)  # the layout in which convolutions run fastest
@@ -87,15 +87,13 @@ def fit(
         model.load_state_dict(state["model"])
     bare, network = replicate(model)
     optimiser = make_optimiser(bare, recipe)
-    now = Progress()
+    now, files = Progress(), Files(folder, identity, about, checkpoint_seconds)
     if state is not None:
         load_optimiser(optimiser, state["optimiser"])
         now = Progress(**state["progress"])
-    network = torch.compile(network) if compile else network
-    files = Files(out, identity, bare, optimiser, recipe, train, checkpoint_seconds)
-    if state is not None:
         files.write_best(now)
         files.write_history(now)
+    network = torch.compile(network) if compile else network
 
     while now.epoch < recipe.epochs:
         begin = time.perf_counter() - now.seconds
@@ -106,12 +104,13 @@ def fit(
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
         row = (now.epoch + 1, rate, loss, top1, val_loss, val_top1, time.perf_counter() - begin)
         now.history.append(dict(zip(HISTORY, row, strict=True)))
-        score = [now.epoch, 0.0] if val is None else [val_top1, -val_loss]
-        improved = now.best is None or score > now.best["score"]
+        score = [now.epoch, 0.0] if val_loss is None else [val_top1, -val_loss]
+        improved = not now.best or score > now.best["score"]
         if improved:
-            now.best = {"score": score, "epoch": now.epoch + 1, "model": _copy(bare.state_dict())}
+            weights = {key: value.detach().clone() for key, value in bare.state_dict().items()}
+            now.best = {"score": score, "epoch": now.epoch + 1, "model": weights}
         now.finish_epoch()
-        files.write_last(now)
+        files.write_last(now, bare, optimiser)
         if improved:
             files.write_best(now)
         files.write_history(now)
@@ -133,8 +132,8 @@ def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
     batches = train.train_batches(
         recipe.batch_size, recipe.seed, now.epoch, device=device, rank=rank(), world_size=world_size(), skip=now.step
     )
-    bar = progress(batches, f"epoch {now.epoch + 1} of {recipe.epochs}", -(-len(train) // recipe.batch_size), "steps",
-                   now.step, quiet=rank() != 0)  # fmt: skip
+    steps = -(-len(train) // recipe.batch_size)
+    bar = progress(batches, f"epoch {now.epoch + 1} of {recipe.epochs}", steps, "steps", now.step, quiet=rank() != 0)
     # the caller's generators stay as they were
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(step_seed(recipe.seed, now.epoch, rank()))
@@ -151,10 +150,33 @@ def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
                     _check_finite(sums, now.epoch, recipe.lr)
                     if files.due():
                         now.sums, now.seconds = total(sums).tolist(), time.perf_counter() - begin
-                        files.write_last(now)
+                        files.write_last(now, bare, optimiser)
     _check_finite(sums, now.epoch, recipe.lr)
     loss, right, seen = total(sums).tolist()
     return loss / seen, 100.0 * right / seen
+
+
+@torch.inference_mode()
+def classify(
+    model: WSOLModel, dataset: WSOLDataset, batch_size: int = 64, precision: str = "float32"
+) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and Top-1 Cls (percent) of `model` on the whole of `dataset`.
+
+    Inside a process group every process must call it: each takes its share and gets the numbers of the whole.
+    """
+    model.eval()
+    device = next(model.parameters()).device
+    sums = torch.zeros(2, dtype=torch.float64, device=device)
+    mine, answers = share(len(dataset)), torch.from_numpy(dataset.labels)
+    for start in range(mine.start, mine.stop, batch_size):
+        indices = range(start, min(start + batch_size, mine.stop))
+        labels = answers[start : indices.stop].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = model(dataset.images(indices, device))
+        sums[0] += functional.cross_entropy(logits.float(), labels, reduction="sum").double()
+        sums[1] += (logits.argmax(1) == labels).sum()
+    loss, right = total(sums).tolist()
+    return loss / len(dataset), 100.0 * right / len(dataset)
 
 
 def _check(model: WSOLModel, train: WSOLDataset, objective: Objective, compile: bool) -> None:
@@ -169,10 +191,6 @@ def _check(model: WSOLModel, train: WSOLDataset, objective: Objective, compile: 
 def _check_finite(sums: Tensor, epoch: int, lr: float) -> None:
     if not np.isfinite(float(sums[0])):
         raise ValueError(f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {lr})")
-
-
-def _copy(state: dict) -> dict:
-    return {key: value.detach().clone() for key, value in state.items()}
 
 
 def _line(row: tuple, epochs: int) -> str:

@@ -7,34 +7,34 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from wsolkit.networks.models import WSOLModel
 from wsolkit.training.recipe import Recipe
 
-# Parameters that wsolevaluation (Choe et al., CVPR 2020) trains at the plain rate, by the beginning of the backbone's name
+# Parameters that wsolevaluation (Choe et al., CVPR 2020) trains at the plain rate, by the start of the backbone's name
 # and of the parameter's; all others are its "classifier". Where it says nothing (other backbones), the body is plain.
 _STEM_TO_LAYER3 = ("body.conv1.", "body.bn1.", "body.layer1.", "body.layer2.", "body.layer3.")
 _PLAIN_RATE = {"vgg": ("body.features.",), "resnet": _STEM_TO_LAYER3}
 
 
-def make_optimiser(model: nn.Module, recipe: Recipe) -> torch.optim.SGD:
+def make_optimiser(model: WSOLModel, recipe: Recipe) -> torch.optim.SGD:
     """SGD over two groups of parameters, whose rates `set_rate` keeps at `recipe.lr_classifier_ratio` to each other.
 
-    On CUDA its update is one fused kernel. On the CPU it is the plain one: the fused one rounds differently in the last bit.
+    On CUDA its update is one fused kernel. On the CPU it is the plain one: the fused one rounds the last bit differently.
     """
-    prefixes = next((found for name, found in _PLAIN_RATE.items() if model.backbone.startswith(name)), ("body.",))
+    plain = next((names for family, names in _PLAIN_RATE.items() if model.backbone.startswith(family)), ("body.",))
     named = list(model.named_parameters())
-    groups = [
-        {"params": [p for name, p in named if name.startswith(prefixes)], "ratio": 1.0},
-        {"params": [p for name, p in named if not name.startswith(prefixes)], "ratio": recipe.lr_classifier_ratio},
+    groups: list[dict] = [
+        {"params": [p for name, p in named if name.startswith(plain)], "ratio": 1.0},
+        {"params": [p for name, p in named if not name.startswith(plain)], "ratio": recipe.lr_classifier_ratio},
     ]
-    optimiser = torch.optim.SGD(
-        [group for group in groups if group["params"]], lr=recipe.lr, momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay, nesterov=recipe.nesterov and recipe.momentum > 0, fused=_fused(named),
-    )  # fmt: skip
-    return optimiser
-
-
-def _fused(named: list[tuple[str, nn.Parameter]]) -> bool | None:
-    return True if all(p.is_cuda and p.is_floating_point() for _, p in named) else None
+    return torch.optim.SGD(
+        [group for group in groups if group["params"]],
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov and recipe.momentum > 0,
+        fused=True if all(p.is_cuda and p.is_floating_point() for _, p in named) else None,
+    )
 
 
 def load_optimiser(optimiser: torch.optim.SGD, state: dict) -> None:
@@ -50,7 +50,7 @@ def set_rate(optimiser: torch.optim.SGD, rate: float) -> None:
         group["lr"] = rate * group["ratio"]
 
 
-def pretrained_parameters(model: nn.Module) -> list[nn.Parameter]:
+def pretrained_parameters(model: WSOLModel) -> list[nn.Parameter]:
     """Parameters of the layers that started from pretrained weights."""
     return [parameter for name, parameter in model.named_parameters() if not model.is_new(name)]
 
