@@ -85,8 +85,13 @@ def test_a_parameter_that_a_notebook_does_not_know_is_an_error():
         of_notebook({"In": cells, "epochs": 0, "epoch": 3})
     cells[2] = "# Parameters\nepochs = 3\n"
     assert of_notebook({"In": cells, "epochs": 3, "np": os, "epoch": 3}) == {"epochs": 3}, "a reader's own variables"
-    cells[1] = "%matplotlib inline\nepochs = 0"
-    with pytest.raises(ValueError, match="has no parameter epochs; it has"):
-        of_notebook({"In": cells, "epochs": 3})
+    cells[1] = "%matplotlib inline\nmethod = ''"
+    cells[2] = "# Parameters\nmethod = 'cam'\n"
+    with pytest.raises(ValueError, match="has no parameter method; it has"):
+        of_notebook({"In": cells, "method": "cam"})
+    cells[2] = "# Parameters\nlr = 0.1\n"
+    assert of_notebook({"In": cells, "lr": 0.1, "options": {"tau": 0.2}}) == {"lr": 0.1, "tau": 0.2}, (
+        "without a line too"
+    )
     with pytest.raises(ValueError, match=r"weights is None; write none \(lower case\)"):
         of_notebook({"weights": None})

@@ -10,7 +10,7 @@ from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.training.objective import Objective
 from wsolkit.training.optimiser import load_optimiser, make_optimiser, set_rate
-from wsolkit.training.recipe import RECIPES, Recipe, recipe_source
+from wsolkit.training.recipe import Recipe, recipe_source
 from wsolkit.training.step import add_gradients, step_seed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,7 +46,7 @@ def test_given_values_replace_those_of_a_recipe_and_names_do_not_count():
     with pytest.raises(ValueError, match="unknown recipe 'fast'; choose from rethinking_cam, wsolevaluation, quick"):
         RunConfig.make(recipe="fast")
     named = RunConfig.make(recipe="quick", weights="imagenet")
-    values = {name: value for name, value in named.to_dict().items() if name in RECIPES["quick"].values}
+    values = {name: value for name, value in named.to_dict().items() if name in Recipe.model_fields}
     assert RunConfig.make(weights="imagenet", **values).training_key("gap") == named.training_key("gap")
 
 

@@ -16,9 +16,10 @@ from wsolkit.cli.localise import localise
 from wsolkit.cli.options import given, names_in, parameter_options
 from wsolkit.cli.predict import predict
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.registry import resolve, study_methods, training_methods
-from wsolkit.networks.backbones import BACKBONES
+from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
+from wsolkit.sweep import spec
+from wsolkit.sweep.spec import SweepFile
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
@@ -52,23 +53,9 @@ def cli() -> None:
 
 
 @cli.command()
-@parameter_options(OPTIONS)
+@parameter_options([*OPTIONS, "backbones", "methods", "seeds", "jobs"], SweepFile)
 @click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
-@click.option("--backbones", show_default="vgg16,resnet18", help=f"of {', '.join(BACKBONES)}")
-@click.option(
-    "--methods",
-    show_default=",".join(study_methods()),
-    help=f"training-time methods ({', '.join(training_methods())}) and any method grad-cam offers work too",
-)
-@click.option(
-    "--seeds", metavar="N,N,...", help="the same grid with each seed; the first in OUT, the others in OUT/seed-N"
-)
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=0),
-    help="runs at a time (default 1, with --dask one per thread of the cluster); 0 is one per core, at most 4, or per GPU",
-)
 @click.option(
     "--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or scheduler file)"
 )
@@ -79,16 +66,10 @@ def cli() -> None:
 @click.option(
     "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images with this method; N alone is for all"
 )
-def sweep(
-    file: str | None, plan: bool, backbones: str | None, methods: str | None, seeds: str | None, jobs: int | None,
-    dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any,
-) -> None:  # fmt: skip
+def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any) -> None:
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
-    from wsolkit.sweep import spec
-
     content = spec.read(file) if file else {}
-    wanted = {**options, "backbones": backbones, "methods": methods, "seeds": seeds, "limits": _limits(limit)}
-    asked = spec.section({name: value for name, value in wanted.items() if value not in (None, {})}, Path.cwd())
+    asked = spec.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
     asked.setdefault("out", content.get("out") or _reports())
     grids = spec.grids(content, asked)
     for grid in grids:
@@ -96,7 +77,7 @@ def sweep(
             _check(grid.config, list(grid.methods))
         except (ValueError, OSError) as error:
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
-    jobs = content.get("jobs") if jobs is None else jobs
+    jobs = asked.get("jobs", content.get("jobs"))
     if plan:
         from wsolkit.sweep.pools import workers_of
         from wsolkit.sweep.reasons import show_plan
@@ -167,10 +148,7 @@ for command in (init, data, evaluate, compare, predict, localise):
 def main() -> None:
     try:
         cli(standalone_mode=True)
-    except (
-        ValueError,
-        OSError,
-    ) as error:  # every message of the package names the value, what was expected, what to do
+    except (ValueError, OSError) as error:  # a message of the package names the value, what was expected, what to do
         where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
         click.echo(f"error{where}: {error}", err=True)
         sys.exit(2)

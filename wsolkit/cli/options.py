@@ -12,18 +12,18 @@ from wsolkit.common.parameters import choices_of, kind_of
 from wsolkit.runs.parameters import RunConfig, absolute
 
 
-def parameter_options(names: Iterable[str]) -> Callable[[Callable], Callable]:
-    """A decorator that adds an option for each named parameter of `RunConfig`; None means that it was not given."""
+def parameter_options(names: Iterable[str], model: type[RunConfig] = RunConfig) -> Callable[[Callable], Callable]:
+    """A decorator that adds an option for each named parameter of a model; None means that it was not given."""
 
     def decorate(function: Callable) -> Callable:
         for name in reversed(list(names)):
-            field, flag = RunConfig.model_fields[name], name.replace("_", "-")
-            kind, choices = kind_of(field), choices_of(field)
-            default = RunConfig.shown_default(name)
+            field, flag = model.model_fields[name], name.replace("_", "-")
+            kind, choices, default = kind_of(field), choices_of(field), model.shown_default(name)
             help = f"{field.description} (default {default})" if default else field.description
             option = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
             type = click.Choice(choices) if choices else kind if kind in (int, float, bool) else str
-            function = click.option(option, type=type, default=None, help=help)(function)
+            metavar = f"{name[0].upper()},..." if kind is tuple else None
+            function = click.option(option, type=type, default=None, help=help, metavar=metavar)(function)
         return function
 
     return decorate

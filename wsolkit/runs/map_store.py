@@ -13,7 +13,7 @@ from wsolkit.common.files import digest
 from wsolkit.common.locks import alone
 from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
-from wsolkit.methods.registry import declared, is_defined, resolve, study_methods
+from wsolkit.methods.registry import is_defined, resolve, study_methods
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.models import WSOLModel
 from wsolkit.runs.fingerprints import localising_code
@@ -51,9 +51,8 @@ class MapStore:
         cheap = not settings["smooth"] and not options and resolve(method).needs != "forward"
         if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
             return found
-        # one lock for what is made together, one for each of the others, which take long
-        together = self.folder / f"together_{dataset.split}.lock"
-        with alone(together if cheap else self._path(method, settings).with_suffix(".lock")):
+        # one lock, that of plain CAM, for what is made together; one for each of the others, which take long
+        with alone(self._path("cam" if cheap else method, settings).with_suffix(".lock")):
             if (found := self._load(method, settings)) is not None:
                 return found
             companions = self._companions(model) if cheap else []
@@ -72,7 +71,7 @@ class MapStore:
     def _path(self, method: str, settings: dict[str, Any]):
         made_from = {"training": self.config.training_key(self.variant), "code": localising_code(resolve(method))}
         made_from |= {name: version(name) for name in ("torch", "grad-cam")}
-        return self.folder / f"{declared(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
+        return self.folder / f"{resolve(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
 
     def _load(self, method: str, settings: dict[str, Any]) -> ScoreMaps | None:
         try:

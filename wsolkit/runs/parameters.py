@@ -208,7 +208,8 @@ class RunConfig(Recipe):
             "precision",
         }
         default = cls.model_fields[name].default
-        return "" if name in filled or default in (0, "", ()) else str(default)
+        text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
+        return "" if name in filled or default in (0, "", ()) else text
 
     @property
     def given(self) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.data.catalogue import DATASETS
-from wsolkit.methods.registry import declared, study_methods
+from wsolkit.methods.registry import declared, study_methods, training_methods
+from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.parameters import RunConfig, absolute
 from wsolkit.sweep.jobs import Grid
 
@@ -28,8 +29,13 @@ NAMES = "a list of names with at least one entry"
 class SweepFile(RunConfig):
     """The keys of a sweep file: those of `RunConfig`, and lists of what is combined."""
 
-    backbones: tuple[str, ...] = parameter(("vgg16", "resnet18"), "networks", min_length=1, title=NAMES)
-    methods: tuple[str, ...] = parameter(study_methods(), "methods", min_length=1, title=NAMES)
+    backbones: tuple[str, ...] = parameter(
+        ("vgg16", "resnet18"), f"of {', '.join(BACKBONES)}", min_length=1, title=NAMES
+    )
+    methods: tuple[str, ...] = parameter(
+        study_methods(), f"training-time methods ({', '.join(training_methods())}) and any method grad-cam offers work too",
+        min_length=1, title=NAMES,
+    )  # fmt: skip
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = parameter(
         (), "the same grid with each seed; the first in OUT, the others in OUT/seed-N", min_length=1,
         title="a list of whole numbers with at least one entry",
@@ -37,7 +43,9 @@ class SweepFile(RunConfig):
     limits: dict[str, Annotated[int, Field(ge=1)]] = parameter(
         {}, "images per method; `limit` is for all others", title="a mapping from methods to numbers of images"
     )
-    jobs: int = parameter(1, "runs at a time; 0 is one per core, at most 4, or per GPU", ge=0)
+    jobs: int = parameter(
+        1, "runs at a time, with --dask one per thread of the cluster; 0 is one per core, at most 4, or per GPU", ge=0
+    )
     datasets: dict[str, Any] = parameter(
         {}, "keys that replace the common ones there, instead of `dataset`", min_length=1,
         title="a mapping from data sets to their keys",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -124,33 +124,28 @@ class Recipe(Parameters):
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """Values of one recipe that differ from the defaults of `Recipe`, what a backbone (by the beginning of its name) changes in
-    them, and where they come from. All recipes use SGD with Nesterov momentum 0.9."""
+    """Where one recipe comes from, which values differ from the defaults of `Recipe`, and what a backbone (by the beginning of
+    its name), and a network that starts from random weights, change in them. All recipes use SGD with Nesterov momentum 0.9."""
 
     source: str
     values: dict[str, Any]
-    backbones: dict[str, dict[str, Any]]
-    scratch: dict[str, Any]  # for a network that starts from random weights
+    backbones: dict[str, dict[str, Any]] = field(default_factory=dict)
+    scratch: dict[str, Any] = field(default_factory=dict)
 
 
-_PLAIN = {"label_smoothing": 0.0, "lr_classifier_ratio": 1.0, "lr_period": 0, "lr_gamma": 0.1, "warmup_epochs": 0}
 RECIPES = {
-    "rethinking_cam": NamedRecipe(
-        "Bae, Noh and Kim, ECCV 2020, as published for CUB and VGG16",
-        {**_PLAIN, "epochs": 200, "batch_size": BATCH, "lr": LR, "weight_decay": 5e-4, "backbone_grad_scale": 0.1,
-         "schedule": "step", "lr_steps": (60, 120, 180)}, {}, {},
-    ),
+    "rethinking_cam": NamedRecipe("Bae, Noh and Kim, ECCV 2020, as published for CUB and VGG16", {"epochs": 200}),
     "wsolevaluation": NamedRecipe(
         "Choe et al., CVPR 2020, CAM on CUB, from third-party copies of its hyper-parameter sheet (VGG16 and ResNet50; other "
         "backbones take the values of ResNet50)",
-        {**_PLAIN, "epochs": 50, "batch_size": 32, "lr": 2.322e-4, "weight_decay": 1e-4, "backbone_grad_scale": 1.0,
-         "lr_classifier_ratio": 10.0, "schedule": "step", "lr_period": 15},
-        {"vgg": {"lr": 1.268e-5, "weight_decay": 5e-4}, "resnet50": {"stride": 8}}, {},
+        {"batch_size": 32, "lr": 2.322e-4, "lr_classifier_ratio": 10.0, "lr_period": 15, "weight_decay": 1e-4,
+         "backbone_grad_scale": 1.0},
+        {"vgg": {"lr": 1.268e-5, "weight_decay": 5e-4}, "resnet50": {"stride": 8}},
     ),
     "quick": NamedRecipe(
         "this package's own, for a first look: ten epochs with a rate that falls to zero",
-        {**_PLAIN, "epochs": 10, "batch_size": 16, "lr": 3e-3, "weight_decay": 5e-4, "backbone_grad_scale": 0.1,
-         "schedule": "cosine", "warmup_epochs": 1}, {}, {"lr": 0.03, "backbone_grad_scale": 1.0},
+        {"epochs": 10, "batch_size": 16, "schedule": "cosine", "warmup_epochs": 1},
+        scratch={"lr": 0.03, "backbone_grad_scale": 1.0},
     ),
 }  # fmt: skip
 
@@ -161,7 +156,8 @@ def recipe_values(name: str, backbone: str, weights: str) -> dict[str, Any]:
         return {}
     recipe = RECIPES[name]
     special = [values for start, values in recipe.backbones.items() if backbone.startswith(start)]
-    return {**recipe.values, **(special[0] if special else {}), **(recipe.scratch if weights == "none" else {})}
+    values = {**recipe.values, **(special[0] if special else {}), **(recipe.scratch if weights == "none" else {})}
+    return {**Recipe().model_dump(exclude={"seed"}), **values}
 
 
 def recipe_source(config: Any) -> str:
