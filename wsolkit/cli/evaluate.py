@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
+from wsolkit.common.errors import WsolkitError
 
 METRICS = ("gt_known_loc", "top1_loc", "top1_cls", "iou")  # a test holds them against those that `compare` knows
 
@@ -58,7 +59,7 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
 
     chosen = tuple(name.strip() for name in names.split(",")) if names else (_folder(a).name, _folder(b).name)
     if len(chosen) != 2 or not all(chosen):
-        raise ValueError(f"--names {names}: expected two names separated by a comma")
+        raise WsolkitError(f"--names {names}: expected two names separated by a comma")
     if chosen[0] == chosen[1]:
         chosen = (f"{chosen[0]} (A)", f"{chosen[1]} (B)")
     _note_other_rules(_rules(a), _rules(b))
@@ -73,7 +74,7 @@ def _rules(path: str) -> dict:
 
     metrics = _folder(path) / "metrics.json"
     if Path(path).is_dir() and not metrics.is_file():
-        raise ValueError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
+        raise WsolkitError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
     content = read_json(metrics) if metrics.is_file() else {}
     return content.get("result", content)
 

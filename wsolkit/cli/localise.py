@@ -11,6 +11,7 @@ import click
 from filelock import Timeout
 
 from wsolkit.cli.options import given, names_in, parameter_options
+from wsolkit.common.errors import WsolkitError
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
 
@@ -39,9 +40,9 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     target = Path(out).expanduser().absolute()
     single = target.suffix == ".npz"
     if not names or (single and len(names) > 1):
-        raise ValueError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
+        raise WsolkitError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
     if target.is_dir() if single else target.is_file():
-        raise ValueError(
+        raise WsolkitError(
             f"--out {out}: expected {'a file, but it is a folder' if single else 'a folder, but it is a file'}"
         )
 
@@ -87,7 +88,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 if first:
                     forget(folder)
         except Timeout:
-            raise ValueError(
+            raise WsolkitError(
                 f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
             ) from None
 
@@ -101,7 +102,7 @@ def _dataset(trained: Any, data: dict[str, Any], split: str):
     known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}
     asked = given(data)
     if "dataset" not in {**known, **asked}:
-        raise ValueError(f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
+        raise WsolkitError(f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
     if asked.get("dataset", known.get("dataset")) != known.get("dataset"):
         known = {name: value for name, value in known.items() if name in ("size", "geometry")}
     if trained.geometry is not None:
@@ -109,6 +110,6 @@ def _dataset(trained: Any, data: dict[str, Any], split: str):
     run = Run.start(**{**known, **asked}, device="cpu")
     dataset = run.dataset(split)
     if [str(name) for name in dataset.classes] != trained.classes:
-        raise ValueError(f"{trained.path} knows the classes {', '.join(trained.classes[:3])}, ..., but {dataset} has "
+        raise WsolkitError(f"{trained.path} knows the classes {', '.join(trained.classes[:3])}, ..., but {dataset} has "
                          f"{', '.join(map(str, dataset.classes[:3]))}, ...; give the --classes of the training")  # fmt: skip
     return dataset, data_state(run.config.root), run.config.seed

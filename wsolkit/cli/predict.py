@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from wsolkit.common.errors import WsolkitError
+
 BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one picture may be larger
 
 
@@ -60,7 +62,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
 
     trained = load_trained(checkpoint, _device(device))
     if trained.geometry is None and size is None:
-        raise ValueError(f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
+        raise WsolkitError(f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
     known = trained.geometry or Geometry(size)
     view = Geometry(size or known.size, geometry or known.kind)
     names = _names(classes, trained.model.num_classes) if classes else trained.classes
@@ -110,10 +112,10 @@ def _check_out(folder: Path, names: list[Path]) -> None:
             pass
     except OSError as error:
         reason = f"nothing can be written to {there}, {error.strerror}"
-        raise ValueError(f"no results can be written to {folder} ({reason}); choose another --out") from None
+        raise WsolkitError(f"no results can be written to {folder} ({reason}); choose another --out") from None
     places = [(folder / name).with_name(name.name + suffix) for name in names for suffix in (".png", ".json")]
     if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
-        raise ValueError(f"the results would overwrite {listing(foreign)}; choose another --out")
+        raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
 
 
 def _names(path: str, count: int) -> list[str]:
@@ -122,9 +124,9 @@ def _names(path: str, count: int) -> list[str]:
             line.strip() for line in Path(path).expanduser().read_text(encoding="utf-8").splitlines() if line.strip()
         ]
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is no UTF-8 text; expected one class name per line") from None
+        raise WsolkitError(f"{path} is no UTF-8 text; expected one class name per line") from None
     if len(names) != count:
-        raise ValueError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")
+        raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")
     return names
 
 
@@ -135,6 +137,6 @@ def _label(text: str, names: list[str]) -> int | None:
         return names.index(text)
     if text.isdecimal() and int(text) < len(names):
         return int(text)
-    raise ValueError(
+    raise WsolkitError(
         f"--label {text}: expected predicted, a number in 0..{len(names) - 1} or a class such as {names[0]}"
     )

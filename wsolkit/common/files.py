@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from wsolkit.common.errors import WsolkitError
+
 SHOWN = 20  # entries that an error lists before it only counts
 
 
@@ -73,7 +75,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+        raise WsolkitError(f"{path} is not readable JSON ({error}); delete it and run again") from error
 
 
 def listing(items: Sequence, separator: str = ", ") -> str:

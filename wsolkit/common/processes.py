@@ -13,6 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from wsolkit.common.errors import WsolkitError
+
 
 def rank() -> int:
     """Number of this process in the process group, 0 where there is none."""
@@ -74,7 +76,7 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
     if kind != "cpu":
         chosen = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         if kind != "cuda" or chosen.index >= torch.cuda.device_count():
-            raise ValueError(f"device '{kind}' under torchrun: choose cpu, or cuda with at most as many processes on this "
+            raise WsolkitError(f"device '{kind}' under torchrun: choose cpu, or cuda with at most as many processes on this "
                              f"machine as its {torch.cuda.device_count()} CUDA devices")  # fmt: skip
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))

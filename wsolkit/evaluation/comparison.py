@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from wsolkit.boxes.extract import centre_box_curve
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.evaluation.failures import DELTA, slice_groups
 from wsolkit.evaluation.intervals import bootstrap_max_difference, bootstrap_mean, percentiles
@@ -137,7 +138,7 @@ def compare_slices(
     first, second = _paired(a, b, metric)
     absent = [name for name in ("label", "object_share", "aspect") if name not in first]
     if absent:
-        raise ValueError(f"the per-image table of A lacks the columns {', '.join(absent)}")
+        raise WsolkitError(f"the per-image table of A lacks the columns {', '.join(absent)}")
     rows = []
     for kind, name, index in slice_groups(first):
         if kind == "class":
@@ -162,7 +163,7 @@ def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict
     for which there is no exact test: each resample of the images chooses its thresholds anew. ValueError: other images.
     """
     if result.ids != other.ids:
-        raise ValueError(
+        raise WsolkitError(
             f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
         )
     tables = result.per_image(), other.per_image()
@@ -202,13 +203,13 @@ def _against(result: EvalResult, table, other, hits, known: list[str], seed: int
 
 def _check(metric: str, delta: float, samples: int, names) -> None:
     if metric not in METRICS:
-        raise ValueError(f"metric is one of {', '.join(METRICS)}, got {metric!r}")
+        raise WsolkitError(f"metric is one of {', '.join(METRICS)}, got {metric!r}")
     if not 0 < delta <= 1:
-        raise ValueError(f"delta must be in (0, 1], got {delta}")
+        raise WsolkitError(f"delta must be in (0, 1], got {delta}")
     if samples < 1:
-        raise ValueError(f"samples must be at least 1, got {samples}")
+        raise WsolkitError(f"samples must be at least 1, got {samples}")
     if len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names):
-        raise ValueError(f"names are two different texts, got {names!r}")
+        raise WsolkitError(f"names are two different texts, got {names!r}")
 
 
 def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -220,7 +221,7 @@ def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     ]
     if any(only):
         words = [f"{len(ids)} only in {name}: {listing(ids)}" for name, ids in zip("AB", only, strict=True) if ids]
-        raise ValueError(f"A and B were not measured on the same images; {'; '.join(words)}")
+        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(words)}")
     second = second.loc[first.index]
     if "label" in first and "label" in second:
         _same("labels", first.index[first["label"].to_numpy() != second["label"].to_numpy()].tolist())
@@ -236,13 +237,13 @@ def _by_id(table: pd.DataFrame, name: str) -> pd.DataFrame:
     table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
     twice = table.index[table.index.duplicated()].unique().tolist()
     if twice:
-        raise ValueError(f"ids occur twice in {name}: {listing(twice)}")
+        raise WsolkitError(f"ids occur twice in {name}: {listing(twice)}")
     return table
 
 
 def _same(what: str, ids: list[str]) -> None:
     if ids:
-        raise ValueError(
+        raise WsolkitError(
             f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
             f"pictures, frame or split: {listing(ids)}"
         )
@@ -296,7 +297,7 @@ def _mean_ious(first, second, samples, seed) -> tuple[dict[str, Any], np.ndarray
 def _right(table: pd.DataFrame, name: str, metric: str) -> np.ndarray:
     right = flags(table["right"])
     if right.isna().any():
-        raise ValueError(f"{metric} needs to know whether the class is right, and {name} does not for every image")
+        raise WsolkitError(f"{metric} needs to know whether the class is right, and {name} does not for every image")
     return right.to_numpy(bool)
 
 

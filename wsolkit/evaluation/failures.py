@@ -12,6 +12,7 @@ import pandas as pd
 
 from wsolkit.boxes.extract import ground_truth, ground_truths, overlaps
 from wsolkit.boxes.preparation import as_numpy, frame
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.evaluation.intervals import share_interval
 from wsolkit.evaluation.metrics import same_lengths
@@ -53,13 +54,13 @@ def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: floa
     """
     boxes = as_numpy(boxes)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"boxes have shape (N, 4) as x0, y0, x1, y1, got {boxes.shape}")
+        raise WsolkitError(f"boxes have shape (N, 4) as x0, y0, x1, y1, got {boxes.shape}")
     if not 0 < delta <= 1:
-        raise ValueError(f"delta must be in (0, 1], got {delta}")
+        raise WsolkitError(f"delta must be in (0, 1], got {delta}")
     same_lengths(boxes=boxes, gt_boxes=gt_boxes, right=right, empty=empty)
     bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)))
     if len(bad):
-        raise ValueError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {listing(bad.tolist())}")
+        raise WsolkitError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {listing(bad.tolist())}")
     if len(boxes) == 0:
         return []
     truths = ground_truths(gt_boxes, range(len(boxes)))
@@ -107,7 +108,7 @@ def failure_counts(source) -> dict[str, int]:
     counts = names.value_counts()
     unknown = [str(name) for name in names.unique() if name not in FAILURES]
     if unknown:
-        raise ValueError(f"unknown failure types {listing(unknown)}; expected {', '.join(FAILURES)}")
+        raise WsolkitError(f"unknown failure types {listing(unknown)}; expected {', '.join(FAILURES)}")
     return {name: int(counts.get(name, 0)) for name in FAILURES}
 
 
@@ -118,7 +119,7 @@ def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> l
     """
     share, aspect = (table[name].to_numpy(float) for name in ("object_share", "aspect"))
     if not (np.isfinite(share).all() and np.isfinite(aspect).all()):
-        raise ValueError("object_share and aspect must be given for every image that has an IoU")
+        raise WsolkitError("object_share and aspect must be given for every image that has an IoU")
     groups = [("all", "all images", np.arange(len(table)))]
     size = np.searchsorted(SIZE_EDGES, share, side="right")
     groups += [("size", name, np.flatnonzero(size == index)) for index, name in enumerate(SIZES)]

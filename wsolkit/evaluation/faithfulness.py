@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from wsolkit.boxes.preparation import as_numpy, prepare_maps
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
@@ -196,10 +197,10 @@ def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor
     """(n,) float64, on the processor."""
     logits = model(pictures)
     if logits.ndim != 2 or int(labels.max()) >= logits.shape[1]:
-        raise ValueError(f"labels reach {int(labels.max())}, the model's output has shape {tuple(logits.shape)}")
+        raise WsolkitError(f"labels reach {int(labels.max())}, the model's output has shape {tuple(logits.shape)}")
     shares = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu()
     if not torch.isfinite(shares).all():
-        raise ValueError("the network's logits are not finite: its training has diverged, or the images hold NaN")
+        raise WsolkitError("the network's logits are not finite: its training has diverged, or the images hold NaN")
     return shares
 
 
@@ -207,13 +208,15 @@ def _checked_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tenso
     tensor = isinstance(images, Tensor)
     if not tensor or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or len(images) == 0:
         got = f"{tuple(images.shape)} {images.dtype}" if tensor else type(images).__name__
-        raise ValueError(f"images must be a float tensor (B, 3, H, W) of at least one image, but got {got}")
+        raise WsolkitError(f"images must be a float tensor (B, 3, H, W) of at least one image, but got {got}")
     labels = torch.as_tensor(labels, device=images.device)
     if labels.dtype not in (torch.int64, torch.int32) or labels.shape != images.shape[:1] or (labels < 0).any():
-        raise ValueError(f"labels must be {len(images)} whole numbers, class indices from 0, but are {labels.tolist()}")
+        raise WsolkitError(
+            f"labels must be {len(images)} whole numbers, class indices from 0, but are {labels.tolist()}"
+        )
     maps = as_numpy(maps)
     if maps.ndim != 3 or len(maps) != len(images) or maps.size == 0:
-        raise ValueError(f"maps must be (B, h, w), one for each of {len(images)} images, but got {maps.shape}")
+        raise WsolkitError(f"maps must be (B, h, w), one for each of {len(images)} images, but got {maps.shape}")
     return images.detach(), labels.long(), maps
 
 
@@ -221,14 +224,14 @@ def _checked_options(images: Tensor, steps: int, baseline, percentiles, chunk: i
     """The fillings of deletion and insertion, and the percentiles."""
     for name, value in (("steps", steps), ("chunk", chunk)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
+            raise WsolkitError(f"{name}={value!r}: give a whole number of at least 1")
     names = (baseline,) * 2 if isinstance(baseline, str) else tuple(baseline)
     if len(names) != 2 or not set(names) <= set(BASELINES):
         known = ", ".join(BASELINES)
-        raise ValueError(f"baseline={baseline!r}: choose from {known}, or a pair for deletion and insertion")
+        raise WsolkitError(f"baseline={baseline!r}: choose from {known}, or a pair for deletion and insertion")
     percentiles = tuple(percentiles)
     if not percentiles or not all(0 < percentile < 100 for percentile in percentiles):
-        raise ValueError(f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
+        raise WsolkitError(f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
     return [_filling(images, name) for name in names], percentiles
 
 
@@ -262,7 +265,7 @@ def measure_faithfulness(
     """
     indices = dataset.spread(limit or None, seed)
     if not methods:
-        raise ValueError("no method to measure: give names of methods, or score maps by name")
+        raise WsolkitError("no method to measure: give names of methods, or score maps by name")
     with evaluation_mode(model):
         if not isinstance(methods, Mapping):
             names = [resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
@@ -301,7 +304,7 @@ def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarr
     rows, ids = {identity: row for row, identity in enumerate(kept.ids)}, [dataset.samples[i].id for i in indices]
     absent = [identity for identity in ids if identity not in rows]
     if absent:
-        raise ValueError(
+        raise WsolkitError(
             f"the maps of {name!r} lack {len(absent)} of {len(ids)} images: {listing(absent)}; localise them too"
         )
     return [rows[identity] for identity in ids]

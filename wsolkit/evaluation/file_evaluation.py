@@ -16,6 +16,7 @@ import numpy as np
 
 from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_path, atomic_write_text, listing
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
@@ -83,11 +84,13 @@ def evaluate_files(
     geometry = Geometry(size, rules.geometry)
     found = read_metadata(metadata, split, NEEDED)
     if found.kind == "masks" and masks is None:
-        raise ValueError(f"{found.folder / 'localization.txt'} names mask files: give --masks, the folder they lie in")
+        raise WsolkitError(
+            f"{found.folder / 'localization.txt'} names mask files: give --masks, the folder they lie in"
+        )
     if found.kind == "boxes" and masks is not None:
-        raise ValueError(f"{found.folder / 'localization.txt'} holds boxes, no mask files: leave out --masks")
+        raise WsolkitError(f"{found.folder / 'localization.txt'} holds boxes, no mask files: leave out --masks")
     if val_scoremaps is not None and not rules.curves:
-        raise ValueError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
+        raise WsolkitError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
 
     def opened(scoremaps: str | Path, found: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
         maps, ready, problems = open_score_maps(scoremaps, found.ids, size, found.sizes, subset)
@@ -105,7 +108,7 @@ def evaluate_files(
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
         if shared := sorted(set(val.ids) & set(found.ids)):
-            raise ValueError(
+            raise WsolkitError(
                 f"{val.folder} and {found.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
                 "on the images that it is scored on is no choice on validation data"
             )
@@ -117,7 +120,7 @@ def evaluate_files(
         validation = Maps(val_maps, ready=val_ready), Truth(size, boxes=val_boxes)
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise ValueError(
+        raise WsolkitError(
             f"{scoremaps}: {count} with the score maps of {len(found.ids)} images of {found.folder}: "
             f"{listing(problems, '; ')}; nothing was scored"
         )
@@ -130,7 +133,7 @@ def evaluate_files(
             regions = OnDemand(lambda name: geometry.crop(_mask(masks, found.masks[name], geometry.side)), found.ids)
     empty = sum(len(own) == 0 for own in boxes)
     if empty == len(boxes) or (empty and not rules.curves):
-        raise ValueError(
+        raise WsolkitError(
             f"{found.folder}: the masks of {empty} of {len(boxes)} images show no object: nothing to score"
         )
     if empty:
@@ -173,7 +176,7 @@ def check_out(out: str | Path) -> Path:
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         what = "is a file" if not there.is_dir() else "cannot be written to"
-        raise ValueError(f"{there} {what}: choose another folder for the results (--out)")
+        raise WsolkitError(f"{there} {what}: choose another folder for the results (--out)")
     return out
 
 
@@ -282,7 +285,7 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, 
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; expected a csv of lines path,label") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable csv file ({error}); expected lines path,label") from error
+        raise WsolkitError(f"{path} is not a readable csv file ({error}); expected lines path,label") from error
     if lines and (len(lines[0][1]) < 2 or not lines[0][1][1].strip().isdecimal()):
         lines = lines[1:]
     width = len(lines[0][1]) if lines else 0
@@ -312,7 +315,7 @@ def export_score_maps(maps, folder: str | Path, size: int | Sequence[int] | None
     folder = Path(folder).expanduser()
     same_lengths(ids=maps.ids, maps=maps.maps, logits=maps.logits)
     if strange := [name for name in maps.ids if Path(name).is_absolute() or ".." in Path(name).parts]:
-        raise ValueError(f"ids that are no paths below a folder: {listing(strange)}")
+        raise WsolkitError(f"ids that are no paths below a folder: {listing(strange)}")
     for name, score_map in zip(maps.ids, maps.maps, strict=True):
         with atomic_path(folder / f"{name}.npy") as part, open(part, "wb") as file:
             np.save(file, score_map if size is None else prepare_map(score_map, size), allow_pickle=False)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap
 
 from wsolkit.boxes.preparation import as_numpy
+from wsolkit.common.errors import WsolkitError
 from wsolkit.evaluation.metrics import one_per_image
 
 CELLS = 2_000_000  # of resampled values or weights held at once: bounds the memory
@@ -22,7 +23,7 @@ def share_interval(hits, level: float = 0.95) -> tuple[float, float]:
     """
     hits = one_per_image("hits", hits, 1)
     if len(hits) == 0 or not np.isin(hits, (0, 1)).all():
-        raise ValueError("share_interval needs at least one value, all 0 or 1")
+        raise WsolkitError("share_interval needs at least one value, all 0 or 1")
     interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
 
@@ -69,7 +70,7 @@ def bootstrap_max_difference(
     pair = [array[None] if array.ndim == 2 else array for array in map(as_numpy, (hits, other))]
     draws = [_resampled_max(array, samples, seed) for array in pair]
     if pair[0].shape[:2] != pair[1].shape[:2]:
-        raise ValueError(f"hits of the same images are expected, got shapes {pair[0].shape} and {pair[1].shape}")
+        raise WsolkitError(f"hits of the same images are expected, got shapes {pair[0].shape} and {pair[1].shape}")
     values = [array.sum(axis=1).max(axis=1).mean() * 100.0 / array.shape[1] for array in pair]
     return float(values[0] - values[1]), *percentiles(draws[0] - draws[1], level)
 
@@ -79,7 +80,7 @@ def _resampled_max(hits, samples: int, seed: int) -> np.ndarray:
     hits = as_numpy(hits)
     hits = hits[None] if hits.ndim == 2 else hits
     if hits.ndim != 3 or 0 in hits.shape:
-        raise ValueError(f"hits must be (N, T) or (D, N, T) with N >= 1, got shape {hits.shape}")
+        raise WsolkitError(f"hits must be (N, T) or (D, N, T) with N >= 1, got shape {hits.shape}")
     n = hits.shape[1]
     best = np.zeros(samples)
     for level_hits in hits:

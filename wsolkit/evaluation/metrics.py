@@ -13,6 +13,7 @@ import numpy as np
 
 from wsolkit.boxes.extract import thresholds
 from wsolkit.boxes.preparation import as_numpy
+from wsolkit.common.errors import WsolkitError
 
 DELTAS = (0.3, 0.5, 0.7)
 IGNORE = 255
@@ -22,7 +23,7 @@ def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
     """The array, or ValueError unless it has this many dimensions, the first of which counts images."""
     array = as_numpy(array)
     if array.ndim != dimensions:
-        raise ValueError(f"{name} must have {dimensions} dimension(s) with images first, got shape {array.shape}")
+        raise WsolkitError(f"{name} must have {dimensions} dimension(s) with images first, got shape {array.shape}")
     return array
 
 
@@ -30,13 +31,13 @@ def same_lengths(**arrays: Sequence | None) -> None:
     """ValueError unless all that are given have an entry for each of the same images."""
     lengths = {name: len(array) for name, array in arrays.items() if array is not None}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"one entry per image is expected everywhere, got lengths {lengths}")
+        raise WsolkitError(f"one entry per image is expected everywhere, got lengths {lengths}")
 
 
 def percent(hits) -> float:
     """Percent of True among hits (N,) bool. ValueError for no images."""
     if len(hits) == 0:
-        raise ValueError("a metric over no images is not defined")
+        raise WsolkitError("a metric over no images is not defined")
     return float(np.sum(hits) * 100.0 / len(hits))
 
 
@@ -51,11 +52,11 @@ def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
     logits, labels = one_per_image("logits", logits, 2), one_per_image("labels", labels, 1)
     same_lengths(logits=logits, labels=labels)
     if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+        raise WsolkitError(f"k must be at least 1, got {k}")
     if labels.dtype.kind not in "iu" and len(labels):
-        raise ValueError(f"labels must be integers, got {labels.dtype}")
+        raise WsolkitError(f"labels must be integers, got {labels.dtype}")
     if len(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
-        raise ValueError(f"labels must be in 0..{logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")
+        raise WsolkitError(f"labels must be in 0..{logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
     earlier = np.arange(logits.shape[1]) < labels[:, None]
     ahead = ((logits > own) | ((logits == own) & earlier)).sum(axis=1)
@@ -95,7 +96,7 @@ def accuracy_curve(curves, delta: float = 0.5) -> np.ndarray:
     """Percent of images with IoU >= delta at every threshold: curves (N, T) of IoUs -> (T,) float64."""
     curves = one_per_image("curves", curves, 2)
     if len(curves) == 0:
-        raise ValueError("a metric over no images is not defined")
+        raise WsolkitError("a metric over no images is not defined")
     return loc_hits(curves, delta).sum(axis=0) * 100.0 / len(curves)
 
 
@@ -126,7 +127,7 @@ def best_threshold(curves, delta: float = 0.5, interval: float = 0.001) -> tuple
     """(tau, accuracy in percent) at the middle of the best plateau of curves (N, T); for validation data."""
     accuracy, taus = accuracy_curve(curves, delta), thresholds(interval)
     if len(accuracy) != len(taus):
-        raise ValueError(f"curves have {len(accuracy)} thresholds, but interval {interval} makes {len(taus)}")
+        raise WsolkitError(f"curves have {len(accuracy)} thresholds, but interval {interval} makes {len(taus)}")
     index = plateau_middle(accuracy)
     return float(taus[index]), float(accuracy[index])
 
@@ -142,12 +143,12 @@ def pixel_histograms(score_map, mask, interval: float = 0.001) -> np.ndarray:
     """
     scores, mask = as_numpy(score_map).astype(np.float64), as_numpy(mask)
     if scores.shape != mask.shape or scores.ndim != 2:
-        raise ValueError(f"score map and mask must have one shape (H, W), got {scores.shape} and {mask.shape}")
+        raise WsolkitError(f"score map and mask must have one shape (H, W), got {scores.shape} and {mask.shape}")
     if not (scores.min() >= 0 and scores.max() <= 1):
-        raise ValueError("score map values must be in [0, 1] and not NaN: normalise_map first")
+        raise WsolkitError("score map values must be in [0, 1] and not NaN: normalise_map first")
     foreground, background = mask == 1, mask == 0
     if not (foreground | background | (mask == IGNORE)).all():
-        raise ValueError(f"mask values are 0, 1 and 255 (ignore), got {np.unique(mask)[:8].tolist()}")
+        raise WsolkitError(f"mask values are 0, 1 and 255 (ignore), got {np.unique(mask)[:8].tolist()}")
     edges = np.append(thresholds(interval), [1.0, 2.0, 3.0])
     # Dividing finds the bin at once but for rounding; two comparisons with the true edges make it exact.
     bins = np.minimum((scores / interval).astype(np.int64), len(edges) - 3)
@@ -162,7 +163,7 @@ def pxap_from_histograms(histograms) -> float:
     over bins with tp + fp > 0. ValueError without any foreground pixel."""
     true, false = as_numpy(histograms).astype(np.float64)
     if true.sum() <= 0:
-        raise ValueError("PxAP needs at least one foreground pixel in the masks")
+        raise WsolkitError("PxAP needs at least one foreground pixel in the masks")
     tp, fp = true[::-1].cumsum(), false[::-1].cumsum()
     used = (tp + fp) > 0
     precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=used)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from wsolkit.boxes.preparation import as_numpy
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 
 FAILURES = {  # name -> what it means, in the order in which tables and figures show them
@@ -30,7 +31,7 @@ def parse_boxes(text: str) -> list[tuple[float, ...]]:
     """The boxes of a gt_boxes cell "x0 y0 x1 y1; x0 y0 x1 y1", sorted; ValueError when it is something else."""
     boxes = [tuple(float(corner) for corner in part.split()) for part in text.split(";")]
     if any(len(box) != 4 or not (box[0] <= box[2] < math.inf and box[1] <= box[3] < math.inf) for box in boxes):
-        raise ValueError(f"boxes are written as x0 y0 x1 y1; x0 y0 x1 y1, got {text!r}")
+        raise WsolkitError(f"boxes are written as x0 y0 x1 y1; x0 y0 x1 y1, got {text!r}")
     return sorted(boxes)
 
 
@@ -95,12 +96,12 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist: a per-image table is written by an evaluation") from None
     except (csv.Error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a readable csv file ({error}); evaluate again") from error
+        raise WsolkitError(f"{path} is not a readable csv file ({error}); evaluate again") from error
     absent, twice = [name for name in COLUMNS if name not in header], len(set(header)) < len(header)
     if absent or twice or not rows:
         lacks = f"lacks the columns {', '.join(absent)}"
         what = lacks if absent else "names a column twice" if twice else "has no rows"
-        raise ValueError(f"{path} {what}: it is no per-image table of this version, evaluate again")
+        raise WsolkitError(f"{path} {what}: it is no per-image table of this version, evaluate again")
     problems = [(line, f"{len(row)} cells, expected {len(header)}") for line, row in rows if len(row) != len(header)]
     table = {}
     if not problems:
@@ -108,7 +109,7 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
         table = {name: _column(name, cells, [line for line, _ in rows], problems) for name in header}
     if problems:
         listed = [f"line {line}: {text}" for line, text in sorted(problems)]
-        raise ValueError(f"{path} is not as expected: {listing(listed, '; ')}; correct it or evaluate again")
+        raise WsolkitError(f"{path} is not as expected: {listing(listed, '; ')}; correct it or evaluate again")
     return pd.DataFrame(table)
 
 
@@ -143,7 +144,7 @@ def per_image_table(source) -> pd.DataFrame:
     if hasattr(source, "per_image"):
         return source.per_image()
     kind = type(source).__name__
-    raise ValueError(f"a per-image table, the path of a per_image.csv or a result is expected, got {kind}")
+    raise WsolkitError(f"a per-image table, the path of a per_image.csv or a result is expected, got {kind}")
 
 
 def measured(source, *columns: str) -> pd.DataFrame:
@@ -152,8 +153,8 @@ def measured(source, *columns: str) -> pd.DataFrame:
     absent = [name for name in ("iou", *columns) if name not in table]
     if absent:
         known = ", ".join(map(str, table))
-        raise ValueError(f"the per-image table lacks the columns {', '.join(absent)}; it has {known}")
+        raise WsolkitError(f"the per-image table lacks the columns {', '.join(absent)}; it has {known}")
     rows = table[table["iou"].notna()]
     if len(rows) == 0:
-        raise ValueError("no image of this per-image table has an IoU: there are no ground-truth boxes in it")
+        raise WsolkitError("no image of this per-image table has an IoU: there are no ground-truth boxes in it")
     return rows

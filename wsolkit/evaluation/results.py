@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text, read_json, write_json
 
 FORMAT = "wsolkit-result-2"
@@ -169,11 +170,11 @@ class EvalResult:
     def from_dict(cls, values: dict[str, Any], source: str | Path = "the dictionary") -> EvalResult:
         """The inverse of `to_dict`; ValueError names unknown fields and other formats."""
         if not isinstance(values, dict) or values.get("format") != FORMAT:
-            raise ValueError(f"{source} is not a result of this version (format {FORMAT!r}); evaluate again")
+            raise WsolkitError(f"{source} is not a result of this version (format {FORMAT!r}); evaluate again")
         known = {item.name for item in dataclasses.fields(cls) if not item.metadata.get("aside")}
         unknown = sorted(set(values) - known - {"format"})
         if unknown:
-            raise ValueError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
+            raise WsolkitError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
         result = cls(**{name: value for name, value in values.items() if name in known})
         result.max_box_acc_v2_parts = {float(delta): value for delta, value in result.max_box_acc_v2_parts.items()}
         result.intervals = {name: tuple(interval) for name, interval in result.intervals.items()}
@@ -204,7 +205,7 @@ class EvalResult:
         import pandas as pd
 
         if self.ids is None:
-            raise ValueError(
+            raise WsolkitError(
                 "this result has no per-image arrays (they are not in its JSON); evaluate again or read the csv"
             )
         from wsolkit.evaluation.failures import object_shape

@@ -18,6 +18,7 @@ from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, gr
 from wsolkit.boxes.preparation import as_numpy, flat_is_zero, frame, prepare_maps
 from wsolkit.boxes.protocols import fixed_threshold, protocol_named
 from wsolkit.common.cores import cores
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.failures import FAILURES, failure_types
@@ -150,10 +151,10 @@ def score(
         predicted=maps.predicted,
     )  # fmt: skip
     if not result.n_images:
-        raise ValueError("no images to score: the split is empty")
+        raise WsolkitError("no images to score: the split is empty")
     hits = _classification(result, maps, truth)
     if truth.boxes is None and truth.masks is None and not hits:
-        raise ValueError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
+        raise WsolkitError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
     result.intervals = {f"top{k}_cls": share_interval(right) for k, right in hits.items()}
     if truth.boxes is not None:
         result.gt_boxes = ground_truths(truth.boxes, result.ids)
@@ -284,7 +285,7 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
     """Fill the classification fields; hits (N,) bool for k = 1 and 5, as far as they are known."""
     if truth.labels is None:
         if maps.logits is not None or maps.predicted is not None:
-            raise ValueError("predictions without labels: give labels too")
+            raise WsolkitError("predictions without labels: give labels too")
         return {}
     result.labels = as_numpy(truth.labels)
     result.n_classes = int(result.labels.max()) + 1

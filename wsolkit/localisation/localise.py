@@ -74,7 +74,7 @@ class ScoreMaps:
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
-            raise ValueError(
+            raise WsolkitError(
                 f"score maps {path} cannot be read ({error}); delete the file and localise again"
             ) from error
 

@@ -18,6 +18,7 @@ from torch import nn
 
 from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.protocols import fixed_threshold
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import read_image
@@ -112,9 +113,9 @@ def predict(
     threshold = fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
         if not 0 <= value <= high:
-            raise ValueError(f"{name} must lie in [0, {high}], but is {value}")
+            raise WsolkitError(f"{name} must lie in [0, {high}], but is {value}")
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
+        raise WsolkitError(f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
     single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
     images = [images] if single else images
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
@@ -149,9 +150,9 @@ def predict(
 
 def _check_classes(count: int, classes: Sequence[str] | None, label: int | None) -> None:
     if classes is not None and len(classes) != count:
-        raise ValueError(f"{len(classes)} class names for a network with {count} classes")
+        raise WsolkitError(f"{len(classes)} class names for a network with {count} classes")
     if label is not None and not 0 <= label < count:
-        raise ValueError(f"label {label} is outside 0..{count - 1}")
+        raise WsolkitError(f"label {label} is outside 0..{count - 1}")
 
 
 def _localise(model, images, method, classes, label, smooth, options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -160,7 +161,7 @@ def _localise(model, images, method, classes, label, smooth, options) -> tuple[n
     with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
         logits = rest_of(model, images)(features.clone()).cpu().double()  # a copy: the rest may begin in place
     if not torch.isfinite(logits).all():
-        raise ValueError("the network's logits are not finite: its training has diverged, train again")
+        raise WsolkitError("the network's logits are not finite: its training has diverged, train again")
     _check_classes(logits.shape[1], classes, label)
     shares = logits.softmax(1).numpy()
     labels = shares.argmax(1) if label is None else np.full(len(shares), label)
@@ -174,7 +175,7 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
         image = Image.fromarray(image)
     elif not isinstance(image, str | Path | Image.Image):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
+        raise WsolkitError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
     image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
     return geometry.crop(np.asarray(square)), image.size
@@ -235,9 +236,11 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
         classes = [str(name) for name in content["classes"]]
     except MISFIT as error:
         reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        raise ValueError(f"checkpoint {path} cannot be used ({reason}); point to the best.pt of a training") from error
+        raise WsolkitError(
+            f"checkpoint {path} cannot be used ({reason}); point to the best.pt of a training"
+        ) from error
     if len(classes) != model.num_classes:
-        raise ValueError(f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes")
+        raise WsolkitError(f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes")
     record = path.parent / "run.json"
     run = read_json(record) if record.is_file() else {}
     try:
@@ -246,7 +249,7 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
             known = {"size": run["config"]["size"], "kind": run["config"]["geometry"]}
         geometry = Geometry(**known) if known else None
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{record} is not the record of a training ({error!r}); restore or remove it") from error
+        raise WsolkitError(f"{record} is not the record of a training ({error!r}); restore or remove it") from error
     return Trained(model, classes, geometry, path, run)
 
 

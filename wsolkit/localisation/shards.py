@@ -17,6 +17,7 @@ import numpy as np
 import torch.distributed as dist
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz, digest
 from wsolkit.common.processes import rank, world_size
 from wsolkit.data.base import WSOLDataset
@@ -73,9 +74,9 @@ class Parts:
             complete = all(len(part[name]) == len(rows) for name in ("logits", *self._names()))
             known = str(part["identity"]) == self.identity and part["cost"].shape == (len(self.methods), 2)
         except Exception as error:  # a torn archive fails in many ways
-            raise ValueError(f"{path} cannot be read ({error})") from error
+            raise WsolkitError(f"{path} cannot be read ({error})") from error
         if not (known and complete):
-            raise ValueError(f"{path} belongs to another localisation")
+            raise WsolkitError(f"{path} belongs to another localisation")
         return part
 
     def save(self, batches: Sequence[int], found: dict[str, ScoreMaps]) -> None:
@@ -108,7 +109,7 @@ class Parts:
         end = time.monotonic() + LAG_SECONDS
         while self.missing():
             if time.monotonic() > end:
-                raise ValueError(
+                raise WsolkitError(
                     f"{self.folder}: parts with {len(self.missing())} of {self.batches} batches are not there, though every "
                     "process has written its own; do all see the same folder? Start it again: what is there is kept"
                 )
@@ -143,7 +144,7 @@ def localise_in_parts(
     """
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
     if len(indices) == 0:
-        raise ValueError(f"no images to localise in {dataset}")
+        raise WsolkitError(f"no images to localise in {dataset}")
     parts = Parts(Path(folder), identity, dataset, indices, methods, batch_size)
     parts.folder.mkdir(parents=True, exist_ok=True)
     todo = [parts.missing() if rank() == 0 else None]

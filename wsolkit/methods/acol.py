@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
 
@@ -35,7 +36,9 @@ class ACoL(Objective):
 
         if not isinstance(model, ACoLModel):
             kind = getattr(model, "pooling", type(model).__name__)
-            raise ValueError(f"acol trains a network with two branches: build_model(..., pooling='acol'), not '{kind}'")
+            raise WsolkitError(
+                f"acol trains a network with two branches: build_model(..., pooling='acol'), not '{kind}'"
+            )
         yield
 
     def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
@@ -81,7 +84,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
     model, rows = context.model, torch.arange(len(context.labels), device=context.labels.device)
     delta = model.delta if delta is None else delta
     if not 0.0 < delta <= 1.0:
-        raise ValueError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     with torch.no_grad():
         map_a = in_precision(model.branch_a, context.precision)(context.features)[rows, context.labels]
         left = erase(context.features, map_a, delta)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.cam import cam
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
@@ -38,7 +39,7 @@ class ADL(Objective):
     def __init__(self, gamma: float = 0.8, rate: float = 0.75) -> None:
         for name, value in (("gamma", gamma), ("rate", rate)):
             if not 0.0 <= value <= 1.0:
-                raise ValueError(f"{name} must lie in [0, 1], but is {value}")
+                raise WsolkitError(f"{name} must lie in [0, 1], but is {value}")
         self.gamma, self.rate = float(gamma), float(rate)
 
     def settings(self) -> dict[str, Any]:
@@ -99,7 +100,7 @@ def layers(model: nn.Module) -> list[nn.Module]:
         return [body.features[6], body.features[13], body.features[18]]
     if backbone == "convnext_tiny":
         return [body.features[3], body.features[5], body.features[7]]
-    raise ValueError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
+    raise WsolkitError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
                      "convnext_tiny")  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import register
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def _blocks(model: nn.Module) -> list[EncoderBlock]:
 
 def images_of(context: Context, method: str) -> Tensor:
     if context.images is None:
-        raise ValueError(f"{method} reads the attention of the whole network and needs images, not only features")
+        raise WsolkitError(f"{method} reads the attention of the whole network and needs images, not only features")
     return context.images
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import MethodNotDefined
 from wsolkit.networks import fused
 from wsolkit.networks.modules import in_precision
@@ -124,13 +125,13 @@ class Context:
             if score.requires_grad:
                 (gradient,) = torch.autograd.grad(score.sum(), leaf, create_graph=create_graph, allow_unused=True)
         if gradient is None:
-            raise ValueError(
+            raise WsolkitError(
                 "no gradient reaches the feature map: pool or head of this model detaches it, or ignores its input; "
                 "gradient methods need a differentiable rest-network"
             )
         zero = (gradient == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
         if len(zero) == len(gradient) and (len(zero) > 1 or not hasattr(self.model, "spec")):  # else one dead image
-            raise ValueError(
+            raise WsolkitError(
                 "the gradient of the class score with respect to the feature map is zero everywhere, for every image of "
                 "this batch: nothing behind this layer looks at these positions (after the last block of a ViT only the "
                 "class token is used: choose that block's ln_1), or weights behind it are all zero (as in the head of an "

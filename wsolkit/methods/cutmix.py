@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.cam import cam
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
@@ -31,9 +32,9 @@ class CutMix(Objective):
 
     def __init__(self, beta: float = 1.0, prob: float = 1.0) -> None:
         if not beta > 0.0:
-            raise ValueError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
+            raise WsolkitError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
         if not 0.0 <= prob <= 1.0:
-            raise ValueError(f"prob is a probability and must lie in [0, 1], but is {prob}")
+            raise WsolkitError(f"prob is a probability and must lie in [0, 1], but is {prob}")
         self.beta, self.prob = float(beta), float(prob)
 
     def settings(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import register
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def finer_cam(context: Context, alpha: float = 1.0, comparisons: int = 3) -> Ten
     """
     comparisons = min(comparisons, context.logits.shape[1] - 1)
     if comparisons < 1:
-        raise ValueError("finer_cam needs at least one other class to compare with (comparisons >= 1, two classes)")
+        raise WsolkitError("finer_cam needs at least one other class to compare with (comparisons >= 1, two classes)")
     distance = (context.logits - context.of_label(context.logits)[:, None]).abs()
     distance.scatter_(1, context.labels[:, None], float("inf"))
     nearest = distance.argsort(dim=1, stable=True)[:, :comparisons]

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.methods.grad_cam_plusplus import grad_cam_plusplus
 from wsolkit.methods.registry import MethodNotDefined, find, register
@@ -98,7 +99,7 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
     from wsolkit.networks.split import HookedModel, rest_of
 
     if context.images is None:
-        raise ValueError(f"{class_name} runs the whole network and needs images, not only features")
+        raise WsolkitError(f"{class_name} runs the whole network and needs images, not only features")
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
     model = copy.deepcopy(context.model).requires_grad_(True)
     if isinstance(model, HookedModel):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.cam import cam
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
@@ -31,9 +32,9 @@ class HaS(Objective):
 
     def __init__(self, grid: float = 44 / 224, rate: float = 0.5) -> None:
         if not 0.0 < grid <= 1.0:
-            raise ValueError(f"grid is a cell's share of the image's side and must lie in (0, 1], but is {grid}")
+            raise WsolkitError(f"grid is a cell's share of the image's side and must lie in (0, 1], but is {grid}")
         if not 0.0 <= rate <= 1.0:
-            raise ValueError(f"rate is a probability and must lie in [0, 1], but is {rate}")
+            raise WsolkitError(f"rate is a probability and must lie in [0, 1], but is {rate}")
         self.grid, self.rate = float(grid), float(rate)
 
     def settings(self) -> dict[str, Any]:

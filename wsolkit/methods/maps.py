@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.chunks import in_chunks
 from wsolkit.methods.context import Context
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
@@ -94,7 +95,7 @@ def timed_maps(
     given the feature map: its own part, and the gradients where it wants them."""
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise ValueError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
+        raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
     _check_precision(precision)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, features)
@@ -104,7 +105,7 @@ def timed_maps(
         features = None if features is None else _plain(features)
         if "aug" in smoothings:
             if images is None:
-                raise ValueError('smooth "aug" runs the body on changed copies of the images: give images')
+                raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
             changed = augmentations(images)
             if features is None:
                 features = _in_chunks(model, changed, chunk, precision)
@@ -164,7 +165,7 @@ def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
         project = entry.project or context.eigen
         maps = _combine(weights.float(), features.float(), project)
     else:
-        raise ValueError(
+        raise WsolkitError(
             f"method {entry.name!r} returned shape {tuple(weights.shape)}, expected (B, C), (B, C, h, w) or (B, h, w) "
             f"for a feature map of shape {tuple(features.shape)}"
         )
@@ -187,7 +188,7 @@ def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
     # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
     features = fused.run(model.body, images.contiguous(memory_format=torch.channels_last), precision)
     if features.ndim != 4:
-        raise ValueError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
+        raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
     return _plain(features.contiguous())
 
 
@@ -200,12 +201,12 @@ def _plain(tensor: Tensor) -> Tensor:
 def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
     """The methods under the names as given; ValueError where one is not defined or an option belongs to none of them."""
     if not names:
-        raise ValueError("give at least one method")
+        raise WsolkitError("give at least one method")
     entries = {name: resolve(name) for name in names}
     check_options(entries, options)
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
-            raise ValueError(
+            raise WsolkitError(
                 f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
             )
         defined, reason = is_defined(name, model)
@@ -219,10 +220,10 @@ def check_options(entries: dict[str, Method], options: dict) -> None:
     for option in options:
         if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
             if len(entries) > 1:
-                raise ValueError(f"none of the methods {', '.join(entries)} has the option {option!r}")
+                raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {option!r}")
             (entry,) = entries.values()
             has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
-            raise ValueError(f"method {entry.name!r} has no option {option!r}; {has}")
+            raise WsolkitError(f"method {entry.name!r} has no option {option!r}; {has}")
 
 
 def own_options(entry: Method, options: dict) -> dict:
@@ -232,7 +233,7 @@ def own_options(entry: Method, options: dict) -> dict:
 
 def _check_precision(precision: str) -> None:
     if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
+        raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:
@@ -241,33 +242,33 @@ def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | No
             continue
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
             got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ValueError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
+            raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
         parameter = next(model.parameters(), None)
         if parameter is not None and parameter.device != tensor.device:
-            raise ValueError(f"{name} are on {tensor.device}, the model on {parameter.device}: move one to the other")
+            raise WsolkitError(f"{name} are on {tensor.device}, the model on {parameter.device}: move one to the other")
     if images is None and features is None:
-        raise ValueError("give images, or features from feature_map(model, images)")
+        raise WsolkitError("give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
-        raise ValueError(f"{len(images)} images, but features of {len(features)}")
+        raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
     return None if images is None else _plain(images)
 
 
 def _check_labels(model: nn.Module, labels: Tensor, count: int) -> Tensor:
     if labels is None:
-        raise ValueError(
+        raise WsolkitError(
             "labels are required, one class per image: maps of the predicted class (labels=model(images).argmax(1)) "
             "are not what GT-known numbers are made of, so nothing is assumed"
         )
     parameter = next(model.parameters(), None)
     labels = torch.as_tensor(labels, device=parameter.device if parameter is not None else None)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise ValueError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
+        raise WsolkitError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
     if labels.shape != (count,):
-        raise ValueError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
+        raise WsolkitError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
     classes = getattr(model, "num_classes", None) or getattr(getattr(model, "head", None), "out_features", None)
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (classes is not None and high >= classes):
         bad = low if low < 0 else high
         most = f"{classes - 1}" if classes is not None else "K-1"
-        raise ValueError(f"label {bad} is outside 0..{most}: labels are 0-based class indices of this model")
+        raise WsolkitError(f"label {bad} is outside 0..{most}: labels are 0-based class indices of this model")
     return _plain(labels.long())

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.paths import notebooks_folder
 from wsolkit.networks.backbones import BACKBONES
 
@@ -42,7 +43,7 @@ LIST = "public WSOL result list"
 TABLE = "wsolevaluation, Choe et al., CVPR 2020"
 
 
-class MethodNotDefined(ValueError):
+class MethodNotDefined(WsolkitError):
     """The method exists, but has no meaning on this model (or the installed grad-cam does not offer it)."""
 
 
@@ -221,7 +222,7 @@ def register(
         ('gap',)
     """
     if needs not in NEEDS:
-        raise ValueError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
+        raise WsolkitError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
     module = sys._getframe(1).f_globals.get("__name__", "")
 
@@ -229,7 +230,7 @@ def register(
         for taken in (name, *aliases):
             other = find(taken)
             if other is not None and (other.name, _origin(other.function)) != (name, _origin(function)):
-                raise ValueError(
+                raise WsolkitError(
                     f"method name {taken!r} is already taken by {other.name!r}: "
                     f"choose another, or remove that one first with METHODS.pop({other.name!r})"
                 )
@@ -273,7 +274,7 @@ def resolve(name: str) -> Method:
         ValueError: nothing is called so; the message lists the names.
     """
     if not isinstance(name, str):
-        raise ValueError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
+        raise WsolkitError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
     method = find(name)
     if method is None:
         # late, because importing grad-cam takes a second and only names that are not ours need it
@@ -282,7 +283,7 @@ def resolve(name: str) -> Method:
         register_installed()
         method = find(name)
     if method is None:
-        raise ValueError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
+        raise WsolkitError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
     return method
 
 
@@ -310,7 +311,7 @@ def variant(name: str) -> Variant:
         ValueError: nothing is called so; the message lists the names.
     """
     if name not in VARIANTS:
-        raise ValueError(f"unknown variant {name!r}; the names are: {', '.join(VARIANTS)}")
+        raise WsolkitError(f"unknown variant {name!r}; the names are: {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import STUDY, Published, register
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     from wsolkit.methods.chunks import in_chunks
 
     if context.images is None:
-        raise ValueError("score_cam masks the input and needs images, not only features")
+        raise WsolkitError("score_cam masks the input and needs images, not only features")
     # channels last is the layout in which convolutions run fastest; the numbers are the same
     images = context.images.contiguous(memory_format=torch.channels_last)
     features, size = context.features.contiguous(), images.shape[-2:]
@@ -78,7 +79,9 @@ def strongest(features: Tensor, channels: int | None) -> Tensor:
     if channels is None:
         return wanted
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise ValueError(f"channels={channels!r}: give the number of channels to look at (at least 1), or None for all")
+        raise WsolkitError(
+            f"channels={channels!r}: give the number of channels to look at (at least 1), or None for all"
+        )
     if channels >= features.shape[1]:
         return wanted
     best = features.float().square().sum(dim=(2, 3)).topk(channels, dim=1).indices

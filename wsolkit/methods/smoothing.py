@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from wsolkit.common.errors import WsolkitError
+
 SMOOTHINGS = ("eigen", "aug")
 
 # the package's test-time augmentation: every flip with every factor; mirrored or not, factor
@@ -22,7 +24,7 @@ def parse_smooth(smooth) -> frozenset[str]:
     names = (smooth,) if isinstance(smooth, str) else tuple(smooth or ())
     unknown = [name for name in names if name not in SMOOTHINGS]
     if unknown:
-        raise ValueError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
+        raise WsolkitError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
     return frozenset(names)
 
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 import torch
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.backbones import BACKBONES, scaled
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
 from wsolkit.networks.weights import load_pretrained
@@ -177,24 +178,24 @@ def build_model(
         ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
     if backbone not in BACKBONES:
-        raise ValueError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
+        raise WsolkitError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
     family = BACKBONES[backbone]
     pooling = family.poolings[0] if pooling is None else pooling
     stride = family.strides[0] if stride is None else stride
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
         if value not in allowed:
-            raise ValueError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
+            raise WsolkitError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
     if not 0.0 < width <= 4.0:
-        raise ValueError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
+        raise WsolkitError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
     if not 0.0 < delta <= 1.0:
-        raise ValueError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
-        raise ValueError(f"{backbone} {'always' if family.batch_norm else 'never'} has batch normalisation; "
+        raise WsolkitError(f"{backbone} {'always' if family.batch_norm else 'never'} has batch normalisation; "
                          "leave batch_norm at None")  # fmt: skip
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, but is {num_classes}")
+        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

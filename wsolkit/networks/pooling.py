@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
+
 
 def thresholded_average_pool(features: torch.Tensor, tau: float = 0.1) -> torch.Tensor:
     """Mean over the positions of each channel that exceed `tau` times the channel's own maximum.
@@ -23,7 +25,7 @@ def thresholded_average_pool(features: torch.Tensor, tau: float = 0.1) -> torch.
     Source: Bae, Noh, Kim, "Rethinking Class Activation Mapping for Weakly Supervised Object Localization", ECCV 2020.
     """
     if features.ndim != 4:
-        raise ValueError(f"expected a feature map of shape (B, C, h, w), but got {tuple(features.shape)}")
+        raise WsolkitError(f"expected a feature map of shape (B, C, h, w), but got {tuple(features.shape)}")
     with torch.no_grad():
         keep = features > tau * features.amax(dim=(2, 3), keepdim=True)
         count = (keep & (features > 0)).sum(dim=(2, 3)).clamp(min=1)
@@ -45,7 +47,7 @@ class ThresholdedAveragePool(nn.Module):
     def __init__(self, tau: float = 0.1) -> None:
         super().__init__()
         if not 0.0 <= tau < 1.0:
-            raise ValueError(f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
+            raise WsolkitError(f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
         self.tau = float(tau)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:

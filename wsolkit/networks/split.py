@@ -22,13 +22,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.modules import as_found, evaluation_mode, same_values
 from wsolkit.networks.pooling import GlobalAveragePool
 
 _SIZES = (64, 224, 299)  # of the random image that a network is tried on: the first that it accepts
 
 
-class CannotSplit(ValueError):
+class CannotSplit(WsolkitError):
     """The network cannot be cut at this layer; the message names the layer, the reason and what to do."""
 
 
@@ -58,11 +59,11 @@ class Reshape:
         """The layer's output as (B, C, h, w), or a ValueError that says what it is and what to do."""
         if not isinstance(output, Tensor):
             kind = type(output).__name__
-            raise ValueError(f"layer '{layer}' returns a {kind}, not a tensor: choose a layer inside or after it")
+            raise WsolkitError(f"layer '{layer}' returns a {kind}, not a tensor: choose a layer inside or after it")
         features = self.move(output)
         if features.ndim != 4:
             hint = 'give reshape="tokens" (class token first) or a function' if features.ndim == 3 else "choose another"
-            raise ValueError(
+            raise WsolkitError(
                 f"layer '{layer}' must give a feature map (B, C, h, w), but gave {tuple(features.shape)}: {hint}"
             )
         return features
@@ -82,7 +83,7 @@ class Reshape:
         source, whole = source.flatten(), output.flatten(1)
         inside = bool(((source >= 0) & (source < len(positions))).all())
         if not inside or not torch.equal(whole[:, source], self.move(output).flatten(1)):
-            raise ValueError(f"reshape {self.name!r} changes values; it may only permute or drop entries")
+            raise WsolkitError(f"reshape {self.name!r} changes values; it may only permute or drop entries")
         return whole.index_copy(1, source, features.flatten(1)).reshape(output.shape)
 
 
@@ -90,7 +91,7 @@ def tokens(output: Tensor) -> Tensor:
     """(B, 1 + n*n, C) -> (B, C, n, n), without the class token, which comes first. As in the grad-cam package."""
     side = math.isqrt(max(output.shape[1] - 1, 0)) if output.ndim == 3 else 0
     if side * side + 1 != output.shape[1] or side == 0:
-        raise ValueError(
+        raise WsolkitError(
             f'reshape "tokens" takes (B, 1 + n*n, C), a class token and a square of patches, not {tuple(output.shape)}; '
             "give a function from the layer's output to (B, C, h, w) instead"
         )
@@ -113,7 +114,9 @@ def as_reshape(reshape: str | Callable | Reshape | None) -> Reshape:
     if callable(reshape):
         return Reshape(getattr(reshape, "__name__", type(reshape).__name__), reshape)
     if reshape not in RESHAPES:
-        raise ValueError(f"unknown reshape {reshape!r}; valid are {', '.join(RESHAPES)}, or a function to (B, C, h, w)")
+        raise WsolkitError(
+            f"unknown reshape {reshape!r}; valid are {', '.join(RESHAPES)}, or a function to (B, C, h, w)"
+        )
     return RESHAPES[reshape]
 
 
@@ -357,7 +360,7 @@ class HookedModel(nn.Module):
         finally:
             handle.remove()
         if calls != 1:
-            raise ValueError(
+            raise WsolkitError(
                 f"layer '{self.layer_name}' of {self.backbone} runs {calls} times in a forward pass, so that it has no "
                 "one feature map: choose a layer that runs once"
                 + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer_name else "")
@@ -374,7 +377,7 @@ class _RestFor(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         if len(features) != len(self.images):
-            raise ValueError(f"feature maps of {len(features)} images for a rest of {len(self.images)} images")
+            raise WsolkitError(f"feature maps of {len(features)} images for a rest of {len(self.images)} images")
         differentiable = torch.is_grad_enabled()
 
         def meet(output: Tensor) -> Tensor:
@@ -418,7 +421,7 @@ def rest_of(model: nn.Module, images: Tensor | None = None) -> nn.Module:
     """
     if isinstance(model, HookedModel):
         if images is None:
-            raise ValueError("this network could not be split, so its methods need images, not only features")
+            raise WsolkitError("this network could not be split, so its methods need images, not only features")
         return _RestFor(model, images)
     rest = getattr(model, "rest", None)
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
@@ -477,7 +480,7 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
         logits = model(images)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise ValueError(f"{kind} must return logits (B, K), but returned {given}")
+            raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
         return images, logits
     convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     channels = 3 if convolution is None else convolution.in_channels
@@ -491,7 +494,7 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
             continue
         if isinstance(logits, Tensor) and logits.ndim == 2:
             return images, logits
-    raise ValueError(
+    raise WsolkitError(
         f"{kind} gives no logits (1, K) for a random image of {channels} channels and {_SIZES} px: "
         "give example=images that it accepts"
     )

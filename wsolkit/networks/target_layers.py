@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.modules import evaluation_mode, same_values, structure
 from wsolkit.networks.split import (
     CannotSplit,
@@ -75,7 +76,7 @@ def network_for(
     """
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         at = model.layer if isinstance(model, SplitModel) else model.layer_name
-        raise ValueError(f"the network is already {type(model).__name__} at layer '{at}': give no layer")
+        raise WsolkitError(f"the network is already {type(model).__name__} at layer '{at}': give no layer")
     model = uncompiled(model)
     if layer is None and hasattr(model, "body"):
         if example is not None:
@@ -110,7 +111,7 @@ def _check_parts(model: nn.Module, example: Tensor) -> None:
         image = example[:1].detach().clone()
         expected = model(image.clone())
         if not same_values(rest_of(model)(model.body(image).clone()), expected):
-            raise ValueError(
+            raise WsolkitError(
                 f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give what the "
                 "model computes: give layer=, the dotted name of the module whose output is the feature map"
             )
@@ -128,7 +129,7 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
         if isinstance(model, family):
             return name if isinstance(name, str) else name(model)
     listed = "; ".join(f"'{name}' {shape}" for name, shape in candidates(model, example)[-8:])
-    raise ValueError(
+    raise WsolkitError(
         f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
         f"last one before the pooling. Its last layers with a feature map (B, C, h, w) are {listed or '(none found)'}"
     )

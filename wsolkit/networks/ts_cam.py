@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.pooling import GlobalAveragePool
 
 
@@ -20,7 +21,7 @@ class PatchTokens(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.shape[-2:] != (self.image_size, self.image_size):
             size = "x".join(map(str, images.shape[-2:]))
-            raise ValueError(f"this network takes images of {self.image_size}x{self.image_size} px, not {size}")
+            raise WsolkitError(f"this network takes images of {self.image_size}x{self.image_size} px, not {size}")
         patches = self.conv_proj(images)
         tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
         return self.encoder(tokens)[:, 1:].transpose(1, 2).reshape(patches.shape)
@@ -80,9 +81,11 @@ def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
         ValueError: no VisionTransformer of torchvision, one with a convolutional stem, or fewer than two classes.
     """
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.conv_proj, nn.Conv2d):
-        raise ValueError(f"ts_cam takes a VisionTransformer of torchvision with one patch embedding, not {_kind(vit)}")
+        raise WsolkitError(
+            f"ts_cam takes a VisionTransformer of torchvision with one patch embedding, not {_kind(vit)}"
+        )
     if num_classes < 2:
-        raise ValueError(f"num_classes must be at least 2, but is {num_classes}")
+        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TSCAM(vit, num_classes).to(vit.conv_proj.weight)

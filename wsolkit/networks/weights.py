@@ -8,6 +8,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from wsolkit.common.errors import WsolkitError
+
 
 def load_pretrained(model: nn.Module, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
     """Load "imagenet" or a file into `model`.
@@ -44,7 +46,7 @@ def check_keys(wanted: dict[str, torch.Tensor], given: dict[str, torch.Tensor], 
         if keys
     ]
     if faults:
-        raise ValueError(f"{what}; " + "; ".join(faults) + ". Choose the file of this backbone, or weights='none'")
+        raise WsolkitError(f"{what}; " + "; ".join(faults) + ". Choose the file of this backbone, or weights='none'")
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -59,7 +61,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
             return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives raise many kinds
-        raise ValueError(
+        raise WsolkitError(
             f"weights '{path}' cannot be read ({_short(error)}); expected safetensors or a state_dict "
             "saved with torch.save that holds tensors only"
         ) from error
@@ -67,7 +69,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise ValueError(f"weights '{path}' hold no state_dict (a dictionary of tensors)")
+        raise WsolkitError(f"weights '{path}' hold no state_dict (a dictionary of tensors)")
     return state
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
@@ -54,7 +55,7 @@ def section(folder: str | Path) -> Markup:
         return Markup("")
     kept = read_json(folder / "galleries.json")
     if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        raise ValueError(
+        raise WsolkitError(
             f"{folder / 'galleries.json'} is not of this version (format {FORMAT!r}); run the method again"
         )
     try:
@@ -63,7 +64,7 @@ def section(folder: str | Path) -> Markup:
         return _section(kept, maps, [_photo(folder / Path(image["file"]).name) for image in kept["pictures"]])
     except DAMAGE as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
-        raise ValueError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
+        raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
 
 
 def _photo(path: Path) -> bytes:
@@ -128,7 +129,7 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
                 states[level] = _state(*found[level], empty, level, frame, clamped)
         box, overlap = found[levels[start]]
         if box.tolist() != image["box"] or abs(overlap - image["iou"]) > 1e-9:
-            raise ValueError(f"the map of {image['id']!r} does not give its box")
+            raise WsolkitError(f"the map of {image['id']!r} does not give its box")
         places = {level: place for place, level in enumerate(states)}
         tables.append({"at": [places[level] for level in levels], "states": list(states.values())})
         overlaps.append([found[level][1] for level in levels])

@@ -11,6 +11,7 @@ from typing import Any
 import nbformat
 from markupsafe import Markup
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
 
 LABELS = {"injected-parameters": "Code: the parameters of this run", "parameters": "Code: default parameters"}
@@ -149,7 +150,7 @@ def _read(path: str | Path):
     try:
         return nbformat.read(path, as_version=4)
     except Exception as error:  # nbformat raises JSON, validation and attribute errors, by its version
-        raise ValueError(f"{path} is not a readable notebook ({error}); execute it again") from error
+        raise WsolkitError(f"{path} is not a readable notebook ({error}); execute it again") from error
 
 
 def _body(notebook) -> tuple[str, list[dict[str, str]]]:

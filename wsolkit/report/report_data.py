@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.evaluation.per_image import read_per_image
 from wsolkit.runs import folder as files
 from wsolkit.runs.folder import Training
@@ -128,7 +129,7 @@ def _table(run: RunFiles, name: str, measured: Mapping[str, Any]) -> pd.DataFram
     try:
         table, count = read_per_image(run.folder / name), measured.get("n_images")
         if count is not None and len(table) != count:
-            raise ValueError(f"it has {len(table)} images, and {count:g} were measured")
+            raise WsolkitError(f"it has {len(table)} images, and {count:g} were measured")
         return table
     except FileNotFoundError:
         if measured:

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
 from wsolkit.methods.registry import declared, study_methods
 from wsolkit.runs import folder as files
@@ -188,16 +189,16 @@ def _grid(path: Path) -> tuple[list[int], list[str], list[str]]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"it is no YAML: {' '.join(str(error).split())}") from error
+        raise WsolkitError(f"it is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"it should hold a mapping, got {type(content).__name__}")
+        raise WsolkitError(f"it should hold a mapping, got {type(content).__name__}")
     seeds = [int(seed) for seed in _names(content, "seeds", [content.get("seed", 0)]) or ["0"]]
     backbones = _names(content, "backbones", [])
     methods = [declared(method).name for method in _names(content, "methods", [])]
     if any(not name or "/" in name or name.startswith(".") for name in (*backbones, *methods)):
-        raise ValueError("a name of a backbone or method is empty, begins with a dot or has a slash")
+        raise WsolkitError("a name of a backbone or method is empty, begins with a dot or has a slash")
     if len(seeds) * len(backbones) * len(methods) > MOST:
-        raise ValueError(f"it plans more than {MOST} runs")
+        raise WsolkitError(f"it plans more than {MOST} runs")
     return seeds, backbones, methods
 
 
@@ -206,5 +207,5 @@ def _names(content: dict, name: str, default: list) -> list[str]:
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list) or not all(isinstance(item, str | int) for item in value):
-        raise ValueError(f"{name} should be a list of names or numbers, got {value!r}")
+        raise WsolkitError(f"{name} should be a list of names or numbers, got {value!r}")
     return list(dict.fromkeys(str(item).strip() for item in value))

@@ -167,7 +167,7 @@ class Curve(_Object):
     @model_validator(mode="after")
     def _same_lengths(self) -> Curve:
         if len(self.thresholds) != len(self.gt_known_loc):
-            raise ValueError("thresholds and gt_known_loc should be lists of equal lengths")
+            raise WsolkitError("thresholds and gt_known_loc should be lists of equal lengths")
         return self
 
 
@@ -308,7 +308,7 @@ def read_training(folder: Path) -> Training | None:
             history = [{key: float(line.get(key) or "nan") for key in HISTORY_COLUMNS} for line in csv.DictReader(file)]
         if not all(math.isfinite(row["epoch"]) for row in history):
             columns = ", ".join(HISTORY_COLUMNS)
-            raise ValueError(f"{HISTORY} needs a number of the epoch in every row and the columns {columns}")
+            raise WsolkitError(f"{HISTORY} needs a number of the epoch in every row and the columns {columns}")
         run = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
         run = run if isinstance(run, dict) else {}
     except FileNotFoundError:

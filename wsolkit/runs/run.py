@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from wsolkit import figures, methods
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_bytes, digest
 from wsolkit.common.locks import alone
 from wsolkit.common.processes import agreed, rank, together, world_size
@@ -254,7 +255,7 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise ValueError(f"unknown device '{name}'; choose cpu, cuda or cuda:N") from None
+        raise WsolkitError(f"unknown device '{name}'; choose cpu, cuda or cuda:N") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
+        raise WsolkitError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
     return device

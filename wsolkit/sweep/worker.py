@@ -29,6 +29,7 @@ from typing import Any
 
 import psutil
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
 from wsolkit.runs import folder as run_folder
 from wsolkit.runs.folder import content_of, note_failure, seconds_of
@@ -187,7 +188,7 @@ def run_notebook(
     known = set(papermill.inspect_notebook(str(notebook)))
     unknown = sorted(set(parameters) - known)
     if unknown:  # papermill itself only warns, and the value is lost
-        raise ValueError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
+        raise WsolkitError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="wsolkit-") as sockets:
         # sockets in files, where there are such: TCP ports race when several kernels start

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.common.processes import agreed, rank
 from wsolkit.networks.models import WSOLModel, build_model
@@ -33,7 +34,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     "epoch", "recipe", "spec"}."""
     content = read(Path(path))
     if not {"spec", "classes", "model"} <= set(content):
-        raise ValueError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
+        raise WsolkitError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
     spec = content["spec"]
     model = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
     model.load_state_dict(content.pop("model"))
@@ -126,7 +127,7 @@ def load_state(folder: Path, identity: str) -> dict | None:
         try:
             state = read(path, "")
             if state.get("identity") != identity:
-                raise ValueError(f"{path} belongs to another recipe, network or data")
+                raise WsolkitError(f"{path} belongs to another recipe, network or data")
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -137,7 +138,7 @@ def load_state(folder: Path, identity: str) -> dict | None:
         return state
     if problems:
         advice = "; pass resume=False (or delete them) to train anew, or choose another out"
-        raise ValueError("; ".join(problems) + advice)
+        raise WsolkitError("; ".join(problems) + advice)
     return None
 
 
@@ -163,13 +164,13 @@ def read(path: Path, advice: str = "; delete it and train again") -> dict:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
-            raise ValueError("not a checkpoint of this version")
+            raise WsolkitError("not a checkpoint of this version")
         if content.pop("checksum", "") != checksum(content):
-            raise ValueError("its content does not fit its checksum")
+            raise WsolkitError("its content does not fit its checksum")
         return content
     except Exception as error:  # a truncated or foreign file fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        raise ValueError(f"checkpoint {path} cannot be read ({reason}){advice}") from error
+        raise WsolkitError(f"checkpoint {path} cannot be read ({reason}){advice}") from error
 
 
 def checksum(content: Any) -> str:

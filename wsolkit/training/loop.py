@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import digest
 from wsolkit.common.processes import agreed, rank, share, total, world_size
 from wsolkit.common.progress import progress
@@ -181,16 +182,16 @@ def classify(
 
 def _check(model: WSOLModel, train: WSOLDataset, objective: Objective, compile: bool) -> None:
     if model.num_classes != len(train.classes):
-        raise ValueError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
+        raise WsolkitError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
     if len(train) < 2:
-        raise ValueError(f"{train} is too small to train on: two images at least")
+        raise WsolkitError(f"{train} is too small to train on: two images at least")
     if compile and objective.hooks:
-        raise ValueError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
+        raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
 
 
 def _check_finite(sums: Tensor, epoch: int, lr: float) -> None:
     if not np.isfinite(float(sums[0])):
-        raise ValueError(f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {lr})")
+        raise WsolkitError(f"the training loss is no longer finite in epoch {epoch + 1}; lower lr (now {lr})")
 
 
 def _line(row: tuple, epochs: int) -> str:

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from wsolkit.common.errors import WsolkitError
+
 CHAPTERS = ("basics", "maps")
 
 
@@ -60,7 +62,7 @@ def judge(name: str, answer: Any) -> tuple[str, str]:
     """
     if name not in names():
         near = difflib.get_close_matches(str(name), EXERCISES, 1)
-        raise ValueError(f"unknown exercise {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise WsolkitError(f"unknown exercise {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
     expects = EXERCISES[name].expects
     if answer is None or answer is Ellipsis:
         return "open", f"Expected is {expects}."
