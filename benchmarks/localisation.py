@@ -33,7 +33,7 @@ from torch import Tensor
 
 from wsolkit import build_model, score_maps
 from wsolkit.common.cores import cores
-from wsolkit.methods.smoothing import unit_range
+from wsolkit.networks.models import unit_range
 
 TOGETHER = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "hires_cam", "layer_cam", "xgrad_cam", "eigen_cam"]
 TOGETHER += ["eigen_grad_cam", "grad_cam_elementwise", "fem"]

@@ -352,7 +352,7 @@ MADE = {
     "executions.jsonl",
     "history.csv",
 }  # by commands, not in the repository
-PLACES = ("", "wsolkit", "wsolkit/cams", "wsolkit/pages", "wsolkit/training", "notebooks", "tests")
+PLACES = ("", "wsolkit", "wsolkit/methods", "wsolkit/training", "notebooks", "tests")
 
 
 @pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md", "reports/README.md", *PAGES))

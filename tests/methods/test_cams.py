@@ -16,9 +16,9 @@ from torchvision.models.vgg import make_layers
 
 import wsolkit as wk
 from wsolkit import methods as cams
-from wsolkit.methods.smoothing import eigen_projection, unit_range
+from wsolkit.methods.smoothing import eigen_projection
 from wsolkit.networks.backbones import BACKBONES
-from wsolkit.networks.models import build_model
+from wsolkit.networks.models import build_model, unit_range
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "rethinking_cam.npz"

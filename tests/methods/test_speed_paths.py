@@ -18,7 +18,6 @@ from wsolkit import methods as cams
 from wsolkit.methods import smoothing
 from wsolkit.methods.chunks import in_chunks
 from wsolkit.methods.context import Context
-from wsolkit.methods.maps import timed_maps
 from wsolkit.networks.models import build_model
 from wsolkit.networks.pooling import GlobalAveragePool
 
@@ -312,9 +311,8 @@ def test_gradients_are_computed_once_and_counted_for_every_method():
     looks = []
     net, images = Toy(), pictures(2, 15)
     net.pool.register_forward_hook(lambda *_: looks.append(torch.is_grad_enabled()))
-    _, seconds = timed_maps(
-        net, images, torch.tensor([3, 1]), ["cam", "grad_cam", "layer_cam"], clock=lambda: next(ticks)
-    )
+    methods, seconds = ["cam", "grad_cam", "layer_cam"], {}
+    wk.score_maps(net, images, torch.tensor([3, 1]), methods, seconds=seconds, clock=lambda: next(ticks))
     # a map takes one tick, and one more for gradients, which themselves take one between their two looks at the clock
     assert seconds == {"cam": 1, "grad_cam": 3, "layer_cam": 1 + 1}
     assert looks.count(True) == 1

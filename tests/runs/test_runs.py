@@ -131,6 +131,15 @@ def test_the_threshold_of_a_training_time_method_serves_its_checkpoint(run):
             assert threshold == result.threshold
 
 
+def test_rethinking_cam_is_scored_on_the_network_that_was_trained_for_it(run):
+    result = run.evaluate("rethinking_cam")
+    assert (result.method, result.variant, result.pooling, result.percentile) == ("rethinking_cam", "tap", "tap", 90)
+    test = run.dataset("test")
+    maps = wk.localise(run.model("tap"), test, "rethinking_cam", indices=test.spread(None))
+    assert np.array_equal(result.maps["test"].maps, maps.maps)
+    assert run.evaluate("rethinking_cam", variant="gap").pooling == "gap"
+
+
 def test_acol_has_a_network_and_a_map_of_its_own(run):
     result = run.evaluate("acol", limit=8)
     model = run.model("acol")

@@ -22,7 +22,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import check_options, feature_map, own_options, timed_maps
+from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import resolve
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
@@ -113,7 +113,10 @@ def localise(
     model = network_for(model, layer, reshape, example)  # once for all batches
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}
-    check_options({name: resolve(name) for name in names}, options)
+
+    def takes(name: str, option: str) -> bool:
+        return bool({option, "*"} & set(resolve(name).options))
+
     starts = range(0, len(indices), batch_size)
     what = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
@@ -126,13 +129,13 @@ def localise(
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
             shared += clock() - begin
             network = memory.lap() if start == 0 else 0.0
-            for group in (
-                [[name] for name in names] if start == 0 else [names]
-            ):  # the first batch: what each takes alone
-                own = own_options(resolve(group[0]), options) if start == 0 else options
-                made, taken = timed_maps(model, images, labels, group, smooth, features=features, **settings, **own)
+            alone = start == 0 and all(any(takes(name, option) for name in names) for option in options)
+            for group in [[name] for name in names] if alone else [names]:  # in the first batch each method runs alone
+                own = {option: value for option, value in options.items() if not alone or takes(group[0], option)}
+                made = score_maps(
+                    model, images, labels, group, smooth, features=features, seconds=seconds, **settings, **own
+                )
                 for name in group:
-                    seconds[name] += taken[name]
                     maps[name].append(made[name].float().cpu().numpy())
                 if start == 0:
                     peaks[group[0]] = max(network, memory.lap())

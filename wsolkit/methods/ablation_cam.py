@@ -1,16 +1,8 @@
 """Ablation-CAM: what the class score loses without a channel weighs the channel."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
 from wsolkit.methods.score_cam import strongest
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
 
 
 @register(
@@ -42,5 +34,4 @@ def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
 
     with torch.no_grad():
         without[wanted] = in_chunks(look, context.chunk, *wanted.nonzero(as_tuple=True)).to(without.dtype)
-    loss = whole[:, None] - without
-    return loss / torch.where(whole == 0, torch.ones_like(whole), whole)[:, None]
+    return (whole[:, None] - without) / whole.masked_fill(whole == 0, 1.0)[:, None]

@@ -3,20 +3,14 @@
 The network with its two branches is `wsolkit.networks.models.ACoLModel`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
-    from wsolkit.methods.context import Context
 
 
 class ACoL(Objective):
@@ -31,7 +25,7 @@ class ACoL(Objective):
     name = "acol"
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
+    def attached(self, model: Module) -> Iterator[None]:
         from wsolkit.networks.models import ACoLModel
 
         if not isinstance(model, ACoLModel):
@@ -41,12 +35,12 @@ class ACoL(Objective):
             )
         yield
 
-    def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
         logits_a, logits_b = model(images, target)
         return criterion(logits_a, target) + criterion(logits_b, target), logits_a
 
 
-def _check(model: nn.Module) -> str:
+def _check(model: Module) -> str:
     from wsolkit.networks.models import ACoLModel
 
     if isinstance(model, ACoLModel):
@@ -76,17 +70,14 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
 
     `delta` is the share of A's maximum from which on features are erased; None is the one the network was trained with.
     """
-    import torch
-
     from wsolkit.networks.models import erase, unit_range
     from wsolkit.networks.modules import in_precision
 
-    model, rows = context.model, torch.arange(len(context.labels), device=context.labels.device)
+    model = context.model
     delta = model.delta if delta is None else delta
     if not 0.0 < delta <= 1.0:
         raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
-    with torch.no_grad():
-        map_a = in_precision(model.branch_a, context.precision)(context.features)[rows, context.labels]
-        left = erase(context.features, map_a, delta)
-        map_b = in_precision(model.branch_b, context.precision)(left)[rows, context.labels]
-    return torch.maximum(unit_range(map_a), unit_range(map_b))
+    map_a = context.of_label(in_precision(model.branch_a, context.precision)(context.features))
+    left = erase(context.features, map_a, delta)
+    map_b = context.of_label(in_precision(model.branch_b, context.precision)(left))
+    return unit_range(map_a).maximum(unit_range(map_b))

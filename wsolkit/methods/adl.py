@@ -1,18 +1,14 @@
 """Attention-based dropout layer (ADL): the network's own attention hides the strongest positions, or stresses them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.cam import cam
+from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class ADL(Objective):
@@ -46,10 +42,10 @@ class ADL(Objective):
         return {"gamma": self.gamma, "rate": self.rate}
 
     @contextmanager
-    def attached(self, model: nn.Module) -> Iterator[None]:
+    def attached(self, model: Module) -> Iterator[None]:
         import torch
 
-        def hook(module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
+        def hook(module: Module, _inputs: tuple, output: Tensor) -> Tensor | None:
             if not module.training:
                 return None
             drop = float(torch.rand(())) < self.rate
@@ -85,7 +81,7 @@ def importance_map(features: Tensor) -> Tensor:
     return attention(features).sigmoid()
 
 
-def layers(model: nn.Module) -> list[nn.Module]:
+def layers(model: Module) -> list[Module]:
     """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
     from torch import nn
 
@@ -107,10 +103,8 @@ def layers(model: nn.Module) -> list[nn.Module]:
 register(
     "adl",
     label="ADL",
-    needs="features",
     description="attention-based dropout layer: CAM on a network trained with it",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("adl", makes_objective=ADL), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

@@ -1,21 +1,13 @@
 """Attention rollout: what the class token of a vision transformer attends to, through all layers."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import register
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-    from torchvision.models.vision_transformer import EncoderBlock
 
-    from wsolkit.methods.context import Context
-
-
-def _has_attention(model: nn.Module) -> str:
+def _has_attention(model: Module) -> str:
     return "" if _blocks(model) else "attention_rollout is defined on the vision transformers of torchvision only"
 
 
@@ -31,17 +23,15 @@ def attention_rollout(context: Context) -> Tensor:
 
     Abnar and Zuidema, ACL 2020. (B, h, w), the share that each patch has in the class token after the last layer.
     """
-    import torch
-
     rolled: Tensor | None = None
-    for attention in attention_maps(context.model, images_of(context, "attention_rollout")):
-        identity = torch.eye(attention.shape[-1], device=attention.device, dtype=attention.dtype)
-        mixed = (attention + identity) / 2  # half of each token comes along the skip connection; rows still sum to 1
+    for attention in attention_maps(context.model, context.images):
+        mixed = attention / 2  # half of each token comes along the skip connection; rows still sum to 1
+        mixed.diagonal(dim1=1, dim2=2).add_(0.5)
         rolled = mixed if rolled is None else mixed @ rolled
-    return on_grid(rolled[:, 0, 1:])
+    return attended(rolled)
 
 
-def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
+def attention_maps(model: Module, images: Tensor | None) -> list[Tensor]:
     """Attention of every block of a torchvision ViT anywhere in the model: L tensors (B, 1+N, 1+N).
 
     Mean over the heads; row i says from which tokens token i takes, and sums to 1; token 0 is the class token. One
@@ -49,13 +39,15 @@ def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
     """
     import torch
 
-    found: list[Tensor] = []
+    if images is None:
+        raise WsolkitError("attention is read from a pass of the whole network, which needs images, not only features")
+    attention: list[Tensor] = []
 
-    def ask(_layer: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def ask(_layer: Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         return args, {**kwargs, "need_weights": True, "average_attn_weights": True}
 
-    def keep(_layer: nn.Module, _args: tuple, output: tuple[Tensor, Tensor]) -> None:
-        found.append(output[1].detach())
+    def keep(_layer: Module, _args: tuple, output: tuple[Tensor, Tensor]) -> None:
+        attention.append(output[1].detach())
 
     handles = []
     try:
@@ -67,22 +59,15 @@ def attention_maps(model: nn.Module, images: Tensor) -> list[Tensor]:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return attention
 
 
-def _blocks(model: nn.Module) -> list[EncoderBlock]:
+def _blocks(model: Module) -> list[Module]:
     from torchvision.models.vision_transformer import EncoderBlock
 
     return [module for module in model.modules() if isinstance(module, EncoderBlock)]
 
 
-def images_of(context: Context, method: str) -> Tensor:
-    if context.images is None:
-        raise WsolkitError(f"{method} reads the attention of the whole network and needs images, not only features")
-    return context.images
-
-
-def on_grid(rows: Tensor) -> Tensor:
-    """(B, n*n) -> (B, n, n)."""
-    side = math.isqrt(rows.shape[1])
-    return rows.reshape(len(rows), side, side)
+def attended(maps: Tensor) -> Tensor:
+    """(B, 1+n*n, 1+n*n) attention -> (B, n, n): what the class token takes from the patches."""
+    return maps[:, 0, 1:].unflatten(1, (math.isqrt(maps.shape[2] - 1), -1))

@@ -1,24 +1,17 @@
 """Class activation map (CAM): the classifier's own weights say how much each channel speaks for a class."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import LIST, TABLE, Published, Variant, register
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
+# what all methods share whose map is a signed sum of channels, weighed by a linear head
+LINEAR = {"needs": "features", "relu": False, "linear_head": True}
 
 
 @register(
     "cam",
     label="CAM",
-    needs="features",
     description="class activation map: the head's weights of the class",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("gap"),),
     chapter="02_cam.ipynb",
     published=(

@@ -6,57 +6,66 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from functools import cached_property
-
-import torch
-from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from typing import TYPE_CHECKING, Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import MethodNotDefined
-from wsolkit.networks import fused
-from wsolkit.networks.modules import in_precision
-from wsolkit.networks.split import HookedModel, rest_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+else:  # methods annotate with these and are declared without importing torch
+    Tensor = Module = Any
 
 
+@dataclass(eq=False)
 class Context:
     """What a method works with; gradients and logits are computed when first asked for.
 
     Attributes:
         model: body, pool and head, in evaluation mode.
-        body: (B, 3, H, W) -> (B, C, h, w), in the precision that was asked for, float32 outside.
-        rest: pool and head, (B, C, h, w) -> (B, K), likewise.
         images: (B, 3, H, W), or None where the caller gave only features.
         labels: (B,) int64, the classes whose maps are wanted.
         features: (B, C, h, w) feature map A, detached.
         chunk: largest number of images that one forward pass of a perturbation method may hold.
         eigen: whether the caller asked for the eigen projection (methods that return (B, h, w) may want to know).
+        precision: "float32" or "bf16", of the body and of what follows.
         gradient_seconds: by `clock`, what `gradients` took (0 until they are asked for). gradients_used: set when they are.
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Tensor | None,
-        labels: Tensor,
-        features: Tensor,
-        chunk: int,
-        eigen: bool = False,
-        precision: str = "float32",
-        clock: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        self.model = model
-        self.body = lambda images: fused.run(model.body, images, precision)
-        self.rest = in_precision(rest_of(model, images), precision)
-        self.precision = precision
-        self.images = images
-        self.labels = labels
-        self.features = features
-        self.chunk = chunk
-        self.eigen = eigen
-        self.clock = clock
-        self.gradient_seconds = 0.0
-        self.gradients_used = False
+    model: Module
+    images: Tensor | None
+    labels: Tensor
+    features: Tensor
+    chunk: int
+    eigen: bool = False
+    precision: str = "float32"
+    clock: Callable[[], float] = time.perf_counter
+    gradient_seconds: float = field(default=0.0, init=False)
+    gradients_used: bool = field(default=False, init=False)
+
+    def body(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, C, h, w), in the precision that was asked for, float32 outside."""
+        from wsolkit.networks import fused
+
+        return fused.run(self.model.body, images, self.precision)
+
+    @cached_property
+    def rest(self) -> Module:
+        """Pool and head, (B, C, h, w) -> (B, K), likewise."""
+        return self._rest_for(self.images)
+
+    def rest_for(self, image: Tensor) -> Module:
+        """Pool and head for rows that belong to the images `image` (indices into the batch)."""
+        return self._rest_for(None if self.images is None else self.images[image])
+
+    def _rest_for(self, images: Tensor | None) -> Module:
+        from wsolkit.networks.modules import in_precision
+        from wsolkit.networks.split import rest_of
+
+        return in_precision(rest_of(self.model, images), self.precision)
 
     @cached_property
     def class_weights(self) -> Tensor:
@@ -72,6 +81,8 @@ class Context:
     @cached_property
     def logits(self) -> Tensor:
         """(B, K), without a graph."""
+        import torch
+
         with torch.no_grad():
             return self.rest(self.features.clone())
 
@@ -88,13 +99,11 @@ class Context:
         self.gradient_seconds = self.clock() - begin
         return gradients
 
-    def rest_for(self, image: Tensor) -> nn.Module:
-        """The rest-network for rows that belong to the images `image` (indices into the batch)."""
-        images = None if self.images is None else self.images[image]
-        return in_precision(rest_of(self.model, images), self.precision)
-
     def look(self, images: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, K): the whole network, without a graph."""
+        from wsolkit.networks.modules import in_precision
+        from wsolkit.networks.split import HookedModel
+
         if isinstance(self.model, HookedModel):
             return in_precision(self.model, self.precision)(images)
         return self.rest(self.body(images))
@@ -115,6 +124,9 @@ class Context:
         Raises:
             ValueError: no gradient reaches the feature map at all.
         """
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
         leaf = self.features.detach().requires_grad_(True)
         # fused attention has no second derivative
         kernel = sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext()
@@ -127,13 +139,13 @@ class Context:
         if gradient is None:
             raise WsolkitError(
                 "no gradient reaches the feature map: pool or head of this model detaches it, or ignores its input; "
-                "gradient methods need a differentiable rest-network"
+                "gradient methods need a differentiable head"
             )
         zero = (gradient == 0).flatten(1).all(dim=1).nonzero().flatten().tolist()
         if len(zero) == len(gradient) and (len(zero) > 1 or not hasattr(self.model, "spec")):  # else one dead image
             raise WsolkitError(
                 "the gradient of the class score with respect to the feature map is zero everywhere, for every image of "
-                "this batch: nothing behind this layer looks at these positions (after the last block of a ViT only the "
+                "this batch: nothing behind this layer uses these positions (after the last block of a ViT only the "
                 "class token is used: choose that block's ln_1), or weights behind it are all zero (as in the head of an "
                 "untrained ViT); choose an earlier layer, or a method without gradients"
             )
@@ -147,6 +159,6 @@ class Context:
         return leaf, gradient if create_graph else gradient.detach()
 
     def of_label(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
-        """(n, K) -> (n,): the logit of the label of image `image[i]` (indices into the batch, default 0..B-1)."""
+        """(n, K, ...) -> (n, ...): the logit or map of the label of image `image[i]` (indices into the batch, default 0..B-1)."""
         labels = self.labels if image is None else self.labels[image]
-        return logits.gather(1, labels[:, None])[:, 0]
+        return logits.take_along_dim(labels.view(-1, *[1] * (logits.ndim - 1)), 1)[:, 0]

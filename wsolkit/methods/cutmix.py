@@ -1,16 +1,12 @@
 """CutMix: a patch of another image is pasted in, and the loss asks for both classes in proportion to their areas."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.cam import cam
+from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Criterion, Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
 
 class CutMix(Objective):
@@ -55,7 +51,7 @@ class CutMix(Objective):
         mixed[:, :, y0:y1, x0:x1] = images[partner, :, y0:y1, x0:x1]
         return mixed, (labels, labels[partner], 1.0 - (y1 - y0) * (x1 - x0) / (height * width))
 
-    def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
+    def loss(self, model: Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
         labels, partners, share = target
         logits = model(images)
         if share == 1.0:
@@ -76,10 +72,8 @@ def patch(height: int, width: int, share: float, centre: tuple[int, int]) -> tup
 register(
     "cutmix",
     label="CutMix",
-    needs="features",
     description="CutMix: CAM on a network trained with patches of other images",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("cutmix", "CutMix", makes_objective=CutMix), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

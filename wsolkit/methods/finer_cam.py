@@ -1,16 +1,8 @@
 """FinerCAM: Grad-CAM of what tells a class from its nearest neighbours."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
 
 
 @register(

@@ -1,15 +1,7 @@
 """Grad-CAM: the mean gradient of the class score weighs each channel, on any differentiable network."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import STUDY, Published, Variant, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
 
 
 @register(

@@ -8,36 +8,21 @@ Where a method is a line of mathematics, that line stands here, in torch: on the
 the host. The tests hold these lines to the numbers of the package. Larger methods are the package's own.
 """
 
-from __future__ import annotations
-
 import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
+from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.grad_cam_plusplus import grad_cam_plusplus
 from wsolkit.methods.registry import MethodNotDefined, find, register
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
-
-    from wsolkit.methods.context import Context
-
-
-def _layered(*parts: nn.Module) -> nn.Sequential:
-    """(body,) identity, rest: a network with a layer to aim at, its last but one; without a body it takes the feature map."""
-    from torch import nn
-
-    return nn.Sequential(*parts[:-1], nn.Identity(), parts[-1])
-
 
 @contextmanager
-def _grad_cam(class_name: str, network: nn.Module, layers: list[nn.Module], **options) -> Iterator:
+def _grad_cam(class_name: str, network: Module, layers: list[Module], **options) -> Iterator:
     """An object of the package's class; its hooks are gone afterwards, whatever happens.
 
     Not the package's own `with`, which swallows every IndexError.
@@ -57,44 +42,26 @@ def _targets(context: Context) -> list:
     return [ClassifierOutputTarget(label) for label in context.labels.tolist()]
 
 
-def piece(context: Context, class_name: str, step: str, features, gradients, **options) -> Tensor:
-    """One step of the package's class, computed from our features and gradients: (B, C) weights or a (B, h, w) map."""
-    import numpy as np
-    import torch
+def piece(class_name: str, context: Context, step: str, gradients: Tensor | None, **options) -> Tensor:
+    """One step of the package's class, computed from our features and gradients: (B, C) weights from "get_cam_weights", or
+    a (B, h, w) map from "get_cam_image"."""
+    from torch import nn
 
-    network = _layered(context.rest)
-    with _grad_cam(class_name, network, [network[0]], **options) as made:
-        arguments = [context.features, network[0], _targets(context), features, gradients]
-        if step == "get_cam_image":
-            arguments.append(context.eigen)
-        result = getattr(made, step)(*arguments)
-    return torch.as_tensor(np.asarray(result, dtype=np.float32), device=context.features.device)
-
-
-def to_numpy(tensor: Tensor) -> np.ndarray:
-    return tensor.float().cpu().numpy()
+    layer = nn.Identity()
+    arrays = [None if tensor is None else tensor.float().cpu().numpy() for tensor in (context.features, gradients)]
+    with _grad_cam(class_name, nn.Sequential(layer, context.rest), [layer], **options) as made:
+        more = [context.eigen] if step == "get_cam_image" else []
+        result = getattr(made, step)(context.features, layer, _targets(context), *arrays, *more)
+    return _tensor(result, context)
 
 
-def weights_by(class_name: str, context: Context, **options) -> Tensor:
-    """(B, C) channel weights from `get_cam_weights` of a class of the package that uses gradients."""
-    pieces = to_numpy(context.features), to_numpy(context.gradients)
-    return piece(context, class_name, "get_cam_weights", *pieces, **options)
-
-
-def map_by(class_name: str, context: Context, gradient: bool = True, **options) -> Tensor:
-    """(B, h, w) map from `get_cam_image` of a class of the package that has no channel weights."""
-    gradients = to_numpy(context.gradients) if gradient else None
-    return piece(context, class_name, "get_cam_image", to_numpy(context.features), gradients, **options)
-
-
-def whole_network_by(class_name: str, context: Context, hooks_itself: bool = False, **options) -> Tensor:
+def whole_network(class_name: str, context: Context, hooks_itself: bool = False, **options) -> Tensor:
     """(B, h, w) map from a class of the package that has to see the whole network, averaged down from input size.
 
     It works on a copy of the model, because the package clears and fills the parameters' gradients.
     """
-    import numpy as np
     import torch
-    import torch.nn.functional as F
+    from torch import nn
 
     from wsolkit.networks.split import HookedModel, rest_of
 
@@ -107,13 +74,17 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
         if not hooks_itself:
             options["reshape_transform"] = model.reshape
     else:
-        network = _layered(model.body, rest_of(model))
-        layer = network[-2]
-    with (
-        torch.enable_grad(),
-        _grad_cam(class_name, network, [] if hooks_itself else [layer], **options) as made,
-    ):
-        runs = _count_runs(made.target_layers) if hooks_itself else {}
+        layer = nn.Identity()
+        network = nn.Sequential(model.body, layer, rest_of(model))
+    layers = [] if hooks_itself else [layer]
+    with torch.enable_grad(), _grad_cam(class_name, network, layers, **options) as made:
+        runs = dict.fromkeys(made.target_layers if hooks_itself else (), 0)
+
+        def count(layer: Module, *_: object) -> None:
+            runs[layer] += 1
+
+        for layer in runs:
+            layer.register_forward_hook(count)
         failed: Exception | None = None
         try:
             maps = made(context.images.detach(), targets=_targets(context))
@@ -128,24 +99,21 @@ def whole_network_by(class_name: str, context: Context, hooks_itself: bool = Fal
             ) from failed
         if failed is not None:
             raise failed
-    maps = torch.as_tensor(np.asarray(maps, dtype=np.float32), device=context.features.device)
-    return F.interpolate(maps[:, None], size=context.features.shape[-2:], mode="area")[:, 0]
+    size = context.features.shape[-2:]
+    return nn.functional.interpolate(_tensor(maps, context)[:, None], size=size, mode="area")[:, 0]
 
 
-def _count_runs(layers: list[nn.Module]) -> dict[nn.Module, int]:
-    """How often each layer has run since; the hooks stay, so the layers are those of a copy."""
-    runs = dict.fromkeys(layers, 0)
+def _tensor(array, context: Context) -> Tensor:
+    import numpy as np
+    import torch
 
-    def count(layer: nn.Module, _inputs: tuple, _output: Tensor) -> None:
-        runs[layer] += 1
-
-    for layer in layers:
-        layer.register_forward_hook(count)
-    return runs
+    return torch.as_tensor(np.asarray(array, dtype=np.float32), device=context.features.device)
 
 
-def offered(class_name: str) -> Callable[[nn.Module], str]:
-    def check(model: nn.Module) -> str:
+def offered(class_name: str) -> Callable[[Module], str]:
+    """A `check` for a method that the installed package may not have."""
+
+    def check(model: Module) -> str:
         import pytorch_grad_cam
 
         if hasattr(pytorch_grad_cam, class_name):
@@ -160,31 +128,30 @@ def register_installed() -> None:
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
-    for class_name, found in vars(pytorch_grad_cam).items():
-        if not inspect.isclass(found) or not issubclass(found, BaseCAM) or find(class_name):
+    for class_name, kind in vars(pytorch_grad_cam).items():
+        if not inspect.isclass(kind) or not issubclass(kind, BaseCAM) or find(class_name):
             continue
-        adapter: Callable[..., Tensor] = weights_by
-        if found.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer:
-            adapter = whole_network_by
-        elif found.get_cam_image is not BaseCAM.get_cam_image:
-            adapter = map_by
+        whole = kind.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer
+        step = "get_cam_weights" if kind.get_cam_image is BaseCAM.get_cam_image else "get_cam_image"
         register(
             re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower(),
             needs="gradient",
             description=f"{class_name} of the installed grad-cam package",
-            eigen=adapter is weights_by,  # the sign of the package's own projection is arbitrary
-        )(_adapted(adapter, class_name))
+            eigen=not whole and step == "get_cam_weights",  # the sign of the package's own projection is arbitrary
+        )(_adapted(class_name, "" if whole else step))
 
 
-def _adapted(adapter: Callable[..., Tensor], class_name: str) -> Callable[..., Tensor]:
+def _adapted(class_name: str, step: str) -> Callable[..., Tensor]:
     def method(context: Context, **options) -> Tensor:
-        return adapter(class_name, context, **options)
+        if not step:
+            return whole_network(class_name, context, **options)
+        return piece(class_name, context, step, context.gradients, **options)
 
     method.__qualname__ = class_name
     return method
 
 
-# ------------------------------ methods of the package
+# -- methods of the package -------------------------------------------------------------------------------------------
 
 
 @register("xgrad_cam", needs="gradient", description="channels weighed by the gradient, averaged where they are active")
@@ -203,10 +170,7 @@ def hires_cam(context: Context) -> Tensor:
 @register("grad_cam_elementwise", needs="gradient", description="positive part of gradient times activation")
 def grad_cam_elementwise(context: Context) -> Tensor:
     """max(G A, 0) at each position and channel, then the sum."""
-    import torch
-
-    gradients = context.gradients
-    return torch.where(gradients * context.features > 0, gradients, torch.zeros_like(gradients))
+    return context.gradients.where(context.gradients * context.features > 0, 0.0)
 
 
 @register(
@@ -248,13 +212,11 @@ def eigen_grad_cam(context: Context) -> Tensor:
 )
 def seg_eigen_cam(context: Context) -> Tensor:
     """Chung and Ying, Appl. Sci. 2025, with that paper's own rule for the sign: max >= -min."""
-    import torch
-
     from wsolkit.methods.smoothing import first_component
 
     maps = first_component(context.gradients.abs() * context.features)
     up = maps.amax(dim=(1, 2), keepdim=True) >= -maps.amin(dim=(1, 2), keepdim=True)
-    return torch.where(up, maps, -maps)
+    return maps.where(up, -maps)
 
 
 @register(
@@ -279,7 +241,7 @@ def fem(context: Context, k: float = 2.0) -> Tensor:
 )
 def random_cam(context: Context) -> Tensor:
     """w[c] uniform in [-1, 1); repeatable after `numpy.random.seed`."""
-    return piece(context, "RandomCAM", "get_cam_weights", None, to_numpy(context.features))
+    return piece("RandomCAM", context, "get_cam_weights", context.features)
 
 
 @register(
@@ -292,13 +254,13 @@ def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = No
     """Karmani et al., 2024. The sign is that of the sum of all channels, where the package's is arbitrary."""
     from wsolkit.methods.smoothing import fix_sign
 
-    maps = map_by("KPCA_CAM", context, gradient=False, kernel=kernel, gamma=gamma)
+    maps = piece("KPCA_CAM", context, "get_cam_image", None, kernel=kernel, gamma=gamma)
     flat = (context.features == context.features[:, :, :1, :1]).flatten(1).all(dim=1)
     maps = maps.masked_fill(flat[:, None, None], 0.0)  # the solver returns noise there
     return fix_sign(maps, context.features.float().sum(dim=1))
 
 
-def _has_biased_layers(model: nn.Module) -> str:
+def _has_biased_layers(model: Module) -> str:
     from torch import nn
 
     layers = [m for m in model.modules() if type(m) in (nn.Conv2d, nn.BatchNorm2d) and m.bias is not None]
@@ -318,7 +280,7 @@ def full_grad(context: Context) -> Tensor:
 
     MethodNotDefined where a layer with a bias runs several times or never: its bias has no one gradient.
     """
-    return whole_network_by("FullGrad", context, hooks_itself=True)
+    return whole_network("FullGrad", context, hooks_itself=True)
 
 
 @register(
@@ -331,4 +293,4 @@ def full_grad(context: Context) -> Tensor:
 )
 def sess(context: Context, **options) -> Tensor:
     """Tursun et al., ECCV 2022; options are those of the package's SESS. Made on a copy of the model."""
-    return whole_network_by("SESS", context, **{"batch_size": context.chunk, **options})
+    return whole_network("SESS", context, **{"batch_size": context.chunk, **options})

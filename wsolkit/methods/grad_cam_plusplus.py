@@ -1,15 +1,7 @@
 """Grad-CAM++: positive gradients only, each position weighed by its share alpha of the channel."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import STUDY, Published, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
 
 
 @register(

@@ -1,16 +1,12 @@
 """Hide-and-Seek (HaS): cells of the training images are hidden, so that no single part of an object is always there."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.cam import cam
+from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.context import Tensor
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
 from wsolkit.training.objective import Objective
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 class HaS(Objective):
@@ -54,10 +50,8 @@ class HaS(Objective):
 register(
     "has",
     label="HaS",
-    needs="features",
     description="Hide-and-Seek: CAM on a network trained with hidden cells",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(Variant("has", "HaS", makes_objective=HaS), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

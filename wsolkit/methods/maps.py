@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,8 @@ def score_maps(
     precision: str = "float32",
     layer: str | nn.Module | None = None,
     reshape: str | Callable | None = None,
+    seconds: dict[str, float] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     **options,
 ) -> Tensor | dict[str, Tensor]:
     """Score maps of the given classes, at the resolution of the feature map.
@@ -50,9 +52,12 @@ def score_maps(
         smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
             mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back; one batch of all copies).
         chunk: images in one forward pass of score_cam, ablation_cam and "aug"; bounds memory, does not change the result.
-        channels: score_cam and ablation_cam only: look at this many channels per image (approximate), None for all.
+        channels: score_cam and ablation_cam only: use this many channels per image (approximate), None for all.
         features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among calls.
         precision: "float32", or "bf16": body, pool and head run under bfloat16 autocast, about three digits exact.
+        layer, reshape: the feature map of any network, see `network_for`.
+        seconds: where given, what each method would have taken without the others is added under its name, by `clock`: its own
+            part given the feature map, and the gradients where it wants them.
         options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
             that have them.
 
@@ -71,28 +76,6 @@ def score_maps(
     names = list(method) if isinstance(method, list | tuple) else [method]
     if channels is not None:
         options["channels"] = channels
-    maps, _ = timed_maps(
-        model, images, labels, names, smooth, chunk, features, precision, layer, reshape, time.perf_counter, **options
-    )
-    return maps if isinstance(method, list | tuple) else maps[method]
-
-
-def timed_maps(
-    model: nn.Module,
-    images: Tensor | None,
-    labels: Tensor,
-    names: Sequence[str],
-    smooth: tuple[str, ...] = (),
-    chunk: int = 32,
-    features: Tensor | None = None,
-    precision: str = "float32",
-    layer: str | nn.Module | None = None,
-    reshape: str | Callable | None = None,
-    clock: Callable[[], float] = time.perf_counter,
-    **options,
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """`score_maps` of a list of methods, and the seconds by `clock` that each method would have taken without the others,
-    given the feature map: its own part, and the gradients where it wants them."""
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
@@ -114,30 +97,25 @@ def timed_maps(
             images, labels = changed, labels.repeat(len(changed) // len(images))
         elif features is None:
             features = _in_chunks(model, images, len(images), precision)
-        seconds = dict.fromkeys(entries, 0.0)
+        seconds = {} if seconds is None else seconds
 
-        def look(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
+        def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
             context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision, clock)
-            return tuple(_timed(entries, context, options, seconds, clock))
+            made = []
+            for name, entry in entries.items():
+                earlier, context.gradients_used = context.gradient_seconds, False
+                begin = clock()
+                made.append(_one_map(entry, context, options))
+                taken = clock() - begin + (earlier if context.gradients_used else 0.0)
+                seconds[name] = seconds.get(name, 0.0) + taken
+            return tuple(made)
 
         inputs = (labels, features) if images is None else (labels, features, images)
-        found = in_chunks(look, len(labels), *inputs, what="a batch of {} images")
-        maps = dict(zip(entries, found, strict=True))
+        made = in_chunks(make, len(labels), *inputs, what="a batch of {} images")
+        maps = dict(zip(entries, made, strict=True))
         if "aug" in smoothings:
-            maps = {name: mean_of_augmentations(one) for name, one in maps.items()}
-    return maps, seconds
-
-
-def _timed(
-    entries: dict[str, Method], context: Context, options: dict, seconds: dict[str, float], clock: Callable[[], float]
-) -> Iterator[Tensor]:
-    """The map of each method, in turn; adds up what each took."""
-    for name, entry in entries.items():
-        earlier, context.gradients_used = context.gradient_seconds, False
-        begin = clock()
-        found = _one_map(entry, context, own_options(entry, options))
-        seconds[name] += clock() - begin + (earlier if context.gradients_used else 0.0)
-        yield found
+            maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
+    return maps if isinstance(method, list | tuple) else maps[method]
 
 
 def feature_map(
@@ -158,7 +136,8 @@ def feature_map(
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
     """The only place where weights become a map: (B, h, w) float32."""
     features = context.features
-    weights = entry.function(context, **options).detach()
+    own = {name: value for name, value in options.items() if {name, "*"} & {*entry.options}}
+    weights = entry.function(context, **own).detach()
     if weights.shape == features.shape[:1] + features.shape[2:]:
         maps = weights.float()
     elif weights.shape in (features.shape[:2], features.shape):
@@ -203,7 +182,12 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     if not names:
         raise WsolkitError("give at least one method")
     entries = {name: resolve(name) for name in names}
-    check_options(entries, options)
+    known = {option for entry in entries.values() for option in entry.options}
+    if "*" not in known and (unknown := [option for option in options if option not in known]):
+        if len(entries) > 1:
+            raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}")
+        has = f"its options are: {', '.join(sorted(known))}" if known else "it has none"
+        raise WsolkitError(f"method {entries[names[0]].name!r} has no option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
             raise WsolkitError(
@@ -213,22 +197,6 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
         if not defined:
             raise MethodNotDefined(reason)
     return entries
-
-
-def check_options(entries: dict[str, Method], options: dict) -> None:
-    """ValueError for an option that none of the methods has."""
-    for option in options:
-        if not any(entry.takes_any_option or option in entry.options for entry in entries.values()):
-            if len(entries) > 1:
-                raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {option!r}")
-            (entry,) = entries.values()
-            has = f"its options are: {', '.join(entry.options)}" if entry.options else "it has none"
-            raise WsolkitError(f"method {entry.name!r} has no option {option!r}; {has}")
-
-
-def own_options(entry: Method, options: dict) -> dict:
-    """Those of the options that a method takes."""
-    return options if entry.takes_any_option else {k: v for k, v in options.items() if k in entry.options}
 
 
 def _check_precision(precision: str) -> None:

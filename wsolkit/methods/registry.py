@@ -31,7 +31,8 @@ from wsolkit.common.paths import notebooks_folder
 from wsolkit.networks.backbones import BACKBONES
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
+    from torch.nn import Module
 
     from wsolkit.training.objective import Objective
 
@@ -97,25 +98,47 @@ class Variant:
 
 @dataclass(frozen=True)
 class Method:
-    """One entry of the registry; see `register` for the fields."""
+    """One entry of the registry, made by `register`.
+
+    Attributes:
+        name: lower case with underscores. function: see the module's docstring.
+        needs: what one map costs: "features" (the feature map and the head's weights), "gradient" (one backward pass
+            through pool and head) or "forward" (many more forward passes).
+        description: one line for tables and reports.
+        label: the name as papers write it; "" is the name itself.
+        relu: negative values of the map become 0, after the sum and after the eigen projection.
+        linear_head: defined only where the head acts on the channels of the feature map (`model.has_cam`).
+        project: the weighted maps are always reduced by the eigen projection instead of the sum.
+        eigen: False where `smooth=("eigen",)` is refused.
+        aliases: further names; case, `_` and `-` never matter, and `++` is the same as `plusplus`.
+        check: called with the model; returns why the method is not defined on it, or "".
+        variants: the trained networks that a report shows, the one it scores first, by name.
+        percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
+        chapter: the notebook that explains the method and reports it.
+        published: numbers to stand beside measured ones. differs: what separates the method here from the published one.
+        module: the one that declares it.
+    """
 
     name: str
     function: Callable[..., Tensor]
     needs: str
     description: str
-    label: str
+    label: str = ""
     relu: bool = True
     linear_head: bool = False
     project: bool = False
     eigen: bool = True
     aliases: tuple[str, ...] = ()
-    check: Callable[[nn.Module], str] | None = None
+    check: Callable[[Module], str] | None = None
     variants: tuple[str, ...] = ("gap",)
     percentile: float = 100.0
     chapter: str = ANY_CHAPTER
     published: tuple[Published, ...] = ()
     differs: str = ""
-    module: str = "wsolkit.methods.grad_cam_package"  # that declares it
+    module: str = "wsolkit.methods.grad_cam_package"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", self.label or self.name)
 
     @property
     def slug(self) -> str:
@@ -134,13 +157,9 @@ class Method:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the keyword options that `score_maps` passes on to this method."""
+        """Names of the keyword options that `score_maps` passes on to this method; "*" where it takes any."""
         parameters = list(inspect.signature(self.function).parameters.values())[1:]
-        return tuple(p.name for p in parameters if p.kind is not p.VAR_KEYWORD)
-
-    @property
-    def takes_any_option(self) -> bool:
-        return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(self.function).parameters.values())
+        return tuple("*" if p.kind is p.VAR_KEYWORD else p.name for p in parameters)
 
     @property
     def changes_training(self) -> bool:
@@ -155,7 +174,7 @@ class Method:
 
     def undefined(self, backbone: str) -> str:
         """Why the method has no meaning on a backbone, or ""."""
-        if not (self.linear_head or self.changes_training) or {"gap", "tap"} & set(poolings(backbone)):
+        if not (self.linear_head or self.changes_training) or "gap" in poolings(backbone):
             return ""
         if self.changes_training:
             return (
@@ -172,47 +191,16 @@ METHODS: dict[str, Method] = {}
 VARIANTS: dict[str, Variant] = {}
 
 
-def register(
-    name: str,
-    *,
-    needs: str,
-    description: str,
-    label: str = "",
-    relu: bool = True,
-    linear_head: bool = False,
-    project: bool = False,
-    eigen: bool = True,
-    aliases: tuple[str, ...] = (),
-    check: Callable[[nn.Module], str] | None = None,
-    variants: tuple[Variant | str, ...] = ("gap",),
-    percentile: float = 100.0,
-    chapter: str = ANY_CHAPTER,
-    published: tuple[Published, ...] = (),
-    differs: str = "",
-) -> Callable[[Callable[..., Tensor]], Callable[..., Tensor]]:
+def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("gap",), **declaration: Any) -> Callable:
     """Decorator that makes a function reachable as `score_maps(..., method=name)`, and by every command and report.
 
     Args:
-        name: the method's name, lower case with underscores.
-        needs: what one map costs: "features" (the feature map and the head's weights), "gradient" (one backward pass
-            through pool and head) or "forward" (many more forward passes).
-        description: one line for tables and reports.
-        label: the name as papers write it; "" is the name itself.
-        relu: negative values of the map become 0, after the sum and after the eigen projection.
-        linear_head: defined only where the head acts on the channels of the feature map (`model.has_cam`).
-        project: the weighted maps are always reduced by the eigen projection instead of the sum.
-        eigen: False where `smooth=("eigen",)` is refused.
-        aliases: further names; case, `_` and `-` never matter, and `++` is the same as `plusplus`.
-        check: called with the model; returns why the method is not defined on it, or "".
-        variants: the trained networks that a report shows, the one it scores first: a name, or a `Variant` that is declared
-            with its method.
-        percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
-        chapter: the notebook that explains the method and reports it.
-        published: numbers to stand beside measured ones. differs: what separates the method here from the published one.
+        name, needs, declaration: the fields of `Method`, of which only the description must be there.
+        variants: names of trained networks, and a `Variant` where the method declares one of its own.
 
     Raises:
-        ValueError: unknown `needs`, or a name that another method or variant already has. Running the same definition again
-            (a notebook cell) replaces the earlier one.
+        ValueError: unknown `needs`, or a name that another method already has. Running the same definition again (a
+            notebook cell) replaces the earlier one.
 
     Example:
         >>> @register("doc_cam", needs="features", description="the mean of all channels")
@@ -227,7 +215,7 @@ def register(
     module = sys._getframe(1).f_globals.get("__name__", "")
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        for taken in (name, *aliases):
+        for taken in (name, *declaration.get("aliases", ())):
             other = find(taken)
             if other is not None and (other.name, _origin(other.function)) != (name, _origin(function)):
                 raise WsolkitError(
@@ -235,10 +223,7 @@ def register(
                     f"choose another, or remove that one first with METHODS.pop({other.name!r})"
                 )
         VARIANTS.update({item.name: item for item in variants if isinstance(item, Variant)})
-        METHODS[name] = Method(
-            name, function, needs, description, label or name, relu, linear_head, project, eigen, tuple(aliases), check,
-            names, percentile, chapter, tuple(published), differs, module,
-        )  # fmt: skip
+        METHODS[name] = Method(name, function, needs, variants=names, module=module, **declaration)
         return function
 
     return decorate
@@ -301,7 +286,7 @@ def declared(name: str) -> Method:
     ('grad_cam++', 'other_cam')
     """
     plain = name.strip().lower().replace("-", "_").replace("_plusplus", "++")
-    return find(name) or Method(plain, lambda context: context.features, "gradient", "", plain)
+    return find(name) or Method(plain, lambda context: context.features, "gradient", "")
 
 
 def variant(name: str) -> Variant:
@@ -327,7 +312,7 @@ def poolings(backbone: str) -> tuple[str, ...]:
     return ("gap", "tap", "acol") if known is None else known.poolings
 
 
-def is_defined(method: str, model: nn.Module) -> tuple[bool, str]:
+def is_defined(method: str, model: Module) -> tuple[bool, str]:
     """Whether `method` has a meaning on `model`, and if not, why: (True, "") or (False, reason).
 
     Raises:

@@ -1,19 +1,13 @@
 """RethinkingCAM: three changes to CAM, one in the network (TAP), one in the map (NWC), one in the box (PaS)."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
+from wsolkit.methods.cam import LINEAR
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import Variant, register
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-    from wsolkit.methods.context import Context
-    from wsolkit.training.recipe import Recipe
-
-
-def _from_gap(recipe: Recipe, parameters: Any) -> Recipe:
+def _from_gap(recipe: Any, parameters: Any) -> Any:
     """Without pretrained weights a TAP network starts from the trained GAP network, as the published recipe starts from
     ImageNet's: a short training run at a third of the rate."""
     warmup = min(1, recipe.warmup_epochs)
@@ -26,10 +20,8 @@ TAP = Variant("tap", pooling="tap", start="gap", changes=_from_gap, parameters=(
 @register(
     "rethinking_cam",
     label="RethinkingCAM",
-    needs="features",
     description="class activation map with negative weight clamping (NWC), meant for networks trained with TAP",
-    relu=False,
-    linear_head=True,
+    **LINEAR,
     variants=(TAP, "gap"),
     percentile=90.0,
     chapter="03_rethinking_cam.ipynb",

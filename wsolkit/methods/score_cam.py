@@ -1,17 +1,8 @@
 """Score-CAM: each channel masks the image, and the class score of what is left weighs the channel."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from wsolkit.common.errors import WsolkitError
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import STUDY, Published, register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
-
 
 # pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
 _CPU_PIXELS = 8 * 224 * 224
@@ -46,7 +37,7 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     features, size = context.features.contiguous(), images.shape[-2:]
     wanted = strongest(features, channels)
     flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
-    scores = torch.full(features.shape[:2], -torch.inf, dtype=torch.float32, device=features.device)
+    scores = features.new_full(features.shape[:2], -torch.inf, dtype=torch.float32)
     chunk = context.chunk
     if images.device.type == "cpu":
         chunk = min(chunk, max(1, _CPU_PIXELS // (size[0] * size[1])))
@@ -73,9 +64,7 @@ def strongest(features: Tensor, channels: int | None) -> Tensor:
     Raises:
         ValueError: `channels` is not None and not a whole number of at least 1.
     """
-    import torch
-
-    wanted = torch.ones(features.shape[:2], dtype=torch.bool, device=features.device)
+    wanted = features.new_ones(features.shape[:2]).bool()
     if channels is None:
         return wanted
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
@@ -85,4 +74,4 @@ def strongest(features: Tensor, channels: int | None) -> Tensor:
     if channels >= features.shape[1]:
         return wanted
     best = features.float().square().sum(dim=(2, 3)).topk(channels, dim=1).indices
-    return torch.zeros_like(wanted).scatter_(1, best, True)
+    return (~wanted).scatter_(1, best, True)

@@ -1,15 +1,7 @@
 """ShapleyCAM: Grad-CAM with a second-order correction of the gradient."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from wsolkit.methods.context import Context
 
 
 @register(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.networks.models import unit_range
 
 SMOOTHINGS = ("eigen", "aug")
 
@@ -88,11 +89,3 @@ def mean_of_augmentations(maps: Tensor) -> Tensor:
     """(6 B, h, w) maps of `augmentations` -> (B, h, w) in [0, 1]: each scaled to [0, 1] and mirrored back, their mean."""
     scaled = unit_range(maps).unflatten(0, (len(_COPIES), -1))
     return torch.stack([one.flip(-1) if flip else one for one, (flip, _) in zip(scaled, _COPIES, strict=True)]).mean(0)
-
-
-def unit_range(maps: Tensor) -> Tensor:
-    """(B, h, w) -> (B, h, w) in [0, 1] by each map's minimum and maximum; a flat map becomes 0."""
-    low = maps.amin(dim=(1, 2), keepdim=True)
-    span = maps.amax(dim=(1, 2), keepdim=True) - low
-    flat = ~(span > 0)  # NaN included
-    return torch.where(flat, torch.zeros_like(maps), (maps - low) / torch.where(flat, torch.ones_like(span), span))

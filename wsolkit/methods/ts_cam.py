@@ -1,19 +1,11 @@
 """TS-CAM: the class map of the patches times the attention of the class token."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from wsolkit.methods.attention_rollout import attention_maps, images_of, on_grid
+from wsolkit.methods.attention_rollout import attended, attention_maps
+from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import register
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
 
-    from wsolkit.methods.context import Context
-
-
-def _is_ts_cam(model: nn.Module) -> str:
+def _is_ts_cam(model: Module) -> str:
     from wsolkit.networks.ts_cam import TSCAM
 
     defined = isinstance(model, TSCAM)
@@ -34,9 +26,5 @@ def ts_cam(context: Context) -> Tensor:
 
     S are the class maps, of which the logits are the means.
     """
-    import torch
-
-    attention = sum(layer[:, 0, 1:] for layer in attention_maps(context.model, images_of(context, "ts_cam")))
-    with torch.no_grad():
-        semantic = context.model.head(context.features)
-    return semantic[torch.arange(len(semantic), device=semantic.device), context.labels] * on_grid(attention)
+    attention = sum(map(attended, attention_maps(context.model, context.images)))
+    return context.of_label(context.model.head(context.features)) * attention
