@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from urllib.parse import unquote
 
 import pytest
@@ -11,8 +12,10 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import failure, run
 
-from wsolkit.report.index_charts import Look
-from wsolkit.report.report import COLUMNS, read_rows, write_index
+from wsolkit import figures
+from wsolkit.report.groups import grouped
+from wsolkit.report.index import charts, write_index
+from wsolkit.report.rows import COLUMNS, read_rows
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]
@@ -73,8 +76,8 @@ def test_index_page(tree):
 def test_index_marks_and_deltas(tree):
     _, soup = index_of(tree)
     found = lines(soup, "synthetic", "resnet18")
-    assert found["grad_cam++"][:3] == ["64.0 best 59.0 to 69.0", "+9.0", "+23.0 ▲ told apart"]
-    assert found["cam"][1] == "\u2013" and found["cam"][2] == "+14.0 ▲ told apart"  # 50 to 60 against 36 to 46
+    assert found["grad_cam++"][:3] == ["64.0 best 59.0 to 69.0", "+9.0", "+23.0 ▲ significant"]
+    assert found["cam"][1] == "\u2013" and found["cam"][2] == "+14.0 ▲ significant"  # 50 to 60 against 36 to 46
     assert "≈" in found["grad_cam"][0] and "≈" not in found["cam"][0]
     assert "† 16 images" in found["score_cam"][0] and "score_cam on vgg16 used 16" in soup.get_text()
     assert found["centre box"][0] == "41.0 36.0 to 46.0" and "square of 150 px" in found["centre box"][-1]
@@ -100,27 +103,47 @@ def test_index_troubles_and_published(tree):
     assert soup.find(id="data-synthetic-published") is None
 
 
+def chart(soup, dataset="synthetic"):
+    return soup.select(f'section.dataset[data-dataset="{dataset}"] svg.plot')
+
+
 def test_charts(tree):
     _, soup = index_of(tree)
-    charts = soup.select('section.dataset[data-dataset="synthetic"] svg.chart')
+    charts = chart(soup)
     assert len(charts) == 4, "curves and cost on two networks"
-    looks = [(group["class"][0], group.select_one(".line")["stroke-dasharray"]) for group in charts[0].select("g")]
-    assert len(set(looks)) == 5 and len({look[1] for look in looks}) == 5, "a line style each, beside a colour each"
-    assert [group["data-method"] for group in charts[0].select("g")] == METHODS
-    assert "rethinking_cam 58.0" in charts[0]["aria-label"]
-    tau, height = (float(part) for part in charts[0].select_one("g .marker")["transform"][10:-1].split())
-    assert tau == pytest.approx(56 + 492 * 0.35, abs=0.1), "the threshold that the table reports"
-    assert height == pytest.approx(12 + 272 * (1 - 55 / 80), abs=0.5), "where that curve has its 55 %"
+    groups = {}
+    for group in charts[0].select("g[data-method]"):
+        groups.setdefault(group["data-method"], []).append(group)
+    assert list(groups)[:5] == METHODS and all(len(parts) == 4 for parts in groups.values()), (
+        "line, mark, key, its text"
+    )
+    looks = {(re.search("stroke: [^;]*", path)[0], (re.search("dasharray: [^;]*", path) or [""])[0])
+             for path in (parts[0].path["style"] for parts in groups.values())}  # fmt: skip
+    assert len(looks) == 5 and len({dash for _, dash in looks}) >= 4, "a line style each, beside a colour each"
+    assert groups["cam"][0].title.get_text() == "cam 55.0" and "rethinking_cam 58.0" in charts[0]["aria-label"]
     assert "3 s per image" in charts[3]["aria-label"]
+
+
+def test_the_mark_is_at_the_threshold_that_the_table_reports(tree):
+    groups = grouped([row for row in read_rows(tree) if row["dataset"] == "synthetic"])
+    axes = []
+    drawn = figures.accuracy_curves
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            figures, "accuracy_curves", lambda *args, **kwargs: axes.append(fig := drawn(*args, **kwargs)) or fig
+        )
+        charts(groups, {method: place for place, method in enumerate(METHODS)}, 250)
+    mark = axes[0].axes[0].lines[1]
+    assert mark.get_xdata()[0] == pytest.approx(0.35) and mark.get_ydata()[0] == pytest.approx(55.0)
+    assert axes[0].axes[0].get_ylim() == axes[1].axes[0].get_ylim() == (0, 80), "one scale for all networks"
 
 
 def test_charts_reach_up_to_the_centre_box(tmp_path):
     run(tmp_path, "cub", "a", "cam", gt=12.0)
     write_index(tmp_path)
     _, soup = index_of(tmp_path)
-    chart = soup.select_one("svg.chart")
-    assert "50" in [text.get_text() for text in chart.select("text")], "the centre box has 41 %"
-    assert chart.select_one(".centre")["d"].split()[1] == f"{12 + 272 * (1 - 41 / 50):.1f}H548"
+    texts = [text.get_text() for text in chart(soup, "cub")[0].select("text")]
+    assert "50" in texts and "100" not in texts and "centre box" in texts, "the centre box has 41 %"
 
 
 def test_results_csv(tree):
@@ -229,7 +252,7 @@ def test_only_failed_runs(tmp_path):
     text, soup = index_of(tmp_path)
     well_formed(text)
     assert "On vgg16, no run has completed (1 failed, 1 not defined)." in soup.select_one(".answer").get_text()
-    assert not soup.select("svg.chart, table.thumbs, table.points") and len(soup.select("table.lines tbody tr")) == 2
+    assert not soup.select("svg.plot, table.thumbs, table.points") and len(soup.select("table.lines tbody tr")) == 2
 
 
 def test_missing_and_broken_pictures(tmp_path):
@@ -251,7 +274,3 @@ def test_networks_without_pictures_take_no_share_of_the_bytes(tmp_path, monkeypa
     monkeypatch.setattr("wsolkit.report.index.PICTURE_BYTES", needed)
     write_index(tmp_path)
     assert len(index_of(tmp_path)[1].select("table.thumbs img")) == 2
-
-
-def test_sixty_methods_look_different():
-    assert len({(look.colour, look.dash) for look in map(Look.of, range(60))}) == 60

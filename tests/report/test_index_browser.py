@@ -97,7 +97,12 @@ def test_filters_hide_rows_columns_curves_and_pictures(page, index):
     assert lines(page, table="runs") == [("cam", "vgg16"), ("grad_cam", "vgg16")]
     assert page.locator("#data-synthetic-table-matrix thead th:visible").all_inner_texts() == ["Method", "vgg16"]
     assert shown(page, "#data-synthetic-table-matrix td") == 3
-    assert shown(page, "figure.drawn") == 2 and shown(page, "svg.chart g .line") == 2
+    first = page.locator("section[data-dataset=synthetic] figure.drawn[data-backbone=vgg16] svg.plot").first
+    hidden = first.locator("g[data-method]").evaluate_all(
+        "groups => groups.map((g) => [g.dataset.method, g.hasAttribute('hidden')])"
+    )
+    assert {method for method, away in hidden if not away} == {"cam", "grad_cam"} and len(hidden) == 4 * len(METHODS)
+    assert shown(page, "figure.drawn") == 2
     assert shown(page, "table.thumbs img") == 4
     assert shown(page, ".answer li") == 1
     assert "2 of 13 results shown" in group.inner_text()

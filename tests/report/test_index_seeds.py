@@ -9,10 +9,9 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import failure, result, run
 
-from wsolkit.report.index import read_rows, write_index
-from wsolkit.report.index_groups import difference, grouped, marks
-from wsolkit.report.index_words import answer
-from wsolkit.report.rows import missing_rows
+from wsolkit.report.groups import difference, grouped, marks
+from wsolkit.report.index import answer, write_index
+from wsolkit.report.rows import missing_rows, read_rows
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}
@@ -157,7 +156,7 @@ def test_best_and_told_apart(tmp_path):
     assert lead == ""
     assert line == (
         "On vgg16, rethinking_cam is best: its box is right on 65.0 % of the 300 images. That is 15.0 points more than plain "
-        "CAM and 24.0 points more than a box in the middle of the image (both told apart)."
+        "CAM and 24.0 points more than a box in the middle of the image (both significant)."
     )
     assert why == (
         "On vgg16, plain CAM's box covers only a part of the bird in 50 % of the images, RethinkingCAM's in 23 %. "
@@ -169,7 +168,7 @@ def test_no_reason_without_the_numbers(tmp_path):
     run(tmp_path, "synthetic", "vgg16", "cam", **with_result(60, PART))
     run(tmp_path, "synthetic", "vgg16", "rethinking_cam", **with_result(65, WHOLE))
     _, line, why = said(tmp_path)
-    assert "5.0 points more than plain CAM (not told apart) and 24.0 points more" in line and why == ""
+    assert "5.0 points more than plain CAM (not significant) and 24.0 points more" in line and why == ""
     assert "RethinkingCAM trains" not in page_of(tmp_path).get_text()
 
 
@@ -216,10 +215,10 @@ def test_cam_best_equal_and_below_the_centre_box(tmp_path):
     _, a, b, c, _ = said(tmp_path, "cub")
     assert a == (
         "On a, cam is best: its box is right on 30.0 % of the 300 images. That is 11.0 points less than a box in the middle "
-        "of the image (told apart)."
+        "of the image (significant)."
     )
     assert b.startswith("On b, cam and grad_cam come out equal: their boxes are right on 41.0 %")
-    assert "no more than a box in the middle of the image (not told apart)" in b
+    assert "no more than a box in the middle of the image (not significant)" in b
     assert (
         c.startswith("On c, grad_cam is the only method with a result: ") and "no comparable result of plain CAM" in c
     )
@@ -232,8 +231,8 @@ def test_ties_are_named_and_seeds_counted(tmp_path):
         run(tmp_path, "cub", "a", "layer_cam", seed=seed, **with_result(62 + 5 * seed))
     line = said(tmp_path, "cub")[1]
     assert "layer_cam is best: its box is right on 64.5 ± 3.5 % of the 300 images (mean of 2 seeds)" in line
-    assert "11.5 points more than plain CAM (told apart in 1 of 2 seeds) and 23.5 points more" in line
-    assert line.endswith("(told apart in each of 2 seeds). grad_cam is too close to the best to be told apart.")
+    assert "11.5 points more than plain CAM (significant in 1 of 2 seeds) and 23.5 points more" in line
+    assert line.endswith("(significant in each of 2 seeds). grad_cam is not significantly different from the best.")
 
 
 def test_fewer_images_are_never_best(tmp_path):
@@ -242,7 +241,7 @@ def test_fewer_images_are_never_best(tmp_path):
     run(tmp_path, "cub", "b", "score_cam", **with_result(90, n_images=16))
     _, a, b, _ = said(tmp_path, "cub")
     assert a.startswith("On a, cam is the only method with a result on all images: ")
-    assert b == "On b, no method has looked at all 300 images, so none is called best."
+    assert b == "On b, no method was measured on all 300 images, so none is called best."
 
 
 def test_one_winner_everywhere_and_networks_without_results(tmp_path):
@@ -278,7 +277,7 @@ def test_very_many_runs_keep_the_page_small(tmp_path, monkeypatch):
             )
     failure(tmp_path, "cub", "a", "long", "failed", "<x>" * 100_000)
     page = write_index(tmp_path)
-    assert page.stat().st_size < 300_000
+    assert page.stat().st_size < 340_000
     soup = BeautifulSoup(page.read_text(), "html.parser")
     shown = {row["data-method"] for row in soup.select("table.lines tr[data-method]")}
     assert {"cam", "method_18"} <= shown and len(shown) == 12 and "method_0" not in shown

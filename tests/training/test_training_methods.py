@@ -387,7 +387,7 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
-    from wsolkit.report.index_groups import Group
+    from wsolkit.report.groups import Group
     from wsolkit.report.published import published_table
     from wsolkit.report.rows import METRICS
 

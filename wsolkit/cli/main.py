@@ -128,7 +128,8 @@ def report(out: str | None, everything: bool) -> None:
 
     Pages of completed runs are written where they are absent or older than their metrics.json.
     """
-    from wsolkit.report.report import write_index, write_reports
+    from wsolkit.report.index import write_index
+    from wsolkit.report.method_page import write_reports
 
     folder = Path(out or _reports()).resolve()
     if not folder.is_dir():

@@ -71,9 +71,12 @@ def _legend(axes, place: str = "below", columns: int = 2, **options) -> None:
     anchor = {"below": ("upper center", (0.5, -0.16)), "above": ("lower center", (0.5, 1.0))}[place]
     options = {"bbox_to_anchor": anchor[1], "handlelength": 2.6} | options
     legend = axes.legend(loc=anchor[0], ncols=columns, **options)
+    series = {line.get_gid() for line in axes.lines}
     for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-        handle.set_gid(SERIES + text.get_text())
-        text.set_gid(SERIES + text.get_text())
+        name = SERIES + text.get_text().strip()
+        if name in series:
+            handle.set_gid(name)
+            text.set_gid(name)
 
 
 def _curve(name: str, curve) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +124,7 @@ def accuracy_curves(
             centre_box = curve.centre_box.get("gt_known_loc") if centre_box is None else centre_box
             curve = curve.curve
         taus, accuracy = _curve(name, curve)
-        drawn, gid = look((looks or {}).get(name, index)), SERIES + _plain(name)
+        drawn, gid = look((looks or {}).get(name, index)), SERIES + str(name)
         known = {key: point for key, point in points.get(name, {}).items() if _drawn(point)}
         through = dict(zip(taus, accuracy, strict=True))  # a stored curve is thinned
         through |= {point["threshold"]: point["gt_known_loc"] for point in known.values()}
@@ -144,7 +147,7 @@ def accuracy_curves(
     axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold τ", ylabel=ylabel)
     if title:
         axes.set_title(_plain(title), loc="left", fontweight="bold")
-    _legend(axes)
+    _legend(axes, columns=1 if points else 2)  # an operating point's label is long
     return fig
 
 
@@ -171,7 +174,7 @@ def cost_scatter(
     fig, axes = _figure(4.2)
     for number, (group, members) in enumerate(points.items()):
         for name, (seconds, percent) in members.items():
-            drawn, gid = look((looks or {}).get(name, names.index(name))), SERIES + _plain(name)
+            drawn, gid = look((looks or {}).get(name, names.index(name))), SERIES + str(name)
             if (between := (intervals or {}).get(group, {}).get(name)) is not None:
                 axes.plot([seconds] * 2, between, color=drawn["color"], linewidth=1, alpha=0.6, gid=gid)
             label = _plain(f"{name}, {group}" if len(points) > 1 else name)

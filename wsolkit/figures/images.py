@@ -47,6 +47,8 @@ SETTINGS = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
     "grid.color": GRID,
     "lines.linewidth": 2.0,
     "text.parse_math": False,  # a dollar sign in a name is no formula
@@ -99,14 +101,18 @@ def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None)
     )
 
     def series(group: re.Match) -> str:
-        name = group[1].strip()  # a label that begins with an underscore has a space before it
-        said = html.escape((titles or {}).get(html.unescape(name), html.unescape(name)))
-        return f'<g data-method="{name}"><title>{said}</title>'
+        name = html.unescape(group[1])
+        return f'<g data-method="{group[1]}"><title>{html.escape((titles or {}).get(name, name))}</title>'
 
     text = re.sub(rf'<g id="{SERIES}([^"]*)">', series, text)
     text = re.sub(r' id="[^"]*"| (?:transform="rotate\(-0[^"]*"|xml:space="preserve")', "", text)
     text = re.sub(r"font-family: [^;\"]*(?:; )?|<path d=\"[^\"]*\" style=\"fill: none\"/>|</?defs/?>", "", text)
-    text = re.sub(r"\s*\n\s*", " ", re.sub(r"(\d\.\d\d)\d+", r"\1", text))
+    text = re.sub(r"\.0(?=[ \",)])", "", re.sub(r"(\d\.\d)\d+", r"\1", text))  # a tenth of a point is enough
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><").replace(" stroke-dashoffset: 0;", "")
+    text = re.sub(r' d="[^"]*"', lambda path: " " + re.sub(r" ?([MLQCz]) ?", r"\1", path[0][1:]), text)
+    text = text.replace("<g/>", "")
+    while "<g></g>" in text:
+        text = text.replace("<g></g>", "")
     for colour, name in INLINE.items():
         text = text.replace(colour, name)
     words = html.escape(label, quote=True)

@@ -143,12 +143,12 @@ def _state(box: np.ndarray, overlap: float, empty: bool, level: int, frame: tupl
     rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
     covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
     opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
-    return [*rectangle, iou_text(overlap), overlap >= 0.5, covers, empty, opacity]
+    return [*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty), opacity]
 
 
 def _sum(name: str, overlaps: np.ndarray) -> str:
     share = _percent((overlaps >= 0.5).mean())
-    return f"{counted(len(overlaps), name)}: mean IoU {overlaps.mean():.2f}, {share} \u2265\u00a00.5"
+    return f"{counted(len(overlaps), name)}: mean IoU {overlaps.mean():.2f}, {share} reach 0.5"
 
 
 def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
@@ -163,7 +163,7 @@ def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
 
 
 def _percent(share: float) -> str:
-    return f"{int(100 * share + 0.5)}\u00a0%"
+    return f"{int(100 * share + 0.5)} %"
 
 
 def _rectangle(box: list[int], frame: tuple[int, int]) -> list[int]:

@@ -23,6 +23,8 @@ from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
+from wsolkit.report import numbers
+
 TEMPLATES = Path(__file__).parent / "templates"
 CONTENT_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 STYLE = "report.css"  # of every page
@@ -225,6 +227,17 @@ def _environment() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.undefined = jinja2.StrictUndefined
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    written = (
+        numbers.plain,
+        numbers.signed,
+        numbers.seconds,
+        numbers.spread,
+        numbers.between,
+        numbers.ordinal,
+        numbers.counted,
+    )
+    environment.filters |= {function.__name__: function for function in written}
     return environment
 
 

@@ -9,71 +9,48 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from jinja2 import pass_context
 from markupsafe import Markup
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters import strip_ansi
+from traitlets.config import Config
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
+from wsolkit.report import markup
 
 LABELS = {"injected-parameters": "Code: the parameters of this run", "parameters": "Code: default parameters"}
 # what a report shows from the run's files, and what is for a reader of the notebook only
-NOT_IN_REPORTS = {"in-report", "exercise", "parameters", "injected-parameters"}
+NOT_IN_REPORTS = {"in-report", "exercise", *LABELS}
+REMOVED = {  # tags that remove parts of cells
+    "remove_cell_tags": {"remove-cell", "remove_cell", "papermill-error-cell-tag", "exercise"},
+    "remove_input_tags": {"hide-input", "hide_input", "remove-input", "remove_input"},
+    "remove_all_outputs_tags": {"hide-output", "remove-output", "remove_output"},
+}
+
+
+class _Exporter(HTMLExporter):
+    """nbconvert's HTML exporter with this package's template, Markdown and tag rules."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            config=Config({"TagRemovePreprocessor": {"enabled": True, **REMOVED}}),
+            template_name="basic",
+            extra_template_paths=[str(markup.TEMPLATES)],
+            template_file="notebook.html.j2",
+            exclude_input_prompt=True,
+            exclude_output_prompt=True,
+            filters={"last_lines": last_lines, "latex_output": markup.latex_output},
+        )
+
+    @pass_context
+    def markdown2html(self, context, source):
+        return markup.markdown_to_html(source, context.get("cell", {}).get("attachments", {}))
 
 
 def last_lines(text: str) -> str:
     """A stream as a terminal would show it: of what carriage returns overwrote (progress bars), the last state."""
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-
-
-def _exporter():
-    """nbconvert's HTML exporter with this package's template, Markdown and tag rules."""
-    from jinja2 import pass_context
-    from nbconvert.exporters import HTMLExporter
-    from traitlets.config import Config
-
-    from wsolkit.report import markup
-
-    class Exporter(HTMLExporter):
-        @pass_context
-        def markdown2html(self, context, source):
-            return markup.markdown_to_html(source, context.get("cell", {}).get("attachments", {}))
-
-    settings = Config()
-    settings.TagRemovePreprocessor.enabled = True
-    settings.TagRemovePreprocessor.remove_cell_tags = {
-        "remove-cell",
-        "remove_cell",
-        "papermill-error-cell-tag",
-        "exercise",
-    }
-    settings.TagRemovePreprocessor.remove_input_tags = {"hide-input", "hide_input", "remove-input", "remove_input"}
-    settings.TagRemovePreprocessor.remove_all_outputs_tags = {"hide-output", "remove-output", "remove_output"}
-    return Exporter(
-        config=settings,
-        template_name="basic",
-        extra_template_paths=[str(markup.TEMPLATES)],
-        template_file="notebook.html.j2",
-        exclude_input_prompt=True,
-        exclude_output_prompt=True,
-        filters={"last_lines": last_lines, "latex_output": markup.latex_output},
-    )
-
-
-def _prepare(notebook) -> list[dict[str, str]]:
-    """Label the parameter cells and keep only the last injected one; returns the notebook's errors, without colours."""
-    from nbconvert.filters import strip_ansi
-
-    tags = [set(cell.metadata.get("tags", [])) for cell in notebook.cells]
-    injected = [index for index, names in enumerate(tags) if "injected-parameters" in names]
-    for cell, names in zip(notebook.cells, tags, strict=True):
-        for tag in names & set(LABELS):
-            cell.metadata["wsolkit_label"] = LABELS[tag]
-    notebook.cells = [cell for index, cell in enumerate(notebook.cells) if index not in injected[:-1]]
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    return [
-        {"name": strip_ansi(output.get("ename", "Error")), "value": strip_ansi(output.get("evalue", ""))}
-        for output in outputs
-        if output.output_type == "error"
-    ]
 
 
 def as_text(value: Any) -> str:
@@ -104,25 +81,15 @@ def notebook_to_html(
     Cells tagged `hide-input` show no code, `remove-cell` nothing. The page is written by rename.
     FileNotFoundError and ValueError name a notebook that is absent or cannot be read.
     """
-    from wsolkit.report import markup
-
     html_path = Path(html_path)
     body, errors = _body(_read(notebook_path))
     if errors:
         body = re.sub(r'<section class="cell stopped"', r'\g<0> id="error"', body, count=1)
     body, subtitle, contents = markup.tidy(body, title, reserved=("contents", "content", "top", "run", "error"))
-    page = markup.render(
-        "report.html.j2",
-        title=title,
-        subtitle=subtitle,
-        home=home_of(html_path, home),
-        contents=contents,
-        banner=banner,
-        errors=errors[:1],
-        body=Markup(body),
-        footer=[(name, as_text(value)) for name, value in footer.items()],
-    )
-    atomic_write_text(html_path, page)
+    values = {"title": title, "subtitle": subtitle, "home": home_of(html_path, home), "contents": contents}
+    values |= {"banner": banner, "errors": errors[:1], "body": Markup(body)}
+    values["footer"] = [(name, as_text(value)) for name, value in footer.items()]
+    atomic_write_text(html_path, markup.render("report.html.j2", **values))
     return html_path
 
 
@@ -134,12 +101,10 @@ def chapter(
     Cells tagged `in-report` or `exercise` and the cells of parameters are left out. reserved: ids of that page.
     FileNotFoundError and ValueError as for `notebook_to_html`.
     """
-    from wsolkit.report import markup
-
     notebook = _read(notebook_path)
     notebook.cells = [cell for cell in notebook.cells if not NOT_IN_REPORTS & set(cell.metadata.get("tags", []))]
     body, subtitle, contents = markup.tidy(_body(notebook)[0], title, reserved)
-    body = re.sub(r"<(/?)h([2-5])\b", lambda found: f"<{found[1]}h{int(found[2]) + 1}", body)
+    body = re.sub(r"<(/?)h([2-5])\b", lambda tag: f"<{tag[1]}h{int(tag[2]) + 1}", body)
     return Markup(body), subtitle, [entry | {"level": 3} for entry in contents if entry["level"] == 2]
 
 
@@ -154,22 +119,27 @@ def _read(path: str | Path):
 
 
 def _body(notebook) -> tuple[str, list[dict[str, str]]]:
-    """The cells as clean HTML, and the errors among their outputs."""
-    from wsolkit.report import markup
-
-    errors = _prepare(notebook)
-    return markup.clean(_exporter().from_notebook_node(notebook)[0]), errors
+    """The cells as clean HTML, parameter cells with labels and only the last injected one, and the errors among their
+    outputs, without colours."""
+    injected = [cell for cell in notebook.cells if "injected-parameters" in cell.metadata.get("tags", [])]
+    notebook.cells = [cell for cell in notebook.cells if not any(cell is other for other in injected[:-1])]
+    for cell in notebook.cells:
+        for tag in set(cell.metadata.get("tags", [])) & set(LABELS):
+            cell.metadata["wsolkit_label"] = LABELS[tag]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    errors = [
+        {"name": strip_ansi(output.get("ename", "Error")), "value": strip_ansi(output.get("evalue", ""))}
+        for output in outputs
+        if output.output_type == "error"
+    ]
+    return markup.clean(_Exporter().from_notebook_node(notebook)[0]), errors
 
 
 def home_of(html_path: Path, home: str | Path | None = None) -> str:
-    """The address of the index page as seen from a page; without `home`, the one it has by its place."""
-    return _home(html_path) if home is None else os.path.relpath(home, html_path.parent).replace(os.sep, "/")
-
-
-def _home(html_path: Path) -> str:
-    """The index page as seen from `html_path`, with forward slashes."""
-    above = list(html_path.resolve().parents)[:4]
-    for depth, folder in enumerate(above):
+    """The address of the index page as seen from a page, with forward slashes; without `home`, by the page's place."""
+    if home is not None:
+        return os.path.relpath(home, html_path.parent).replace(os.sep, "/")
+    for depth, folder in enumerate(list(html_path.resolve().parents)[:4]):
         if (folder / "index.html").is_file() or (folder / "runs").is_dir():
             return "../" * depth + "index.html"
     return "../../index.html"

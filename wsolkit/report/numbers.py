@@ -42,6 +42,14 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def times(ratio: float) -> str:
+    """How long something takes beside something else, as people write it: "about 80 times as long". Differences below a
+    fifth may come from what else the machine did, and are not claimed."""
+    if 0.8 < ratio < 1.25:
+        return "about as long"
+    return f"about {float(f'{ratio:.{1 if ratio >= 10 else 2}g}'):g} times as long"
+
+
 def ordinal(value: float) -> str:
     """ "90th", "91st", "97.5th"."""
     ends = {1: "st", 2: "nd", 3: "rd"} if value % 100 not in (11, 12, 13) else {}

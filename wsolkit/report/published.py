@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared
-from wsolkit.report.index_groups import Group, means
+from wsolkit.report.groups import Group, means
 
 FIELDS = ["top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"]
 TEST_IMAGES = 5794

@@ -81,7 +81,7 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
         note_failure(folder, error, job["config"])  # before the page is written, which tells of it
     try:
         if html and (page_only or (folder / run_folder.NOTEBOOK).exists()):
-            from wsolkit.report.report import write_report
+            from wsolkit.report.method_page import write_report
 
             made = content_of(done)
             versions = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.report.method_page import box_ratios, summary
 from wsolkit.report.numbers import ordinal, seconds, signed, spread, verdict
 from wsolkit.report.report_data import RunFiles
-from wsolkit.report.report_words import box_ratios, summary
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
 RESULT = {
@@ -158,8 +158,8 @@ def test_no_boxes(tmp_path):
         "operating_points": {},
     }
     text = said(tmp_path, pxap=61.25, **without)
-    assert text == ("There are no ground-truth boxes to score the 40 test images against, so no box accuracy is reported. Its "
-                    "maps reach a pixel average precision (PxAP) of 61.2 %.")  # fmt: skip
+    assert text == ("There are no ground-truth boxes to score the 40 test images against, so no box accuracy is reported. The "
+                    "class is right in 90.0 %. Its maps reach a pixel average precision (PxAP) of 61.2 %.")  # fmt: skip
 
 
 def test_limited_and_single_images_and_unknown_classes(tmp_path):

@@ -14,7 +14,7 @@ from page_checks import no_requests, well_formed
 
 from wsolkit import figures
 from wsolkit.report import markup
-from wsolkit.report.report import notebook_to_html
+from wsolkit.report.notebook_page import notebook_to_html
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 FOOTER = {"seed": 0, "parameters": {"epochs": 3, "method": "cam"}, "versions": {"torch": "2.8"}, "device": None}

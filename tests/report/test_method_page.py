@@ -18,7 +18,7 @@ from nbformat import v4
 
 from wsolkit import figures
 from wsolkit.common.files import read_json, write_json
-from wsolkit.report.report import write_report, write_reports
+from wsolkit.report.method_page import write_report, write_reports
 from wsolkit.runs.run import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 4, "epochs": 2, "classes": 4}
@@ -213,7 +213,7 @@ def test_both_networks_and_both_costs_are_shown(out):
     assert [row[0] for row in costs] == ["rethinking_cam", "plain CAM"] and all(
         "ms" in row[1] or " s" in row[1] for row in costs
     )
-    assert re.fullmatch(r"TAP: .+ s, after GAP: .+ s", costs[0][3]) and costs[1][3].startswith("GAP: ")
+    assert re.fullmatch(r"TAP: .+ s, after GAP: .+ s", costs[0][2]) and costs[1][2].startswith("GAP: ")
     assert len(written(out, "cam")[1].select("h3[id^=training-]")) == 1
 
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from wsolkit.report.numbers import verdict
+from wsolkit.report.numbers import plain, signed, verdict
 from wsolkit.report.rows import METRICS, gt_known_on_images_of, sort_rows
 
 HEADLINE = "gt_known_loc"
 BASELINES = ("cam", "centre_box")
-SAME_TRAINING = (
-    *("epochs", "seed", "classes", "per_class", "size", "geometry", "stride", "width", "weights", "val_share"),
-)
+SAME_TRAINING = "epochs seed classes per_class size geometry stride width weights val_share".split()  # noqa: SIM905
+STATUSES = ("completed", "failed", "missing", "undefined")
+Ends = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -29,14 +29,18 @@ class Value:
     low: float | None = None
     high: float | None = None
 
+    def __str__(self) -> str:
+        """ "47.0", or "47.0 ± 1.2" over several seeds."""
+        return plain(self.mean) + ("" if self.sd is None else f" ± {self.sd:.1f}")
+
 
 @dataclass(frozen=True)
 class Difference:
     """GT-known Loc minus that of a baseline, in points, paired by seed.
 
-    above, below: in how many seeds the two are told apart, in that direction: the 95 % interval of the paired difference
-    leaves out 0 and no exact test contradicts (`report_words.verdict`), or, where a run has no such interval, their own
-    intervals do not meet. note: on which images.
+    above, below: in how many seeds the two are significantly different, in that direction: the 95 % interval of the paired
+    difference leaves out 0 and no exact test contradicts (`numbers.verdict`), or, where a run has no such interval, their
+    own intervals do not meet. note: on which images.
     """
 
     value: Value
@@ -44,8 +48,11 @@ class Difference:
     below: int
     note: str = ""
 
+    def __str__(self) -> str:
+        return signed(self.value.mean) + ("" if self.value.sd is None else f" ± {self.value.sd:.1f}")
+
     @property
-    def told_apart(self) -> bool:
+    def significant(self) -> bool:
         """In every seed, and in one direction."""
         return self.value.n in (self.above, self.below)
 
@@ -58,16 +65,16 @@ class Group:
     backbone: str
     method: str
     runs: list[dict[str, Any]]
-    done: list[dict[str, Any]] = field(default_factory=list)
     values: dict[str, Value | None] = field(default_factory=dict)  # what `value` has already computed
 
-    def __post_init__(self) -> None:
-        self.done = [row for row in self.runs if row["status"] == "completed"]
+    @property
+    def done(self) -> list[dict[str, Any]]:
+        return [row for row in self.runs if row["status"] == "completed"]
 
     @property
     def status(self) -> str:
         """The best that any seed has come to."""
-        return min((row["status"] for row in self.runs), key=("completed", "failed", "missing", "undefined").index)
+        return min((row["status"] for row in self.runs), key=STATUSES.index)
 
     @property
     def n_images(self) -> int:
@@ -78,32 +85,29 @@ class Group:
         """A metric (or seconds_per_image, peak_memory_mb) over the completed runs that have it; None without any."""
         if name not in self.values:
             having = [row for row in self.done if row[name] is not None]
-            pairs = [interval(row, name) for row in having]
-            self.values[name] = summary([row[name] for row in having], pairs)
+            self.values[name] = summary([row[name] for row in having], [interval(row, name) for row in having])
         return self.values[name]
 
     def share_of(self, failure: str) -> float | None:
         """Percent of the images with this failure type (`failures.FAILURES`), over all seeds; None where none is counted."""
         counts = [row["result"]["failures"] for row in self.done if row["result"].get("failures")]
-        total = sum(sum(one.values()) for one in counts)
-        return (
-            100 * sum(one.get(failure, 0) for one in counts) / total
-            if total and len(counts) == len(self.done)
-            else None
-        )
+        total = sum(sum(count.values()) for count in counts)
+        if not total or len(counts) < len(self.done):
+            return None
+        return 100 * sum(count.get(failure, 0) for count in counts) / total
 
 
-def interval(row: dict, name: str) -> tuple[float, float] | None:
-    pair = row["result"].get("intervals", {}).get(name)
-    return None if pair is None or None in pair else tuple(pair)
+def interval(row: dict, name: str) -> Ends:
+    """The 95 % interval that a run has stored of a metric, or of "centre_box"; None without one."""
+    ends = row["result"].get("intervals", {}).get(name)
+    return None if ends is None or None in ends else tuple(ends)
 
 
-def summary(numbers: Sequence[float], pairs: Sequence[tuple[float, float] | None] = ()) -> Value | None:
+def summary(numbers: Sequence[float], ends: Sequence[Ends] = ()) -> Value | None:
+    """Numbers of n seeds with their intervals as one `Value`; None without any number."""
     if not numbers:
         return None
-    low = high = None
-    if pairs and None not in pairs:
-        low, high = (fmean(pair[end] for pair in pairs) for end in (0, 1))
+    low, high = map(fmean, zip(*ends, strict=True)) if ends and None not in ends else (None, None)
     mean, n = fmean(numbers), len(numbers)
     sd = math.sqrt(sum((number - mean) ** 2 for number in numbers) / (n - 1)) if n > 1 else None
     return Value(mean, sd, n, low, high)
@@ -111,11 +115,11 @@ def summary(numbers: Sequence[float], pairs: Sequence[tuple[float, float] | None
 
 def grouped(rows: Sequence[dict[str, Any]]) -> list[Group]:
     """Rows of one dataset (`read_rows`, `missing_rows`) as groups, by backbone and method."""
-    found: dict[tuple[str, str], Group] = {}
+    groups: dict[tuple[str, str], Group] = {}
     for row in sort_rows(rows):
         key = (row["backbone"], row["method"])
-        found.setdefault(key, Group(row["dataset"], *key, [])).runs.append(row)
-    return [Group(one.dataset, one.backbone, one.method, one.runs) for one in found.values()]
+        groups.setdefault(key, Group(row["dataset"], *key, [])).runs.append(row)
+    return list(groups.values())
 
 
 def comparable(groups: Sequence[Group], name: str, full: int) -> dict[str, Value]:
@@ -127,7 +131,7 @@ def comparable(groups: Sequence[Group], name: str, full: int) -> dict[str, Value
 
 def marks(groups: Sequence[Group], name: str, full: int) -> dict[str, str]:
     """method -> "best" or "tie", for the groups of one backbone: the highest mean of the `comparable` ones, and those that
-    are not told apart from it.
+    are not significantly different from it.
 
     A tie lies inside the best one's 95 % interval (several seeds: or within one standard deviation); whether plain CAM is
     one is for the paired difference to say, where there is one. Empty for fewer than two, and where all are equal.
@@ -141,75 +145,66 @@ def marks(groups: Sequence[Group], name: str, full: int) -> dict[str, str]:
         return {}
     of_best = values[best[0]]
     low = min(top if of_best.low is None else of_best.low, top - (of_best.sd or 0))
-    found = {method: "tie" for method, value in values.items() if value.mean >= low}
+    marked = {method: "tie" for method, value in values.items() if value.mean >= low}
     paired = _paired(next(group for group in groups if group.method == best[0]), "cam", name)
     if "cam" in values and paired is not None:
-        found.pop("cam", None)
-        found |= {} if paired.told_apart else {"cam": "tie"}
-    return found | dict.fromkeys(best, "best")
+        marked.pop("cam", None)
+        marked |= {} if paired.significant else {"cam": "tie"}
+    return marked | dict.fromkeys(best, "best")
 
 
-def difference(group: Group, baseline: str, cam: Group | None) -> Difference | None:
+def difference(group: Group, baseline: str, cam: Group | None = None) -> Difference | None:
     """GT-known Loc of a group minus that of plain CAM ("cam") or of the centre box ("centre_box"); None where that means
     nothing: no boxes, no such run, CAM itself. cam: plain CAM's group on the same backbone, if there is one."""
     if group.method == baseline:
         return None
-    found = _paired(group, baseline, HEADLINE)
-    if found is None and baseline == "centre_box":
-        found = _to_centre_box(group)
-    elif found is None and cam is not None:
-        found = _to_cam(group, cam)
-    return found
+    if (paired := _paired(group, baseline, HEADLINE)) is not None:
+        return paired
+    pairs = []  # of this group's number and that of the baseline, with their intervals and a note
+    for row in group.done:
+        own = row[HEADLINE], interval(row, HEADLINE)
+        if baseline == "centre_box":
+            box = row["result"]["centre_box"]["gt_known_loc"]
+            pairs.append((own, (box, interval(row, "centre_box")), ""))
+        elif cam is not None and (other := _plain_cam(row, cam)) is not None:
+            pairs.append((own, *other))
+    pairs = [pair for pair in pairs if None not in (pair[0][0], pair[1][0])]
+    value = summary([own - other for (own, _), (other, _), _ in pairs])
+    sides = [_side(own, other) for (_, own), (_, other), _ in pairs]
+    note = next((note for *_, note in pairs if note), "")
+    return None if value is None else Difference(value, sides.count(1), sides.count(-1), note)
 
 
 def _paired(group: Group, baseline: str, name: str) -> Difference | None:
     """From the paired differences that the runs themselves have stored; None unless all have."""
     stored = [row["against"][baseline].get(name) for row in group.done]
-    if not stored or any(one is None or one["difference"] is None for one in stored):
+    if not stored or any(item is None or item["difference"] is None for item in stored):
         return None
-    pairs = [None if None in (one["low"], one["high"]) else (one["low"], one["high"]) for one in stored]
-    value = summary([one["difference"] for one in stored], pairs)
-    counts = {one["n"] for one in stored} - {None, group.n_images}
+    ends = [None if None in (item["low"], item["high"]) else (item["low"], item["high"]) for item in stored]
+    counts = {item["n"] for item in stored} - {None, group.n_images}
+    verdicts = [verdict(item) for item in stored]
+    value = summary([item["difference"] for item in stored], ends)
     note = f"on {min(counts):g} images" if counts else ""
-    found = [verdict(one) for one in stored]
-    return Difference(value, found.count("better"), found.count("worse"), note)
+    return Difference(value, verdicts.count("better"), verdicts.count("worse"), note)
 
 
-def _to_centre_box(group: Group) -> Difference | None:
-    having = [
-        row
-        for row in group.done
-        if row[HEADLINE] is not None and row["result"]["centre_box"]["gt_known_loc"] is not None
-    ]
-    value = summary([row[HEADLINE] - row["result"]["centre_box"]["gt_known_loc"] for row in having])
-    sides = [_side(interval(row, HEADLINE), interval(row, "centre_box")) for row in having]
-    return None if value is None else Difference(value, sides.count(1), sides.count(-1))
+def _plain_cam(row: dict, cam: Group) -> tuple[tuple[float | None, Ends], str] | None:
+    """Plain CAM's number of the same seed on the same images, with its interval where the images are all, and a note."""
+    same = next((other for other in cam.done if other["seed"] == row["seed"]), None)
+    if same is None or same[HEADLINE] is None:
+        return None
+    if any(row["config"].get(name) != same["config"].get(name) for name in SAME_TRAINING):
+        return None
+    if row["n_images"] == same["n_images"]:
+        return (same[HEADLINE], interval(same, HEADLINE)), ""
+    return (gt_known_on_images_of(row, same), None), f"on the same {row['n_images'] or 0:g} images"
 
 
-def _to_cam(group: Group, cam: Group) -> Difference | None:
-    numbers, sides, note = [], [], ""
-    for row in group.done:
-        plain = next((other for other in cam.done if other["seed"] == row["seed"]), None)
-        if plain is None or row[HEADLINE] is None or plain[HEADLINE] is None:
-            continue
-        if any(row["config"].get(name) != plain["config"].get(name) for name in SAME_TRAINING):
-            continue
-        if row["n_images"] == plain["n_images"]:
-            numbers.append(row[HEADLINE] - plain[HEADLINE])
-            sides.append(_side(interval(row, HEADLINE), interval(plain, HEADLINE)))
-        elif (same := gt_known_on_images_of(row, plain)) is not None:
-            numbers.append(row[HEADLINE] - same)
-            sides.append(0)
-            note = f"on the same {row['n_images']:g} images"
-    value = summary(numbers)
-    return None if value is None else Difference(value, sides.count(1), sides.count(-1), note)
-
-
-def _side(one: tuple[float, float] | None, other: tuple[float, float] | None) -> int:
+def _side(own: Ends, other: Ends) -> int:
     """1 where the first interval lies above the second, -1 below, 0 where they meet or one is not known."""
-    if one is None or other is None:
+    if own is None or other is None:
         return 0
-    return int(one[0] > other[1]) - int(one[1] < other[0])
+    return int(own[0] > other[1]) - int(own[1] < other[0])
 
 
 def means(group: Group) -> dict[str, Any]:
