@@ -11,7 +11,9 @@ import torch
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from wsolkit.report.report import read_rows, write_index, write_report
+from wsolkit.report.index import write_index
+from wsolkit.report.method_page import write_report
+from wsolkit.report.rows import read_rows
 from wsolkit.runs.run import Run
 from wsolkit.study.chapter import Trial, show_best_and_worst, show_curves
 
