@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,7 +23,8 @@ def as_numpy(array) -> np.ndarray:
 
 def frame(size: int | Sequence[int]) -> tuple[int, int]:
     """`size` as (H, W): an int is a square. ValueError when it is neither an int nor two positive ints."""
-    height, width = (size, size) if np.ndim(size) == 0 else size
+    sides: Any = (size, size) if np.ndim(size) == 0 else size
+    height, width = sides
     if int(height) != height or int(width) != width or height < 1 or width < 1:
         raise ValueError(f"size is a positive int or a pair (H, W) of them, got {size}")
     return int(height), int(width)

@@ -24,7 +24,7 @@ def code_state(sources: tuple[str, ...]) -> str:
 def _state(file: Path) -> str:
     tree = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        documented = isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef)
-        if documented and ast.get_docstring(node):
+        named = ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef
+        if isinstance(node, named) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

@@ -92,14 +92,15 @@ class Parameters(BaseModel):
         return f"{name} must be {field.title or _KINDS[kind_of(field)]}, but is {shown(first['input'])}"
 
 
-def kind_of(field: FieldInfo) -> type:
+def kind_of(field: FieldInfo) -> Any:
     """int, float, bool, str, tuple, dict, or whatever else a parameter was declared as."""
     return get_origin(field.annotation) or field.annotation
 
 
 def choices_of(field: FieldInfo) -> list[str]:
     """The names that a parameter may be; [] where any text will do."""
-    return field.json_schema_extra["choices"]
+    extra: Any = field.json_schema_extra
+    return extra["choices"]
 
 
 def nearest(name: Any, known: Collection[str]) -> str:

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Any
 
 from tqdm import tqdm
@@ -30,7 +30,7 @@ def progress(
         total: number of items; None is `len(items)`, where there is one. done: items that were done earlier.
         unit: what an item is, in the plural. quiet: no sign at all (processes but the first).
     """
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = done + len(items)
     options = {"desc": what, "total": total, "unit": f" {unit}", "initial": done}
     shell = _kernel()
@@ -55,7 +55,8 @@ def _opened() -> bool:
 class _Line(tqdm):
     """tqdm as one line of text that is replaced in place; a saved notebook keeps the last state, without carriage returns."""
 
-    cell, handle = None, None  # of the cell that showed a bar last
+    cell: Any = None  # that showed a bar last
+    handle: Any = None  # of its line
 
     def __init__(self, items: Iterable, shell: Any, **options: Any) -> None:
         if _Line.handle is None or _Line.cell != shell.execution_count:

@@ -122,12 +122,7 @@ def compare(
 
 
 def compare_slices(
-    a,
-    b,
-    metric: str = "gt_known_loc",
-    delta: float = DELTA,
-    samples: int = 10_000,
-    seed: int = 0,
+    a, b, metric: str = "gt_known_loc", delta: float = DELTA, samples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
     """`compare` for all images and for each slice by object size and aspect (see `wsolkit.evaluation.failures.slices`).
 
@@ -143,12 +138,11 @@ def compare_slices(
     for kind, name, index in slice_groups(first):
         if kind == "class":
             continue
-        row: dict[str, Any] = {"kind": kind, "slice": name, "n": len(index)}
+        numbers = {}
         if len(index):
-            found = _compare(first.iloc[index], second.iloc[index], metric, delta, samples, seed, ("A", "B"))
-            row |= {key: getattr(found, key) for key in ("value_a", "value_b", "difference", "p_value", "better")}
-            row["low"], row["high"] = found.interval
-        rows.append(row)
+            part = _compare(first.iloc[index], second.iloc[index], metric, delta, samples, seed, ("A", "B"))
+            numbers = part.to_dict() | dict(zip(("low", "high"), part.interval, strict=True))
+        rows.append(numbers | {"kind": kind, "slice": name, "n": len(index)})
     names = ["kind", "slice", "n", "value_a", "value_b", "difference", "low", "high", "p_value", "better"]
     return pd.DataFrame(rows, columns=names)
 
@@ -216,20 +210,23 @@ def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables with the same images in the order of `a`; ValueError unless they were measured on the same images."""
     need = ("id", "gt_boxes", *(("right",) if metric.startswith("top1") else ()))
     first, second = (_by_id(measured(source, *need), name) for source, name in ((a, "A"), (b, "B")))
-    only = [
-        table.index.difference(other.index, sort=False).tolist() for table, other in ((first, second), (second, first))
-    ]
-    if any(only):
-        words = [f"{len(ids)} only in {name}: {listing(ids)}" for name, ids in zip("AB", only, strict=True) if ids]
-        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(words)}")
+    only = {
+        "A": first.index.difference(second.index, sort=False),
+        "B": second.index.difference(first.index, sort=False),
+    }
+    if only := [f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in only.items() if len(ids)]:
+        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(only)}")
     second = second.loc[first.index]
+    others = {"ground-truth boxes": first["gt_boxes"].map(_boxes) != second["gt_boxes"].map(_boxes)}
     if "label" in first and "label" in second:
-        _same("labels", first.index[first["label"].to_numpy() != second["label"].to_numpy()].tolist())
-    texts = [table["gt_boxes"].astype(str).to_numpy() for table in (first, second)]
-    differ = [
-        index for index in np.flatnonzero(texts[0] != texts[1]) if _boxes(texts[0][index]) != _boxes(texts[1][index])
-    ]
-    _same("ground-truth boxes", first.index[differ].tolist())
+        others = {"labels": first["label"] != second["label"]} | others
+    for what, differ in others.items():
+        if differ.any():
+            ids = first.index[differ.to_numpy()].tolist()
+            raise WsolkitError(
+                f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
+                f"images, frame or split: {listing(ids)}"
+            )
     return first, second
 
 
@@ -241,19 +238,12 @@ def _by_id(table: pd.DataFrame, name: str) -> pd.DataFrame:
     return table
 
 
-def _same(what: str, ids: list[str]) -> None:
-    if ids:
-        raise WsolkitError(
-            f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
-            f"pictures, frame or split: {listing(ids)}"
-        )
-
-
-def _boxes(text: str):
+def _boxes(text: str) -> str:
+    """The same text for the same boxes in any order and spelling."""
     try:
-        return parse_boxes(text)
+        return str(parse_boxes(text))
     except ValueError:
-        return text
+        return str(text)
 
 
 # ------------------------------------------------------------------------------------------------ counting

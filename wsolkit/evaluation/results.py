@@ -211,25 +211,24 @@ class EvalResult:
         from wsolkit.evaluation.failures import object_shape
 
         count = len(self.ids)
-        table = {"id": list(self.ids), "label": self.labels if self.labels is not None else np.full(count, -1)}
         predicted = np.full(count, -1) if self.predicted is None else self.predicted
-        table["predicted"] = pd.array([None if label < 0 else int(label) for label in predicted], "Int64")
-        unknown = self.predicted is None
-        table["right"] = pd.array([None] * count if unknown else list(table["label"] == predicted), "boolean")
+        known = pd.array(predicted, "Int64")
+        known[predicted < 0] = pd.NA
+        table = {"id": list(self.ids), "label": np.full(count, -1) if self.labels is None else self.labels}
+        right = [None] * count if self.predicted is None else list(table["label"] == predicted)
+        table |= {"predicted": known, "right": pd.array(right, "boolean")}
         table["iou"] = np.full(count, np.nan) if self.ious is None else self.ious
         table |= {f"iou_{point}": ious for point, ious in (self.point_ious or {}).items()}
-        if self.boxes is None:  # masks only
-            names = ("localised", "x0", "y0", "x1", "y1", "empty", "gt_boxes", "object_share", "aspect", "failure")
+        corners = ("x0", "y0", "x1", "y1")
+        if self.boxes is None:
+            names = ("localised", *corners, "empty", "gt_boxes", "object_share", "aspect", "failure")
             table |= {name: pd.array([None] * count) for name in names}
         else:
-            table["localised"] = self.ious >= 0.5
-            table |= {name: self.boxes[:, column] for column, name in enumerate(("x0", "y0", "x1", "y1"))}
-            table["empty"] = self.empty
-            table["gt_boxes"] = [
-                "; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes
-            ]
             shapes = np.array([object_shape(boxes, self.frame) for boxes in self.gt_boxes])
-            table |= {"object_share": shapes[:, 0], "aspect": shapes[:, 1], "failure": list(self.failure_types)}
+            texts = ["; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes]
+            table |= {"localised": self.ious >= 0.5} | dict(zip(corners, self.boxes.T, strict=True))
+            table |= {"empty": self.empty, "gt_boxes": texts, "object_share": shapes[:, 0], "aspect": shapes[:, 1]}
+            table["failure"] = list(self.failure_types)
         if self.pixel_ap is not None:
             table["pixel_ap"] = self.pixel_ap
         return pd.DataFrame(table)

@@ -58,7 +58,7 @@ def _vgg_features(width: float, dropped: tuple[int, ...], norm: bool) -> tuple[n
                 layers[str(index)] = nn.MaxPool2d(2, 2)
             index += 1
             continue
-        out = scaled(item, width)
+        out = scaled(int(item), width)
         for layer in _convolution(channels, out, norm):
             layers[str(index)] = layer
             index += 1

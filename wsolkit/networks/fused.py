@@ -18,6 +18,7 @@ import threading
 import weakref
 from collections.abc import Hashable
 from functools import lru_cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -150,7 +151,7 @@ def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 
 def _bytes(node: fx.Node) -> int:
     meta = node.meta.get("tensor_meta")
-    return 4 * meta.shape.numel() if hasattr(meta, "shape") else 0
+    return 4 * meta.shape.numel() if meta is not None and hasattr(meta, "shape") else 0
 
 
 def _shape(node: object) -> torch.Size | None:
@@ -181,35 +182,34 @@ class _Convolution(nn.Module):
 def _rewrite(graph: fx.GraphModule, count: int, dtype: torch.dtype) -> int:
     """Put `_Convolution` in the place of every convolution and what it can do besides; returns how many there are."""
     modules = dict(graph.named_modules())
-    order = {node: i for i, node in enumerate(graph.graph.nodes)}
     made = 0
     for node in list(graph.graph.nodes):
         convolution = _module(node, modules, nn.Conv2d)
         if convolution is None or node.graph is not graph.graph or not _plain(convolution, node):
             continue
-        chain, residual, activation = [node], None, ("none", [], None)
+        chain, residual = [node], None
+        activation: tuple = ("none", [], None)
         norm = _module(_only_user(chain[-1]), modules, nn.BatchNorm2d)
         if norm is not None and norm.track_running_stats:
             convolution = fuse_conv_bn_eval(convolution, norm)
             chain.append(_only_user(chain[-1]))
         following = _only_user(chain[-1])
-        if following is not None and _activation(following, modules) is not None:
-            activation = _activation(following, modules)
+        if following is not None and (appended := _activation(following, modules)) is not None:
+            activation = appended
             chain.append(following)
-        elif (other := _residual(following, chain, order)) is not None:
+        elif following is not None and (other := _residual(following, chain)) is not None:
             chain.append(following)
             residual, after = other, _only_user(following)
             if after is not None and _activation(after, modules) == _ACTIVATIONS[nn.ReLU]:
                 activation = _ACTIVATIONS[nn.ReLU]
                 chain.append(after)
-        shape = (count, *_shape(node.args[0])[1:])
+        shape = (count, *node.args[0].meta["tensor_meta"].shape[1:])  # type: ignore[union-attr]  # _plain has checked it
         name = f"_fused_{made}"
         graph.add_submodule(name, _Convolution(convolution, shape, activation, dtype))
         # a sum waits for its other branch; what has none stays where the convolution was, before anything changes in place
         with graph.graph.inserting_before(node) if residual is None else graph.graph.inserting_after(chain[-1]):
             new = graph.graph.call_module(name, (node.args[0],) if residual is None else (node.args[0], residual))
         new.meta = chain[-1].meta
-        order[new] = order[chain[-1]]
         chain[-1].replace_all_uses_with(new)
         for replaced in reversed(chain):
             graph.graph.erase_node(replaced)
@@ -219,11 +219,11 @@ def _rewrite(graph: fx.GraphModule, count: int, dtype: torch.dtype) -> int:
     return made
 
 
-def _module(node: fx.Node | None, modules: dict[str, nn.Module], kind: type[nn.Module]) -> nn.Module | None:
+def _module(node: fx.Node | None, modules: dict[str, nn.Module], kind: type[nn.Module]) -> Any:
     """The module that a node calls, if it is of exactly this kind (a subclass may do something else)."""
     if node is None or node.op != "call_module":
         return None
-    module = modules.get(node.target)
+    module = modules.get(str(node.target))
     return module if type(module) is kind else None
 
 
@@ -236,25 +236,27 @@ def _plain(convolution: nn.Conv2d, node: fx.Node) -> bool:
     )
 
 
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
+def _only_user(node: fx.Node | None) -> fx.Node | None:
+    return next(iter(node.users)) if node is not None and len(node.users) == 1 else None
 
 
-def _activation(node: fx.Node, modules: dict[str, nn.Module]) -> tuple | None:
+def _activation(node: fx.Node | None, modules: dict[str, nn.Module]) -> tuple | None:
+    if node is None:
+        return None
     if node.op == "call_module":
-        return _ACTIVATIONS.get(type(modules.get(node.target)))
+        module = modules.get(str(node.target))  # None: a convolution that was put in just now
+        return None if module is None else _ACTIVATIONS.get(type(module))
     relu = (node.op == "call_function" and node.target in _RELUS) or (
         node.op == "call_method" and node.target == "relu"
     )
     return _ACTIVATIONS[nn.ReLU] if relu else None
 
 
-def _residual(node: fx.Node | None, chain: list[fx.Node], order: dict[fx.Node, int]) -> fx.Node | None:
+def _residual(node: fx.Node, chain: list[fx.Node]) -> fx.Node | None:
     """The other summand, where `node` adds two feature maps of one shape."""
-    if node is None or node.op != "call_function" or node.target not in _SUMS or len(node.args) != 2 or node.kwargs:
+    if node.op != "call_function" or node.target not in _SUMS or len(node.args) != 2 or node.kwargs:
         return None
-    if chain[0].args[0].users.keys() != {chain[0]}:  # the input might change in place before the sum is due
+    if chain[0].all_input_nodes[0].users.keys() != {chain[0]}:  # the input might change in place before the sum is due
         return None
     (other,) = [arg for arg in node.args if arg is not chain[-1]] or [None]
-    same = isinstance(other, fx.Node) and _shape(other) == _shape(chain[-1])
-    return other if same else None
+    return other if isinstance(other, fx.Node) and _shape(other) == _shape(chain[-1]) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import Any
 
 import torch
 from torch import nn
@@ -205,13 +206,14 @@ def build_model(
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm}
         if pooling == "acol":
             spec["delta"] = delta
-            branches = [_branch(channels, width, num_classes) for _ in range(2)]
-            model: WSOLModel = ACoLModel(body, *branches, spec, ("branch_a", "branch_b"))
-            heads = [branch[-1] for branch in branches]
+            branch_a, branch_b = _branch(channels, width, num_classes), _branch(channels, width, num_classes)
+            model: WSOLModel = ACoLModel(body, branch_a, branch_b, spec, ("branch_a", "branch_b"))
+            heads: list[Any] = [branch_a[-1], branch_b[-1]]
         else:
-            pool: nn.Module = {"gap": GlobalAveragePool, "tap": lambda: ThresholdedAveragePool(tau)}.get(
-                pooling, lambda: _FullyConnected(channels, width)
-            )()
+            if pooling == "fc":
+                pool: nn.Module = _FullyConnected(channels, width)
+            else:
+                pool = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
             head = nn.Linear(getattr(pool, "out_features", channels), num_classes)
             model, heads = WSOLModel(body, pool, head, spec, (*family.extra, "head")), [head]
         if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp

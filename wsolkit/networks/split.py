@@ -18,6 +18,7 @@ import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -210,6 +211,7 @@ class _Rest(nn.Module):
         self.graph, self.reshape = graph, reshape
 
     def forward(self, features: Tensor) -> Tensor:
+        assert self.reshape.inverse is not None  # `split` takes no other
         return self.graph(self.reshape.inverse(features.clone()))  # a copy: the first operation may work in place
 
 
@@ -414,7 +416,7 @@ def hooked(
     return network
 
 
-def rest_of(model: nn.Module, images: Tensor | None = None) -> nn.Module:
+def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
     """The network from the feature map to the logits: `model.rest`, or pool and head one after the other.
 
     Of a hooked model it is the rest for these images.

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +28,7 @@ from wsolkit.networks.split import (
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
-_TARGETS: dict[type[nn.Module], str | Callable[[nn.Module], str]] = {
+_TARGETS: dict[type[nn.Module], str | Callable[[Any], str]] = {
     models.AlexNet: lambda model: f"features.{len(model.features) - 2}",  # the last ReLU; a max pooling ends `features`
     models.VGG: lambda model: f"features.{len(model.features) - 2}",
     models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
@@ -97,7 +98,7 @@ def network_for(
     return kept[key]
 
 
-def _check_parts(model: nn.Module, example: Tensor) -> None:
+def _check_parts(model: Any, example: Tensor) -> None:
     """Once for each model that is not of this package: `body` and what follows must be what the model computes.
 
     Raises:

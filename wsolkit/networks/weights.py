@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load_file
-from torch import nn
+
+if TYPE_CHECKING:
+    from wsolkit.networks.models import WSOLModel
 
 from wsolkit.common.errors import WsolkitError
 
 
-def load_pretrained(model: nn.Module, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
+def load_pretrained(model: WSOLModel, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
     """Load "imagenet" or a file into `model`.
 
     A file carries torchvision's key names (its classifier is left out: the new head has other classes) or this

@@ -37,10 +37,10 @@ GALLERY_IMAGES = 8
 class Run:
     """One configuration at work.
 
-    >>> run = Run.start(dataset="synthetic", backbone="resnet18")    # doctest: +SKIP
-    >>> model = run.model("gap")                                     # trained now, or loaded when it was trained before
-    >>> result = run.evaluate("cam")
-    >>> run.finish("cam", result)                                    # score maps, table, pictures, metrics.json (last)
+    >>> run = Run.start(dataset="synthetic", backbone="resnet18")  # doctest: +SKIP
+    >>> model = run.model("gap")  # trained now, or loaded when it was trained before  # doctest: +SKIP
+    >>> result = run.evaluate("cam")  # doctest: +SKIP
+    >>> run.finish("cam", result)  # score maps, table, figures, metrics.json (last)  # doctest: +SKIP
     """
 
     def __init__(self, config: RunConfig) -> None:

@@ -36,7 +36,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     if not {"spec", "classes", "model"} <= set(content):
         raise WsolkitError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
     spec = content["spec"]
-    model = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
+    model: Any = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
     model.load_state_dict(content.pop("model"))
     return model.to(device).eval(), content
 
@@ -180,7 +180,7 @@ def checksum(content: Any) -> str:
     def take(value: Any) -> None:
         if isinstance(value, torch.Tensor):
             digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         elif isinstance(value, dict):
             digest.update(f"dict{len(value)}".encode())
             for item in (part for pair in value.items() for part in pair):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -83,7 +84,7 @@ def fit(
         state = load_state(folder, identity)
     state = agreed(state)
 
-    model.to(device, memory_format=torch.channels_last)  # the layout in which convolutions run fastest
+    model.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]  # convolutions run fastest so
     if state is not None:
         model.load_state_dict(state["model"])
     bare, network = replicate(model)
@@ -94,13 +95,13 @@ def fit(
         now = Progress(**state["progress"])
         files.write_best(now)
         files.write_history(now)
-    network = torch.compile(network) if compile else network
+    called: Any = torch.compile(network) if compile else network
 
     while now.epoch < recipe.epochs:
         begin = time.perf_counter() - now.seconds
         rate = recipe.rate(now.epoch)
         set_rate(optimiser, rate)
-        loss, top1 = _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
+        loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
         share_buffers(bare)
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
         row = (now.epoch + 1, rate, loss, top1, val_loss, val_top1, time.perf_counter() - begin)

@@ -14,11 +14,12 @@ from torch.nn import functional
 from torch.nn.parallel import DistributedDataParallel
 
 from wsolkit.common.processes import world_size
+from wsolkit.networks.models import WSOLModel
 from wsolkit.training.objective import Objective
 from wsolkit.training.recipe import Recipe
 
 
-def replicate(model: nn.Module) -> tuple[nn.Module, nn.Module]:
+def replicate(model: WSOLModel) -> tuple[WSOLModel, nn.Module]:
     """The network whose weights are trained, and the module to call in a step: the same `model` twice without torchrun.
 
     With several processes the second is a DistributedDataParallel around the first. On CUDA the first is a copy of `model`
