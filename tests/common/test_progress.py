@@ -9,7 +9,7 @@ from nbclient import NotebookClient
 from wsolkit.common.progress import progress
 
 CODE = """
-import wsolkit.progress as p
+import wsolkit.common.progress as p
 p.PLAIN_SECONDS = {seconds}
 first = list(p.progress(range(3), "count", unit="sheep"))
 second = list(p.progress(iter("ab"), "letters", total=5, done=3))

@@ -69,7 +69,7 @@ CLUSTER, DOWNLOAD, MINUTES = "needs a cluster or several GPUs", "needs a downloa
 PARSED = {
     "make reports": MINUTES, "make test": MINUTES, "make install": MINUTES, "make lint": MINUTES,
     "make measure": MINUTES, "make numbers": "test_measured.py", "make pictures": "needs the pages of make reports",
-    "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/test_cams.py": MINUTES,
+    "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/methods/test_cams.py": MINUTES,
     "papermill notebooks/02_cam.ipynb cam.ipynb -p backbone vgg16 -p seed 1": MINUTES,
     "wsolkit data cub --root data": DOWNLOAD,
     "wsolkit data tiny_imagenet --root data": DOWNLOAD,

@@ -205,7 +205,7 @@ def test_a_killed_sweep_ends_its_jobs(cluster, tmp_path):
     job = tiny_job(tmp_path, "endless", "import time; time.sleep(600)")
     code = (
         "import json, sys; from concurrent.futures import wait; from wsolkit.sweep.dask_pool import DaskPool\n"
-        "from wsolkit.sweep.pools import run_job\n"
+        "from wsolkit.sweep.worker import run_job\n"
         "wait([DaskPool(sys.argv[1], timeout=60).submit(run_job, json.loads(sys.argv[2]))])"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}

@@ -13,14 +13,13 @@ import time
 
 import pytest
 import yaml
-from small_jobs import GOOD, tiny_job
+from small_jobs import GOOD, events, tiny_job, until
 
 from wsolkit.common.files import digest
 from wsolkit.runs.folder import maps_of
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep, run_grids
-from wsolkit.sweep.status import LiveIndex
 from wsolkit.sweep.worker import run_notebook
 
 COLUMNS = (
@@ -203,7 +202,7 @@ def test_a_second_run_computes_nothing_and_a_change_only_what_is_stale(swept):
 # -- the machinery, with notebooks of one cell ------------------------------------------------------------------------
 
 
-def test_one_failure_does_not_stop_the_others(tmp_path):
+def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
     jobs = [
         tiny_job(tmp_path, "good", GOOD),
         tiny_job(tmp_path, "bad", "raise RuntimeError('the <b>roof</b> fell in')"),
@@ -217,8 +216,8 @@ def test_one_failure_does_not_stop_the_others(tmp_path):
     jobs[-1].folder.touch()  # a file where its folder should be: not even its failure can be noted
     said = []
     pages = []
-    index = LiveIndex(lambda: pages.append([job.done.exists() for job in jobs]), pause=3600)
-    errors = Sweep(jobs, workers=2, say=said.append, index=index).run()
+    monkeypatch.setattr("wsolkit.sweep.scheduler.PAUSE", 3600)
+    errors = Sweep(jobs, 2, said.append, index=lambda: pages.append([job.done.exists() for job in jobs])).run()
     assert set(errors) == {"bad", "silent", "killed", "after", "walled"}
     assert len(said) == 7, "one line for each run, and no status line where there is no terminal"
     assert len(pages) == 1 and not all(pages[0]), "the index grows meanwhile, but is not written all the time"
@@ -255,6 +254,25 @@ def test_second_interrupt_kills(tmp_path):
         signal.setitimer(signal.ITIMER_REAL, 0)
     assert time.time() - begin < 30 and not errors and sweep.outcome["endless"] == "interrupted"
     assert not list(tmp_path.rglob("failure.json")), "a run that was stopped is not a failed one"
+
+
+def test_sigterm_ends_a_sweep_with_its_runs(tmp_path):
+    options = {
+        "per-class": 2,
+        "classes": 2,
+        "size": 32,
+        "width": 0.125,
+        "epochs": 500,
+        "backbones": "resnet18",
+        "methods": "cam",
+    }
+    words = [word for name, value in (options | {"out": tmp_path}).items() for word in (f"--{name}", str(value))]
+    sweep = subprocess.Popen([sys.executable, "-m", "wsolkit", "sweep", *words])
+    (folder,) = until(lambda: [path.parent for path in tmp_path.rglob("executions.jsonl")])
+    sweep.terminate()
+    assert sweep.wait(timeout=300) == 143
+    assert [event.get("outcome") for event in events(folder)] == [None, "stopped by the sweep"]
+    assert not list(tmp_path.rglob(".lock")) and not list(tmp_path.rglob("failure.json"))
 
 
 def test_unknown_notebook_parameters_are_an_error(tmp_path):

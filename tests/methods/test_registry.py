@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import doctest
 import subprocess
 import sys
 
 import pytest
 
+from wsolkit.methods import registry
 from wsolkit.methods.registry import METHODS, VARIANTS, declared, register, resolve, study_methods, variant
 
 
@@ -52,3 +54,7 @@ def test_a_method_declares_its_variant_chapter_and_numbers_itself():
             register("cam", needs="features", description="")(test_cam)
     finally:
         METHODS.pop("test_cam", None)
+
+
+def test_examples_of_the_registry_run():
+    assert doctest.testmod(registry).failed == 0

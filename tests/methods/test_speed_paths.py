@@ -105,7 +105,7 @@ def test_weights_of_gradients_of_any_sign_and_size(method, cls, layout):
 def test_grad_cam_plusplus_where_the_package_divides_by_zero():
     features = torch.ones(1, 1, 1, 2)
     gradients = torch.tensor([[[[-1.0, 1.0]]]])  # 2 G^2 + sum(A) G^3 is 0 at G = -1
-    weight = cams.gradient.grad_cam_plusplus(context_of(features, Weigh(gradients)))
+    weight = cams.METHODS["grad_cam++"].function(context_of(features, Weigh(gradients)))
     assert torch.allclose(weight, torch.tensor([[1 / 4]]))
 
 

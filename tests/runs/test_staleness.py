@@ -90,7 +90,7 @@ CHANGES = [
     ("wsolkit/report/templates/report.css", "{", "{ margin: 0;", NOTHING, NOTHING, True),
     ("wsolkit/evaluation/scoring.py", "# of the side when", "# of a side when", NOTHING, NOTHING, False),
     ("wsolkit/cli/main.py", "--plan", "--plans", NOTHING, NOTHING, False),
-    ("wsolkit/sweep/status.py", "def ", "def changed_", NOTHING, NOTHING, False),
+    ("wsolkit/sweep/scheduler.py", "def ", "def changed_", NOTHING, NOTHING, False),
 ]  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import pytest
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.cores import cores, gpus
-from wsolkit.sweep.pools import INTERRUPTED, LocalPool
-from wsolkit.sweep.scheduler import Sweep
+from wsolkit.sweep.scheduler import LocalPool, Sweep
+from wsolkit.sweep.worker import INTERRUPTED
 
 LISTED = """GPU 0: NVIDIA H200 (UUID: GPU-11111111-aaaa-bbbb-cccc-000000000000)
   MIG 1g.18gb     Device  0: (UUID: MIG-22222222-aaaa-bbbb-cccc-000000000000)

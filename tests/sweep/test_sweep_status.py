@@ -11,15 +11,14 @@ import struct
 import subprocess
 import sys
 import termios
-import threading
 from pathlib import Path
 
 import pytest
 from small_jobs import GOOD, tiny_job
 from tqdm.utils import disp_len
 
+from wsolkit.common.progress import StatusLine, about
 from wsolkit.sweep.scheduler import Sweep
-from wsolkit.sweep.status import LiveIndex, StatusLine, about
 
 SCRIPT = """
 import sys
@@ -143,7 +142,7 @@ def test_the_time_left_counts_earlier_runs_and_those_of_this_sweep(tmp_path):
     # as long as the same on the other backbone; the last one as the mean of reports
     assert seconds_left(jobs[1:4], [], 2) == 100.0 == seconds_left(jobs[2:3], [], 2)
     assert seconds_left([jobs[1], jobs[3]], [], 1) == 20.0
-    sweep.seconds = {"c/cam": 30.0}
+    sweep.expected["c/cam"] = 30.0
     assert seconds_left([jobs[1], jobs[3]], [], 1) == 40.0
     sweep.began["b/cam"] = float("-inf")
     assert seconds_left([], [jobs[1]], 1) == 0.0, "it takes longer than it ever did"
@@ -163,34 +162,25 @@ def test_what_all_jobs_share_is_not_said_of_each(tmp_path):
     assert sweep._progress(2) == "1 of 3 done, 1 failed"
 
 
-def test_the_index_is_written_while_the_sweep_runs_but_not_all_the_time():
-    pages, gate = [], threading.Event()
-
-    def write():
-        gate.wait(60)
-        pages.append(1)
-
-    index = LiveIndex(write, pause=3600)
-    index.update(0)
-    assert index.thread is None, "nothing has finished"
-    index.update(1)
-    first = index.thread
-    index.update(2)
-    assert index.thread is first, "one at a time"
-    gate.set()
-    index.close()
-    index.update(3)
-    assert pages == [1] and index.thread is first, "not again so soon"
-    index.next = 0.0
-    index.update(3)
-    index.close()
-    index.next = 0.0
-    index.update(3)
+def test_the_index_is_written_while_the_sweep_runs_but_not_all_the_time(tmp_path):
+    pages = []
+    sweep = Sweep([tiny_job(tmp_path, "one", GOOD)], say=lambda line: None, index=lambda: pages.append(1))
+    sweep.indexed = 0
+    sweep._write_index()
+    assert pages == [], "nothing has finished"
+    sweep.outcome = {"one": ""}
+    sweep._write_index()
+    sweep.outcome |= {"two": ""}
+    sweep._write_index()
+    assert pages == [1], "not again so soon"
+    sweep.next_index = 0.0
+    sweep._write_index()
+    sweep.next_index = 0.0
+    sweep._write_index()
     assert pages == [1, 1], "not without a new report"
 
     def fail():
         raise OSError("no space left")
 
-    index = LiveIndex(fail)
-    index.update(1)
-    index.close()
+    sweep.index, sweep.indexed, sweep.next_index = fail, 0, 0.0
+    sweep._write_index()

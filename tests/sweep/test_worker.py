@@ -13,8 +13,7 @@ from pathlib import Path
 import psutil
 from small_jobs import events, tiny_job, until
 
-from wsolkit.sweep.pools import INTERRUPTED, run_job
-from wsolkit.sweep.worker import STOPPED
+from wsolkit.sweep.worker import INTERRUPTED, STOPPED, run_job
 
 ROOT = Path(__file__).resolve().parents[2]
 TICKING = """
@@ -82,7 +81,7 @@ def test_a_killed_sweep_leaves_no_process_behind_and_the_next_one_starts_after_i
     """SIGKILL of the process that waits for the job: the job's process and the kernel end by themselves."""
     ticks = tmp_path / "runs/d/b/ticks"
     endless = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "100000"))
-    code = "import json, sys; from wsolkit.sweep.pools import run_job; run_job(json.loads(sys.argv[1]))"
+    code = "import json, sys; from wsolkit.sweep.worker import run_job; run_job(json.loads(sys.argv[1]))"
     parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(content(endless))])
     until(lambda: ticks.exists() and ticks.read_text().count("\n") > 3)
     parent.kill()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from wsolkit.data.catalogue import DATASETS, SPLITS, DatasetEntry
+from wsolkit.data.catalogue import DATASETS, SPLITS
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -12,9 +12,9 @@ def data() -> None:
     """Fetch a dataset, convert annotations for `--dataset metadata`, list or clear decoded images."""
 
 
-def _fetch(name: str, entry: DatasetEntry) -> None:
+def _fetch(name: str, title: str, size: int) -> None:
     """Add the command that downloads one dataset."""
-    what = f"{entry.title} ({entry.archive.size / 1e6:,.0f} MB)"
+    what = f"{title} ({size / 1e6:,.0f} MB)"
 
     @data.command(name, help=f"Download {what}, check it and unpack it; can be interrupted and run again.")
     @click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
@@ -27,7 +27,7 @@ def _fetch(name: str, entry: DatasetEntry) -> None:
 
 for _name, _entry in DATASETS.items():
     if _entry.archive:
-        _fetch(_name, _entry)
+        _fetch(_name, _entry.title, _entry.archive.size)
 
 
 @data.command()
@@ -58,7 +58,7 @@ def convert(kind: str, source: str, **options) -> None:
 @data.command("cache")
 @click.option("--clear", is_flag=True, help="remove the files instead; they are made again when they are needed")
 def decoded_pixels(clear: bool) -> None:
-    """List the files of decoded images that trainings read.
+    """List the files of decoded images that training runs read.
 
     They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded images
     in memory only.
@@ -70,13 +70,11 @@ def decoded_pixels(clear: bool) -> None:
         click.echo("WSOLKIT_CACHE is empty: decoded images are kept in memory only")
         return
     total = 0
-    for entry in entries(folder):
-        if clear and not clear_entry(entry.folder):
-            click.echo(f"{entry.folder.name}  left alone: a process is making it")
+    for entry, size, what in entries(folder):
+        if clear and not clear_entry(entry):
+            click.echo(f"{entry.name}  left alone: a process is making it")
             continue
-        what = f"{entry.title}, {entry.images} images of {entry.side} px from {entry.source}"
-        if not entry.usable:
-            what = "no usable file (killed, damaged, or of another version)"
-        click.echo(f"{entry.folder.name}  {entry.bytes / 2**20:8.1f} MiB  {what}")
-        total += entry.bytes
+        what = what or "no usable file (killed, damaged, or of another version)"
+        click.echo(f"{entry.name}  {size / 2**20:8.1f} MiB  {what}")
+        total += size
     click.echo(f"{folder}: {total / 2**20:.1f} MiB {'removed' if clear else 'in use'}")

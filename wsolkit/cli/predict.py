@@ -1,4 +1,4 @@
-"""`wsolkit predict`: class, score map and box of anyone's pictures, from a trained network."""
+"""`wsolkit predict`: class, score map and box of anyone's images, from a trained network."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import click
 
 from wsolkit.common.errors import WsolkitError
 
-BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one picture may be larger
+BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one image may be larger
 
 
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
-@click.option("--checkpoint", required=True, help="best.pt of a training, or the folder that holds it")
+@click.option("--checkpoint", required=True, help="best.pt of a training run, or the folder that holds it")
 @click.option("--method", default="cam", show_default=True, help="localisation method, e.g. grad_cam++")
 @click.option("--out", help="folder for the results (default reports/predictions)")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="default: chosen on validation data, else 0.2 or 0.35")
 @click.option("--percentile", type=click.FloatRange(0, 100), help="default: 90 (PaS) for rethinking_cam, else 100")
 @click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
 @click.option("--label", default="predicted", show_default=True, help="class of the map: predicted, a name or a number")
-@click.option("--classes", help="text file with one class name per line (default: those of the training)")
-@click.option("--size", type=click.IntRange(8, 4096), help="input side in pixels (default: as the training)")
+@click.option("--classes", help="text file with one class name per line (default: those of the training run)")
+@click.option("--size", type=click.IntRange(8, 4096), help="input side in pixels (default: as the training run)")
 @click.option(
-    "--geometry", type=click.Choice(["resize", "crop"]), help="evaluation geometry (default: as the training)"
+    "--geometry", type=click.Choice(["resize", "crop"]), help="evaluation geometry (default: as the training run)"
 )
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="pictures in one pass")
+@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
 def predict(images, checkpoint, method, out, threshold, percentile, smooth, label, classes, size, geometry, batch_size,
             device) -> None:  # fmt: skip
-    """Localise the object in pictures: files, folders (searched recursively) and globs.
+    """Localise the object in images: files, folders (searched recursively) and globs.
 
-    For each picture <out>/<name>.png shows the score map of the predicted class and its box, and <out>/<name>.json has
-    class, probability and box. The box is in pixels of the upright picture (turned as its EXIF says), corners inclusive.
-    Earlier results in the folders are passed over, so <out> may be one of them. Exit code 1 when pictures or folders
+    For each image <out>/<name>.png shows the score map of the predicted class and its box, and <out>/<name>.json has
+    class, probability and box. The box is in pixels of the upright image (turned as its EXIF says), corners inclusive.
+    Earlier results in the folders are passed over, so <out> may be one of them. Exit code 1 when images or folders
     could not be read; the others are done.
     """
     from tqdm import tqdm
@@ -45,11 +45,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     from wsolkit.common.paths import project_path
     from wsolkit.data.images import find_images, read_batches
 
-    folder = (
-        Path(out).expanduser()
-        if out
-        else Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")) / "predictions"
-    )
+    folder = Path(out or Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")) / "predictions").expanduser()
     unsearched: list[str] = []
     files = find_images(images, unsearched)
     _check_out(folder, [file.name for file in files])
@@ -72,28 +68,24 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     source = "given"  # of the threshold
     if threshold is None:
         threshold, source = default_threshold(trained, method, percentile, smoothings, view)
-    about = {
-        "score_map": {"method": method, "smooth": list(smoothings)}, "threshold": threshold, "threshold_source": source,
-        "percentile": percentile, "protocol": "wsolevaluation", "input": {"size": view.size, "geometry": view.kind},
-        "checkpoint": str(trained.path), "network": f"{trained.model.backbone} ({trained.model.pooling})",
-        "versions": versions(),
-    }  # fmt: skip
+    about = {"score_map": {"method": method, "smooth": list(smoothings)}, "threshold": threshold}
+    about |= {"threshold_source": source, "percentile": percentile, "protocol": "wsolevaluation"}
+    about |= {"input": {"size": view.size, "geometry": view.kind}, "checkpoint": str(trained.path)}
+    about |= {"network": f"{trained.model.backbone} ({trained.model.pooling})", "versions": versions()}
     rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
     failed: list[str] = []
-    for batch in read_batches(
-        tqdm(files, unit=" pictures", disable=not sys.stderr.isatty()), batch_size, BATCH_PIXELS, failed
-    ):
-        found = predict_images(
-            trained.model, [picture for _, picture in batch], method, geometry=view, classes=names, label=shown,
-            threshold=threshold, percentile=percentile, smooth=smoothings, batch_size=batch_size,
-        )  # fmt: skip
-        for one, prediction in zip(batch, found, strict=True):
+    options = {"geometry": view, "classes": names, "label": shown, "threshold": threshold, "percentile": percentile}
+    options |= {"smooth": smoothings, "batch_size": batch_size}
+    shown_files = tqdm(files, unit=" images", disable=not sys.stderr.isatty())
+    for batch in read_batches(shown_files, batch_size, BATCH_PIXELS, failed):
+        predictions = predict_images(trained.model, [image for _, image in batch], method, **options)
+        for (file, image), prediction in zip(batch, predictions, strict=True):
             try:
-                save(folder, [one], [prediction], view, about, note=f"{method}, box at {rule}")
+                save(folder / file.name, file.path, image, prediction, view, about, f"{method}, box at {rule}")
             except OSError as error:  # a name that is too long with its new ending, say
-                failed.append(f"{one[0].path}: could not be written ({error})")
+                failed.append(f"{file.path}: could not be written ({error})")
     click.echo(f"box: above {rule}, {source}")
-    click.echo(f"written: {len(files) - len(failed)} of {len(files)} pictures to {folder}")
+    click.echo(f"written: {len(files) - len(failed)} of {len(files)} images to {folder}")
     for what, problems in (("failed", failed), ("folders not searched", unsearched)):
         if problems:
             click.echo(f"error: {len(problems)} {what}:\n{listing(problems, chr(10))}", err=True)
@@ -120,11 +112,10 @@ def _check_out(folder: Path, names: list[Path]) -> None:
 
 def _names(path: str, count: int) -> list[str]:
     try:
-        names = [
-            line.strip() for line in Path(path).expanduser().read_text(encoding="utf-8").splitlines() if line.strip()
-        ]
+        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError:
         raise WsolkitError(f"{path} is no UTF-8 text; expected one class name per line") from None
+    names = [line.strip() for line in lines if line.strip()]
     if len(names) != count:
         raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")
     return names
@@ -137,6 +128,5 @@ def _label(text: str, names: list[str]) -> int | None:
         return names.index(text)
     if text.isdecimal() and int(text) < len(names):
         return int(text)
-    raise WsolkitError(
-        f"--label {text}: expected predicted, a number in 0..{len(names) - 1} or a class such as {names[0]}"
-    )
+    choices = f"a number in 0..{len(names) - 1} or a class such as {names[0]}"
+    raise WsolkitError(f"--label {text}: expected predicted, {choices}")

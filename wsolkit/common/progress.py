@@ -1,4 +1,5 @@
-"""Progress: a bar where somebody looks at it, plain lines in a notebook that runs in batch, nothing elsewhere."""
+"""Progress: a bar where somebody looks at it, plain lines in a notebook that runs in batch, nothing elsewhere; and a line that
+a command rewrites on a terminal."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ import io
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -77,3 +78,44 @@ def _plain(items: Iterable, what: str, total: int | None, unit: str, done: int) 
         if now - last >= PLAIN_SECONDS:
             last = now
             print(f"{what}: {count} of {total or '?'} {unit}, {now - begin:.0f} s", flush=True)
+
+
+class StatusLine:
+    """Lines that stay, and below them, on a terminal only, one line that is rewritten (and cut to the terminal's width).
+
+    Args:
+        say: prints a line that stays.
+        stream: where both go; no terminal gets the lines that stay and nothing else.
+    """
+
+    def __init__(self, say: Callable[[str], None] = print, stream: TextIO | None = None) -> None:
+        self.print, self.stream = say, stream or sys.stdout
+        self.bar = tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=None, dynamic_ncols=True)
+        self.live = not self.bar.disable
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        with tqdm.external_write_mode(self.stream):
+            self.print(self._printable(text))
+
+    def show(self, text: str) -> None:
+        """Replace the line that is rewritten; "" takes it away."""
+        self.bar.set_description_str(self._printable(text))
+
+    def close(self) -> None:
+        """Take the line away for good; lines that stay may still come."""
+        self.bar.close()
+
+    def _printable(self, text: str) -> str:
+        """Without control characters, and with "?" for what the stream's encoding has no character for."""
+        encoding = getattr(self.stream, "encoding", None) or "ascii"
+        text = "".join(c if c.isprintable() else " " for c in text)
+        return text.encode(encoding, "replace").decode(encoding)
+
+
+def about(seconds: float) -> str:
+    """A length of time as one would say it: about 40 s, about 3 min, about 2 h 10 min."""
+    if seconds < 90:
+        return f"about {max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"about {minutes} min" if minutes < 100 else f"about {minutes // 60} h {minutes % 60} min"

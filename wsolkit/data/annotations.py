@@ -11,7 +11,7 @@ from typing import Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
-from wsolkit.data.catalogue import DATASETS
+from wsolkit.data.catalogue import archive_of
 
 Box = tuple[float, float, float, float]
 
@@ -26,7 +26,7 @@ def find_root(root: str | Path | None, dataset: str) -> Path:
         WsolkitError: `root` is None.
         FileNotFoundError: it does not exist or lacks one of the files that the catalogue names; says how to fetch them.
     """
-    archive = DATASETS[dataset].archive
+    archive = archive_of(dataset)
     folder, first = archive.folder, archive.required[0]
     if root is None:
         fetch = f"fetch it with `wsolkit data {dataset} --root DIR`"
@@ -169,8 +169,8 @@ def whole(text: str) -> int:
 # -- boxes -------------------------------------------------------------------------------------------------------------
 
 
-def corners(fields: Sequence[str]) -> Box:
-    """Four texts as x0, y0, x1, y1; ValueError where they are not finite numbers or the wrong way round."""
+def corners(fields: Sequence[str | float]) -> Box:
+    """Four texts or numbers as x0, y0, x1, y1; ValueError where they are not finite numbers or the wrong way round."""
     x0, y0, x1, y1 = map(float, fields)
     if not (-math.inf < x0 <= x1 < math.inf and -math.inf < y0 <= y1 < math.inf):
         raise ValueError

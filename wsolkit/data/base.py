@@ -71,7 +71,7 @@ class WSOLDataset(Dataset):
 
     def load(self, sample: Sample) -> tuple[Image.Image, np.ndarray | None]:
         """The original RGB image and its mask ((H, W) uint8, same size) or None."""
-        return read_image(sample.path), None
+        return read_image(sample.file), None
 
     def sibling(self, split: str) -> WSOLDataset:
         """Another split of the same data with the same options."""

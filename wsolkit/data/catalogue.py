@@ -111,6 +111,14 @@ DATASETS: dict[str, DatasetEntry] = {
 }
 
 
+def archive_of(name: str) -> Archive:
+    """The archive of a data set; WsolkitError where it has none."""
+    known = {name: entry.archive for name, entry in DATASETS.items() if entry.archive}
+    if name not in known:
+        raise WsolkitError(f"dataset '{name}' has nothing to fetch; choose from {', '.join(known)}")
+    return known[name]
+
+
 def load_dataset(
     name: str,
     split: str = "train",

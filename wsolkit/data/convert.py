@@ -115,8 +115,8 @@ def convert(
         read = (read_coco if kind == "coco" else read_csv)(source, images)
     chosen: dict[str, tuple[str, list[Box]]] = {}
     mixed = empty = 0
-    for path in sorted(read.pictures):
-        objects = read.pictures[path].objects
+    for path in sorted(read.entries):
+        objects = read.entries[path].objects
         empty += not objects
         mixed += len({label for label, _ in objects}) > 1
         if label := _label(objects, several):
@@ -126,7 +126,7 @@ def convert(
     used = {label for label, _ in chosen.values()}
     names, number = _number([label for label in read.classes if label in used], out, split, kind == "csv")
     fractions = sum(any(value % 1 for value in box) for _, boxes in chosen.values() for box in boxes)
-    _write(out, split, chosen, read.pictures, names, number)
+    _write(out, split, chosen, read.entries, names, number)
     notes = [*read.notes]
     if mixed:
         did = "left out" if several == "skip" else "the class of the largest box is their label, its boxes are kept"
@@ -181,14 +181,14 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
     return names, {label: place[label] for label in labels}
 
 
-def _write(out: Path, split: str, chosen: dict, pictures: dict[str, Picture], names: list[str], number: dict) -> None:
+def _write(out: Path, split: str, chosen: dict, entries: dict[str, Entry], names: list[str], number: dict) -> None:
     """The four files in a folder beside the place, which is renamed as the last step."""
     folder, part, old = out / split, out / f".{split}.{os.getpid()}.part", out / f".{split}.{os.getpid()}.old"
     boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
     tables = {
         IDS: chosen,
         LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
-        SIZES: (f"{path},{pictures[path].size[0]},{pictures[path].size[1]}" for path in chosen),
+        SIZES: (f"{path},{entries[path].size[0]},{entries[path].size[1]}" for path in chosen),
         LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
     }
     try:
@@ -217,7 +217,7 @@ def _decimal(value: float) -> str:
 
 
 @dataclass
-class Picture:
+class Entry:
     """One image: (width, height) in pixels, (0, 0) where the source does not say, and its objects as (class name, box)."""
 
     size: tuple[int, int] = (0, 0)
@@ -229,12 +229,12 @@ class Source:
     """What a reader read.
 
     Attributes:
-        pictures: path of the image -> its picture.
+        entries: path of the image -> its entry.
         classes: all class names, in the order in which they are to be numbered.
         notes: what somebody should know of the reading.
     """
 
-    pictures: dict[str, Picture]
+    entries: dict[str, Entry]
     classes: list[str]
     notes: list[str] = field(default_factory=list)
 
@@ -250,7 +250,7 @@ def read_voc(source: Path, images: Path | None, origin: int = 1) -> Source:
     files = sorted(folder.rglob("*.xml")) if folder.is_dir() else []
     if not files:
         raise FileNotFoundError(f"{folder}: no .xml file there; expected the Annotations folder of Pascal VOC")
-    pictures: dict[str, Picture] = {}
+    entries: dict[str, Entry] = {}
     problems: list[str] = []
     endings: dict[Path, dict[str, str]] = {}
     early = 0
@@ -262,15 +262,15 @@ def read_voc(source: Path, images: Path | None, origin: int = 1) -> Source:
             problems.append(f"{place} ({error})")
             continue
         name = _complete(file.relative_to(folder).parent, _text(root, "filename"), images, endings)
-        wrong = _wrong_name(name) or ("is in two files" if name in pictures else "")
+        wrong = _wrong_name(name) or ("is in two files" if name in entries else "")
         if not wrong and images is None and not Path(name).suffix:
             wrong = "has no ending: give images= (--images), the folder of the images"
         if wrong:
             problems.append(f"{place} (<filename> {name!r} {wrong})")
             continue
         extent = [_text(root, f"size/{side}") for side in ("width", "height")]
-        size = tuple(int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
-        pictures[name] = Picture(size)
+        width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
+        entries[name] = Entry((width, height))
         for number, item in enumerate(root.findall("object"), 1):
             label = _text(item, "name")
             box = _box([_text(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")])
@@ -278,10 +278,11 @@ def read_voc(source: Path, images: Path | None, origin: int = 1) -> Source:
                 problems.append(f"{place} (object {number} lacks a name or xmin <= xmax and ymin <= ymax)")
                 continue
             early += min(box) < origin
-            pictures[name].objects.append((label, tuple(value - origin for value in box)))
-    _finish(folder, pictures, problems, images, at_border=True)
+            x0, y0, x1, y1 = (value - origin for value in box)
+            entries[name].objects.append((label, (x0, y0, x1, y1)))
+    _finish(folder, entries, problems, images, at_border=True)
     note = f"{early} boxes begin before pixel {origin}: if these files count pixels from 0, use --origin 0"
-    return Source(pictures, sorted(_labels(pictures)), [note] if early and origin else [])
+    return Source(entries, sorted(_labels(entries)), [note] if early and origin else [])
 
 
 def read_coco(source: Path, images: Path | None) -> Source:
@@ -294,7 +295,9 @@ def read_coco(source: Path, images: Path | None) -> Source:
         content = json.loads(source.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise WsolkitError(f"{source} is not readable JSON ({error})") from None
-    parts = [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else []
+    parts: list[Any] = (
+        [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else []
+    )
     if len(parts) != 3 or not all(isinstance(part, list) and all(isinstance(x, dict) for x in part) for part in parts):
         raise WsolkitError(f"{source}: expected an object with the lists images, annotations and categories of objects")
     problems: list[str] = []
@@ -305,17 +308,17 @@ def read_coco(source: Path, images: Path | None) -> Source:
             problems.append(f"category {key!r} ({name!r} is no name, or it or the id is there already)")
             continue
         names[key] = name
-    pictures: dict[str, Picture] = {}
+    entries: dict[str, Entry] = {}
     path_of: dict[Any, str] = {}
     for item in parts[0]:
         key, path = item.get("id"), item.get("file_name")
-        if wrong := _wrong_name(path) or ("is there already" if path in pictures else ""):
+        if wrong := _wrong_name(path) or ("is there already" if path in entries else ""):
             problems.append(f"image {key!r} (file_name {path!r} {wrong})")
         elif not _is_key(key) or key in path_of:
             problems.append(f"image {path} (id {key!r} is no id, or is there already)")
         else:
             extent = (item.get("width"), item.get("height"))
-            pictures[path] = Picture(extent if all(type(side) is int and side > 0 for side in extent) else (0, 0))
+            entries[path] = Entry(extent if all(type(side) is int and side > 0 for side in extent) else (0, 0))
             path_of[key] = path
     for item in parts[1]:
         key, label, box = item.get("image_id"), item.get("category_id"), item.get("bbox")
@@ -327,11 +330,11 @@ def read_coco(source: Path, images: Path | None) -> Source:
             problems.append(f"annotation {item.get('id')!r} (bbox {box!r} is not x, y, width, height)")
         else:
             x, y, width, height = map(float, box)
-            pictures[path_of[key]].objects.append((names[label], (x, y, x + width, y + height)))
-    _finish(source, pictures, problems, images, at_border=True)
-    used = _labels(pictures)
+            entries[path_of[key]].objects.append((names[label], (x, y, x + width, y + height)))
+    _finish(source, entries, problems, images, at_border=True)
+    used = _labels(entries)
     order = sorted(names, key=lambda key: (isinstance(key, str), key))
-    return Source(pictures, [names[key] for key in order if names[key] in used])
+    return Source(entries, [names[key] for key in order if names[key] in used])
 
 
 def read_csv(source: Path, images: Path | None) -> Source:
@@ -341,7 +344,7 @@ def read_csv(source: Path, images: Path | None) -> Source:
     """
     if images is None:
         raise WsolkitError("a CSV says nothing of the size of its images: give images= (--images), their folder")
-    pictures: dict[str, Picture] = {}
+    entries: dict[str, Entry] = {}
     problems: list[str] = []
     for place, (number, line) in enumerate(read_lines(source)):
         try:
@@ -356,9 +359,9 @@ def read_csv(source: Path, images: Path | None) -> Source:
         elif wrong := _wrong_name(row[0]):
             problems.append(f"line {number} ({row[0]!r} {wrong})")
         else:
-            pictures.setdefault(row[0], Picture()).objects.append((row[1], box))
-    _finish(source, pictures, problems, images, at_border=False, advice=f"expected lines '{','.join(CSV_FIELDS)}'")
-    return Source(pictures, sorted(_labels(pictures)))
+            entries.setdefault(row[0], Entry()).objects.append((row[1], box))
+    _finish(source, entries, problems, images, at_border=False, advice=f"expected lines '{','.join(CSV_FIELDS)}'")
+    return Source(entries, sorted(_labels(entries)))
 
 
 class _PlainTree(ElementTree.TreeBuilder):
@@ -370,7 +373,7 @@ class _PlainTree(ElementTree.TreeBuilder):
 
 def _finish(
     source: Path,
-    pictures: dict[str, Picture],
+    entries: dict[str, Entry],
     problems: list[str],
     images: Path | None,
     at_border: bool,
@@ -378,20 +381,20 @@ def _finish(
 ) -> None:
     """Raise what is wrong; else complete the sizes, check that the boxes lie in the images, and cut them where wanted."""
     refuse(source, problems, advice)
-    if not pictures:
+    if not entries:
         raise WsolkitError(f"{source} names no image")
     if images is not None:
-        require_images(images, pictures)
-        sizes = image_sizes(images, [name for name, picture in pictures.items() if not all(picture.size)])
+        require_images(images, entries)
+        sizes = image_sizes(images, [name for name, entry in entries.items() if not all(entry.size)])
         for name, size in sizes.items():
-            pictures[name].size = size
-    for name, picture in pictures.items():
-        if not all(picture.size):
+            entries[name].size = size
+    for name, entry in entries.items():
+        if not all(entry.size):
             problems.append(f"{name} (no size is given: add it, or give images= (--images), the folder of the images)")
-        elif outside := [box for _, box in picture.objects if not touches(box, picture.size)]:
-            problems.append(f"{name} (box {outside[0]} lies outside {picture.size[0]} x {picture.size[1]} pixels)")
+        elif outside := [box for _, box in entry.objects if not touches(box, entry.size)]:
+            problems.append(f"{name} (box {outside[0]} lies outside {entry.size[0]} x {entry.size[1]} pixels)")
         elif at_border:
-            picture.objects = [(label, cut(box, picture.size)) for label, box in picture.objects]
+            entry.objects = [(label, cut(box, entry.size)) for label, box in entry.objects]
     refuse(source, problems, "mend or remove them")
 
 
@@ -403,8 +406,8 @@ def _box(fields: Sequence[str]) -> Box | None:
         return None
 
 
-def _labels(pictures: dict[str, Picture]) -> set[str]:
-    return {label for picture in pictures.values() for label, _ in picture.objects}
+def _labels(entries: dict[str, Entry]) -> set[str]:
+    return {label for entry in entries.values() for label, _ in entry.objects}
 
 
 def _complete(folder: Path, name: str, images: Path | None, endings: dict[Path, dict[str, str]]) -> str:

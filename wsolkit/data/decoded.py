@@ -8,6 +8,7 @@ pixels.json does not name, or a half-written one, is never read: the next build 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import re
@@ -17,7 +18,6 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,9 +91,10 @@ class DecodedPixels:
         self.title, self.samples, self.side, self.square = title, samples, side, square
         self.shape = (len(samples), side, side, 3)
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
-        self.folder: Path | None = None  # of the file; None where pixels stay in memory
-        if cache is not None and not drawn and self.bytes > SMALL_BYTES:
-            paths = [[sample.id, os.path.abspath(sample.path)] for sample in samples]
+        self.filed = cache is not None and not drawn and self.bytes > SMALL_BYTES
+        self.folder = Path()  # of the file, where there is to be one
+        if cache is not None and self.filed:
+            paths = [[sample.id, os.path.abspath(sample.file)] for sample in samples]
             self.folder = cache / digest({"side": side, "images": paths})
         self.file: np.ndarray | None = None
         self.asked, self.looked, self.failed = 0, False, False
@@ -109,7 +110,7 @@ class DecodedPixels:
         Raises:
             WsolkitError: some images cannot be read; names every one of them.
         """
-        if self.folder is not None and self.file is None and not self.failed:
+        if self.filed and self.file is None and not self.failed:
             if not self.looked:
                 self.looked, self.file = True, self._open(self._identity())
             self.asked += asked
@@ -159,7 +160,7 @@ class DecodedPixels:
         stamps = []
         for sample in self.samples:
             try:
-                info = os.stat(sample.path)
+                info = os.stat(sample.file)
                 stamps.append([sample.id, info.st_size, info.st_mtime_ns])
             except OSError:  # reading it will tell
                 stamps.append([sample.id, -1, 0])
@@ -183,7 +184,7 @@ class DecodedPixels:
         return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
 
     def _build(self) -> np.ndarray:
-        with alone(lock_of(self.folder)):
+        with alone(f"{self.folder}.lock"):
             self.folder.mkdir(exist_ok=True)
             identity = self._identity()
             if (pixels := self._open(identity)) is not None:
@@ -197,7 +198,7 @@ class DecodedPixels:
                 raise OSError(errno.EAGAIN, "the images changed while they were read")
             about: dict[str, Any] = {"format": FORMAT, "identity": identity, "title": self.title, "side": self.side}
             about |= {"images": len(self.samples), "resampling": RESAMPLING, "pillow": PIL.__version__}
-            folders = [os.path.dirname(os.path.abspath(sample.path)) for sample in self.samples]
+            folders = [os.path.dirname(os.path.abspath(sample.file)) for sample in self.samples]
             write_json(self.folder / ABOUT, about | {"checksums": checksums, "folder": os.path.commonpath(folders)})
             if (pixels := self._open(identity)) is None:
                 raise OSError(errno.EIO, "what was written could not be read again")
@@ -238,44 +239,26 @@ def empty(folder: Path) -> None:
 # -- the cache as a whole ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One folder of the cache: bytes on disk, and, where `usable`, what pixels.json says of it."""
-
-    folder: Path
-    bytes: int
-    usable: bool = False
-    title: str = ""
-    images: int = 0
-    side: int = 0
-    source: str = ""
-
-
-def entries(cache: Path) -> list[Entry]:
-    """What lies in the cache, in the order of its names; other things in the folder are passed over."""
-    folders = sorted(cache.iterdir()) if cache.is_dir() else []
-    return [_entry(folder) for folder in folders if folder.is_dir() and re.fullmatch("[0-9a-f]{16}", folder.name)]
-
-
-def _entry(folder: Path) -> Entry:
-    size = sum(path.stat().st_size for path in folder.iterdir())
-    try:
-        about = read_json(folder / ABOUT)
-        usable = about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file()
-        return Entry(folder, size, usable, about["title"], about["images"], about["side"], about["folder"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return Entry(folder, size)
-
-
-def lock_of(folder: Path) -> Path:
-    """The lock file of a folder of the cache, beside it."""
-    return folder.with_name(folder.name + ".lock")
+def entries(cache: Path) -> list[tuple[Path, int, str]]:
+    """(folder, bytes on disk, what its file holds or "" where none is usable) of each folder in the cache, in the order of
+    their names; other things in the cache are passed over."""
+    listed = []
+    for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
+        if not folder.is_dir() or not re.fullmatch("[0-9a-f]{16}", folder.name):
+            continue
+        size, what = sum(path.stat().st_size for path in folder.iterdir()), ""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            about = read_json(folder / ABOUT)
+            if about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file():
+                what = "{title}, {images} images of {side} px from {folder}".format(**about)
+        listed.append((folder, size, what))
+    return listed
 
 
 def clear_entry(folder: Path) -> bool:
     """Remove one folder of the cache; False where a process is making its file now. One that reads it keeps what it has."""
     try:
-        with alone(lock_of(folder), timeout=0):
+        with alone(f"{folder}.lock", timeout=0):
             empty(folder)
             folder.rmdir()
             return True

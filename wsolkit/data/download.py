@@ -24,12 +24,13 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 from filelock import Timeout
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
-from wsolkit.data.catalogue import DATASETS, Archive
+from wsolkit.data.catalogue import Archive, archive_of
 
 BLOCK = 1 << 14  # an interruption loses less than that
 SILENCE = 30.0  # seconds without a byte before a connection counts as lost
@@ -60,10 +61,7 @@ def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
         WsolkitError: an unknown dataset, or an address that is not http(s).
         DownloadError: no network, a wrong file, no room, no permission; the message says what to do.
     """
-    known = {name: entry.archive for name, entry in DATASETS.items() if entry.archive}
-    if name not in known:
-        raise WsolkitError(f"dataset '{name}' has nothing to fetch; choose from {', '.join(known)}")
-    return fetch(known[name], root, url, name)
+    return fetch(archive_of(name), root, url, name)
 
 
 def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str = "cub") -> Path:
@@ -160,7 +158,7 @@ def _download(archive: Archive, urls: tuple[str, ...], root: Path, by_hand: str)
     try:
         for address in urls:
             try:
-                downloader = _Resuming(archive, part)
+                downloader = _resuming(archive, part)
                 whole = pooch.retrieve(address, f"md5:{archive.md5}", archive.name, part.parent, downloader=downloader)
                 os.replace(whole, root / archive.name)
                 return
@@ -179,31 +177,28 @@ class _WrongFile(requests.RequestException):
     """The server offers something else than the archive; asking again would not help."""
 
 
-class _Resuming:
+def _resuming(archive: Archive, part: Path) -> Any:
     """A downloader for pooch that goes on where an earlier one stopped, since pooch's own begins anew: it appends to `part`
     and renames that when it has its full size."""
 
-    def __init__(self, archive: Archive, part: Path) -> None:
-        self.archive, self.part = archive, part
-
-    def __call__(self, address: str, output: str, _: Any) -> None:
-        size, tries = self.archive.size, 0
-        bar: dict[str, Any] = {"total": size, "desc": self.archive.name, "unit": "B", "unit_scale": True}
+    def download(address: str, output: str, _: Any) -> None:
+        retry = Retry(TRIES - 1, backoff_factor=PAUSE, status_forcelist=WAIT_CODES, raise_on_status=False)
+        bar = {"total": archive.size, "desc": archive.name, "mininterval": 0.1 if sys.stderr.isatty() else 30}
         with (
             requests.Session() as session,
-            open(self.part, "ab") as file,
-            tqdm(**bar, mininterval=0.1 if sys.stderr.isatty() else 30) as shown,
+            open(part, "ab") as file,
+            tqdm(**bar, unit="B", unit_scale=True) as shown,
         ):
-            retry = Retry(TRIES - 1, backoff_factor=PAUSE, status_forcelist=WAIT_CODES, raise_on_status=False)
             for scheme in ("http://", "https://"):  # requests follows redirects to no other scheme
-                session.mount(scheme, requests.adapters.HTTPAdapter(max_retries=retry))
-            while (here := file.seek(0, os.SEEK_END)) != size:
-                if here > size:
+                session.mount(scheme, HTTPAdapter(max_retries=retry))
+            tries = 0
+            while (here := file.seek(0, os.SEEK_END)) != archive.size:
+                if here > archive.size:
                     file.truncate(0)
                     continue
                 try:
                     tries += 1
-                    self._append(session, address, file, here, shown)
+                    append(session, address, file, here, shown)
                     raise requests.ConnectionError("the connection ended early")
                 except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout):
                     if file.seek(0, os.SEEK_END) > here:  # it moves: slow lines are not given up
@@ -212,36 +207,36 @@ class _Resuming:
                         raise
                     else:
                         time.sleep(PAUSE * 2**tries)
-            shown.update(size - shown.n)
+            shown.update(archive.size - shown.n)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(self.part, output)
+        os.replace(part, output)
 
-    def _append(self, session: requests.Session, address: str, file: Any, here: int, shown: tqdm) -> None:
-        """Append what comes to the file, which holds `here` bytes."""
+    def append(session: requests.Session, address: str, file: Any, here: int, shown: tqdm) -> None:
+        """Append what comes to the file, which holds `here` bytes; begin it anew where that does not fit."""
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={here}-"} if here else {})
         with session.get(address, headers=headers, stream=True, timeout=SILENCE) as response:
-            if response.status_code == 416:  # the server knows no such rest: begin anew
-                file.truncate(0)
+            begin, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
+            ranged = response.status_code == 206
+            if response.status_code == 416 or (ranged and begin.split("-")[0] != str(here)):
+                file.truncate(0)  # the server knows no such rest, or sent another range than was asked for
                 return
             response.raise_for_status()
-            total = response.headers.get("Content-Length", "")
-            if response.status_code == 206:
-                begin, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
-                if begin.split("-")[0] != str(here):  # another range than was asked for
+            if not ranged:
+                total = response.headers.get("Content-Length", "")
+                if here:  # the server does not know ranges and sends all of it
                     file.truncate(0)
-                    return
-            elif here:  # the server does not know ranges and sends all of it
-                file.truncate(0)
-            if total.isdecimal() and int(total) != self.archive.size:
-                raise _WrongFile(f"the server offers {int(total):,} bytes instead of {self.archive.size:,}")
+            if total.isdecimal() and int(total) != archive.size:
+                raise _WrongFile(f"the server offers {int(total):,} bytes instead of {archive.size:,}")
             for block in response.iter_content(BLOCK):
                 file.write(block)
                 file.flush()
                 shown.update(file.tell() - shown.n)
-                if file.tell() > self.archive.size:
+                if file.tell() > archive.size:
                     file.truncate(0)
-                    raise _WrongFile(f"the server sends more than {self.archive.size:,} bytes")
+                    raise _WrongFile(f"the server sends more than {archive.size:,} bytes")
+
+    return download
 
 
 def unpack(archive: Path, kind: str, folder: str, target: Path, limit: int) -> None:

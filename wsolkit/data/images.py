@@ -56,7 +56,8 @@ def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of an image file as it is shown, so after the rotation that its EXIF data may ask for. Reads the header
     only; raises as `read_image`."""
     with _named(path), Image.open(path) as image:
-        return image.size[::-1] if _orientation(image) in (5, 6, 7, 8) else image.size
+        width, height = image.size
+        return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
@@ -71,9 +72,9 @@ def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     paths = list(paths)
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = dict(zip(paths, pool.map(measure, paths), strict=True))
-    if bad := [size for size in sizes.values() if isinstance(size, str)]:
+    if bad := [problem for problem in sizes.values() if isinstance(problem, str)]:
         raise WsolkitError(f"{root}: {len(bad)} files are not readable images: {listing(bad)}; replace or remove them")
-    return sizes
+    return {path: size for path, size in sizes.items() if not isinstance(size, str)}
 
 
 @contextlib.contextmanager

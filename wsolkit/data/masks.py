@@ -29,15 +29,15 @@ def read_mask(
         size: side of a square frame, or (H, W), in pixels.
 
     Raises:
-        WsolkitError: `paths` is empty, or a file is not a picture.
+        WsolkitError: `paths` is empty, or a file is not an image.
         FileNotFoundError: a file is missing.
     """
-    frame = (size, size) if isinstance(size, int) else tuple(size)
+    frame = (size, size) if isinstance(size, int) else (size[0], size[1])
     instances = [_resized(grey, frame) for grey in _instances(root, paths)]
-    found = np.logical_or.reduce(instances)
-    mask = found.astype(np.uint8)
+    covered = np.logical_or.reduce(instances)
+    mask = covered.astype(np.uint8)
     if ignore:
-        mask[_resized(_grey(Path(root) / ignore), frame) & ~found] = IGNORE
+        mask[_resized(_grey(Path(root) / ignore), frame) & ~covered] = IGNORE
     return mask
 
 

@@ -240,7 +240,7 @@ class MetadataDataset(WSOLDataset):
 
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     masks: dict[str, MaskFiles] = field(default_factory=dict)
-    masks_root: Path | None = None
+    masks_root: Path = Path()
 
     def target(self, index: int) -> Target:
         sample = self.samples[index]
@@ -275,7 +275,7 @@ def open_metadata(
     "train" needs image_ids.txt and class_labels.txt only; boxes that its localization.txt may hold are kept. "test" needs
     localization.txt too. Where there is a folder val/, it is the split "val", whose localization.txt may be absent; else
     "val" is a share of train/ that depends on `seed` and `val_share` alone, and "train" the rest. A validation split
-    without boxes chooses the epoch of a training but no threshold: `dataset.localised` is False then. Sizes come from
+    without boxes chooses the epoch of a training run but no threshold: `dataset.localised` is False then. Sizes come from
     image_sizes.txt or, where it is absent, from the headers of the images.
 
     There are as many classes as the highest label in the class_labels.txt of all splits says, plus one, or as classes.txt
@@ -305,34 +305,36 @@ def open_metadata(
     need = ["class_labels"]
     if source == "test" or (source == "val" and (folder / "val" / LOCALIZATION).is_file()):
         need.append("localization")
-    found = read_metadata(folder, source, need)
-    masks_root = _masks_folder(found, masks, "localization" in need)
+    read = read_metadata(folder, source, need)
+    masks_root = _masks_folder(read, masks, "localization" in need)
 
     names = _class_names(folder)
     chosen = select_classes(names, classes)
     label_of = {index: label for label, index in enumerate(chosen)}
-    positions = range(len(found.ids))
+    positions = range(len(read.ids))
     if source == "train" and not (folder / "val").is_dir():
-        rest, held = stratified_split(found.labels, val_share, seed)
+        rest, held = stratified_split(read.labels, val_share, seed)
         positions = (held if split == "val" else rest).tolist()
-    labels = found.labels.tolist()
+    labels = read.labels.tolist()
     samples = [
-        Sample(found.ids[i], label_of[labels[i]], found.boxes.get(found.ids[i], ()), root / found.ids[i])
+        Sample(read.ids[i], label_of[labels[i]], read.boxes.get(read.ids[i], ()), root / read.ids[i])
         for i in positions
         if labels[i] in label_of
     ]
     if not samples:
-        raise WsolkitError(f"{found.folder / IDS} leaves no image for split '{split}' of the chosen classes")
+        raise WsolkitError(f"{read.folder / IDS} leaves no image for split '{split}' of the chosen classes")
     require_images(root, (sample.id for sample in samples))
-    sizes = found.sizes
-    if source == "test" and found.kind == "boxes" and any(sample.id not in sizes for sample in samples):
+    sizes = read.sizes
+    if source == "test" and read.kind == "boxes" and any(sample.id not in sizes for sample in samples):
         sizes = sizes | image_sizes(root, [sample.id for sample in samples if sample.id not in sizes])
-        refuse_outside(found.folder / LOCALIZATION, {sample.id: sample.boxes for sample in samples}, sizes)
-    files = {} if masks_root is None else {s.id: found.masks[s.id] for s in samples if s.id in found.masks}
-    if files:
+        refuse_outside(read.folder / LOCALIZATION, {sample.id: sample.boxes for sample in samples}, sizes)
+    files = {} if masks_root is None else {s.id: read.masks[s.id] for s in samples if s.id in read.masks}
+    if masks_root is not None and files:
         require_images(masks_root, (p for f in files.values() for p in (*f.paths, f.ignore) if p))
     frame, kept = Geometry(size, geometry), [names[i] for i in chosen]
-    return MetadataDataset("metadata", split, kept, samples, frame, sizes=sizes, masks=files, masks_root=masks_root)
+    return MetadataDataset(
+        "metadata", split, kept, samples, frame, sizes=sizes, masks=files, masks_root=masks_root or Path()
+    )
 
 
 def _folder(path: str | Path | None, what: str) -> Path:
@@ -345,13 +347,13 @@ def _folder(path: str | Path | None, what: str) -> Path:
     return path
 
 
-def _masks_folder(found: Metadata, masks: str | Path | None, needed: bool) -> Path | None:
-    path = found.folder / LOCALIZATION
+def _masks_folder(read: Metadata, masks: str | Path | None, needed: bool) -> Path | None:
+    path = read.folder / LOCALIZATION
     if masks is None:
-        if needed and found.kind == "masks":
+        if needed and read.kind == "masks":
             raise WsolkitError(f"{path} names mask files: give masks= (--masks), the folder that they are relative to")
         return None
-    if found.kind == "boxes":
+    if read.kind == "boxes":
         raise WsolkitError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
     return _folder(masks, "masks=, the folder that the mask files of localization.txt are relative to (--masks)")
 

@@ -28,6 +28,13 @@ class Sample:
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     path: Path | None = None
 
+    @property
+    def file(self) -> Path:
+        """The image file, for who needs one."""
+        if self.path is None:
+            raise WsolkitError(f"image '{self.id}' is drawn by code and has no file")
+        return self.path
+
 
 @dataclass(frozen=True, eq=False)
 class Target:
@@ -102,19 +109,19 @@ class Geometry:
         return pixels[..., window, window, :] if pixels.ndim > 2 else pixels[window, window]
 
 
-def stratified_split(labels: Sequence[int], share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: Sequence[int] | np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Split indices into (rest, held-out): of each class `share`, rounded, at least one where the class has two or more."""
     if not 0.0 < share < 1.0:
         raise WsolkitError(f"the validation share must lie strictly between 0 and 1, but is {share}")
-    labels = np.asarray(labels)
+    known = np.asarray(labels)
     held: list[int] = []
-    for label in np.unique(labels):
-        members = np.flatnonzero(labels == label)
+    for label in np.unique(known):
+        members = np.flatnonzero(known == label)
         if len(members) > 1:
             count = min(len(members) - 1, max(1, round(share * len(members))))
             order = np.random.default_rng([seed, int(label)]).permutation(members)
             held.extend(order[:count].tolist())
-    mask = np.zeros(len(labels), dtype=bool)
+    mask = np.zeros(len(known), dtype=bool)
     mask[held] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 

@@ -82,7 +82,7 @@ class Shape(NamedTuple):
     """A filled polygon (n, 2) with its colour; a mark is drawn only where the bird already is."""
 
     points: np.ndarray
-    colour: tuple[float, float, float]
+    colour: tuple[float, ...]
     mark: bool = False
 
 
@@ -126,10 +126,9 @@ def draw_bird(kind: str, rng: np.random.Generator) -> Drawing:
     for mark, group in groupby(placed, key=lambda shape: shape.mark):
         canvas = image.copy() if mark else image
         for shape in group:
-            polygon = np.round((shape.points + shift) * 16).astype(np.int32)
-            cv2.fillPoly(canvas, [polygon], shape.colour, cv2.LINE_AA, shift=4)
+            _fill(canvas, shape.points + shift, shape.colour)
             if not mark:
-                cv2.fillPoly(silhouette, [polygon], 1, cv2.LINE_8, shift=4)
+                _fill(silhouette, shape.points + shift, 1, cv2.LINE_8)
         if mark:  # plumage marks end where the bird ends
             image[silhouette > 0] = canvas[silhouette > 0]
     image = _foreground(image, rng)
@@ -140,6 +139,11 @@ def draw_bird(kind: str, rng: np.random.Generator) -> Drawing:
     mask = (cv2.resize(silhouette * 255, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA) >= 128).astype(np.uint8)
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return Drawing(pixels, mask, (int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])))
+
+
+def _fill(image, points, colour, line=cv2.LINE_AA):
+    """Fill a polygon (n, 2), to a sixteenth of a pixel."""
+    cv2.fillPoly(image, [np.round(points * 16).astype(np.int32)], colour, line, shift=4)
 
 
 def _ellipse(x, y, a, b, angle=0.0):
@@ -183,7 +187,7 @@ def _bird_shapes(body, family, part, part_colour, rng):
 
 def _plumage_marks(family, colour, plump, tail, rng):
     """Marks all over body, wing and tail: upright bars on finches, round spots on thrushes. Both families draw the same
-    random numbers, so that pictures of two families differ in the marks only."""
+    random numbers, so that images of two families differ in the marks only."""
     start, lean = rng.uniform(-0.02, 0.02), rng.uniform(0.02, 0.06)
     marks = []
     for x in np.arange(-0.36 - tail, 0.40, 0.18) + start:
@@ -222,15 +226,13 @@ def _background(side, rng):
         x, y = rng.random(2) * side
         a, b = side * rng.uniform(0.02, 0.09), side * rng.uniform(0.012, 0.045)
         colour = _shade(palette[rng.integers(len(palette))], rng.uniform(0.5, 1.0))
-        polygon = np.round(_ellipse(x, y, a, b, rng.uniform(0, 180)) * 16).astype(np.int32)
-        cv2.fillPoly(image, [polygon], colour, cv2.LINE_AA, shift=4)
+        _fill(image, _ellipse(x, y, a, b, rng.uniform(0, 180)), colour)
     for _ in range(rng.integers(1, 5)):
         _twig(image, rng, side)
     for _ in range(rng.integers(*FLOWERS)):
         x, y = rng.random(2) * side
         colour = _shade(COLOURS[rng.integers(len(COLOURS))], rng.uniform(0.9, 1.05))
-        polygon = np.round(_ellipse(x, y, side * rng.uniform(0.02, 0.035), side * rng.uniform(0.02, 0.035)) * 16)
-        cv2.fillPoly(image, [polygon.astype(np.int32)], colour, cv2.LINE_AA, shift=4)
+        _fill(image, _ellipse(x, y, side * rng.uniform(0.02, 0.035), side * rng.uniform(0.02, 0.035)), colour)
     return image
 
 

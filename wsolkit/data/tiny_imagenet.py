@@ -58,7 +58,7 @@ def open_tiny_imagenet(
     wnids = _read_wnids(root)
     names = _read_names(root / "words.txt", wnids)
     if isinstance(classes, list | tuple):
-        position = {wnid: i for i, wnid in enumerate(wnids)}
+        position: dict[str | int, str | int] = {wnid: i for i, wnid in enumerate(wnids)}
         classes = [position.get(item, item) for item in classes]
     chosen = select_classes(names, classes)
     samples: list[Sample] = []

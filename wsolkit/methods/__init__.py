@@ -15,7 +15,6 @@ from wsolkit.methods.registry import (
     MethodNotDefined,
     Variant,
     declared,
-    in_study_order,
     is_defined,
     method_names,
     plain_variant,
@@ -30,4 +29,7 @@ _SHARED = ("chunks", "context", "maps", "registry", "smoothing")
 for _module in pkgutil.iter_modules(__path__):
     if _module.name not in _SHARED:
         importlib.import_module(f"{__name__}.{_module.name}")
-in_study_order()
+# the order of the study: by chapter, then by name
+_ordered = sorted(METHODS.values(), key=lambda method: (method.chapter, method.name))
+METHODS.clear()
+METHODS.update({method.name: method for method in _ordered})

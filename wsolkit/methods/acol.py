@@ -74,7 +74,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
     from wsolkit.networks.modules import in_precision
 
     model = context.model
-    delta = model.delta if delta is None else delta
+    delta = float(model.delta if delta is None else delta)
     if not 0.0 < delta <= 1.0:
         raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     map_a = context.of_label(in_precision(model.branch_a, context.precision)(context.features))

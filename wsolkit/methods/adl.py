@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.cam import LINEAR, cam
@@ -85,7 +85,7 @@ def layers(model: Module) -> list[Module]:
     """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
     from torch import nn
 
-    backbone, body = getattr(model, "backbone", type(model).__name__), getattr(model, "body", None)
+    backbone, body = getattr(model, "backbone", type(model).__name__), cast(Any, getattr(model, "body", None))
     if backbone.startswith("vgg16"):
         pools = [module for module in body.features if isinstance(module, nn.MaxPool2d)]
         relus = [module for module in body.features if isinstance(module, nn.ReLU)]

@@ -1,6 +1,7 @@
 """Attention rollout: what the class token of a vision transformer attends to, through all layers."""
 
 import math
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Module, Tensor
@@ -23,7 +24,7 @@ def attention_rollout(context: Context) -> Tensor:
 
     Abnar and Zuidema, ACL 2020. (B, h, w), the share that each patch has in the class token after the last layer.
     """
-    rolled: Tensor | None = None
+    rolled: Any = None
     for attention in attention_maps(context.model, context.images):
         mixed = attention / 2  # half of each token comes along the skip connection; rows still sum to 1
         mixed.diagonal(dim1=1, dim2=2).add_(0.5)
@@ -62,7 +63,7 @@ def attention_maps(model: Module, images: Tensor | None) -> list[Tensor]:
     return attention
 
 
-def _blocks(model: Module) -> list[Module]:
+def _blocks(model: Module) -> list[Any]:
     from torchvision.models.vision_transformer import EncoderBlock
 
     return [module for module in model.modules() if isinstance(module, EncoderBlock)]

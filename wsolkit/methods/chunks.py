@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-def in_chunks(
-    look: Callable[..., Tensor | tuple[Tensor, ...]], chunk: int, *inputs: Tensor, what: str = "chunk={}"
-) -> Tensor | tuple[Tensor, ...]:
+def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str = "chunk={}") -> Any:
     """`look` applied to at most `chunk` rows of the inputs at a time, the results one after the other.
 
     Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are looked at again: the
@@ -22,7 +21,7 @@ def in_chunks(
             such. Rows must not depend on one another, and a call that fails must leave nothing behind.
         chunk: at least 1.
         inputs: tensors of equal length, (N, ...); at least one.
-        what: how the warning calls the chunk, with {} for its number.
+        name: how the warning calls the chunk, with {} for its number.
 
     Returns:
         (N, ...), or a tuple of such; an empty float32 tensor where N is 0, as nothing says then what `look` returns.
@@ -32,7 +31,7 @@ def in_chunks(
     """
     results, start, first = [], 0, chunk
     while start < len(inputs[0]):
-        rows = [one[start : start + chunk] for one in inputs]
+        rows = [tensor[start : start + chunk] for tensor in inputs]
         try:
             results.append(look(*rows))
             start += chunk
@@ -51,13 +50,15 @@ def in_chunks(
             torch.cuda.empty_cache()
     if chunk != first:
         warnings.warn(
-            f"{what.format(first)} ran out of device memory and became {chunk}; the results are the same, but "
-            f"{what.format(chunk)} from the start saves the attempts",
+            f"{name.format(first)} ran out of device memory and became {chunk}; the results are the same, but "
+            f"{name.format(chunk)} from the start saves the attempts",
             RuntimeWarning,
             stacklevel=2,
         )
     if not results:
         return torch.zeros(0, device=inputs[0].device)
+    if len(results) == 1:
+        return results[0]
     if isinstance(results[0], tuple):
-        return tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*results, strict=True))
-    return torch.cat(results) if len(results) > 1 else results[0]
+        return tuple(map(torch.cat, zip(*results, strict=True)))
+    return torch.cat(results)

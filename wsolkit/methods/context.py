@@ -35,7 +35,7 @@ class Context:
         gradient_seconds: by `clock`, what `gradients` took (0 until they are asked for). gradients_used: set when they are.
     """
 
-    model: Module
+    model: Any
     images: Tensor | None
     labels: Tensor
     features: Tensor

@@ -78,14 +78,14 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
         network = nn.Sequential(model.body, layer, rest_of(model))
     layers = [] if hooks_itself else [layer]
     with torch.enable_grad(), _grad_cam(class_name, network, layers, **options) as made:
-        runs = dict.fromkeys(made.target_layers if hooks_itself else (), 0)
+        runs: dict[Module, int] = dict.fromkeys(made.target_layers if hooks_itself else (), 0)
 
         def count(layer: Module, *_: object) -> None:
             runs[layer] += 1
 
         for layer in runs:
             layer.register_forward_hook(count)
-        failed: Exception | None = None
+        maps, failed = None, None
         try:
             maps = made(context.images.detach(), targets=_targets(context))
         except (AssertionError, ValueError) as error:  # there are not as many gradients as layers, or of other shapes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ def score_maps(
     Source: SPEC of each method in its own docstring; smoothing as in the grad-cam package, but the average is taken
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
     """
-    names = list(method) if isinstance(method, list | tuple) else [method]
+    names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
     if channels is not None:
         options["channels"] = channels
     smoothings = parse_smooth(smooth)
@@ -84,7 +85,8 @@ def score_maps(
         images = _check_images(model, images, features)
         model = network_for(model, layer, reshape, images)
         entries = _check_methods(model, names, options, smoothings)
-        labels = _check_labels(model, labels, len(images if images is not None else features))
+        rows: Any = features if images is None else images
+        labels = _check_labels(model, labels, len(rows))
         features = None if features is None else _plain(features)
         if "aug" in smoothings:
             if images is None:
@@ -96,7 +98,7 @@ def score_maps(
                 features = torch.cat([features, _in_chunks(model, changed[len(images) :], chunk, precision)])
             images, labels = changed, labels.repeat(len(changed) // len(images))
         elif features is None:
-            features = _in_chunks(model, images, len(images), precision)
+            features = _in_chunks(model, rows, len(rows), precision)
         seconds = {} if seconds is None else seconds
 
         def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -111,11 +113,11 @@ def score_maps(
             return tuple(made)
 
         inputs = (labels, features) if images is None else (labels, features, images)
-        made = in_chunks(make, len(labels), *inputs, what="a batch of {} images")
+        made = in_chunks(make, len(labels), *inputs, name="a batch of {} images")
         maps = dict(zip(entries, made, strict=True))
         if "aug" in smoothings:
             maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
-    return maps if isinstance(method, list | tuple) else maps[method]
+    return maps if isinstance(method, list | tuple) else maps[names[0]]
 
 
 def feature_map(
@@ -159,16 +161,17 @@ def _combine(weights: Tensor, features: Tensor, project: bool) -> Tensor:
     return eigen_projection(weighted, plain) if project else plain
 
 
-def _in_chunks(model: nn.Module, images: Tensor, chunk: int, precision: str) -> Tensor:
-    return in_chunks(lambda part: _features(model, part, precision), chunk, images)
+def _in_chunks(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor:
+    def run(part: Tensor) -> Tensor:
+        # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
+        features = fused.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
+        if features.ndim != 4:
+            raise WsolkitError(
+                f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}"
+            )
+        return _plain(features.contiguous())
 
-
-def _features(model: nn.Module, images: Tensor, precision: str) -> Tensor:
-    # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
-    features = fused.run(model.body, images.contiguous(memory_format=torch.channels_last), precision)
-    if features.ndim != 4:
-        raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}")
-    return _plain(features.contiguous())
+    return in_chunks(run, chunk, images)
 
 
 def _plain(tensor: Tensor) -> Tensor:
@@ -204,7 +207,7 @@ def _check_precision(precision: str) -> None:
         raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
 
 
-def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Tensor | None:
+def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Any:
     for name, tensor in (("images", images), ("features", features)):
         if tensor is None:
             continue

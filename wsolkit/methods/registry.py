@@ -229,13 +229,6 @@ def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("g
     return decorate
 
 
-def in_study_order() -> None:
-    """Sort the methods by chapter, then by name."""
-    ordered = sorted(METHODS.values(), key=lambda method: (method.chapter, method.name))
-    METHODS.clear()
-    METHODS.update({method.name: method for method in ordered})
-
-
 def method_names() -> tuple[str, ...]:
     """Names of all methods that make a map of their own: those of the kit in the order of the study, then by registration."""
     return tuple(name for name, method in METHODS.items() if method.map == name)

@@ -88,4 +88,6 @@ def augmentations(images: Tensor) -> Tensor:
 def mean_of_augmentations(maps: Tensor) -> Tensor:
     """(6 B, h, w) maps of `augmentations` -> (B, h, w) in [0, 1]: each scaled to [0, 1] and mirrored back, their mean."""
     scaled = unit_range(maps).unflatten(0, (len(_COPIES), -1))
-    return torch.stack([one.flip(-1) if flip else one for one, (flip, _) in zip(scaled, _COPIES, strict=True)]).mean(0)
+    return torch.stack([copy.flip(-1) if flip else copy for copy, (flip, _) in zip(scaled, _COPIES, strict=True)]).mean(
+        0
+    )

@@ -30,25 +30,20 @@ def _measured(groups: Sequence[Group], method: str | None, network: str) -> Grou
 
 
 def _differences(row: dict, network: str, seeds: int) -> str:
-    """What separates a measured row from the published protocol, in words."""
-    config, words = row["config"], []
-    if row["backbone"] != network:
-        words.append(f"network {row['backbone']}")
-    if row["n_images"] != TEST_IMAGES:
-        words.append(f"{row['n_images']} of {TEST_IMAGES} test images")
-    if row["result"].get("n_classes") not in (None, 0, 200):
-        words.append(f"{row['result']['n_classes']} of 200 classes")
-    if config.get("size") not in (None, 224):
-        words.append(f"input {config['size']}")
-    if config.get("epochs") is not None:
-        words.append(f"{config['epochs']} epochs")
-    if config.get("weights") not in (None, "imagenet"):
-        words.append("weights from a file" if config["weights"] != "none" else "not pretrained")
-    if declared(row["method"]).differs:
-        words.append(declared(row["method"]).differs)
-    if seeds > 1:
-        words.append(f"mean of {seeds} seeds")
-    return ", ".join(words) or "training details"
+    """What separates a measured row from the published protocol, as text."""
+    config, classes = row["config"], row["result"].get("n_classes")
+    weights = "not pretrained" if config.get("weights") == "none" else "weights from a file"
+    texts = {
+        f"network {row['backbone']}": row["backbone"] != network,
+        f"{row['n_images']} of {TEST_IMAGES} test images": row["n_images"] != TEST_IMAGES,
+        f"{classes} of 200 classes": classes not in (None, 0, 200),
+        f"input {config.get('size')}": config.get("size") not in (None, 224),
+        f"{config.get('epochs')} epochs": config.get("epochs") is not None,
+        weights: config.get("weights") not in (None, "imagenet"),
+        declared(row["method"]).differs: declared(row["method"]).differs != "",
+        f"mean of {seeds} seeds": seeds > 1,
+    }
+    return ", ".join(text for text, holds in texts.items() if holds) or "training details"
 
 
 def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
@@ -57,15 +52,13 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     table = []
     own = [(method.label, entry, method.name) for method in METHODS.values() for entry in method.published]
     for label, entry, method in [*own, *((label, entry, None) for label, entry in OTHERS)]:
-        network = entry.network
-        group = _measured(groups, method if entry.comparable else None, network)
-        line = {"method": f"{label} {entry.note}".strip(), "network": network, "source": entry.source}
-        line |= {"published": _text(entry.values)}
-        line |= {"measured": None, "differs": "", "measured_method": None, "backbone": None}
-        if group is not None:
-            row = means(group)
-            line |= {"measured": _text(row), "differs": _differences(row, network, len(group.done))}
-            line |= {"measured_method": group.method, "backbone": group.backbone}
-        table.append(line)
+        group = _measured(groups, method if entry.comparable else None, entry.network)
+        row = means(group) if group else None
+        table.append({
+            "method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source,
+            "published": _text(entry.values), "measured": _text(row) if row else None,
+            "differs": _differences(row, entry.network, len(group.done)) if group and row else "",
+            "measured_method": group.method if group else None, "backbone": group.backbone if group else None,
+        })  # fmt: skip
     # measured ones first: they are what the table is for
     return sorted(table, key=lambda line: line["measured"] is None)

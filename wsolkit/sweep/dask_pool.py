@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import sys
+import platform
 import time
 import uuid
 from collections.abc import Callable
@@ -57,7 +57,7 @@ class DaskPool(Executor):
             hint = "give the address that `dask scheduler` prints, or its scheduler file"
             raise ConnectionError(f"no Dask scheduler at {address} within {timeout:g} s ({reason}); {hint}") from error
         self.pool = self.client.get_executor(pure=False)
-        self.threads, self.asked, self.heard = 0, float("-inf"), time.monotonic()
+        self.threads, self.heard = 0, time.monotonic()
 
     def capacity(self) -> int:
         """Jobs that the cluster takes now; 0 where it has no worker at the moment.
@@ -68,17 +68,15 @@ class DaskPool(Executor):
         if self.client.status in ("closing", "closed"):
             hint = "what was finished is kept: start a scheduler and run the sweep again"
             raise ConnectionError(f"the Dask scheduler at {self.address} is gone; {hint}")
-        if time.monotonic() - self.asked > 2.0:
-            try:
-                self.threads = sum(self.client.nthreads(callback_timeout=ANSWER).values())
-            except Exception:  # no answer in time, or none at all while the client connects again
-                self.threads = 0
-            self.asked = time.monotonic()
-            if self.threads:
-                self.heard = self.asked
-            elif self.asked - self.heard > self.timeout:
-                waited = f"(waited {self.timeout:g} s); start some with `dask worker ADDRESS`"
-                raise ConnectionError(f"the Dask scheduler at {self.address} has no workers {waited}")
+        try:
+            self.threads = sum(self.client.nthreads(callback_timeout=ANSWER).values())
+        except Exception:  # no answer in time, or none at all while the client connects again
+            self.threads = 0
+        now = time.monotonic()
+        self.heard = now if self.threads else self.heard
+        if now - self.heard > self.timeout:
+            waited = f"(waited {self.timeout:g} s); start some with `dask worker ADDRESS`"
+            raise ConnectionError(f"the Dask scheduler at {self.address} has no workers {waited}")
         return min(self.limit or self.threads, self.threads)
 
     def check(self, folder: Path, say: Callable[[str], None]) -> None:
@@ -89,7 +87,7 @@ class DaskPool(Executor):
             WsolkitError: one that differs; all of them are named.
         """
 
-        def ask(path: str) -> dict[str, str]:  # nested, as `in_worker` is
+        def ask(path: str) -> dict[str, str]:  # nested for the reason that `submit` gives
             from wsolkit.sweep.dask_pool import facts
 
             return facts(path)
@@ -114,7 +112,31 @@ class DaskPool(Executor):
         say(f"Dask cluster {self.address}: {len(answers)} workers on {hosts} hosts, {self.threads} threads")
 
     def submit(self, function, /, *args, **kwargs) -> Future:
-        return self.pool.submit(in_worker(function), *args, **kwargs)
+        """Run `function` with its share of a worker's cores as `threads`, and with `stop`, which says whether Dask has
+        cancelled it."""
+        module, name = function.__module__, function.__qualname__
+
+        # Nested, because Dask sends the code of nested functions. It would send a name for others, and a scheduler or worker
+        # that cannot import it while it reads the message ends, without a word to us.
+        def run(*args: Any, **kwargs: Any) -> Any:
+            import importlib
+            import os
+
+            from distributed import get_worker
+
+            from wsolkit.common.cores import cores
+
+            worker = get_worker()
+            key = worker.get_current_task()
+
+            def cancelled() -> bool:
+                task = worker.state.tasks.get(key)
+                return task is None or task.state == "cancelled"
+
+            threads = int(os.environ.get("WSOLKIT_THREADS") or max(1, cores() // worker.state.nthreads))
+            return getattr(importlib.import_module(module), name)(*args, threads=threads, stop=cancelled, **kwargs)
+
+        return self.pool.submit(run, *args, **kwargs)
 
     def kill(self) -> None:
         """End what runs: Dask forgets it, and the workers notice."""
@@ -128,47 +150,12 @@ class DaskPool(Executor):
             self.client.close(timeout=ANSWER)
 
 
-def in_worker(function: Callable) -> Callable:
-    """The function as it is sent: a worker imports it by its name in the thread that runs it, gives each job its share of the
-    worker's cores, and ends it when Dask has cancelled it.
-
-    Nested, because Dask sends the code of nested functions. It would send a name for others, and a scheduler or worker
-    that cannot import it while it reads the message ends, without a word to us.
-    """
-    module, name = function.__module__, function.__qualname__
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        import importlib
-        import os
-
-        from distributed import get_worker
-
-        from wsolkit.common.cores import cores
-
-        worker = get_worker()
-        key = worker.get_current_task()
-
-        def cancelled() -> bool:
-            task = worker.state.tasks.get(key)
-            return task is None or task.state == "cancelled"
-
-        threads = int(os.environ.get("WSOLKIT_THREADS") or max(1, cores() // worker.state.nthreads))
-        return getattr(importlib.import_module(module), name)(*args, threads=threads, stop=cancelled, **kwargs)
-
-    return run
-
-
 def facts(token: str) -> dict[str, str]:
-    """What must be the same wherever jobs of a sweep run; `token` is a file in the folder of the results."""
-    code = code_state.__wrapped__((".",))  # as it is now: a worker lives longer than the code
+    """What must be the same wherever jobs of a sweep run; `token` is a file in the folder of the results. (A worker keeps the
+    code that it has read: after a change workers are started again.)"""
     seen = "seen" if Path(token).exists() else "not seen (all need the same folder, on a shared file system)"
-    versions = {name: version(name) for name in PACKAGES}
-    return {
-        "python": f"{sys.version_info[0]}.{sys.version_info[1]}",
-        **versions,
-        "wsolkit": code,
-        str(Path(token).parent): seen,
-    }
+    own = {"python": platform.python_version().rpartition(".")[0], "wsolkit": code_state((".",))}
+    return own | {name: version(name) for name in PACKAGES} | {str(Path(token).parent): seen}
 
 
 def differences(own: dict[str, str], other: dict[str, str]) -> list[str]:

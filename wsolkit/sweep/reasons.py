@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from wsolkit.common.progress import about
 from wsolkit.methods.registry import declared
 from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import (
@@ -21,7 +22,6 @@ from wsolkit.runs.folder import (
     seconds_of,
 )
 from wsolkit.sweep.jobs import Grid, Job
-from wsolkit.sweep.status import about
 
 PAGE_SECONDS = 5.0  # for a page alone: nearly all of it is the start of Python
 # parts of a result (`RunConfig.training_parts`, `report_parts`) that are digests, in words; all others are parameters

@@ -8,28 +8,67 @@ that of a cluster. Whether a job is done is read from the files it leaves, never
 from __future__ import annotations
 
 import contextlib
+import queue
 import signal
 import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from typing import Any
 
 from filelock import Timeout
 
-from wsolkit.common.cores import gpus
+from wsolkit.common.cores import cores, gpus
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
+from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
 from wsolkit.runs.folder import note_failure
 from wsolkit.sweep.jobs import Grid, Job
-from wsolkit.sweep.pools import INTERRUPTED, LocalPool, run_job, workers_of
 from wsolkit.sweep.reasons import expected_seconds
 from wsolkit.sweep.spec import store
-from wsolkit.sweep.status import LiveIndex, StatusLine, about
+from wsolkit.sweep.worker import INTERRUPTED, run_job
+
+PAUSE = 20.0  # seconds between two index pages of a running sweep, at least; one that takes long is written more rarely
+
+
+class LocalPool(ThreadPoolExecutor):
+    """Processes on this machine, started from threads; each of the jobs that run at a time has its share of cores, and
+    where there are several GPUs, one of them."""
+
+    def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
+        super().__init__(workers)
+        self.workers, self.killed = workers, threading.Event()
+        self.slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
+        for number in range(workers):
+            self.slots.put({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if len(devices) > 1 else {})
+
+    def capacity(self) -> int:
+        return self.workers
+
+    def kill(self) -> None:
+        """End what runs."""
+        self.killed.set()
+
+    def submit(self, function, /, *args, **kwargs) -> Future:
+        return super().submit(self._in_slot, function, *args, **kwargs)
+
+    def _in_slot(self, function, *args, **kwargs):
+        slot, threads = self.slots.get(), max(1, cores() // self.workers)
+        try:
+            return function(*args, threads=threads, environment=slot, stop=self.killed.is_set, **kwargs)
+        finally:
+            self.slots.put(slot)
+
+
+def workers_of(jobs: int | None) -> int:
+    """Jobs at a time on this machine: None is one; 0 is one per core, four at most (several single-threaded networks beat
+    one with several threads), or one per GPU."""
+    return 1 if jobs is None else jobs or max(min(4, cores()), len(gpus()))
 
 
 class Sweep:
@@ -40,25 +79,26 @@ class Sweep:
         pool: any `concurrent.futures.Executor` (default: processes on this machine); it is shut down at the end. It may have
             a method capacity() that says how many jobs it takes now (an OSError from there ends the sweep), and a method
             kill() that ends what runs.
-        index: what writes the index, when there are new reports.
+        index: writes the index; called when there are new reports, but not all the time. What goes wrong in it is passed over:
+            the index is written once more at the end.
     """
 
     def __init__(
         self, jobs: list[Job], workers: int = 1, say: Callable[[str], None] = print, pool: Executor | None = None,
-        index: LiveIndex | None = None,
+        index: Callable[[], Any] = lambda: None,
     ) -> None:  # fmt: skip
         self.jobs = {job.name: job for job in jobs}
         self.pool = pool or LocalPool(workers)
         self.capacity: Callable[[], int] = getattr(self.pool, "capacity", lambda: workers)
         self.kill: Callable[[], None] = getattr(self.pool, "kill", lambda: None)
-        self.status, self.index = StatusLine(say), index
+        self.status, self.index, self.next_index = StatusLine(say), index, 0.0
         self.say = self.status.say
         self.waiting: list[Job] = []
         self.running: dict[Future, Job] = {}
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
-        self.expected: dict[str, float | None] = {}  # seconds, by earlier runs
+        self.expected: dict[str, float | None] = {}  # seconds, by earlier runs and those that have ended well
         self.began: dict[str, float] = {}
-        self.seconds: dict[str, float] = {}  # of the jobs that have ended well
+        self.lost: set[str] = set()  # jobs that the pool has cancelled of its own accord; they are run once more
         self.interrupts = 0
 
     def run(self) -> dict[str, str]:
@@ -69,8 +109,9 @@ class Sweep:
             else:
                 self.waiting.append(job)
                 self.expected[job.name] = expected_seconds(job)
-        if up_to_date := len(self.outcome):
-            self.say(f"{up_to_date} of {len(self.jobs)} runs are up to date")
+        if self.outcome:
+            self.say(f"{len(self.outcome)} of {len(self.jobs)} runs are up to date")
+        self.indexed = len(self.outcome)
         try:
             while self.waiting or self.running:
                 try:
@@ -82,8 +123,7 @@ class Sweep:
                         time.sleep(0.5)
                     for future in wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED).done:
                         self._collect(self.running.pop(future), future)
-                    if self.index:
-                        self.index.update(len(self.outcome) - up_to_date)
+                    self._write_index()
                 except KeyboardInterrupt:
                     self.interrupts += 1
                     self.waiting.clear()
@@ -97,9 +137,16 @@ class Sweep:
             self.kill()
             self.pool.shutdown()
             self.status.close()
-            if self.index:
-                self.index.close()
         return {name: error for name, error in self.outcome.items() if error and error != INTERRUPTED}
+
+    def _write_index(self) -> None:
+        """Write the index when more runs have ended than at the last time, and that is long enough ago."""
+        begin = time.monotonic()
+        if len(self.outcome) > self.indexed and begin >= self.next_index:
+            with contextlib.suppress(Exception):
+                self.index()
+            now = time.monotonic()
+            self.indexed, self.next_index = len(self.outcome), now + max(PAUSE, 10 * (now - begin))
 
     def _start(self, room: int) -> None:
         for job in list(self.waiting):
@@ -116,6 +163,9 @@ class Sweep:
         try:
             error, seconds = future.result()
         except CancelledError:
+            if not self.interrupts and job.name not in self.lost:
+                self.lost.add(job.name)
+                return self.waiting.insert(0, job)  # where the whole pool is gone, `capacity` says so
             error, seconds = INTERRUPTED, 0.0
         except Exception as caught:  # of the pool, not of the notebook
             return self._fail(job, f"{type(caught).__name__}: {caught}")
@@ -131,19 +181,19 @@ class Sweep:
     def _record(self, job: Job, error: str, seconds: float = 0.0) -> None:
         self.outcome[job.name] = error
         if not error:
-            self.seconds[job.name] = seconds
+            self.expected[job.name] = seconds
         outcome = "done" if not error else error if error == INTERRUPTED else f"FAILED {error.splitlines()[-1][:200]}"
         self.say(f"[{len(self.outcome)}/{len(self.jobs)}] {job.name}  {seconds:.0f} s  {outcome}")
 
     def _progress(self, room: int) -> str:
         """One line: how many are done and failed, how long it may take, and what runs now."""
         failed = sum(bool(error) for error in self.outcome.values())
-        parts = [f"{len(self.outcome) - failed} of {len(self.jobs)} done"] + ([f"{failed} failed"] if failed else [])
         left = self._seconds_left(room)
-        parts += [] if left is None else [f"{about(left)} left"]
+        parts = (f"{failed} failed" if failed else "", "" if left is None else f"{about(left)} left")
         common = set.intersection(*(set(name.split("/")[:-1]) for name in self.jobs))  # one data set, say
         names = ["/".join(p for p in job.name.split("/") if p not in common) for job in self.running.values()]
-        return ", ".join(parts) + (f"; running {', '.join(names)}" if names else "")
+        done = f"{len(self.outcome) - failed} of {len(self.jobs)} done"
+        return ", ".join(filter(None, (done, *parts))) + (f"; running {', '.join(names)}" if names else "")
 
     def _seconds_left(self, room: int) -> float | None:
         """From earlier runs and from those of this sweep; None where there are none yet.
@@ -155,7 +205,7 @@ class Sweep:
             return name, name.rpartition("/")[2], self.jobs[name].done.name, ""
 
         alike: defaultdict[str, list[float]] = defaultdict(list)
-        for name, seconds in (self.expected | self.seconds).items():
+        for name, seconds in self.expected.items():
             for kind in kinds(name) if seconds is not None else ():
                 alike[kind].append(seconds)
         if not alike:
@@ -200,7 +250,11 @@ def run_grids(
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown)
         for grid in grids:
-            _lock(grid, stack)
+            try:
+                stack.enter_context(alone(grid.home / ".lock", timeout=0))
+            except Timeout:
+                writing = f"another sweep of {grid.config.dataset} is writing to {out}"
+                raise WsolkitError(f"{writing}; wait for it or choose another out") from None
             store(grid)
         if dask:
             pool.check(grids[0].home, say)
@@ -210,7 +264,7 @@ def run_grids(
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
             say(f"{job.name}  not defined: {reason}")
-        sweep = Sweep(todo, say=say, pool=pool, index=LiveIndex(lambda: write_index(out)))
+        sweep = Sweep(todo, say=say, pool=pool, index=lambda: write_index(out))
         if threading.current_thread() is threading.main_thread():
             previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is killed on the way out
             stack.callback(signal.signal, signal.SIGTERM, previous)
@@ -222,14 +276,3 @@ def run_grids(
     say(f"{len(sweep.outcome)} of {len(todo)} runs in {time.time() - begin:.0f} s{failed}")
     say(f"index: {page}")
     return 130 if sweep.interrupts else int(bool(errors))
-
-
-def _lock(grid: Grid, stack: contextlib.ExitStack) -> None:
-    """Keep other sweeps away from a data set's folder of runs until `stack` is closed."""
-    try:
-        stack.enter_context(alone(grid.home / ".lock", timeout=0))
-    except Timeout:
-        raise WsolkitError(
-            f"another sweep of {grid.config.dataset} is writing to {grid.config.out_folder}; wait for it or choose "
-            "another out"
-        ) from None

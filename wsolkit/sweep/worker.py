@@ -1,4 +1,4 @@
-"""One notebook in one process: `python -m wsolkit.sweep.worker`, started by `wsolkit.sweep.pools.run_job`. No torch import here.
+"""One notebook in a process of its own: `run_job` starts `python -m wsolkit.sweep.worker` and waits for it. No torch import here.
 
 The job, one line of JSON on standard input, names the notebook, its parameters and where things go. The notebook runs
 through papermill; what it produced is judged by metrics.json (or a training's run.json) alone, because a notebook's own
@@ -17,12 +17,14 @@ import contextlib
 import json
 import os
 import platform
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,59 @@ from wsolkit.runs import folder as run_folder
 from wsolkit.runs.folder import content_of, note_failure, seconds_of
 
 FAILED, STOPPED = 3, 130  # exit codes; with FAILED there is a failure.json
+INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is wrong with it
+
+
+def run_job(
+    job: dict[str, Any], threads: int = 1, environment: dict[str, str] | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[str, float]:  # fmt: skip
+    """Run one job in a process of its own and wait for it: (error or "", seconds).
+
+    A process, because the kernel of a notebook may crash, and because whoever calls this (a thread here, a worker of a
+    cluster) is used for many jobs. It ends when its standard input does, be it that the caller is killed.
+
+    Args:
+        job: what `wsolkit.sweep.worker` takes.
+        threads: for numerical libraries.
+        environment: variables for this process only, e.g. CUDA_VISIBLE_DEVICES.
+        stop: asked twice a second whether the job is to be ended.
+    """
+    begin = time.time()
+    variables = dict.fromkeys(("OMP_NUM_THREADS", "WSOLKIT_THREADS"), str(threads))
+    variables |= dict.fromkeys(("WSOLKIT_BATCH", "PYDEVD_DISABLE_FILE_VALIDATION"), "1")
+    with tempfile.TemporaryFile() as printed:  # until the process writes into its log
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wsolkit.sweep.worker"], stdin=subprocess.PIPE, stdout=printed, stderr=subprocess.STDOUT,
+            env=os.environ | variables | (environment or {}), start_new_session=True,  # Ctrl-C is for us alone
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+        )  # fmt: skip
+        with contextlib.suppress(OSError), process.stdin as stdin:  # it may have ended already
+            stdin.write(json.dumps(job).encode() + b"\n")
+            stdin.flush()
+            while process.poll() is None:
+                if stop():
+                    stdin.write(b"stop")
+                    break
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+        process.wait()
+        printed.seek(0)
+        said = printed.read().decode(errors="replace").strip()
+    return _error(process.returncode, job, said), time.time() - begin
+
+
+def _error(code: int, job: dict[str, Any], said: str) -> str:
+    folder = Path(job["folder"])
+    if code in (0, STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
+        return INTERRUPTED if code else ""
+    if code == FAILED:
+        return content_of(folder / run_folder.FAILURE).get("error", "failed, and its failure.json is gone")
+    last = f": {said.splitlines()[-1]}" if said else f"; see {folder / run_folder.LOG}"
+    error = f"the process ended with code {code}{last}"
+    with contextlib.suppress(OSError):
+        note_failure(folder, error, job["config"])
+    return error
 
 
 def main() -> int:
