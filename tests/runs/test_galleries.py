@@ -399,3 +399,19 @@ def test_masks_only_leave_no_galleries(tmp_path):
     (tmp_path / "galleries").mkdir()
     galleries.save(None, result, tmp_path)
     assert not (tmp_path / "galleries").exists()
+
+
+def test_images_without_boxes_are_shown_with_their_maps_alone(tmp_path):
+    """What a run without ground-truth boxes keeps: random images, no threshold."""
+    (tmp_path / "galleries").mkdir()
+    image = {"id": "a", "file": "0.jpg", "class": "wren", "predicted": "owl", "gt_boxes": [], "box": None, "iou": None}
+    kept = {"format": galleries.FORMAT, "seed": 0, "n_images": 1, "frame": [8, 8], "protocol": "wsolevaluation"}
+    kept |= {"threshold": None, "percentile": 100.0, "operating_point": "fixed"}
+    kept |= {"pictures": [image | {"empty": False, "failure": None}]}
+    kept |= {"rows": [{"name": "random", "count": None, "pictures": [0]}]}
+    atomic_write_text(tmp_path / "galleries" / "galleries.json", json.dumps(kept))
+    (tmp_path / "galleries" / "0.jpg").write_bytes(galleries.photo(np.zeros((8, 8, 3), np.uint8)))
+    np.savez(tmp_path / "galleries" / "maps.npz", **{"0": np.eye(4, dtype=np.float32)})
+    text = section(tmp_path)
+    assert "no ground-truth boxes" in text and text.count("<figure") == 1 and "wren, taken for owl" in text
+    assert "IoU" not in text and '<rect class="truth' not in text and "gallery-threshold" not in text

@@ -88,6 +88,8 @@ def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) 
         share = max((width * height for _, _, width, height in truths), default=0) / (frame[0] * frame[1])
         state = None if data is None else data["images"][number]["states"][data["images"][number]["at"][data["start"]]]
         image |= {"truths": truths, "covers": _percent(share), "state": state}
+    of = "maximum" if percentile == 100 else f"{ordinal(percentile or 100)} percentile"
+    rule = "" if tau is None else f"{tau:g} of the map's {of}"
     shades = matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))
     return fragment(
         "galleries.html.j2",
@@ -96,7 +98,7 @@ def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) 
         width=frame[1],
         images=images,
         colours=[matplotlib.colors.to_hex(shade) for shade in shades],
-        rule=f"{tau:g} of the map's " + ("maximum" if percentile == 100 else f"{ordinal(percentile)} percentile"),
+        rule=rule,
         rows=[_row(row, kept) for row in kept["rows"]],
         chosen=CHOSEN.get(kept["operating_point"], kept["operating_point"]),
     )
