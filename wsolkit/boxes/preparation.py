@@ -62,7 +62,7 @@ def prepare_map(score_map, size: int | Sequence[int]) -> np.ndarray:
 def prepare_maps(score_maps: Sequence, size: int | Sequence[int]) -> np.ndarray:
     """`prepare_map` for a set: an array (B, h, w), or B maps of any shapes -> (B, H, W) float64.
 
-    The resize is one OpenCV call per map: as the channels of one picture they would be faster, but differ from the
+    The resize is one OpenCV call per map: as the channels of one image they would be faster, but differ from the
     published protocol's maps in the last bits.
     """
     prepared = np.zeros((len(score_maps), *frame(size)))
