@@ -12,24 +12,22 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
 
 
-# Files run side by side, and the last to end decides when all is over; those that take longest start first.
+# Files that train, start processes or run notebooks: `make check` leaves them out. Where all files run side by side, the last
+# to end decides when all is over, so that these start first, the longest before the others.
 SLOW = (
-    "sweep",
-    "dask",
-    "galleries",
-    "sweep_papermill",
-    "documents",
-    "jupyterlab",
-    "measured",
-    "localise",
-    "cli",
-    "predict",
-)
+    "sweep", "dask", "galleries", "sweep_papermill", "documents", "jupyterlab", "measured", "localise", "cli", "predict",
+    "notebooks", "wheel", "worker", "staleness", "many_processes", "interruption", "training", "split",
+    "training_methods", "runs", "map_store", "chapter", "exercises", "index_browser", "faithfulness", "cams_contract",
+    "cams", "left_as_found", "transformers", "speed_paths", "method_page",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
-    names = [f"test_{name}.py" for name in SLOW]
-    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else len(names))
+    order = {f"test_{name}.py": number for number, name in enumerate(SLOW)}
+    for item in items:
+        if item.path.name in order:
+            item.add_marker(pytest.mark.slow)
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 
 @pytest.fixture(scope="session")

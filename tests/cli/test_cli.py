@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from wsolkit.cli.main import _limits, cli, main
 from wsolkit.cli.options import given
+from wsolkit.common.errors import WsolkitError
 from wsolkit.runs.parameters import RunConfig
 
 
@@ -111,3 +112,22 @@ def test_data_fetches_by_name(monkeypatch, tmp_path, name):
     done = CliRunner().invoke(cli, ["data", name, "--root", "data", "--url", "http://mirror"])
     assert done.output == f"ready: {tmp_path}\n" and asked == [((name, "data"), {"url": "http://mirror"})]
     assert CliRunner().invoke(cli, ["data", name]).exit_code == 2, "--root is needed"
+
+
+def test_a_mistake_of_the_caller_is_one_line_and_a_fault_of_the_program_has_its_trace(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["wsolkit", "data", "cub", "--root", "data"])
+
+    def fails(error):
+        def fetch(*arguments, **options):
+            raise error
+
+        monkeypatch.setattr("wsolkit.data.download.fetch_dataset", fetch)
+
+    for error in (WsolkitError("root is no folder; give another"), OSError("root is no folder; give another")):
+        fails(error)
+        with pytest.raises(SystemExit) as end:
+            main()
+        assert end.value.code == 2 and capsys.readouterr().err == "error: root is no folder; give another\n"
+    fails(ValueError("shapes do not fit"))
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        main()

@@ -16,7 +16,6 @@ from wsolkit.cli.init import SWEEP
 from wsolkit.sweep import spec
 
 ROOT = Path(__file__).resolve().parents[2]
-pytestmark = pytest.mark.slow
 
 
 def call(*command: str, cwd: Path, path: Path | None = None) -> str:

@@ -140,11 +140,11 @@ def test_score_cam_memory_follows_the_chunk_and_maps_do_not(birds):
     images = torch.nn.functional.interpolate(birds["test"].images(range(1)), size=112)
     labels = torch.tensor([0])
     peaks, maps = {}, {}
-    for chunk in (2, 32):
+    for chunk in (2, 32, 2, 32):  # an allocator that is still warm from other tests hides or adds growth once
         wk.score_maps(model, images, labels, method="score_cam", chunk=chunk, channels=16)
         with PeakMemory(torch.device("cpu")) as memory:
             maps[chunk] = wk.score_maps(model, images, labels, method="score_cam", chunk=chunk)
-        peaks[chunk] = memory.megabytes
+        peaks[chunk] = min(peaks.get(chunk, np.inf), memory.megabytes)
     assert torch.allclose(maps[2], maps[32], atol=1e-4 * float(maps[2].max()))
     assert peaks[2] < 0.5 * peaks[32], peaks
 

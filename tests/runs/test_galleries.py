@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 from PIL import Image
 from straightforward import contour_boxes
 
@@ -120,7 +121,9 @@ def finished(request, tmp_path_factory):
     else:  # reports are written under wsolevaluation only
         folder = run.folder("cam")
         result.save_per_image(folder / "per_image.csv")
-        galleries.save(run, result, folder)
+        test = run.dataset("test")
+        pixels = lambda shown: [item["pixels"] for item in run.gallery_items(result, shown)]  # noqa: E731
+        galleries.write(folder, result, result.maps["test"].maps, pixels, test.classes, run.config.seed)
     write_page(folder)
     return request.param, result, folder
 
@@ -394,8 +397,12 @@ def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
         section(tmp_path)
 
 
-def test_masks_only_leave_no_galleries(tmp_path):
-    result = score(Maps(np.random.default_rng(0).random((2, 4, 4))), Truth(8, masks=[np.eye(8, dtype=np.uint8)] * 2))
-    (tmp_path / "galleries").mkdir()
-    galleries.save(None, result, tmp_path)
-    assert not (tmp_path / "galleries").exists()
+def test_without_boxes_random_images_are_shown_with_their_maps(tmp_path):
+    maps = np.random.default_rng(0).random((12, 4, 4))
+    result = score(Maps(maps), Truth(8, labels=[0] * 12, masks=[np.eye(8, dtype=np.uint8)] * 12))
+    pixels = lambda shown: [np.full((8, 8, 3), 7 * index, np.uint8) for index in shown]  # noqa: E731
+    galleries.write(tmp_path, result, maps, pixels, ["bird"], 0)
+    soup = BeautifulSoup(section(tmp_path), "html.parser")
+    assert len(soup.select("figure")) == galleries.RANDOM and len(soup.select("h3")) == 1
+    assert not soup.select("rect.truth, rect.prediction, input") and "no ground-truth boxes" in soup.get_text()
+    assert "IoU" not in soup.get_text()

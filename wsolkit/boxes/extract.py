@@ -18,6 +18,7 @@ import numpy as np
 from wsolkit.boxes.contours import best_ious, largest_boxes, overlap
 from wsolkit.boxes.preparation import as_numpy, frame, one_map, prepare_map, to_uint8
 from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.errors import WsolkitError
 
 CONTOURS = ("all", "largest")
 
@@ -26,7 +27,7 @@ CONTOURS = ("all", "largest")
 def thresholds(interval: float = 0.001) -> np.ndarray:
     """The T thresholds tau = arange(0, 1, interval), (T,) float64, read-only; interval in [1e-6, 1]."""
     if not 1e-6 <= interval <= 1:
-        raise ValueError(f"interval must be in [1e-6, 1], got {interval}")
+        raise WsolkitError(f"interval must be in [1e-6, 1], got {interval}")
     taus = np.arange(0, 1, interval)
     taus.setflags(write=False)
     return taus
@@ -40,13 +41,13 @@ def ground_truth(gt_boxes) -> np.ndarray:
     boxes = as_numpy(gt_boxes)
     boxes = boxes.reshape(1, -1) if boxes.ndim == 1 and boxes.size else boxes
     if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
-        raise ValueError(f"ground-truth boxes have shape (n, 4) as x0, y0, x1, y1, got {boxes.shape}")
+        raise WsolkitError(f"ground-truth boxes have shape (n, 4) as x0, y0, x1, y1, got {boxes.shape}")
     boxes = boxes.reshape(-1, 4)
     boxes = boxes[~(boxes == -1).all(axis=1)]
     if len(boxes) == 0:
-        raise ValueError("no ground-truth box: an image without one cannot be scored, leave it out")
+        raise WsolkitError("no ground-truth box: an image without one cannot be scored, leave it out")
     if not (np.isfinite(boxes).all() and (boxes[:, 2:] >= boxes[:, :2]).all()):
-        raise ValueError(f"ground-truth boxes need finite x0 <= x1 and y0 <= y1, got {boxes.tolist()}")
+        raise WsolkitError(f"ground-truth boxes need finite x0 <= x1 and y0 <= y1, got {boxes.tolist()}")
     return boxes
 
 
@@ -57,7 +58,7 @@ def ground_truths(gt_boxes: Sequence, ids: Sequence) -> list[np.ndarray]:
         try:
             truths.append(ground_truth(boxes))
         except ValueError as error:
-            raise ValueError(f"image {name}: {error}") from None
+            raise WsolkitError(f"image {name}: {error}") from None
     return truths
 
 
@@ -91,7 +92,7 @@ def _rows(boxes) -> np.ndarray:
     rows = as_numpy(boxes)
     rows = rows.reshape(1, 4) if rows.shape == (4,) else rows
     if rows.ndim != 2 or rows.shape[1] != 4:
-        raise ValueError(f"boxes have shape (n, 4) as x0, y0, x1, y1, got {rows.shape}")
+        raise WsolkitError(f"boxes have shape (n, 4) as x0, y0, x1, y1, got {rows.shape}")
     return rows
 
 
@@ -107,9 +108,9 @@ def threshold_value(u8: np.ndarray, threshold: float, percentile: float = 100.0)
 def check_rule(threshold: float, percentile: float) -> None:
     """ValueError unless the threshold is a share of at least 0 and the percentile is in [0, 100]."""
     if not 0 <= threshold < np.inf:
-        raise ValueError(f"threshold must be a finite share of at least 0, usually below 1, got {threshold}")
+        raise WsolkitError(f"threshold must be a finite share of at least 0, usually below 1, got {threshold}")
     if not 0 <= percentile <= 100:
-        raise ValueError(f"percentile must be in [0, 100], got {percentile}")
+        raise WsolkitError(f"percentile must be in [0, 100], got {percentile}")
 
 
 def _reference_value(u8: np.ndarray, percentile: float) -> float:
@@ -143,7 +144,7 @@ class ContourBoxes:
     def curve(self, gt_boxes, interval=0.001, contours: str = "all", percentile: float = 100.0) -> np.ndarray:
         """See `iou_curve`."""
         if contours not in CONTOURS:
-            raise ValueError(f"contours is one of {', '.join(CONTOURS)}, got {contours!r}")
+            raise WsolkitError(f"contours is one of {', '.join(CONTOURS)}, got {contours!r}")
         truths = ground_truth(gt_boxes)
         levels = (thresholds(interval) * _reference_value(self.u8, percentile)).astype(np.int64)
         if contours == "all":
@@ -210,7 +211,7 @@ def centre_box(size: int | Sequence[int], side: int) -> np.ndarray:
     """The centred box of width `side` pixels and the frame's own aspect (a square in a square frame), (4,) int64."""
     height, width = frame(size)
     if not 1 <= side <= width:
-        raise ValueError(f"side must be from 1 to the frame's width {width}, got {side}")
+        raise WsolkitError(f"side must be from 1 to the frame's width {width}, got {side}")
     rows = max(1, round(side * height / width))
     x0, y0 = (width - int(side)) // 2, (height - rows) // 2
     return np.array([x0, y0, x0 + int(side) - 1, y0 + rows - 1], np.int64)

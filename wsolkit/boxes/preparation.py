@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from wsolkit.common.compiled import compiled
+from wsolkit.common.errors import WsolkitError
 
 
 def as_numpy(array) -> np.ndarray:
@@ -26,7 +27,7 @@ def frame(size: int | Sequence[int]) -> tuple[int, int]:
     sides: Any = (size, size) if np.ndim(size) == 0 else size
     height, width = sides
     if int(height) != height or int(width) != width or height < 1 or width < 1:
-        raise ValueError(f"size is a positive int or a pair (H, W) of them, got {size}")
+        raise WsolkitError(f"size is a positive int or a pair (H, W) of them, got {size}")
     return int(height), int(width)
 
 
@@ -34,7 +35,7 @@ def normalise_map(score_map) -> np.ndarray:
     """Min-max a score map (any shape, any real dtype) to [0, 1] float64; constant or not finite: all zeros."""
     scores = np.array(as_numpy(score_map), np.float64, order="C")
     if scores.size == 0:
-        raise ValueError(f"a score map needs at least one pixel, got shape {scores.shape}")
+        raise WsolkitError(f"a score map needs at least one pixel, got shape {scores.shape}")
     _min_max(scores.reshape(1, 1, -1))
     return scores
 
@@ -61,7 +62,7 @@ def prepare_map(score_map, size: int | Sequence[int]) -> np.ndarray:
 def prepare_maps(score_maps: Sequence, size: int | Sequence[int]) -> np.ndarray:
     """`prepare_map` for a set: an array (B, h, w), or B maps of any shapes -> (B, H, W) float64.
 
-    The resize is one OpenCV call per map: as the channels of one picture they would be faster, but differ from the
+    The resize is one OpenCV call per map: as the channels of one image they would be faster, but differ from the
     published protocol's maps in the last bits.
     """
     prepared = np.zeros((len(score_maps), *frame(size)))
@@ -99,7 +100,7 @@ def one_map(score_map) -> np.ndarray:
     """The map as an array (h, w); ValueError when it is something else."""
     scores = as_numpy(score_map)
     if scores.ndim != 2 or scores.size == 0:
-        raise ValueError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")
+        raise WsolkitError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")
     return scores
 
 
@@ -111,5 +112,5 @@ def to_uint8(score_map) -> np.ndarray:
         return np.zeros(scores.shape, np.uint8)
     low, high = scores.min(), scores.max()
     if low < 0 or high > 1:
-        raise ValueError(f"score map values must lie in [0, 1], but are {low:g} to {high:g}: normalise_map first")
+        raise WsolkitError(f"score map values must lie in [0, 1], but are {low:g} to {high:g}: normalise_map first")
     return (scores * 255).astype(np.uint8)

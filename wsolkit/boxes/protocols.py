@@ -28,6 +28,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from wsolkit.common.errors import WsolkitError
+
 PLAIN_THRESHOLD, PAS_THRESHOLD = 0.2, 0.35  # the fixed operating points of Bae, Noh, Kim, ECCV 2020
 PAS_PERCENTILE = 90.0  # RethinkingCAM thresholds at a share of this percentile instead of the maximum
 
@@ -69,7 +71,7 @@ PROTOCOLS = {
 def protocol_named(name: str) -> Protocol:
     """The protocol of this name; ValueError lists the names."""
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
+        raise WsolkitError(f"unknown protocol {name!r}; choose from {', '.join(PROTOCOLS)}")
     return PROTOCOLS[name]
 
 

@@ -46,8 +46,6 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
             f"--out {out}: expected {'a file, but it is a folder' if single else 'a folder, but it is a file'}"
         )
 
-    import numpy as np
-
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
     from wsolkit.localisation.predict import load_trained
@@ -75,7 +73,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
             if first and sys.stderr.isatty():
                 click.echo(f"\r{done} of {total} images of this process", nl=done == total, err=True)
 
-        indices = np.sort(dataset.spread(limit, seed)) if limit else None  # the dataset's order
+        indices = sorted(dataset.spread(limit, seed).tolist()) if limit else None  # the dataset's order
         try:
             with alone(f"{folder}.lock", timeout=0) if first else nullcontext():
                 made = localise_in_parts(

@@ -75,7 +75,7 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
     for grid in grids:
         try:
             _check(grid.config, list(grid.methods))
-        except (ValueError, OSError) as error:
+        except (WsolkitError, OSError) as error:
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     jobs = asked.get("jobs", content.get("jobs"))
     if plan:
@@ -147,9 +147,13 @@ for command in (init, data, evaluate, compare, predict, localise):
 
 
 def main() -> None:
+    """The command `wsolkit`: 2 is the exit code of a mistake that the caller can put right."""
     try:
         cli(standalone_mode=True)
-    except (ValueError, OSError) as error:  # a message of the package names the value, what was expected, what to do
+    except (
+        WsolkitError,
+        OSError,
+    ) as error:  # the caller's mistakes; any other error is one of the program, with its trace
         where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
         click.echo(f"error{where}: {error}", err=True)
         sys.exit(2)

@@ -26,8 +26,8 @@ def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
         >>> cores() >= 1
         True
     """
-    if hasattr(os, "process_cpu_count"):  # Python 3.13: affinity, and -X cpu_count
-        allowed = os.process_cpu_count()
+    if counted := getattr(os, "process_cpu_count", None):  # Python 3.13: affinity, and -X cpu_count
+        allowed = counted()
     elif hasattr(os, "sched_getaffinity"):
         allowed = len(os.sched_getaffinity(0))
     else:

@@ -6,7 +6,7 @@ import difflib
 import os
 import reprlib
 from collections.abc import Collection
-from typing import Any, get_origin
+from typing import Any, cast, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from pydantic.fields import FieldInfo
@@ -78,7 +78,7 @@ class Parameters(BaseModel):
     @classmethod
     def _message(cls, error: ValidationError) -> str:
         """The first error in one line."""
-        first = error.errors(include_url=False)[0]
+        first = cast(dict, error.errors(include_url=False)[0])
         name, kind = ".".join(str(part) for part in first["loc"] if not isinstance(part, int)), first["type"]
         if kind == "extra_forbidden":
             return f"unknown parameter '{name}'" + nearest(name, cls.model_fields)
@@ -99,8 +99,12 @@ def kind_of(field: FieldInfo) -> Any:
 
 def choices_of(field: FieldInfo) -> list[str]:
     """The names that a parameter may be; [] where any text will do."""
-    extra: Any = field.json_schema_extra
-    return extra["choices"]
+    return cast(dict, field.json_schema_extra)["choices"]
+
+
+def stage_of(field: FieldInfo) -> str:
+    """What depends on a parameter, in a word of its class; "" for nothing."""
+    return cast(dict, field.json_schema_extra)["stage"]
 
 
 def nearest(name: Any, known: Collection[str]) -> str:

@@ -272,10 +272,11 @@ def open_metadata(
 ) -> WSOLDataset:
     """Open one split of a metadata folder; see `read_metadata` for its files.
 
-    "train" needs image_ids.txt and class_labels.txt only; boxes that its localization.txt may hold are kept. "test" needs
-    localization.txt too. Where there is a folder val/, it is the split "val", whose localization.txt may be absent; else
-    "val" is a share of train/ that depends on `seed` and `val_share` alone, and "train" the rest. A validation split
-    without boxes chooses the epoch of a training run but no threshold: `dataset.localised` is False then. Sizes come from
+    A split needs image_ids.txt and class_labels.txt; boxes that the localization.txt of "train" may hold are kept. Where there
+    is a folder val/, it is the split "val"; else "val" is a share of train/ that depends on `seed` and `val_share` alone, and
+    "train" the rest. The localization.txt of "test" and "val" may be absent: `dataset.localised` is False then. Such a
+    validation split chooses the epoch of a training run but no threshold, and a report on such a test split has numbers of
+    classification only. Sizes come from
     image_sizes.txt or, where it is absent, from the headers of the images.
 
     There are as many classes as the highest label in the class_labels.txt of all splits says, plus one, or as classes.txt
@@ -303,7 +304,7 @@ def open_metadata(
     shared = split == "val" and not (folder / "val").is_dir()
     source = "train" if shared else split
     need = ["class_labels"]
-    if source == "test" or (source == "val" and (folder / "val" / LOCALIZATION).is_file()):
+    if source != "train" and (folder / source / LOCALIZATION).is_file():
         need.append("localization")
     read = read_metadata(folder, source, need)
     masks_root = _masks_folder(read, masks, "localization" in need)

@@ -59,7 +59,7 @@ class Comparison:
         return f"{winner} is better than {loser} on these {self.n} images, beyond the luck of the draw of images."
 
     def rows(self) -> list[tuple[str, str]]:
-        """(what, value) as text."""
+        """(name, value) as text."""
         a, b = self.names
         label = METRICS[self.metric] + ("" if self.metric in NO_BOX else f" (IoU ≥ {self.delta:g})")
         low, high = self.interval
@@ -220,11 +220,11 @@ def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     others = {"ground-truth boxes": first["gt_boxes"].map(_boxes) != second["gt_boxes"].map(_boxes)}
     if "label" in first and "label" in second:
         others = {"labels": first["label"] != second["label"]} | others
-    for what, differ in others.items():
+    for name, differ in others.items():
         if differ.any():
             ids = first.index[differ.to_numpy()].tolist()
             raise WsolkitError(
-                f"A and B have other {what} for {len(ids)} images with the same id, so they were not measured on the same "
+                f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on the same "
                 f"images, frame or split: {listing(ids)}"
             )
     return first, second

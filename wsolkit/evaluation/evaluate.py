@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
@@ -51,7 +52,8 @@ def evaluate(
 ) -> Evaluation:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
 
-    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
+    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one. Where
+    an image has no ground-truth box there are no localisation numbers: the result's conditions say why.
 
     Args:
         dataset: the split to report, usually "test".
@@ -73,10 +75,6 @@ def evaluate(
         if val != "auto":
             raise WsolkitError(f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
-    if val is not None and not val.localised:
-        val = None  # images with labels only can choose an epoch, but no threshold
-    if not dataset.localised:
-        raise WsolkitError(f"{dataset} has images without a ground-truth box: they cannot be scored")
     rules = protocol_named(protocol)
     if not rules.curves:
         val = None
@@ -85,34 +83,32 @@ def evaluate(
                 f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
             )
     entry = resolve(method)
-    method = entry.name  # one spelling, for what is written
     if pas is None:
-        pas = entry.percentile == PAS_PERCENTILE or rules.percentile == PAS_PERCENTILE
+        pas = PAS_PERCENTILE in (entry.percentile, rules.percentile)
     indices = dataset.spread(limit or None, seed)
-    test_maps = localiser(model, dataset, method, smooth, indices, **options)
     targets = [dataset.target(int(i)) for i in indices]
-    validation = None
-    if val is not None:
-        val_indices = val.spread(limit or None, seed)
-        val_maps = localiser(model, val, method, smooth, val_indices, **options)
-        val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
-        validation = Maps(val_maps.maps), Truth(val.geometry.size, boxes=val_boxes)
-    maps = {"test": test_maps} | ({} if validation is None else {"val": val_maps})
+    boxes: list[np.ndarray] | None = [target.boxes.numpy() for target in targets]
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masks = None if all(mask is None for mask in masks) or not rules.curves else masks
-    truths = [target.boxes.numpy() for target in targets]
-    words = conditions(dataset, model, limit, options)
-    if masks is not None and (empty := sum(len(boxes) == 0 for boxes in truths)):
-        words["boxes"] = f"not used: the masks of {empty} images show no object"
-        truths = None
+    notes = conditions(dataset, model, limit, options)
+    if empty := sum(len(truths) == 0 for truths in boxes):
+        without = f"{empty} of {len(boxes)} images have no ground-truth box"
+        notes["boxes"] = f"not used: {without if masks is None else f'the masks of {empty} images show no object'}"
+        boxes, val = None, None
+    maps, validation = {"test": localiser(model, dataset, entry.name, smooth, indices, **options)}, None
+    if val is not None and val.localised:  # images with labels only can choose an epoch, but no threshold
+        val_indices = val.spread(limit or None, seed)
+        val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
+        if all(map(len, val_boxes)):
+            maps["val"] = localiser(model, val, entry.name, smooth, val_indices, **options)
+            validation = Maps(maps["val"].maps), Truth(val.geometry.size, boxes=val_boxes)
+    made = maps["test"]
     result = score(
-        Maps(test_maps.maps, test_maps.ids, test_maps.logits),
-        Truth(dataset.geometry.size, test_maps.labels, truths, masks),
+        Maps(made.maps, made.ids, made.logits), Truth(dataset.geometry.size, made.labels, boxes, masks),
         Rule(protocol, PAS_PERCENTILE if pas else 100.0), validation, seed=seed,
-        dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=method,
+        dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=entry.name,
         pooling=getattr(model, "pooling", ""), split=dataset.split,
-        seconds_per_image=test_maps.seconds_per_image, peak_memory_mb=test_maps.peak_memory_mb,
-        conditions=words,
+        seconds_per_image=made.seconds_per_image, peak_memory_mb=made.peak_memory_mb, conditions=notes,
     )  # fmt: skip
     return Evaluation(**{item.name: getattr(result, item.name) for item in fields(result)}, maps=maps, limit=limit)
 

@@ -1,10 +1,10 @@
 """Faithfulness: does the network's answer depend on the pixels that a score map names? Deletion, insertion and ROAD.
 
 - Deletion (Petsiuk, Das, Saenko: RISE, BMVC 2018): the pixels of highest score are replaced first. A small area under
-  the curve of the class probability is good. Insertion: they are put back first, into a picture without detail. A
+  the curve of the class probability is good. Insertion: they are put back first, into an image without detail. A
   large area is good.
 - ROAD, remove and debias (Rong et al., ICML 2022): removed pixels are filled in from their neighbours, which is less of
-  a new kind of picture than a grey patch. Removal and imputation are those of the grad-cam package.
+  a new kind of image than a grey patch. Removal and imputation are those of the grad-cam package.
 
 All numbers are softmax probabilities of the given class. They say nothing about where the object is.
 """
@@ -114,7 +114,7 @@ def faithfulness(
         baseline: what replaces pixels: "blur" (Gaussian of 10/224 of the side), "mean" (ImageNet's mean colour) or
             "black"; one for both curves, or a pair for deletion and insertion.
         percentiles: in (0, 100): ROAD keeps this share of the pixels and removes the others.
-        chunk: pictures in one forward pass; bounds the memory, and is halved where a device's runs out. On the processor a
+        chunk: images in one forward pass; bounds the memory, and is halved where a device's runs out. On the processor a
             224-pixel image takes ROAD about 0.5 s per percentile, a 64-pixel image 0.04 s: the sparse systems, not the
             network.
 
@@ -179,7 +179,7 @@ def _filling(images: Tensor, name: str) -> Tensor:
 
 
 def _imputed(images: Tensor, orders: np.ndarray, percentiles: tuple[float, ...], seed: int) -> Iterator[Tensor]:
-    """Per image P pictures without the least relevant pixels, then P without the most relevant ones, on the processor.
+    """Per image P images without the least relevant pixels, then P without the most relevant ones, on the processor.
 
     grad-cam compares the map with its percentile, where ties, all zeros of a ReLU for example, go together: more than
     the share is removed, in the end every pixel, and the system has no solution. Ranks have no ties.
@@ -193,9 +193,9 @@ def _imputed(images: Tensor, orders: np.ndarray, percentiles: tuple[float, ...],
         yield from filled
 
 
-def _probabilities(model: nn.Module, pictures: Tensor, labels: Tensor) -> Tensor:
+def _probabilities(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """(n,) float64, on the processor."""
-    logits = model(pictures)
+    logits = model(images)
     if logits.ndim != 2 or int(labels.max()) >= logits.shape[1]:
         raise WsolkitError(f"labels reach {int(labels.max())}, the model's output has shape {tuple(logits.shape)}")
     shares = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu()
@@ -282,8 +282,8 @@ def measure_faithfulness(
             maps = {name: kept.maps[rows[name][batch]] for name, kept in methods.items()}
             maps[RANDOM] = np.stack([np.random.default_rng([seed, int(i)]).random(cells) for i in chosen])
             maps[CENTRE] = np.stack([_centre_gaussian(side)] * len(chosen))
-            for name, found in maps.items():
-                parts[name].append(faithfulness(model, images, labels, found, seed=seed, **options))
+            for name, own in maps.items():
+                parts[name].append(faithfulness(model, images, labels, own, seed=seed, **options))
     return {name: Faithfulness.concatenate(batches) for name, batches in parts.items()}
 
 
@@ -291,11 +291,11 @@ def faithfulness_table(measured: dict[str, Faithfulness]) -> pd.DataFrame:
     """A row per name: the means of deletion area (small is good), insertion area and ROAD (large is good), each with the
     ends of its 95 % interval as `_low` and `_high`, and n, the number of images."""
     rows = {}
-    for name, found in measured.items():
+    for name, numbers in measured.items():
         row = rows[name] = {}
         for column, attribute in (("deletion", "deletion_area"), ("insertion", "insertion_area"), ("road", "road")):
-            row[column], row[f"{column}_low"], row[f"{column}_high"] = map(float, found.mean(attribute))
-        row["n"] = len(found)
+            row[column], row[f"{column}_low"], row[f"{column}_high"] = map(float, numbers.mean(attribute))
+        row["n"] = len(numbers)
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
 
 

@@ -82,34 +82,32 @@ def evaluate_files(
     """
     rule, rules = Rule(protocol, percentile, threshold, interval), protocol_named(protocol)
     geometry = Geometry(size, rules.geometry)
-    found = read_metadata(metadata, split, NEEDED)
-    if found.kind == "masks" and masks is None:
-        raise WsolkitError(
-            f"{found.folder / 'localization.txt'} names mask files: give --masks, the folder they lie in"
-        )
-    if found.kind == "boxes" and masks is not None:
-        raise WsolkitError(f"{found.folder / 'localization.txt'} holds boxes, no mask files: leave out --masks")
+    meta = read_metadata(metadata, split, NEEDED)
+    if meta.kind == "masks" and masks is None:
+        raise WsolkitError(f"{meta.folder / 'localization.txt'} names mask files: give --masks, the folder they lie in")
+    if meta.kind == "boxes" and masks is not None:
+        raise WsolkitError(f"{meta.folder / 'localization.txt'} holds boxes, no mask files: leave out --masks")
     if val_scoremaps is not None and not rules.curves:
         raise WsolkitError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
 
-    def opened(scoremaps: str | Path, found: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
-        maps, ready, problems = open_score_maps(scoremaps, found.ids, size, found.sizes, subset)
-        boxes, more = _boxes(found, masks, geometry)
+    def opened(scoremaps: str | Path, meta: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
+        maps, ready, problems = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
+        boxes, more = _boxes(meta, masks, geometry)
         return maps, ready, boxes, problems + more
 
-    maps, ready, boxes, problems = opened(scoremaps, found)
+    maps, ready, boxes, problems = opened(scoremaps, meta)
     beside = Path(scoremaps).expanduser() / PREDICTIONS
     predictions = beside if predictions is None and beside.is_file() else predictions
     predicted = None
     if predictions is not None:
-        predicted, more = read_predictions(predictions, found.ids)
+        predicted, more = read_predictions(predictions, meta.ids)
         problems += more
     validation = None
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
-        if shared := sorted(set(val.ids) & set(found.ids)):
+        if shared := sorted(set(val.ids) & set(meta.ids)):
             raise WsolkitError(
-                f"{val.folder} and {found.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
+                f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
                 "on the images that it is scored on is no choice on validation data"
             )
         val_maps, val_ready, val_boxes, more = opened(val_scoremaps, val)
@@ -121,27 +119,27 @@ def evaluate_files(
     if problems:
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
         raise WsolkitError(
-            f"{scoremaps}: {count} with the score maps of {len(found.ids)} images of {found.folder}: "
+            f"{scoremaps}: {count} with the score maps of {len(meta.ids)} images of {meta.folder}: "
             f"{listing(problems, '; ')}; nothing was scored"
         )
     words = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
     words["score maps"] = "as they are" if ready else "resized (cubic), then min-max"
     regions = None
-    if found.kind == "masks":
+    if meta.kind == "masks":
         words["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
         if rules.curves:
-            regions = OnDemand(lambda name: geometry.crop(_mask(masks, found.masks[name], geometry.side)), found.ids)
+            regions = OnDemand(lambda name: geometry.crop(_mask(masks, meta.masks[name], geometry.side)), meta.ids)
     empty = sum(len(own) == 0 for own in boxes)
     if empty == len(boxes) or (empty and not rules.curves):
         raise WsolkitError(
-            f"{found.folder}: the masks of {empty} of {len(boxes)} images show no object: nothing to score"
+            f"{meta.folder}: the masks of {empty} of {len(boxes)} images show no object: nothing to score"
         )
     if empty:
         words["boxes"] = f"not used: the masks of {empty} images show no object"
     return score(
-        Maps(maps, found.ids, predicted=predicted, ready=ready),
-        Truth(size, found.labels, None if empty else boxes, regions), rule, validation, seed=seed, workers=workers,
-        progress=progress, dataset=found.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
+        Maps(maps, meta.ids, predicted=predicted, ready=ready),
+        Truth(size, meta.labels, None if empty else boxes, regions), rule, validation, seed=seed, workers=workers,
+        progress=progress, dataset=meta.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
         conditions=words,
     )  # fmt: skip
 
@@ -150,14 +148,14 @@ def _mask(masks: str | Path, files, side: int) -> np.ndarray:
     return read_mask(Path(masks).expanduser(), files.paths, files.ignore, side)
 
 
-def _boxes(found: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
+def _boxes(meta: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
     """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
-    if found.kind == "boxes":
-        return [geometry.boxes(found.boxes[name], found.sizes[name]).numpy() for name in found.ids], []
+    if meta.kind == "boxes":
+        return [geometry.boxes(meta.boxes[name], meta.sizes[name]).numpy() for name in meta.ids], []
     root = Path(masks).expanduser()
 
     def boxes(name: str) -> np.ndarray | str:
-        files = found.masks[name]
+        files = meta.masks[name]
         try:
             if files.ignore:
                 read_mask(root, [files.ignore], size=1)  # only to know that it can be read
@@ -166,7 +164,7 @@ def _boxes(found: Metadata, masks: str | Path | None, geometry: Geometry) -> tup
             return f"{name}: {error}"
 
     with ThreadPoolExecutor(threads()) as pool:
-        answers = list(pool.map(boxes, found.ids))
+        answers = list(pool.map(boxes, meta.ids))
     return answers, [answer for answer in answers if isinstance(answer, str)]
 
 
@@ -175,8 +173,8 @@ def check_out(out: str | Path) -> Path:
     out = Path(out).expanduser()
     there = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
-        what = "is a file" if not there.is_dir() else "cannot be written to"
-        raise WsolkitError(f"{there} {what}: choose another folder for the results (--out)")
+        fault = "is a file" if not there.is_dir() else "cannot be written to"
+        raise WsolkitError(f"{there} {fault}: choose another folder for the results (--out)")
     return out
 
 
@@ -207,8 +205,8 @@ def open_score_maps(
     """
     folder, shape = Path(folder).expanduser(), frame(size)
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise FileNotFoundError(f"{folder} {what}; expected a folder with one .npy score map per image")
+        fault = "is not a folder" if folder.exists() else "does not exist"
+        raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
     there = {
         os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
         for parent, names in _walk(folder)
@@ -247,11 +245,11 @@ def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
     """Folders below `folder` and their files; links to folders are followed, each folder once."""
     seen = set()
     for parent, folders, names in os.walk(folder, followlinks=True):
-        where = os.path.realpath(parent)
-        if where in seen:
+        real = os.path.realpath(parent)
+        if real in seen:
             folders.clear()
             continue
-        seen.add(where)
+        seen.add(real)
         yield parent, names
 
 

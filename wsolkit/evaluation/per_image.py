@@ -100,8 +100,8 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
     absent, twice = [name for name in COLUMNS if name not in header], len(set(header)) < len(header)
     if absent or twice or not rows:
         lacks = f"lacks the columns {', '.join(absent)}"
-        what = lacks if absent else "names a column twice" if twice else "has no rows"
-        raise WsolkitError(f"{path} {what}: it is no per-image table of this version, evaluate again")
+        fault = lacks if absent else "names a column twice" if twice else "has no rows"
+        raise WsolkitError(f"{path} {fault}: it is no per-image table of this version, evaluate again")
     problems = [(line, f"{len(row)} cells, expected {len(header)}") for line, row in rows if len(row) != len(header)]
     table = {}
     if not problems:

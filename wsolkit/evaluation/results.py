@@ -110,10 +110,10 @@ class EvalResult:
             "validation": f"chosen on {self.n_val} validation images",
             "fixed": "fixed, no validation split" if self.n_val == 0 else "fixed",
         }
-        where = f"tau = {self.threshold or 0:g} at percentile {self.percentile:g}, "
+        place = f"tau = {self.threshold or 0:g} at percentile {self.percentile:g}, "
         parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
         if self.threshold is not None:
-            parts.append(f"threshold: {where}{words.get(self.operating_point, self.operating_point)}")
+            parts.append(f"threshold: {place}{words.get(self.operating_point, self.operating_point)}")
         return "; ".join(parts)
 
     def rows(self) -> list[tuple[str, str, str]]:

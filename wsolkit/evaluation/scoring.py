@@ -220,25 +220,25 @@ def measure(
             answers["pixels"] = metrics.pixel_histograms(prepared, mask, rule.interval)
         return answers
 
-    found: dict[str, np.ndarray] = {}
+    gathered: dict[str, np.ndarray] = {}
     if truth.masks is not None:
-        found["pixels"] = np.zeros((2, len(thresholds(rule.interval)) + 2), np.int64)
-        found["pixel_ap"], found["masked"] = np.full(count, np.nan), np.zeros(count, bool)
+        gathered["pixels"] = np.zeros((2, len(thresholds(rule.interval)) + 2), np.int64)
+        gathered["pixel_ap"], gathered["masked"] = np.full(count, np.nan), np.zeros(count, bool)
     images = _each(image, maps, truth.size, workers)
     for index, answers in enumerate(shown(images, "evaluate", count) if progress is None else progress(images)):
         histograms = answers.pop("pixels", None)
         if histograms is not None:
-            found["pixels"] += histograms
-            found["masked"][index] = True
+            gathered["pixels"] += histograms
+            gathered["masked"][index] = True
             if histograms[0].any():
-                found["pixel_ap"][index] = metrics.pxap_from_histograms(histograms)
+                gathered["pixel_ap"][index] = metrics.pxap_from_histograms(histograms)
         for name, values in answers.items():
-            if name not in found:
-                found[name] = np.empty((count, *values.shape), values.dtype)
-            found[name][index] = values
-    if "largest" in found:
-        found.setdefault("rule", found["largest"])
-    return found
+            if name not in gathered:
+                gathered[name] = np.empty((count, *values.shape), values.dtype)
+            gathered[name][index] = values
+    if "largest" in gathered:
+        gathered.setdefault("rule", gathered["largest"])
+    return gathered
 
 
 def rule_curves(maps: Maps, truth: Truth, rule: Rule | None = None, workers: int | None = None) -> np.ndarray:

@@ -8,7 +8,8 @@ import gc
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from wsolkit.common.files import atomic_save_npz
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
 from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.registry import resolve
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import rest_of
@@ -35,7 +37,8 @@ class ScoreMaps:
     Attributes:
         ids: N strings; labels: (N,) int64; logits: (N, K) float32.
         maps: (N, h, w) float32, the unscaled map of each image's ground-truth class at feature-map resolution.
-        seconds_per_image: body, head and map of one image, without decoding; peak_memory_mb: growth over the idle model.
+        seconds_per_image: body, head and map of one image, without decoding; peak_memory_mb: growth over the idle model
+            while the first batch is localised, by this method alone.
         path: the file that holds them, None where there is none yet.
     """
 
@@ -91,7 +94,7 @@ def localise(
 
     Args:
         method: a name, or a list of names: then a dict of results, made from one pass of the body per image. Seconds are
-            those of the pass and of the method's own part; the memory is that of the whole loop.
+            those of the pass and of the method's own part.
         batch_size: images in one pass; does not change the maps (each image is on its own).
         precision: "float32" or "bf16", see `score_maps`.
         progress: wraps the iterable of batches, for example tqdm; None is `wsolkit.common.progress.progress`.
@@ -101,50 +104,61 @@ def localise(
     if len(indices) == 0:
         raise WsolkitError(f"no images to localise in {dataset}")
     names = list(method) if isinstance(method, list | tuple) else [method]
-    chosen_smooth = tuple(sorted(parse_smooth(smooth)))
+    smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
+    settings = {"precision": precision, "clock": partial(_clock, device), "chunk": options.pop("chunk", 32)}
+    clock = settings["clock"]
     example = dataset.images(indices[:1], device)
-    model = network_for(
-        model, options.pop("layer", None), options.pop("reshape", None), example
-    )  # once for all batches
+    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
+    model = network_for(model, layer, reshape, example)  # once for all batches
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    logits = []
+    logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}
+
+    def takes(name: str, option: str) -> bool:
+        return bool({option, "*"} & set(resolve(name).options))
+
     starts = range(0, len(indices), batch_size)
-    shared, seconds = 0.0, dict.fromkeys(names, 0.0)
     what = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in shown(starts, what, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
-            begin = _clock(device)
+            begin = clock()
             features = feature_map(model, images, precision)
             with torch.inference_mode():
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
-            shared += _clock(device) - begin
-            found = score_maps(
-                model, images, labels, names, chosen_smooth, features=features, precision=precision, seconds=seconds,
-                clock=lambda: _clock(device), **options,
-            )  # fmt: skip
-            for name in names:
-                maps[name].append(found[name].float().cpu().numpy())
+            shared += clock() - begin
+            network = memory.lap() if start == 0 else 0.0
+            alone = start == 0 and all(any(takes(name, option) for name in names) for option in options)
+            for group in [[name] for name in names] if alone else [names]:  # in the first batch each method runs alone
+                own = {option: value for option, value in options.items() if not alone or takes(group[0], option)}
+                made = score_maps(
+                    model, images, labels, group, smooth, features=features, seconds=seconds, **settings, **own
+                )
+                for name in group:
+                    maps[name].append(made[name].float().cpu().numpy())
+                if start == 0:
+                    peaks[group[0]] = max(network, memory.lap())
     ids, labels, logits = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
     results = {
         name: ScoreMaps(
-            ids, labels, logits, np.concatenate(maps[name]), (shared + seconds[name]) / len(indices), memory.megabytes
+            ids, labels, logits, np.concatenate(maps[name]), (shared + seconds[name]) / len(indices), peaks[name]
         )
         for name in names
     }
     return results if isinstance(method, list | tuple) else results[method]
 
 
-@dataclass
 class PeakMemory:
     """Megabytes (2**20 bytes) by which memory grew above its level at the start: CUDA's own count, else the process's
-    resident memory, sampled every 5 ms in a thread."""
+    resident memory, sampled every 5 ms in a thread.
 
-    device: torch.device
-    megabytes: float = 0.0
-    _done: threading.Event = field(default_factory=threading.Event)
+    Attributes:
+        megabytes: the most so far.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.megabytes, self._done = device, 0.0, threading.Event()
 
     def __enter__(self) -> PeakMemory:
         if self.device.type == "cuda":
@@ -152,28 +166,36 @@ class PeakMemory:
             self._start = torch.cuda.memory_allocated(self.device)
             return self
         gc.collect()
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # glibc: give freed memory back, or a warm allocator hides growth
+        # glibc: give freed memory back, or a warm allocator hides growth
+        with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL("libc.so.6").malloc_trim(0)
-        self._process = psutil.Process()
-        self._start = self._peak = self._process.memory_info().rss
+        self._resident = psutil.Process()
+        self._start = self._peak = self._resident.memory_info().rss
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
     def _watch(self) -> None:
         while not self._done.wait(0.005):
-            self._peak = max(self._peak, self._process.memory_info().rss)
+            self._peak = max(self._peak, self._resident.memory_info().rss)
 
-    def __exit__(self, *_: object) -> None:
+    def lap(self) -> float:
+        """The most since the start or the last call, above the level at the start."""
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
         else:
+            now = self._resident.memory_info().rss
+            peak, self._peak = max(self._peak, now), now
+        megabytes = (peak - self._start) / 2**20
+        self.megabytes = max(self.megabytes, megabytes)
+        return megabytes
+
+    def __exit__(self, *_: object) -> None:
+        if self.device.type != "cuda":
             self._done.set()
             self._thread.join()
-            peak = max(self._peak, self._process.memory_info().rss)
-        self.megabytes = (peak - self._start) / 2**20
+        self.lap()
 
 
 def _clock(device: torch.device) -> float:

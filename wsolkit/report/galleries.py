@@ -1,4 +1,4 @@
-"""The galleries of a report page, from the files that `wsolkit.runs.galleries.save` left: figures that are complete without
+"""The galleries of a report page, from the files that `wsolkit.runs.galleries.write` left: figures that are complete without
 JavaScript, and a table of boxes, IoUs and sums at every stop of the reader's sliders, which galleries.js only looks up."""
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PLACES = {(0, 0): "centre", (-1, 0): "upper middle", (1, 0): "lower middle", (0,
 def section(folder: str | Path) -> Markup:
     """The part of a page for the run in `folder` (which holds galleries/), "" where no galleries were kept.
 
-    The page needs galleries.css and galleries.js. ValueError names a file that is not as `galleries.save` writes it.
+    The page needs galleries.css and galleries.js. ValueError names a file that is not as `galleries.write` writes it.
     """
     folder = Path(folder) / "galleries"
     if not (folder / "galleries.json").exists():
@@ -96,7 +96,9 @@ def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) 
         width=frame[1],
         images=images,
         colours=[matplotlib.colors.to_hex(shade) for shade in shades],
-        rule=f"{tau:g} of the map's " + ("maximum" if percentile == 100 else f"{ordinal(percentile)} percentile"),
+        rule=""
+        if tau is None
+        else f"{tau:g} of the map's " + ("maximum" if percentile == 100 else f"{ordinal(percentile)} percentile"),
         rows=[_row(row, kept) for row in kept["rows"]],
         chosen=CHOSEN.get(kept["operating_point"], kept["operating_point"]),
     )

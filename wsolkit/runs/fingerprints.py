@@ -18,7 +18,7 @@ from pathlib import Path
 
 from wsolkit.common.code import PACKAGE, code_state
 from wsolkit.common.files import digest
-from wsolkit.methods.registry import Method, Variant, find
+from wsolkit.methods.registry import METHODS, Method, Variant, resolve
 
 TRAINING_WINGS = ("common", "data", "networks", "training")
 SCORING_WINGS = ("boxes", "localisation", "evaluation")  # beside those of the training runs that a report scores
@@ -41,8 +41,8 @@ def localising_code(method: Method) -> str:
 
 def scoring_code(method: Method) -> str:
     """Digest of the code that scores a method, without that of training."""
-    plain = find("cam")
-    return code_state((*SCORING_WINGS, *dict.fromkeys([*_method_files(plain), *_method_files(method)])))
+    files = [*_method_files(resolve("cam")), *_method_files(method)]
+    return code_state((*SCORING_WINGS, *dict.fromkeys(files)))
 
 
 def _method_files(method: Method) -> list[str]:
@@ -59,8 +59,6 @@ def _method_files(method: Method) -> list[str]:
 @cache
 def _shared() -> tuple[str, ...]:
     """Modules of the wing that declare no method."""
-    from wsolkit.methods.registry import METHODS
-
     declaring = {method.module for method in METHODS.values()}
     names = [f"wsolkit.methods.{path.stem}" for path in sorted((PACKAGE / "methods").glob("*.py"))]
     return tuple(name for name in names if name not in declaring and not name.endswith("__init__"))

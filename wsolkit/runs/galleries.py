@@ -18,11 +18,10 @@ from PIL import Image
 
 from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, write_json
 from wsolkit.evaluation.per_image import FAILURES
+from wsolkit.runs.folder import GALLERIES
 
 if TYPE_CHECKING:
-    from wsolkit.evaluation.evaluate import Evaluation
     from wsolkit.evaluation.results import EvalResult
-    from wsolkit.runs.run import Run
 
 FORMAT = "wsolkit-galleries-1"
 RANDOM, OTHERS = 8, 4  # images in a row
@@ -49,15 +48,6 @@ def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, li
     return {name: row.tolist() for name, row in rows.items()}
 
 
-def save(run: Run, result: Evaluation, folder: str | Path) -> None:
-    """Keep what the galleries of a run's result need in `folder`/galleries; see `write`. Without boxes there is nothing to
-    show and nothing is written; what an earlier run left there goes."""
-    shutil.rmtree(Path(folder) / "galleries", ignore_errors=True)
-    if result.boxes is not None:
-        pixels = lambda shown: [item["pixels"] for item in run.gallery_items(result, shown)]  # noqa: E731
-        write(folder, result, result.maps["test"].maps, pixels, run.dataset("test").classes, run.config.seed)
-
-
 def write(
     folder: str | Path,
     result: EvalResult,
@@ -66,29 +56,35 @@ def write(
     classes: Sequence[str],
     seed: int,
 ) -> None:
-    """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json.
+    """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json; what an
+    earlier run left there goes. A result without boxes has random images alone, without boxes.
 
     maps: N score maps (h, w) as the method made them; pixels: the frames (H, W, 3) uint8 of a list of positions.
     """
-    folder = Path(folder) / "galleries"
-    rows = choose(result.ious, result.failure_types, seed)
+    folder = Path(folder) / GALLERIES
+    shutil.rmtree(folder, ignore_errors=True)
+    located = result.boxes is not None
+    if located:
+        rows = choose(result.ious, result.failure_types, seed)
+    else:
+        rows = {"random": np.random.default_rng(seed).permutation(result.n_images)[:RANDOM].tolist()}
     shown = list(dict.fromkeys(index for row in rows.values() for index in row))
-    pictures = []
+    images = []
     for number, (index, photographed) in enumerate(zip(shown, pixels(shown), strict=True)):
         atomic_write_bytes(folder / f"{number}.jpg", photo(photographed))
         predicted = -1 if result.predicted is None else int(result.predicted[index])
-        pictures.append({
-            "id": result.ids[index], "file": f"{number}.jpg", "class": classes[result.labels[index]],
-            "predicted": None if predicted < 0 else classes[predicted], "gt_boxes": result.gt_boxes[index],
-            "box": result.boxes[index], "iou": float(result.ious[index]), "empty": bool(result.empty[index]),
-            "failure": result.failure_types[index],
-        })  # fmt: skip
+        image = {"id": result.ids[index], "file": f"{number}.jpg", "class": classes[result.labels[index]],
+                 "predicted": None if predicted < 0 else classes[predicted]}  # fmt: skip
+        images.append(image | ({
+            "gt_boxes": result.gt_boxes[index], "box": result.boxes[index], "iou": float(result.ious[index]),
+            "empty": bool(result.empty[index]), "failure": result.failure_types[index],
+        } if located else {"gt_boxes": [], "box": None, "iou": None, "empty": False, "failure": None}))  # fmt: skip
     kept = {str(number): np.asarray(maps[index], np.float32) for number, index in enumerate(shown)}
     atomic_save_npz(folder / "maps.npz", **kept)
     write_json(folder / "galleries.json", {
         "format": FORMAT, "seed": seed, "n_images": result.n_images, "frame": result.frame,
         "protocol": result.protocol, "threshold": result.threshold, "percentile": result.percentile,
-        "operating_point": result.operating_point, "pictures": pictures,
+        "operating_point": result.operating_point, "pictures": images,
         "rows": [{"name": name, "count": result.failures.get(name), "pictures": [shown.index(index) for index in row]}
                  for name, row in rows.items()],
     })  # fmt: skip

@@ -18,7 +18,7 @@ from pydantic_core import PydanticCustomError
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import digest
-from wsolkit.common.parameters import nearest, parameter, shown
+from wsolkit.common.parameters import nearest, parameter, shown, stage_of
 from wsolkit.common.paths import project_path
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import VARIANTS, declared
@@ -28,10 +28,6 @@ from wsolkit.runs.fingerprints import data_state, notebook_state, scoring_code, 
 from wsolkit.runs.folder import TRAINING_PREFIX
 from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
 
-TRAINED = (
-    "data",
-    "network",
-)  # stages whose parameters count for a training run; those of its recipe count as the variant makes them
 PATHS = ("root", "metadata", "masks", "out", "weights")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
@@ -190,11 +186,8 @@ class RunConfig(Recipe):
     @classmethod
     def is_empty(cls, name: str, value: Any) -> bool:
         """Whether a value says nothing: what dataset, weights and recipe say then counts."""
-        if (
-            value is None
-            or (isinstance(value, str | list | tuple) and not value)
-            or (name, value) == ("batch_norm", "auto")
-        ):
+        nothing = value is None or (isinstance(value, str | list | tuple) and not value)
+        if nothing or (name, value) == ("batch_norm", "auto"):
             return name in RunConfig.model_fields
         bounds = cls.model_fields[name].metadata if name in cls.model_fields else ()
         positive = any(getattr(bound, "gt", -1) >= 0 or getattr(bound, "ge", 0) > 0 for bound in bounds)
@@ -232,6 +225,11 @@ class RunConfig(Recipe):
         options = {name: values[name] for name in self.given if name not in lines}
         return {**{name: value for name, value in values.items() if name in lines}, "options": options}
 
+    def _of_stages(self, *stages: str) -> dict[str, Any]:
+        return {
+            name: value for name, value in self.to_dict().items() if stage_of(RunConfig.model_fields[name]) in stages
+        }
+
     # -- what makes a result stale ------------------------------------------------------------------------------------
 
     def training_parts(self, name: str) -> dict[str, Any]:
@@ -244,7 +242,7 @@ class RunConfig(Recipe):
         """
         variant = find_variant(name)
         others = {own for other in VARIANTS.values() for own in other.parameters} - {*variant.parameters}
-        values = {key: value for key, value in self.to_dict().items() if key not in others and _stage(key) in TRAINED}
+        values = {key: value for key, value in self._of_stages("data", "network").items() if key not in others}
         recipe = variant.recipe(Recipe.of(self, BATCH * LEAST_STEPS), self).plain()
         objective, start = variant.objective(), variant.starts_from(self.weights)
         settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
@@ -261,10 +259,9 @@ class RunConfig(Recipe):
         """All that the numbers of one report depend on: its own parameters, the keys of its training runs, and digests of masks,
         notebook and the code of scoring (that of training is in the keys of training runs). The look of the page is not in it: a
         page is written again from what is there."""
-        values = {key: value for key, value in self.to_dict().items() if _stage(key) == "scoring"}
         masks = {"masks": data_state(self.masks)} if self.masks else {}
-        return {"method": method, "trainings": {name: self.training_key(name) for name in variants}, **values, **masks,
-                "code": scoring_code(declared(method)), "notebook": notebook_state(notebook)}  # fmt: skip
+        return {"method": method, "trainings": {name: self.training_key(name) for name in variants}, **masks,
+                **self._of_stages("scoring"), "code": scoring_code(declared(method)), "notebook": notebook_state(notebook)}  # fmt: skip
 
     def report_key(self, method: str, variants: tuple[str, ...], notebook: Path) -> str:
         """Digest of `report_parts`."""
@@ -284,10 +281,6 @@ class RunConfig(Recipe):
 
     def training_folder(self, variant: str) -> Path:
         return self.runs_folder / f"{TRAINING_PREFIX}{variant}-{self.training_key(variant)[:8]}"
-
-
-def _stage(name: str) -> str:
-    return RunConfig.model_fields[name].json_schema_extra["stage"]
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------

@@ -165,9 +165,9 @@ class Run:
         None where the result is plain CAM itself, on vgg16_fc (CAM is not defined there), and where the plain network was
         not trained: nothing is trained for a comparison. Maps that another report has made are read.
         """
-        plain = self.config.training_folder("gap") / "run.json"
+        plain = files.is_trained(self.config.training_folder("gap"))
         itself = (result.method, result.variant) == ("cam", "gap")
-        if itself or methods.resolve("cam").undefined(self.config.backbone) or not plain.exists():
+        if itself or methods.resolve("cam").undefined(self.config.backbone) or not plain:
             return None
         return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
@@ -181,19 +181,21 @@ class Run:
         return f"{methods.resolve(drawn).label} on a network trained with {wanted.label} ({values})"
 
     def gallery_items(self, result: Evaluation, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
-        """What `figures.gallery` draws, for positions in the result."""
+        """What `figures.gallery` draws, for positions in the result; without boxes where the result has none."""
         test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
-        maps = result.maps["test"].maps
         items = []
-        for index in indices:
-            index = int(index)
-            where = position[result.ids[index]]
-            pixels = test.geometry.crop(test.pixels([where], test.geometry.side))[0]
-            items.append({
-                "pixels": pixels, "score_map": maps[index], "gt_boxes": result.gt_boxes[index], "box": result.boxes[index],
-                "iou": float(result.ious[index]), "id": result.ids[index], "label": test.classes[result.labels[index]],
-            })  # fmt: skip
+        for index in map(int, indices):
+            pixels = test.pixels([position[result.ids[index]]], test.geometry.side)
+            item = {"pixels": test.geometry.crop(pixels)[0], "score_map": result.maps["test"].maps[index],
+                    "id": result.ids[index], "label": test.classes[result.labels[index]]}  # fmt: skip
+            if result.boxes is not None:
+                item |= {
+                    "gt_boxes": result.gt_boxes[index],
+                    "box": result.boxes[index],
+                    "iou": float(result.ious[index]),
+                }
+            items.append(item)
         return items
 
     def folder(self, method: str) -> Path:
@@ -216,13 +218,17 @@ class Run:
             if maps.path is None:  # those of a reader's own method, which no other report can use
                 maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / files.PER_IMAGE)
-        galleries.save(self, result, folder)
-        items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
-        for number, item in enumerate(items):
-            picture = figures.thumbnail(item["pixels"], item["score_map"], item["gt_boxes"], item["box"])
-            atomic_write_bytes(folder / "gallery" / f"{number}.jpg", picture)
-        gallery = [{"id": item["id"], "file": f"gallery/{n}.jpg", "caption": f"IoU {figures.iou_text(item['iou'])}"}
-                   for n, item in enumerate(items)]  # fmt: skip
+        galleries.write(
+            folder, result, result.maps["test"].maps,
+            lambda shown: [item["pixels"] for item in self.gallery_items(result, shown)], self.dataset("test").classes, seed,
+        )  # fmt: skip
+        gallery = []
+        for number, item in enumerate(self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))):
+            name = f"{files.GALLERY}/{number}.jpg"
+            image = figures.thumbnail(item["pixels"], item["score_map"], item.get("gt_boxes", ()), item.get("box"))
+            atomic_write_bytes(folder / name, image)
+            caption = f"IoU {figures.iou_text(item['iou'])}" if "iou" in item else ""
+            gallery.append({"id": item["id"], "file": name, "caption": caption})
         faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
         entry = methods.resolve(method)
         variants = entry.variants_on(self.config.backbone)

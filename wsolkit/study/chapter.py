@@ -36,37 +36,47 @@ def curve_sentence(result: EvalResult, name: str) -> str:
 
 
 def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
-    """Accuracy against the threshold, one line per name; the caption says in words what the first one shows."""
-    name, first = next(iter(results.items()))
+    """Accuracy against the threshold, one line per name; the caption says in words what the first one shows. Results without
+    a curve (no boxes, or a protocol with one threshold) are left out; where none is left, a sentence says why."""
+    curves = {name: result for name, result in results.items() if result.curve}
+    if not curves:
+        name, first = next(iter(results.items()))
+        print(f"{name} has no accuracy curve; boxes: {first.conditions.get('boxes', 'scored at one threshold')}.")
+        return
+    name, first = next(iter(curves.items()))
     centre = first.centre_box["gt_known_loc"]
     figures.show(
         figures.accuracy_curves(
-            {label: (one.curve["thresholds"], one.curve["gt_known_loc"]) for label, one in results.items()},
-            marks={label: one.threshold for label, one in results.items()},
+            {label: (result.curve["thresholds"], result.curve["gt_known_loc"]) for label, result in curves.items()},
+            marks={label: result.threshold for label, result in curves.items()},
             centre_box=centre,
         ),
-        alt=f"GT-known localisation accuracy against the threshold for {', '.join(results)}, with the centre-box baseline",
+        alt=f"GT-known localisation accuracy against the threshold for {', '.join(curves)}, with the centre-box baseline",
         caption=f"{curve_sentence(first, name)} A box of fixed size in the middle finds {centre:.1f} %. {note}".strip(),
     )
 
 
 def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4) -> None:
-    """The images of highest and of lowest IoU with map, true and predicted box."""
-    order = np.argsort(result.ious, kind="stable")
-    for title, picks in (("best", order[::-1][:count]), ("worst", order[:count])):
+    """The images of highest and of lowest IoU with map, true and predicted box; without boxes the first images."""
+    ious = result.ious
+    order = np.arange(result.n_images) if ious is None else np.argsort(ious, kind="stable")
+    parts = {"first": order[:count]} if ious is None else {"best": order[::-1][:count], "worst": order[:count]}
+    boxes = "" if ious is None else ", ground-truth box and predicted box"
+    for title, picks in parts.items():
         items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
-        ious = result.ious[picks]
+        how = "there are no boxes to compare with" if ious is None else (
+            f"IoU {ious[picks].min():.2f} to {ious[picks].max():.2f}")  # fmt: skip
         figures.show(
             figures.gallery(items),
-            alt=f"The {title} images of {name} with score map, ground-truth box and predicted box",
-            caption=f"The {title} {len(items)} of {result.n_images} images, IoU {ious.min():.2f} to {ious.max():.2f}.",
+            alt=f"The {title} images of {name} with score map{boxes}",
+            caption=f"The {title} {len(items)} of {result.n_images} images, {how}.",
             photo=True,
         )
 
 
 class Score(NamedTuple):
     """Percent of the objects found at the threshold that is best on the same images, its 95 % interval, the threshold, and
-    the mean IoU at the fixed threshold 0.2."""
+    the mean IoU at the fixed threshold 0.2; NaN where there are no boxes to compare with."""
 
     accuracy: float
     interval: tuple[float, float]
@@ -88,13 +98,17 @@ class Trial:
         limit = run.config.limit
         self.indices = self.data.spread(min(limit, count) if limit else count, run.config.seed)
         self.boxes = [self.data.target(int(index)).boxes.numpy() for index in self.indices]
-        self.centre = float(accuracy_curve(centre_box_curve(self.boxes, self.size)[1]).max())
+        self.located = all(len(boxes) for boxes in self.boxes)
+        centre = centre_box_curve(self.boxes, self.size)[1] if self.located else None
+        self.centre = float("nan") if centre is None else float(accuracy_curve(centre).max())
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def score(self, maps) -> Score:
-        """Score maps (N, h, w) of `self.indices`, in that order."""
+        """Score maps (N, h, w) of `self.indices`, in that order; at the fixed threshold 0.2, with NaN, without boxes."""
+        if not self.located:
+            return Score(float("nan"), (float("nan"), float("nan")), 0.2, float("nan"))
         curves = rule_curves(Maps(maps), Truth(self.size, boxes=self.boxes), Rule(interval=INTERVAL))
         threshold, accuracy = best_threshold(curves, interval=INTERVAL)
         hits = loc_hits(curves[:, round(threshold / INTERVAL)])
@@ -104,33 +118,34 @@ class Trial:
         """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""
         rows = {
             name: {
-                "GT-known Loc": f"{one.accuracy:.1f}",
-                "95 % interval": "{:.1f} to {:.1f}".format(*one.interval),
-                "threshold": f"{one.threshold:.2f}",
+                "GT-known Loc": f"{score.accuracy:.1f}",
+                "95 % interval": "{:.1f} to {:.1f}".format(*score.interval),
+                "threshold": f"{score.threshold:.2f}",
                 **{title: texts[name] for title, texts in columns.items()},
             }
-            for name, one in scores.items()
+            for name, score in scores.items()
         }
         return pd.DataFrame(rows).T
 
     def show_bars(self, scores: Mapping[str, Score], what: str) -> None:
         """A bar per name with its interval and the best centre box; the caption says which is highest and how far that goes."""
+        if not self.located:
+            print(f"{what}: no bars, since some of the {len(self)} validation images have no box to compare with.")
+            return
         best = max(scores, key=lambda name: scores[name].accuracy)
         others = [name for name in scores if name != best and scores[name].accuracy >= scores[best].interval[0]]
-        word = (
-            f"; within its 95 % interval also: {', '.join(others)}"
-            if others
-            else "; no other reaches its 95 % interval"
+        reach = (
+            f"within its 95 % interval also: {', '.join(others)}" if others else "no other reaches its 95 % interval"
         )
         figures.show(
             figures.bars(
-                {name: one.accuracy for name, one in scores.items()},
-                {name: one.interval for name, one in scores.items()},
+                {name: score.accuracy for name, score in scores.items()},
+                {name: score.interval for name, score in scores.items()},
                 reference=self.centre,
                 reference_label="best centre box",
             ),
             alt=f"Bars of GT-known localisation accuracy on validation images: {what}",
-            caption=f"{what}, {len(self)} validation images. Highest: {best} with {scores[best].accuracy:.1f} %{word}.",
+            caption=f"{what}, {len(self)} validation images. Highest: {best} with {scores[best].accuracy:.1f} %; {reach}.",
         )
 
     def show_maps(self, maps: Mapping[str, np.ndarray], scores: Mapping[str, Score], what: str, rows: int = 3) -> None:
@@ -138,11 +153,11 @@ class Trial:
         items = []
         for position, index in enumerate(self.indices[:rows]):
             image, target = self.data[int(index)]
-            for name, found in maps.items():
-                box = extract_box(found[position], threshold=scores[name].threshold, size=self.size)
+            for name, made in maps.items():
+                box = extract_box(made[position], threshold=scores[name].threshold, size=self.size)
                 items.append({
-                    "pixels": denormalise(image), "score_map": found[position], "gt_boxes": target.boxes, "title": name,
-                    "box": box,
+                    "pixels": denormalise(image), "score_map": made[position], "gt_boxes": target.boxes, "title": name,
+                    "box": box if self.located else None,
                 })  # fmt: skip
         figures.show(
             figures.gallery(items, columns=len(maps)),

@@ -85,9 +85,9 @@ def _records(job: Job, runs: Path) -> list[Path]:
 def _training_changes(before: dict[str, Any], job: Job, jobs: dict[str, Job]) -> list[str]:
     """What differs in the networks that a report uses."""
     lines = []
-    trainings = before.get("trainings") if isinstance(before.get("trainings"), dict) else {}
+    trainings = before.get("trainings")
     for variant, key in job.parts.get("trainings", {}).items():
-        old = trainings.get(variant)
+        old = trainings.get(variant) if isinstance(trainings, dict) else None
         if old == key:
             continue
         training = next(jobs[name] for name in job.needs if name.endswith(f"/train {variant}"))

@@ -206,8 +206,9 @@ class Sweep:
 
         alike: defaultdict[str, list[float]] = defaultdict(list)
         for name, seconds in self.expected.items():
-            for kind in kinds(name) if seconds is not None else ():
-                alike[kind].append(seconds)
+            if seconds is not None:
+                for kind in kinds(name):
+                    alike[kind].append(seconds)
         if not alike:
             return None
         times, now = [0.0], time.monotonic()
@@ -256,8 +257,8 @@ def run_grids(
                 writing = f"another sweep of {grid.config.dataset} is writing to {out}"
                 raise WsolkitError(f"{writing}; wait for it or choose another out") from None
             store(grid)
-        if dask:
-            pool.check(grids[0].home, say)
+        if check := getattr(pool, "check", None):
+            check(grids[0].home, say)
         for job in (job for _, jobs in plans for job in jobs):
             reason = declared(job.config["method"]).undefined(job.config["backbone"])
             for old in (job.html, job.done):

@@ -64,6 +64,7 @@ def run_job(
             env=os.environ | variables | (environment or {}), start_new_session=True,  # Ctrl-C is for us alone
             creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )  # fmt: skip
+        assert process.stdin is not None
         with contextlib.suppress(OSError), process.stdin as stdin:  # it may have ended already
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.flush()
@@ -94,7 +95,7 @@ def _error(code: int, job: dict[str, Any], said: str) -> str:
 
 def main() -> int:
     """Run the job that standard input names; returns the exit code."""
-    told = sys.stdin.buffer.raw  # unbuffered: a thread that waits with a buffer would keep Python from ending
+    told = FileIO(0, closefd=False)  # unbuffered: a thread that waits with a buffer would keep Python from ending
     job = json.loads(told.readline())
     job |= {name: Path(job[name]) for name in ("folder", "done", "html") if job[name]}
     with Execution(job["folder"], told).alone() as execution:

@@ -1,0 +1,93 @@
+"""Test images without ground-truth boxes, or with a mask that shows no object: a report on classification, which says so."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from wsolkit.report.index import write_index
+from wsolkit.report.method_page import write_report
+from wsolkit.report.rows import read_rows
+from wsolkit.runs.run import Run
+from wsolkit.study.chapter import Trial, show_best_and_worst, show_curves
+
+LOCATED = ("gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2")
+
+
+@pytest.fixture(params=["no boxes", "an empty mask", "one image without a box"])
+def case(request, tmp_path):
+    """(what is missing, parameters of a run on sixteen small images of two classes)."""
+    rng = np.random.default_rng(0)
+    names = [f"{kind}/{label}/{number}.png" for kind in ("train", "test") for label in (0, 1) for number in range(6)]
+    for name in names:
+        path = tmp_path / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 80, (40, 40, 3), dtype=np.uint8)
+        pixels[10:25, 10:25, int(name.split("/")[1])] += 150
+        Image.fromarray(pixels).save(path)
+    for split in ("train", "test"):
+        folder = tmp_path / "meta" / split
+        folder.mkdir(parents=True)
+        ids = [name for name in names if name.startswith(split)]
+        (folder / "image_ids.txt").write_text("".join(f"{name}\n" for name in ids))
+        (folder / "class_labels.txt").write_text("".join(f"{name},{name.split('/')[1]}\n" for name in ids))
+    parameters = {"root": tmp_path / "images", "metadata": tmp_path / "meta", "out": tmp_path / "out"}
+    if request.param == "an empty mask":
+        (tmp_path / "masks").mkdir()
+        for number in range(len(ids)):
+            mask = np.zeros((40, 40), np.uint8)
+            mask[10:25, 10:25] = 255 * (number > 0)
+            Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+        lines = [f"{name},{number}.png,\n" for number, name in enumerate(ids)]
+        (tmp_path / "meta/test/localization.txt").write_text("".join(lines))
+        parameters["masks"] = tmp_path / "masks"
+    parameters = {name: str(path) for name, path in parameters.items()}
+    return request.param, parameters | {"dataset": "metadata", "weights": "none", "backbone": "mobilenet_v2",
+                                        "width": 0.125, "size": 32, "epochs": 1, "batch_size": 4}  # fmt: skip
+
+
+def test_a_split_without_boxes_has_a_report(case, capsys, monkeypatch):
+    what, parameters = case
+    run = Run.start(**parameters)
+    test = run.dataset("test")
+    if what == "one image without a box":  # the others have one
+        real, box = type(test).target, torch.tensor([[8, 8, 19, 19]])
+        located = lambda self, index: replace(real(self, index), boxes=box if index else box[:0])  # noqa: E731
+        monkeypatch.setattr(type(test), "target", located)
+    results = {name: run.evaluate(name) for name in ("cam", "grad_cam")}
+    result = results["grad_cam"]
+    said = {"no boxes": "12 of 12 images have no ground-truth box", "an empty mask": "the masks of 1 images show no object",
+            "one image without a box": "1 of 12 images have no ground-truth box"}[what]  # fmt: skip
+    assert said in result.conditions["boxes"] and result.n_images == 12 and 0 <= result.top1_cls <= 100
+    assert all(getattr(result, name) is None for name in LOCATED)
+    assert (result.pxap is not None) == (what == "an empty mask") and set(result.maps) == {"test"}
+
+    show_curves(results)
+    assert said in capsys.readouterr().out
+    show_best_and_worst(run, result, "Grad-CAM")
+    trial = Trial(run, 3)
+    assert np.isnan(trial.centre)
+    scores = {"cam": trial.score(np.ones((3, 4, 4))), "grad_cam": trial.score(np.ones((3, 4, 4)))}
+    assert len(trial.table(scores, {})) == 2
+    trial.show_bars(scores, "both methods")
+    trial.show_maps({name: np.ones((3, 4, 4)) for name in scores}, scores, "maps")
+
+    folder = run.finish("grad_cam", result).parent
+    soup = BeautifulSoup(write_report(folder, folder / "page.html").read_text(), "html.parser")
+    text = soup.get_text(" ", strip=True).replace("\u00a0", " ")
+    assert said in text and soup.find(id="galleries") and not soup.find(id="iou")
+    assert len(soup.select(".galleries figure svg")) == 8 and not soup.select("rect.truth, rect.prediction")
+    out = run.config.out_folder
+    write_index(out)
+    (row,) = read_rows(out)
+    assert row["status"] == "completed" and row["gt_known_loc"] is None and len(row["gallery"]) == 8
+    assert said in BeautifulSoup((out / "index.html").read_text(), "html.parser").get_text(" ", strip=True)
+    with open(out / "results.csv", newline="") as file:
+        (line,) = csv.DictReader(file)
+    assert line["gt_known_loc"] == "" and float(line["top1_cls"]) == pytest.approx(result.top1_cls, rel=1e-5)
