@@ -276,7 +276,7 @@ def test_commands_of_readme_run(desk):
 
 ONE_BY_ONE = """
 import json, sys
-from wsolkit.cli import cli
+from wsolkit.cli.main import cli
 
 for words in json.loads(sys.argv[1]):
     print("wsolkit", *words, flush=True)

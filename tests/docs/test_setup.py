@@ -59,7 +59,7 @@ def test_tested_versions_lie_inside_the_ranges_and_name_no_address():
 def test_every_import_of_the_package_is_a_declared_requirement():
     provided = {"cv2": "opencv-python-headless", "PIL": "pillow", "pytorch_grad_cam": "grad-cam", "bs4": "beautifulsoup4",
                 "IPython": "ipykernel", "jupyter_client": "ipykernel", "nbformat": "nbconvert", "traitlets": "nbconvert",
-                "yaml": "pyyaml", "pydantic_core": "pydantic"}  # fmt: skip
+                "yaml": "pyyaml", "pydantic_core": "pydantic", "urllib3": "requests"}  # fmt: skip
     import ast
     import sys
 

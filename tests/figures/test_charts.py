@@ -142,6 +142,11 @@ def test_inline_svg_has_no_ids_takes_the_page_colours_and_names_its_series():
     series = soup.select('[data-method="<b>&"]')
     assert len(series) == 4 and {group.title.get_text() for group in series} == {"said"}, "line, mark, key, its text"
     assert len(soup.select('[data-method="_plain"]')) == 4
+    point = {"fixed": {"threshold": 0.588, "gt_known_loc": 51.25}}
+    said = figures.inline_svg(
+        charts.accuracy_curves({"v1.25": ([0.0, 0.9], [40.0, 60.0])}, points={"v1.25": point}), "0.125"
+    )
+    assert "51.2 % at 0.588<" in said and 'data-method="v1.25"' in said and 'aria-label="0.125"' in said
     assert figures.inline_svg(charts.accuracy_curves(curves), "x") == figures.inline_svg(
         charts.accuracy_curves(curves), "x"
     )

@@ -213,7 +213,7 @@ def test_both_networks_and_both_costs_are_shown(out):
     assert [row[0] for row in costs] == ["rethinking_cam", "plain CAM"] and all(
         "ms" in row[1] or " s" in row[1] for row in costs
     )
-    assert re.fullmatch(r"TAP: .+ s, after GAP: .+ s", costs[0][2]) and costs[1][2].startswith("GAP: ")
+    assert re.fullmatch(r"TAP: .+ s, after GAP: .+ s", costs[0][3]) and costs[1][3].startswith("GAP: ")
     assert len(written(out, "cam")[1].select("h3[id^=training-]")) == 1
 
 

@@ -61,7 +61,7 @@ def atomic_save_npz(path: str | Path, **arrays: np.ndarray) -> None:
         if np.asarray(array).dtype == object:
             raise TypeError(f"{path}: array '{key}' has dtype object; save numbers, booleans or fixed-width strings")
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # pyright: ignore[reportArgumentType]  # type: ignore[arg-type]  # its stub takes names for its own options
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes names for its own options
     atomic_write_bytes(path, buffer.getvalue())
 
 

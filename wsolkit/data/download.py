@@ -24,8 +24,9 @@ from urllib.parse import urlsplit
 import pooch
 import requests
 from filelock import Timeout
-from requests.adapters import HTTPAdapter, Retry
+from requests.adapters import HTTPAdapter
 from tqdm import tqdm
+from urllib3.util import Retry
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone

@@ -49,6 +49,8 @@ SETTINGS = {
     "axes.axisbelow": True,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
+    "xtick.major.pad": 7,
+    "ytick.major.pad": 7,
     "grid.color": GRID,
     "lines.linewidth": 2.0,
     "text.parse_math": False,  # a dollar sign in a name is no formula
@@ -82,6 +84,12 @@ def svg_uri(fig: Figure) -> str:
     return _uri("image/svg+xml", _svg(fig))
 
 
+def _short_numbers(attribute: re.Match) -> str:
+    """An attribute of SVG with numbers to a tenth of a point, and no space that it does not need."""
+    text = re.sub(r"(\d\.\d)\d+", r"\1", attribute[0]).replace(" stroke-dashoffset: 0;", "")
+    return re.sub(r" ?([MLQCz]) ?", r"\1", text) if text.startswith(" d=") else text
+
+
 def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None) -> str:
     """`fig` as `<svg class="plot">` for a page whose style sheet sets --c0 to --c7, --ink, --soft, --grid and --paper.
 
@@ -107,9 +115,8 @@ def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None)
     text = re.sub(rf'<g id="{SERIES}([^"]*)">', series, text)
     text = re.sub(r' id="[^"]*"| (?:transform="rotate\(-0[^"]*"|xml:space="preserve")', "", text)
     text = re.sub(r"font-family: [^;\"]*(?:; )?|<path d=\"[^\"]*\" style=\"fill: none\"/>|</?defs/?>", "", text)
-    text = re.sub(r"\.0(?=[ \",)])", "", re.sub(r"(\d\.\d)\d+", r"\1", text))  # a tenth of a point is enough
-    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><").replace(" stroke-dashoffset: 0;", "")
-    text = re.sub(r' d="[^"]*"', lambda path: " " + re.sub(r" ?([MLQCz]) ?", r"\1", path[0][1:]), text)
+    text = re.sub(r' (?:d|x|y|transform|style)="[^"]*"', _short_numbers, text)
+    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
     text = text.replace("<g/>", "")
     while "<g></g>" in text:
         text = text.replace("<g></g>", "")

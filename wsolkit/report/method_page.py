@@ -590,9 +590,8 @@ def cost(run: RunFiles) -> dict[str, Any]:
     lines = []
     for name, result, networks in rows:
         trained = [f"{item.label}: {seconds(taken)}" for item in networks if (taken := number(item.run.get("seconds")))]
-        lines.append(
-            {"name": name, "seconds": result.get("seconds_per_image"), "training": "".join(trained) or "\u2013"}
-        )
+        measured = {"seconds": result.get("seconds_per_image"), "memory": result.get("peak_memory_mb")}
+        lines.append({"name": name, **measured, "training": "".join(trained) or "\u2013"})
     if run.config.get("variant") == "tap" and run.config.get("weights") == "none" and len(lines) == 2:
         lines[0]["training"] += f", after {lines[1]['training']}"  # TAP from scratch starts from the GAP network
     taken = [line["seconds"] for line in lines]

@@ -51,7 +51,7 @@ class DaskPool(Executor):
         try:
             resolved = _resolved(address, timeout)
             get_address_host_port(resolved, strict=True)  # says what a client would not survive
-            self.client = Client(resolved, timeout=timeout, set_as_default=False)
+            self.client: Any = Client(resolved, timeout=timeout, set_as_default=False)
         except Exception as error:  # OSError, but a malformed address or another version raise anything
             reason = (str(error) or type(error).__name__).splitlines()[0]
             hint = "give the address that `dask scheduler` prints, or its scheduler file"
