@@ -91,7 +91,6 @@ class StatusLine:
     def __init__(self, say: Callable[[str], None] = print, stream: TextIO | None = None) -> None:
         self.print, self.stream = say, stream or sys.stdout
         self.bar = tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=None, dynamic_ncols=True)
-        self.live = not self.bar.disable
 
     def say(self, text: str) -> None:
         """A line that stays."""
