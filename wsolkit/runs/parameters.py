@@ -83,9 +83,7 @@ class RunConfig(Recipe):
 
     dataset: str = parameter("synthetic", "data set", "data", choices=DATASETS)
     root: str = parameter("", "folder of the dataset in its native layout, or of the images of a metadata folder")
-    metadata: str = parameter(
-        "", "folder of train/, test/ and perhaps val/ in wsolevaluation's format (dataset metadata)"
-    )
+    metadata: str = parameter("", "folder of train/, test/ and perhaps val/ as in wsolevaluation (dataset metadata)")
     masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
     classes: Classes = parameter(
         0, "first so many classes, or names or numbers separated by commas", "data",
@@ -93,9 +91,7 @@ class RunConfig(Recipe):
     )  # fmt: skip
     size: int = parameter(0, "input side in pixels", "data", ge=8)
     geometry: str = parameter("resize", "evaluation geometry", "data", choices=("resize", "crop"))
-    val_share: float = parameter(
-        0.2, "share of training images held out to choose epoch and threshold", "data", gt=0, lt=1
-    )
+    val_share: float = parameter(0.2, "share of images held out to choose epoch and threshold", "data", gt=0, lt=1)
     per_class: int = parameter(0, "synthetic birds: images per class", "data", ge=0)
     backbone: str = parameter("resnet18", "network", "network", choices=BACKBONES)
     stride: int = parameter(16, "stride of the feature map", "network", ge=1)
@@ -175,10 +171,8 @@ class RunConfig(Recipe):
     @classmethod
     def shown_default(cls, name: str) -> str:
         """The value of a parameter where nothing is said, as text; "" where it is nothing, or dataset, weights and recipe decide."""
-        filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields} - {
-            "label_smoothing",
-            "precision",
-        }
+        filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields}
+        filled -= {"label_smoothing", "precision"}
         default = cls.model_fields[name].default
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         return "" if name in filled or default in (0, "", ()) else text
@@ -207,8 +201,6 @@ class RunConfig(Recipe):
     def _of_stages(self, *stages: str) -> dict[str, Any]:
         fields = RunConfig.model_fields
         return {name: value for name, value in self.to_dict().items() if stage_of(fields[name]) in stages}
-
-    # -- what makes a result stale ------------------------------------------------------------------------------------
 
     def training_parts(self, name: str) -> dict[str, Any]:
         """All that a training run of the variant `name` depends on: the parameters of data and network, the recipe that the variant
@@ -242,8 +234,6 @@ class RunConfig(Recipe):
         return {"method": method.name, "trainings": trainings, **masks, **self._of_stages("scoring"),
                 "code": scoring_code(method), "notebook": notebook_state(method.notebook)}  # fmt: skip
 
-    # -- where things lie ---------------------------------------------------------------------------------------------
-
     @property
     def out_folder(self) -> Path:
         if self.out == "reports" and os.environ.get("WSOLKIT_OUT"):
@@ -256,9 +246,6 @@ class RunConfig(Recipe):
 
     def training_folder(self, variant: str) -> Path:
         return self.runs_folder / training_name(variant, self.training_key(variant))
-
-
-# -- notebooks --------------------------------------------------------------------------------------------------------
 
 
 @cache

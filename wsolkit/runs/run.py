@@ -134,8 +134,8 @@ class Run:
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip
 
-    def history(self, variant: str | None = None) -> list[dict[str, float]]:
-        """Rows of the training's history.csv, as numbers."""
+    def history(self, variant: str | None = None) -> list[dict[Any, float]]:
+        """Rows of the training run's history.csv, as numbers."""
         import pandas as pd
 
         path = self.config.training_folder(variant or self.variant) / files.HISTORY
@@ -184,19 +184,17 @@ class Run:
 
     def gallery_items(self, result: Evaluation, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result; without boxes where the result has none."""
-        test, ids = self.dataset("test"), result.ids or []
+        test, ids, labels = self.dataset("test"), result.ids, result.labels
+        boxes, truths, ious = result.boxes, result.gt_boxes, result.ious
+        assert ids is not None and labels is not None
         position = {sample.id: i for i, sample in enumerate(test.samples)}
         items = []
         for index in map(int, indices):
             pixels = test.geometry.crop(test.pixels([position[ids[index]]], test.geometry.side))[0]
-            label = test.classes[result.labels[index]]
+            label = test.classes[labels[index]]
             item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": ids[index], "label": label}
-            if result.boxes is not None:
-                item |= {
-                    "gt_boxes": result.gt_boxes[index],
-                    "box": result.boxes[index],
-                    "iou": float(result.ious[index]),
-                }
+            if boxes is not None and truths is not None and ious is not None:
+                item |= {"gt_boxes": truths[index], "box": boxes[index], "iou": float(ious[index])}
             items.append(item)
         return items
 
@@ -238,7 +236,7 @@ class Run:
             "against": against, "plain_cam": plain.to_dict() if plain else None,
             "training": self.config.training_folder(variant).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,
-            "maps": {split: os.path.relpath(maps.path, folder) for split, maps in result.maps.items()},
+            "maps": {split: os.path.relpath(str(maps.path), folder) for split, maps in result.maps.items()},
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
             "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
