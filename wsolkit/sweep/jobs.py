@@ -27,9 +27,8 @@ from wsolkit.runs.fingerprints import changes, page_state
 from wsolkit.runs.parameters import RunConfig, absolute
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
-NAMES, NUMBERS = (
-    {"title": f"a list of {kind} with at least one entry", "min_length": 1} for kind in ("names", "whole numbers")
-)
+NAMES: dict[str, Any] = {"title": "a list of names with at least one entry", "min_length": 1}
+NUMBERS: dict[str, Any] = {"title": "a list of whole numbers with at least one entry", "min_length": 1}
 PAGE_SECONDS = 5.0  # for a page alone: nearly all of it is the start of Python
 
 

@@ -321,13 +321,13 @@ class Sweep:
 
         alike: defaultdict[str, list[float]] = defaultdict(list)
         for name, seconds in self.expected.items():
-            for kind in () if seconds is None else kinds(name):
-                alike[kind].append(seconds)
-        if not alike:
+            for kind in kinds(name):
+                alike[kind] += [] if seconds is None else [seconds]
+        if not alike[""]:
             return None
         times, now = [0.0], time.monotonic()
         for job in (*self.waiting, *self.running.values()):
-            mean = fmean(next(alike[kind] for kind in kinds(job.name) if kind in alike))
+            mean = fmean(next(alike[kind] for kind in kinds(job.name) if alike[kind]))
             times.append(max(0.0, mean - (now - self.began.get(job.name, now))))
         return max(sum(times) / max(1, room), *times)
 
