@@ -278,7 +278,7 @@ def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise WsolkitError(f"options must be a mapping such as {{'lr': 0.01}}, but is {shown(options)}")
     if twice := [name for name in options if name in values]:
-        raise WsolkitError(f"options names '{twice[0]}', which the cell of parameters has a line for: set it there")
+        raise WsolkitError(f"options names '{twice[0]}', which has a line of its own in its cell: set it there")
     return values | options
 
 
