@@ -33,9 +33,6 @@ class CutMix(Objective):
             raise WsolkitError(f"prob is a probability and must lie in [0, 1], but is {prob}")
         self.beta, self.prob = float(beta), float(prob)
 
-    def settings(self) -> dict[str, Any]:
-        return {"beta": self.beta, "prob": self.prob}
-
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
         """Mixed images, and (labels, labels of the partners, share of the image that is its own)."""
         import torch

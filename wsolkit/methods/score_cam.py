@@ -10,9 +10,9 @@ _CPU_PIXELS = 8 * 224 * 224
 
 @register(
     "score_cam",
-    label="Score-CAM",
     needs="forward",
     description="channels weighed by the class score of the image seen through them",
+    label="Score-CAM",
     chapter="06_score_cam.ipynb",
     published=(Published("vgg16_fc", STUDY, {"top1_cls": 76.06, "top1_loc": 43.99}, "(retrained at batch 4)"),),
 )
