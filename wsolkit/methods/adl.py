@@ -74,24 +74,24 @@ def importance_map(features: Tensor) -> Tensor:
     return attention(features).sigmoid()
 
 
-_FEATURES = {  # names in `body.features`; of vgg16 pool3 and the ReLU after conv4_3 and conv5_3
-    "vgg16": ("16", "22", "29"),
-    "vgg16_fc": ("16", "22", "29"),
-    "mobilenet_v2": ("6", "13", "18"),
-    "convnext_tiny": ("3", "5", "7"),
-}
+_FEATURES = {"mobilenet_v2": (6, 13, 18), "convnext_tiny": (3, 5, 7)}  # positions in `body.features`
 
 
 def layers(model: Module) -> list[Module]:
     """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
+    from torch import nn
+
     backbone, body = getattr(model, "backbone", type(model).__name__), cast(Any, getattr(model, "body", None))
+    if backbone.startswith("vgg16"):
+        pools, relus = ([m for m in body.features if isinstance(m, kind)] for kind in (nn.MaxPool2d, nn.ReLU))
+        return [pools[2], relus[9], relus[12]]
     if backbone.startswith("resnet"):
         return [body.layer3[0], body.layer4[0], body.layer4[-1]]
     if backbone not in _FEATURES:
         raise WsolkitError(
-            f"adl knows no layers for {backbone}: it works on resnet18, resnet50, {', '.join(_FEATURES)}"
+            f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, {', '.join(_FEATURES)}"
         )
-    return [body.features.get_submodule(name) for name in _FEATURES[backbone]]
+    return [body.features[index] for index in _FEATURES[backbone]]
 
 
 register(

@@ -13,7 +13,7 @@ from torch import Tensor
 def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str = "chunk={}") -> Any:
     """`look` applied to at most `chunk` rows of the inputs at a time, the results one after the other.
 
-    Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are looked at again: the
+    Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are computed again: the
     result is that of a smaller chunk. One RuntimeWarning says so at the end, with the chunk that fitted.
 
     Args:

@@ -1,4 +1,4 @@
-"""FinerCAM: Grad-CAM of what tells a class from its nearest neighbours."""
+"""FinerCAM: Grad-CAM of what separates a class from its nearest neighbours."""
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Tensor

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
@@ -125,6 +126,7 @@ def register_installed() -> None:
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
+    kind: Any
     for class_name, kind in vars(pytorch_grad_cam).items():
         if not inspect.isclass(kind) or not issubclass(kind, BaseCAM) or find(class_name):
             continue

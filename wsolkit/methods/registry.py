@@ -61,10 +61,10 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train a network, and the word that names the network: "gap", "tap", "fc", "has", ...
+    """One way to train a network, and the name of the network so trained: "gap", "tap", "fc", "has", ...
 
     Attributes:
-        name: the word, as it appears in the names of folders. label: as papers write it; "" is the name in capitals.
+        name: as it appears in the names of folders. label: as papers write it; "" is the name in capitals.
         pooling: the pooling layer (`build_model`).
         makes_objective: called without arguments, gives what a training step minimises; None is plain classification.
         start: the variant whose trained network this one starts from where there are no pretrained weights.
