@@ -352,7 +352,8 @@ MADE = {
     "executions.jsonl",
     "history.csv",
 }  # by commands, not in the repository
-PLACES = ("", "wsolkit", "wsolkit/methods", "wsolkit/training", "notebooks", "tests")
+WINGS = sorted(f"wsolkit/{path.name}" for path in (ROOT / "wsolkit").iterdir() if path.is_dir())
+PLACES = ("", "wsolkit", *WINGS, "notebooks", "tests")
 
 
 @pytest.mark.parametrize("name", ("README.md", "CONTRIBUTING.md", "reports/README.md", *PAGES))
