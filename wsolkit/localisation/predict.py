@@ -27,8 +27,7 @@ from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import METHODS, resolve
 from wsolkit.networks.models import WSOLModel
 from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.split import rest_of
-from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.split import network_for, rest_of
 from wsolkit.training.checkpoints import load_checkpoint
 
 MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
