@@ -26,7 +26,7 @@ _NAMES = {
     "boxes.preparation": "normalise_map resize_map",
     "boxes.protocols": "PROTOCOLS",
     "localisation.localise": "localise ScoreMaps",
-    "localisation.predict": "predict Prediction load_trained",
+    "localisation.predict": "predict Prediction",
     "evaluation.evaluate": "evaluate",
     "evaluation.scoring": "score Maps Truth Rule",
     "evaluation.results": "EvalResult",
@@ -37,6 +37,7 @@ _NAMES = {
     "figures": "show",
     "runs.run": "Run",
     "runs.parameters": "RunConfig",
+    "runs.trained": "load_trained",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
     from wsolkit.figures import show
     from wsolkit.localisation.localise import ScoreMaps, localise
-    from wsolkit.localisation.predict import Prediction, load_trained, predict
+    from wsolkit.localisation.predict import Prediction, predict
     from wsolkit.methods import is_defined, method_names, register
     from wsolkit.methods.maps import feature_map, score_maps
     from wsolkit.methods.registry import MethodNotDefined
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from wsolkit.networks.split import CannotSplit, hooked, network_for, split
     from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
+    from wsolkit.runs.trained import load_trained
     from wsolkit.training.checkpoints import load_checkpoint
     from wsolkit.training.loop import fit
     from wsolkit.training.recipe import Recipe
