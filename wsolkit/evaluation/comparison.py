@@ -236,15 +236,16 @@ def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
                     f"{metric} needs to know whether the class is right, and {name} does not for every image"
                 )
             hits[place] = right.to_numpy(bool) & (hits[place] | (metric == "top1_cls"))
-    values, draws = _mean_ious(first, second, samples, seed) if metric == "iou" else _hits(*hits, samples, seed)
+    values, draws = _mean_ious(first, second, samples, seed) if metric == "iou" else _hits(hits, samples, seed)
     low, high = percentiles(draws)
     better = None if low <= 0 <= high or values["p_value"] >= CHANCE else "A" if low > 0 else "B"
     return Comparison(metric, delta, names, len(first), interval=(low, high), better=better, **values)
 
 
-def _hits(a: np.ndarray, b: np.ndarray, samples: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+def _hits(pair: list[np.ndarray], samples: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    a, b = pair
     n, both, only_a, only_b = (int(part.sum()) for part in (np.ones_like(a), a & b, a & ~b, b & ~a))
-    values = {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b}
+    values: dict[str, Any] = {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b}
     values |= {"value_a": (both + only_a) * 100.0 / n, "value_b": (both + only_b) * 100.0 / n}
     values |= {"difference": (only_a - only_b) * 100.0 / n, "p_value": mcnemar(only_a, only_b)}
     shares = np.array([only_a, only_b, n - only_a - only_b]) / n

@@ -78,7 +78,7 @@ class Faithfulness:
         """(B,) in [-0.5, 0.5], larger is better: half the mean of `least_first - most_first`, grad-cam's ROADCombined."""
         return (self.least_first - self.most_first).mean(axis=1) / 2
 
-    def mean(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def mean(self, name: str) -> tuple[np.ndarray, ...]:
         """The mean over images of one attribute, and the ends of its 95 % interval, e.g. (S+1,) each for "deletion"."""
         return bootstrap_mean(getattr(self, name))[:3]
 
@@ -251,13 +251,12 @@ def measure_faithfulness(
     Raises:
         MethodNotDefined: a method has no meaning on this network; a ValueError, as for maps that lack an image.
     """
-    indices = dataset.spread(limit or None, seed)
+    indices: Any = dataset.spread(limit or None, seed)
     if not methods:
         raise WsolkitError("no method to measure: give names of methods, or score maps by name")
     with evaluation_mode(model):
-        if isinstance(methods, Mapping):
-            made = dict(methods)
-        else:
+        made: Any = methods
+        if not isinstance(methods, Mapping):
             names = [resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
             made = localise(model, dataset, names, indices=indices)
         rows = {name: _rows_of(name, kept, dataset, indices) for name, kept in made.items()}

@@ -31,10 +31,10 @@ FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
-class OnDemand(Sequence):
+class OnDemand:
     """Arrays that are read from their files each time they are asked for: `read` of an item of `names`."""
 
-    def __init__(self, read: Callable[[Any], np.ndarray], names: Sequence):
+    def __init__(self, read: Callable[[Any], np.ndarray], names: Iterable):
         self.read, self.names = read, list(names)
 
     def __len__(self) -> int:
@@ -91,9 +91,11 @@ def evaluate_files(
     if val_scoremaps is not None and not rules.curves:
         raise WsolkitError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
 
+    root = Path(masks or "").expanduser()
+
     def opened(scoremaps: str | Path, meta: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
         maps, ready, problems = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
-        boxes, more = _boxes(meta, masks, geometry)
+        boxes, more = _boxes(meta, root, geometry)
         return maps, ready, boxes, problems + more
 
     maps, ready, boxes, problems = opened(scoremaps, meta)
@@ -126,9 +128,8 @@ def evaluate_files(
     if meta.kind == "masks":
         conditions["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
         if rules.curves:
-            root, side = Path(masks).expanduser(), geometry.side
             files = [meta.masks[name] for name in meta.ids]
-            regions = OnDemand(lambda own: geometry.crop(read_mask(root, own.paths, own.ignore, side)), files)
+            regions = OnDemand(lambda own: geometry.crop(read_mask(root, own.paths, own.ignore, geometry.side)), files)
     empty = sum(len(own) == 0 for own in boxes)
     if empty == len(boxes) or (empty and not rules.curves):
         masked = f"the masks of {empty} of {len(boxes)} images"
@@ -143,11 +144,10 @@ def evaluate_files(
     )  # fmt: skip
 
 
-def _boxes(meta: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
+def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> tuple[list[Any], list[str]]:
     """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
     if meta.kind == "boxes":
         return [geometry.boxes(meta.boxes[name], meta.sizes[name]).numpy() for name in meta.ids], []
-    root = Path(masks).expanduser()
 
     def boxes(name: str) -> np.ndarray | str:
         files = meta.masks[name]

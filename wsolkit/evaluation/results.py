@@ -171,7 +171,7 @@ class EvalResult:
             raise WsolkitError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
         result = cls(**{name: value for name, value in values.items() if name != "format"})
         result.max_box_acc_v2_parts = {float(delta): value for delta, value in result.max_box_acc_v2_parts.items()}
-        result.intervals = {name: tuple(interval) for name, interval in result.intervals.items()}
+        result.intervals = {name: (low, high) for name, (low, high) in result.intervals.items()}
         return result
 
     @classmethod
@@ -202,7 +202,7 @@ class EvalResult:
 
         if self.ids is None:
             raise WsolkitError(
-                "this result has no arrays per image (JSON has none); evaluate again or read per_image.csv"
+                "this result has no per-image arrays (JSON has none); evaluate again or read the csv"
             )
         unknown = [None] * len(self.ids)
         predicted = unknown if self.predicted is None else [None if label < 0 else label for label in self.predicted]

@@ -68,8 +68,8 @@ class Truth:
 
     size: int | Sequence[int]
     labels: Any = None
-    boxes: Sequence | None = None
-    masks: Sequence | None = None
+    boxes: Any = None
+    masks: Any = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class Rule:
     """
 
     protocol: str = "wsolevaluation"
-    percentile: float | None = None
-    threshold: float | None = None
+    percentile: Any = None
+    threshold: Any = None
     interval: float = 0.001
 
     def __post_init__(self) -> None:
@@ -266,7 +266,7 @@ def _each(function: Callable, maps: Maps, size, workers: int | None) -> Iterator
     starts = range(0, len(maps.maps), CHUNK)
     with (
         ThreadPoolExecutor(threads() if workers is None else max(1, workers)) as pool,
-        closing(pool.map(chunk, starts)) as chunks,  # closed first: what still waits is cancelled
+        closing(pool.map(chunk, starts)) as chunks,  # type: ignore[type-var]  # closed first: what waits is cancelled
     ):
         for answers in chunks:
             yield from answers
@@ -310,7 +310,7 @@ def _chosen_thresholds(
     result: EvalResult, rule: Rule, validation: tuple[Maps, Truth] | None, workers: int | None
 ) -> tuple[dict[str, float], list[np.ndarray] | None]:
     """The thresholds that are known before the reported split is scored, and the validation split's boxes."""
-    chosen = {"fixed": float(rule.threshold or 0)}
+    chosen = {"fixed": float(rule.threshold)}
     if validation is None or not protocol_named(rule.protocol).curves:
         return chosen, None
     val_maps, val = validation
