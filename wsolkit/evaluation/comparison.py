@@ -148,9 +148,8 @@ def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict
         raise WsolkitError(
             f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
         )
-    tables = result.per_image(), other.per_image()
-    known = [name for name in AGAINST if getattr(result, name) is not None and getattr(other, name) is not None]
-    return _against(result, *tables, other.v2_hits, known, seed)
+    known = [name for name in AGAINST if None not in (getattr(result, name), getattr(other, name))]
+    return _against(result, result.per_image(), other.per_image(), other.v2_hits, known, seed)
 
 
 def against_centre_box(result: EvalResult, seed: int = 0) -> dict[str, dict[str, Any] | None]:

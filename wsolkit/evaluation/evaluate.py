@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
@@ -108,7 +108,7 @@ def evaluate(
         pooling=getattr(model, "pooling", ""), split=dataset.split,
         seconds_per_image=made.seconds_per_image, peak_memory_mb=made.peak_memory_mb, conditions=notes,
     )  # fmt: skip
-    return Evaluation(**{item.name: getattr(result, item.name) for item in fields(result)}, maps=maps, limit=limit)
+    return Evaluation(**vars(result), maps=maps, limit=limit)
 
 
 def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:

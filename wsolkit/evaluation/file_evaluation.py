@@ -23,7 +23,7 @@ from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.evaluation.scoring import Maps, Rule, Truth, score, threads
+from wsolkit.evaluation.scoring import Maps, Progress, Rule, Truth, score, threads
 
 NEEDED = ("class_labels", "image_sizes", "localization")
 PREDICTIONS = "predictions.csv"
@@ -60,7 +60,7 @@ def evaluate_files(
     subset: bool = False,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Progress = None,
 ) -> EvalResult:
     """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
 

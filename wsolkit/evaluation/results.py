@@ -201,9 +201,7 @@ class EvalResult:
         from wsolkit.evaluation.failures import object_shape
 
         if self.ids is None:
-            raise WsolkitError(
-                "this result has no per-image arrays (JSON has none); evaluate again or read the csv"
-            )
+            raise WsolkitError("this result has no per-image arrays (JSON has none); evaluate again or read the csv")
         unknown = [None] * len(self.ids)
         predicted = unknown if self.predicted is None else [None if label < 0 else label for label in self.predicted]
         labels = np.full(len(unknown), -1) if self.labels is None else self.labels

@@ -27,8 +27,9 @@ from wsolkit.evaluation.results import OPERATING_POINTS, EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
 CHUNK = 8  # maps that one thread prepares and traces at a time
-GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "conditions", "extra"}
-GIVEN_FIELDS |= {"seconds_per_image", "peak_memory_mb"}
+NAMES = {"dataset", "backbone", "method", "pooling", "split"}
+GIVEN_FIELDS = NAMES | {"conditions", "extra", "seconds_per_image", "peak_memory_mb"}
+Progress = Callable[[Iterable], Iterable] | None
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,6 @@ class Maps:
     logits: Any = None
     predicted: Any = None
     ready: bool = False
-
-    def names(self) -> list[str]:
-        return [str(name) for name in (range(len(self.maps)) if self.ids is None else self.ids)]
 
 
 @dataclass(frozen=True)
@@ -108,7 +106,7 @@ def score(
     samples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Progress = None,
     **fields: Any,
 ) -> EvalResult:
     """Every metric of one method on one split, as far as the ground truth goes: localisation numbers need boxes, PxAP needs
@@ -144,7 +142,7 @@ def score(
         raise TypeError(f"score() takes no {', '.join(wrong)}; fields to give are {', '.join(sorted(GIVEN_FIELDS))}")
     result = EvalResult(protocol=rule.protocol, percentile=rule.percentile, interval=rule.interval, **fields)
     result.frame = list(frame(truth.size))  # a wrong size is refused before the work, not after it
-    result.ids = maps.names()
+    result.ids = [str(name) for name in (range(len(maps.maps)) if maps.ids is None else maps.ids)]
     result.n_images = len(result.ids)
     metrics.same_lengths(
         maps=maps.maps, ids=result.ids, boxes=truth.boxes, masks=truth.masks, labels=truth.labels, logits=maps.logits,
@@ -185,12 +183,7 @@ def score(
 
 
 def measure(
-    maps: Maps,
-    truth: Truth,
-    rule: Rule,
-    taus: Sequence[float],
-    workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    maps: Maps, truth: Truth, rule: Rule, taus: Sequence[float], workers: int | None = None, progress: Progress = None
 ) -> dict[str, np.ndarray]:
     """What one pass over N maps finds; truth.boxes are checked ones, `taus` the P thresholds to stop at, T those of the
     rule's interval, D the deltas of MaxBoxAccV2.
@@ -296,10 +289,10 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
         result.predicted = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
     elif maps.predicted is not None:
         ranked = as_numpy(maps.predicted).reshape(result.n_images, -1)
-        result.predicted = ranked[:, 0]
+        own = ranked == result.labels[:, None]
+        hits = {k: own[:, :k].any(axis=1) for k in (1, 5) if k <= ranked.shape[1]}
         result.n_classes = max(result.n_classes, int(ranked.max()) + 1)
-        depths = [k for k in (1, 5) if k <= ranked.shape[1]]
-        hits = {k: (ranked[:, :k] == result.labels[:, None]).any(axis=1) for k in depths}
+        result.predicted = ranked[:, 0]
     if result.n_classes <= 5:
         hits.pop(5, None)  # five guesses among five classes say nothing
     result.top1_cls, result.top5_cls = (metrics.percent(hits[k]) if k in hits else None for k in (1, 5))
