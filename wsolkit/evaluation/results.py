@@ -84,18 +84,19 @@ class EvalResult:
     curve: dict[str, list[float]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
-    ids: list[str] | None = aside()
-    labels: np.ndarray | None = aside()  # (N,) int64
-    predicted: np.ndarray | None = aside()  # (N,) int64, -1 where unknown
-    ious: np.ndarray | None = aside()  # (N,) float64, at the operating point
-    point_ious: dict[str, np.ndarray] | None = aside()  # (N,) float64 for each operating point
-    boxes: np.ndarray | None = aside()  # (N, 4) int64, at the operating point, inclusive corners
-    empty: np.ndarray | None = aside()  # (N,) bool: no pixel above the threshold
-    failure_types: list[str] | None = aside()  # N keys of `wsolkit.evaluation.failures.FAILURES`
-    pixel_ap: np.ndarray | None = aside()  # (N,) float64, PxAP of the image on its own
-    gt_boxes: list[np.ndarray] | None = aside()  # N arrays (n, 4)
-    curves: np.ndarray | None = aside()  # (N, T) float64, the method's own box rule
-    v2_hits: np.ndarray | None = aside()  # (D, N, T) bool, what MaxBoxAccV2 counts
+    # None where there is no such thing, and in a result that was read from JSON
+    ids: list[str] = aside()
+    labels: np.ndarray = aside()  # (N,) int64
+    predicted: np.ndarray = aside()  # (N,) int64, -1 where unknown
+    ious: np.ndarray = aside()  # (N,) float64, at the operating point
+    point_ious: dict[str, np.ndarray] = aside()  # (N,) float64 for each operating point
+    boxes: np.ndarray = aside()  # (N, 4) int64, at the operating point, inclusive corners
+    empty: np.ndarray = aside()  # (N,) bool: no pixel above the threshold
+    failure_types: list[str] = aside()  # N keys of `wsolkit.evaluation.failures.FAILURES`
+    pixel_ap: np.ndarray = aside()  # (N,) float64, PxAP of the image on its own
+    gt_boxes: list[np.ndarray] = aside()  # N arrays (n, 4)
+    curves: np.ndarray = aside()  # (N, T) float64, the method's own box rule
+    v2_hits: np.ndarray = aside()  # (D, N, T) bool, what MaxBoxAccV2 counts
 
     # ----------------------------------------------------------------------------------------- as text
 
@@ -209,7 +210,7 @@ class EvalResult:
         table: dict[str, Any] = {"id": list(self.ids), "label": labels, "predicted": pd.array(predicted, "Int64")}
         table |= {"right": pd.array(right, "boolean"), "iou": np.nan if self.ious is None else self.ious}
         table |= {f"iou_{point}": ious for point, ious in (self.point_ious or {}).items()}
-        if self.boxes is None or self.ious is None or self.gt_boxes is None:
+        if self.boxes is None:
             table |= {name: pd.array(unknown) for name in WITH_BOXES}
         else:
             shapes = zip(*(object_shape(boxes, self.frame) for boxes in self.gt_boxes), strict=True)
