@@ -203,17 +203,16 @@ def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.Da
             raise WsolkitError(f"ids occur twice in {name}: {listing(twice)}")
         tables.append(table)
     first, second = tables
-    lone = [first.index.difference(second.index, sort=False), second.index.difference(first.index, sort=False)]
-    if sides := [
-        f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in zip("AB", lone, strict=True) if len(ids)
-    ]:
+    index, other = first.index, second.index
+    lone = {"A": index.difference(other, sort=False), "B": other.difference(index, sort=False)}
+    if sides := [f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in lone.items() if len(ids)]:
         raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(sides)}")
-    second = second.loc[first.index]
+    second = second.loc[index]
     boxes = [table["gt_boxes"].map(parse_boxes).map(str) for table in (first, second)]  # in any order and spelling
     others = {"labels": first["label"] != second["label"]} if "label" in first and "label" in second else {}
     for name, differ in (others | {"ground-truth boxes": boxes[0] != boxes[1]}).items():
         if differ.any():
-            ids = first.index[differ.to_numpy()].tolist()
+            ids = index[differ.to_numpy()].tolist()
             raise WsolkitError(
                 f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on the same "
                 f"images, frame or split: {listing(ids)}"
@@ -231,9 +230,8 @@ def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
         for place, (table, name) in enumerate(pair):
             right = flags(table["right"])
             if right.isna().any():
-                raise WsolkitError(
-                    f"{metric} needs to know whether the class is right, and {name} does not for every image"
-                )
+                need = f"{metric} needs to know whether the class is right"
+                raise WsolkitError(f"{need}, and {name} does not for every image")
             hits[place] = right.to_numpy(bool) & (hits[place] | (metric == "top1_cls"))
     values, draws = _mean_ious(first, second, samples, seed) if metric == "iou" else _hits(hits, samples, seed)
     low, high = percentiles(draws)

@@ -111,9 +111,8 @@ def evaluate_files(
                 "on the images that it is scored on is no choice on validation data"
             )
         val_maps, val_ready, val_boxes, more = opened(val_scoremaps, val)
-        more += [
-            f"{name}: no object in its masks" for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)
-        ]
+        bare = [name for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)]
+        more += [f"{name}: no object in its masks" for name in bare]
         problems += [f"val, {text}" for text in more]
         validation = Maps(val_maps, ready=val_ready), Truth(size, boxes=val_boxes)
     if problems:
@@ -234,11 +233,9 @@ def open_score_maps(
         raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
     there: set[str] = set()
     visited: set[str] = set()
-    for parent, folders, names in os.walk(
-        folder, followlinks=True
-    ):  # each folder once, though links may lead in circles
+    for parent, folders, names in os.walk(folder, followlinks=True):
         if (real := os.path.realpath(parent)) in visited:
-            folders.clear()
+            folders.clear()  # each folder once, though links may lead in circles
             continue
         visited.add(real)
         there |= {Path(parent, name).relative_to(folder).as_posix() for name in names if name.endswith(".npy")}
