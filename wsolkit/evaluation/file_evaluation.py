@@ -22,6 +22,7 @@ from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.metrics import same_lengths
+from wsolkit.evaluation.per_image import csv_lines
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Progress, Rule, Truth, score, threads
 
@@ -285,13 +286,7 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, 
     images that are not in `ids` are passed over. FileNotFoundError without the file.
     """
     path = Path(path).expanduser()
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; expected a csv of lines path,label") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise WsolkitError(f"{path} is not a readable csv file ({error}); expected lines path,label") from error
+    lines = csv_lines(path, "a csv of lines path,label")
     if lines and (len(lines[0][1]) < 2 or not lines[0][1][1].strip().isdecimal()):
         lines = lines[1:]
     width, wanted = len(lines[0][1]) if lines else 0, set(ids)

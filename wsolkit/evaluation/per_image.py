@@ -79,6 +79,18 @@ GIVEN_WITH_IOU = ("localised", "x0", "y0", "x1", "y1", "gt_boxes", "object_share
 DTYPES = {"int": ("int64", "Int64"), "bool": ("bool", "boolean"), "float": ("float64", "float64")}
 
 
+def csv_lines(path: str | Path, expected: str) -> list[tuple[int, list[str]]]:
+    """The lines of a csv file that are not empty, with their numbers; both errors say what is expected."""
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, row) for row in reader if row]
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist; expected {expected}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise WsolkitError(f"{path} is not a readable csv file ({error}); expected {expected}") from error
+
+
 def read_per_image(path: str | Path) -> pd.DataFrame:
     """per_image.csv as a table: ids stay text ("007" and "NA" too), True and False become booleans.
 
@@ -87,16 +99,8 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
     FileNotFoundError: no such file. ValueError, one for the whole file, which lists the first 20: columns that are
     missing, lines of another length, cells that are not what they should be, ids that occur twice, no image at all.
     """
-    path = Path(path)
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            header = next(reader, [])
-            rows = [(reader.line_num, row) for row in reader if row]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist: a per-image table is written by an evaluation") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise WsolkitError(f"{path} is not a readable csv file ({error}); evaluate again") from error
+    lines = csv_lines(path, "a per-image table, which an evaluation writes")
+    header, rows = lines[0][1] if lines else [], lines[1:]
     absent, twice = [name for name in COLUMNS if name not in header], len(set(header)) < len(header)
     if absent or twice or not rows:
         lacks = f"lacks the columns {', '.join(absent)}"
