@@ -166,11 +166,10 @@ def score(
         if "v2_hits" in measured:
             _all_thresholds(result, measured, {"samples": samples, "seed": seed})
         localised = metrics.loc_hits(result.ious)
-        centre = _centre_box(result, truth.boxes, val_boxes, hits.get(1))
-        single = {"gt_known_loc": localised, "centre_box": centre}
+        single = {"gt_known_loc": localised, "centre_box": _centre_box(result, val_boxes, hits.get(1))}
         single |= {f"top{k}_loc": right & localised for k, right in hits.items()}
         result.intervals |= {name: share_interval(values) for name, values in single.items()}
-        result.failure_types = failure_types(result.boxes, truth.boxes, hits.get(1), result.empty)
+        result.failure_types = failure_types(result.boxes, result.gt_boxes, hits.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
     if truth.masks is not None and measured["masked"].any():
         result.pxap = metrics.pxap_from_histograms(measured["pixels"])
@@ -355,11 +354,9 @@ def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstr
     result.curve["gt_known_loc"] = accuracy[::step].round(3).tolist()
 
 
-def _centre_box(
-    result: EvalResult, boxes: Sequence, val_boxes: Sequence | None, right: np.ndarray | None
-) -> np.ndarray:
+def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:
     """Fill `result.centre_box`; returns the hits (N,) at the side chosen on validation data (else fixed)."""
-    sides, ious = centre_box_curve(boxes, result.frame)
+    sides, ious = centre_box_curve(result.gt_boxes, result.frame)
     accuracy = metrics.accuracy_curve(ious)
     if val_boxes is None:
         index = int(np.abs(sides - CENTRE_SHARE * sides[-1]).argmin())
