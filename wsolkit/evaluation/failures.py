@@ -120,11 +120,11 @@ def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> l
     groups += [("size", name, np.flatnonzero(size == index)) for index, name in enumerate(SIZES)]
     shape = 1 + (aspect > 3 / 2).astype(int) - (aspect < 2 / 3)
     groups += [("aspect", name, np.flatnonzero(shape == index)) for index, name in enumerate(ASPECTS)]
-    labels, names = table["label"].to_numpy(), [] if classes is None else list(classes)
+    labels, names = table["label"].to_numpy(), dict(enumerate([] if classes is None else classes))
     order = np.argsort(labels, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         label = int(labels[rows[0]])
-        groups.append(("class", str(names[label] if label < len(names) else label), rows))
+        groups.append(("class", str(names.get(label, label)), rows))
     return groups
 
 
