@@ -24,9 +24,7 @@ DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="at most N images, balanced over the classes")
 @click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
-@click.option(
-    "--channels", type=click.IntRange(min=1), help="score_cam: the N channels of largest energy (approximate)"
-)
+@click.option("--channels", type=click.IntRange(min=1), help="score_cam: N channels of largest energy (approximate)")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
 @parameter_options(DATA)  # what is not given is as in the training
@@ -36,15 +34,13 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     `torchrun --nproc-per-node N -m wsolkit localise ...` shares the images among N processes; the maps are the same. An
     interrupted run goes on where it stopped when it is started again with the same options.
     """
-    names = names_in(method)
-    target = Path(out).expanduser().absolute()
+    names, target = names_in(method), Path(out).expanduser().absolute()
     single = target.suffix == ".npz"
     if not names or (single and len(names) > 1):
         raise WsolkitError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
     if target.is_dir() if single else target.is_file():
-        raise WsolkitError(
-            f"--out {out}: expected {'a file, but it is a folder' if single else 'a folder, but it is a file'}"
-        )
+        wrong = "a file, but it is a folder" if single else "a folder, but it is a file"
+        raise WsolkitError(f"--out {out}: expected {wrong}")
 
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
@@ -56,8 +52,11 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
     _device(device)
-    options = {"smooth": tuple(names_in(smooth)), "precision": precision}
-    options |= {"channels": channels} if channels else {}
+    options = {
+        "smooth": tuple(names_in(smooth)),
+        "precision": precision,
+        **({"channels": channels} if channels else {}),
+    }
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
     with process_group(device, timeout=week) as place:
         trained = load_trained(checkpoint, place)
@@ -86,9 +85,8 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 if first:
                     forget(folder)
         except Timeout:
-            raise WsolkitError(
-                f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
-            ) from None
+            busy = f"another localise is writing to {target}"
+            raise WsolkitError(f"{busy}; wait for it, or choose another --out") from None
 
 
 def _dataset(trained: Any, data: dict[str, Any], split: str):
