@@ -67,31 +67,23 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     source = "given"  # of the threshold
     if threshold is None:
         threshold, source = default_threshold(trained, method, percentile, smoothings, view)
-    rule = {"threshold": threshold, "percentile": percentile}
-    about = {"score_map": {"method": method, "smooth": list(smoothings)}, **rule, "threshold_source": source}
+    about = {"score_map": {"method": method, "smooth": list(smoothings)}, "threshold": threshold}
+    about |= {"threshold_source": source, "percentile": percentile, "protocol": "wsolevaluation"}
     about |= {"input": {"size": view.size, "geometry": view.kind}, "checkpoint": str(trained.path)}
     about |= {"network": f"{trained.model.backbone} ({trained.model.pooling})", "versions": versions()}
-    about |= {"protocol": "wsolevaluation"}
-    told = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
-    options = {
-        "geometry": view,
-        "classes": names,
-        "label": shown,
-        "smooth": smoothings,
-        "batch_size": batch_size,
-        **rule,
-    }
+    rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
     failed: list[str] = []
-    for batch in read_batches(
-        tqdm(files, unit=" images", disable=not sys.stderr.isatty()), batch_size, BATCH_PIXELS, failed
-    ):
+    options = {"geometry": view, "classes": names, "label": shown, "threshold": threshold, "percentile": percentile}
+    options |= {"smooth": smoothings, "batch_size": batch_size}
+    shown_files = tqdm(files, unit=" images", disable=not sys.stderr.isatty())
+    for batch in read_batches(shown_files, batch_size, BATCH_PIXELS, failed):
         predictions = predict_images(trained.model, [image for _, image in batch], method, **options)
         for (file, image), prediction in zip(batch, predictions, strict=True):
             try:
-                save(folder / file.name, file.path, image, prediction, view, about, f"{method}, box at {told}")
+                save(folder / file.name, file.path, image, prediction, view, about, f"{method}, box at {rule}")
             except OSError as error:  # a name that is too long with its new ending, say
                 failed.append(f"{file.path}: could not be written ({error})")
-    click.echo(f"box: above {told}, {source}")
+    click.echo(f"box: above {rule}, {source}")
     click.echo(f"written: {len(files) - len(failed)} of {len(files)} images to {folder}")
     for wrong, problems in (("failed", failed), ("folders not searched", unsearched)):
         if problems:
