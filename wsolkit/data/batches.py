@@ -42,15 +42,10 @@ def denormalise(image: Tensor) -> np.ndarray:
     return (image * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _levels() -> np.ndarray:
-    """(256, 3) float32: what `normalise` makes of each grey level of each channel. Looked up instead of computed, the
-    values are the same on every device, and the CPU reads one byte and writes one float per value."""
-    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    return np.ascontiguousarray(normalise(levels)[:, :, 0].numpy().T)
-
-
-LEVELS = _levels()
 AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+# (256, 3) float32, what `normalise` makes of each grey level of each channel. Looked up instead of computed, the values are
+# the same on every device, and the CPU reads one byte and writes one float per value.
+LEVELS = np.ascontiguousarray(normalise(AS_THEY_ARE[:, None])[:, :, 0].numpy().T)
 
 
 # -- on the CPU --------------------------------------------------------------------------------------------------------

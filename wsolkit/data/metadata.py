@@ -17,6 +17,7 @@ from wsolkit.common.files import listing
 from wsolkit.data.annotations import (
     Box,
     corners,
+    existing_folder,
     inside,
     read_lines,
     read_table,
@@ -320,13 +321,10 @@ def open_metadata(
 
 
 def _folder(path: str | Path | None, needed: str) -> Path:
+    advice = f"dataset 'metadata' needs {needed}"
     if path is None:
-        raise WsolkitError(f"dataset 'metadata' needs {needed}")
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        wrong = "is not a folder" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"{path} {wrong}; dataset 'metadata' needs {needed}")
-    return path
+        raise WsolkitError(advice)
+    return existing_folder(path, advice)
 
 
 def _class_names(folder: Path) -> list[str]:
