@@ -52,19 +52,19 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
     _device(device)
-    options = {
-        "smooth": tuple(names_in(smooth)),
-        "precision": precision,
-        **({"channels": channels} if channels else {}),
-    }
+    options = {"smooth": tuple(names_in(smooth)), "precision": precision}
+    options |= {"channels": channels} if channels else {}
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
     with process_group(device, timeout=week) as place:
         trained = load_trained(checkpoint, place)
         dataset, state, seed = _dataset(trained, data, split)
         identity = {
-            "weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)], "split": split,
-            "options": options, "code": [localising_code(resolve(name)) for name in names], "versions": versions(), "device": place.type,
-        }  # fmt: skip
+            "weights": weights_state(str(trained.path)),
+            "data": [state, repr(dataset.geometry)],
+            "split": split,
+        }
+        identity |= {"options": options, "code": [localising_code(resolve(name)) for name in names]}
+        identity |= {"versions": versions(), "device": place.type}
         folder = target.with_name(target.name + ".parts")
         first = rank() == 0
 

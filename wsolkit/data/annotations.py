@@ -14,6 +14,7 @@ from wsolkit.common.files import listing
 from wsolkit.data.catalogue import archive_of
 
 Box = tuple[float, float, float, float]
+Parser = Callable[[str], tuple[Any, Any]]
 
 
 # -- folders and names -------------------------------------------------------------------------------------------------
@@ -103,11 +104,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def read_table(
     path: Path,
-    parse: Callable[[str], tuple[Any, Any]],
+    parse: Parser,
     expected: str,
-    known: Mapping[Any, Any] | None = None,
+    known: dict | None = None,
     complete: bool = True,
-    add: Callable[[Any, Any, Any], Any] | None = None,
+    add: Callable | None = None,
 ) -> dict[Any, Any]:
     """Read a text file with a line for each key.
 

@@ -12,15 +12,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.data.batches import (
-    AS_THEY_ARE,
-    as_images,
-    draw_epoch,
-    epoch_batches,
-    normalised_on_device,
-    share_of,
-    windows,
-)
+from wsolkit.data.batches import cut_images, draw_epoch, epoch_batches, share_of
 from wsolkit.data.decoded import DecodedPixels
 from wsolkit.data.images import image_size, read_image
 from wsolkit.data.samples import Geometry, Sample, Target
@@ -133,10 +125,7 @@ class WSOLDataset(Dataset):
         """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, floats are made there."""
         source, rows = self.decoded(self.geometry.side).source(self._rows(indices))
         corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
-        drawn = (source, rows, corners, flips, self.geometry.size)
-        if torch.device(device).type == "cpu":
-            return as_images(windows(*drawn))
-        return normalised_on_device(torch.from_numpy(windows(*drawn, AS_THEY_ARE)).to(device))
+        return cut_images(source, rows, corners, flips, self.geometry.size, torch.device(device))
 
     def target(self, index: int) -> Target:
         sample = self.samples[index]
