@@ -23,10 +23,10 @@ from torch import nn
 
 import wsolkit as wk
 from wsolkit.cli.predict import predict as command
+from wsolkit.cli.predictions import draw
 from wsolkit.common.files import read_json, write_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import find_images, read_image
-from wsolkit.figures.predictions import draw
 from wsolkit.localisation.predict import default_threshold, load_trained, original_box, predict
 from wsolkit.networks.split import HookedModel
 from wsolkit.networks.target_layers import network_for

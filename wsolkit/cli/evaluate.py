@@ -32,8 +32,7 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
     from tqdm import tqdm
 
-    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files
-    from wsolkit.figures.evaluations import save_evaluation
+    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files, save_evaluation
 
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
     folder = check_out(out or results_folder("evaluations") / name)

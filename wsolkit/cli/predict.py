@@ -49,8 +49,8 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     files = find_images(images, unsearched)
     _check_out(folder, [file.name for file in files])
 
+    from wsolkit.cli.predictions import save
     from wsolkit.data.samples import Geometry
-    from wsolkit.figures.predictions import save
     from wsolkit.localisation.predict import default_percentile, default_threshold, load_trained
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.runs.run import _device, versions
