@@ -43,11 +43,11 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
-    from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.fingerprints import localising_code, weights_state
     from wsolkit.runs.run import _device, versions
+    from wsolkit.runs.trained import load_trained
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
     _device(device)

@@ -51,9 +51,10 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
 
     from wsolkit.cli.predictions import save
     from wsolkit.data.samples import Geometry
-    from wsolkit.localisation.predict import default_percentile, default_threshold, load_trained
     from wsolkit.localisation.predict import predict as predict_images
+    from wsolkit.methods.registry import resolve
     from wsolkit.runs.run import _device, versions
+    from wsolkit.runs.trained import default_threshold, load_trained
 
     trained = load_trained(checkpoint, _device(device))
     if trained.geometry is None and size is None:
@@ -63,7 +64,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     names = _names(classes, trained.model.num_classes) if classes else trained.classes
     shown = _label(label, names)
     smoothings = tuple(names_in(smooth))
-    percentile = default_percentile(method) if percentile is None else percentile
+    percentile = resolve(method).percentile if percentile is None else percentile
     source = "given"  # of the threshold
     if threshold is None:
         threshold, source = default_threshold(trained, method, percentile, smoothings, view)

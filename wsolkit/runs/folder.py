@@ -316,6 +316,12 @@ class Training:
         return VARIANTS[self.variant].label if self.variant in VARIANTS else self.variant
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a training run; {} where there is none (yet). WsolkitError names a file that is damaged."""
+    run = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
+    return run if isinstance(run, dict) else {}
+
+
 def read_training(folder: Path) -> Training | None:
     """The training run in a folder; None where it has no history. WsolkitError names a file that is damaged."""
     try:
@@ -324,8 +330,7 @@ def read_training(folder: Path) -> Training | None:
         if not all(math.isfinite(row["epoch"]) for row in history):
             columns = ", ".join(HISTORY_COLUMNS)
             raise WsolkitError(f"{HISTORY} needs a number of the epoch in every row and the columns {columns}")
-        run = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
-        run = run if isinstance(run, dict) else {}
+        run = read_run(folder)
     except FileNotFoundError:
         return None
     except ValueError as error:
