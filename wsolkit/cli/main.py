@@ -18,8 +18,8 @@ from wsolkit.cli.predict import predict
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
-from wsolkit.sweep import spec
-from wsolkit.sweep.spec import SweepFile
+from wsolkit.sweep import jobs as plans
+from wsolkit.sweep.jobs import SweepFile
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
@@ -63,10 +63,10 @@ def cli() -> None:
 )
 def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any) -> None:
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
-    content = spec.read(file) if file else {}
-    asked = spec.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
+    content = plans.read(file) if file else {}
+    asked = plans.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
     asked.setdefault("out", content.get("out") or _reports())
-    grids = spec.grids(content, asked)
+    grids = plans.grids(content, asked)
     for grid in grids:
         try:
             _check(grid.config, list(grid.methods))
@@ -74,10 +74,9 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     jobs = asked.get("jobs", content.get("jobs"))
     if plan:
-        from wsolkit.sweep.jobs import show_plan
         from wsolkit.sweep.scheduler import workers_of
 
-        return show_plan(grids, workers_of(jobs), click.echo)
+        return plans.show_plan(grids, workers_of(jobs), click.echo)
     from wsolkit.sweep.scheduler import run_grids
 
     sys.exit(run_grids(grids, jobs, click.echo, dask, dask_timeout))
