@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from torch import nn
 from torchvision.models import VisionTransformer
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import listing
 from wsolkit.networks.backbones import BACKBONES, scaled
 from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
-from wsolkit.networks.weights import load_pretrained
+from wsolkit.networks.weights import imagenet_state, read_state
 
 
 class WSOLModel(nn.Module):
@@ -120,6 +122,39 @@ def _fully_connected(channels: int, hidden: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(before=before, classifier=classifier))
 
 
+def _load_pretrained(model: WSOLModel, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
+    """Load "imagenet" or a file into `model`.
+
+    A file carries torchvision's key names (its classifier is left out: the new head has other classes) or this
+    package's own (`body.`, `pool.`, `head.`), then it must fit whole.
+    """
+    source = str(weights)
+    state = imagenet_state(torchvision_name) if source == "imagenet" else read_state(source)
+    wanted = model.state_dict()
+    names = {key: key for key in wanted}
+    if not any(key.startswith("body.") for key in state):
+        # a file of torchvision: without our prefixes, and its classifier has other classes
+        state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
+        names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
+    wanted = {name: wanted[key] for key, name in names.items()}
+    shapes = [
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
+    ]
+    faults = {  # a missing batch counter is none
+        "missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in wanted],
+        "mis-shaped": shapes,
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)
+        raise WsolkitError(
+            f"weights '{source}' do not fit {model.backbone}; {listed}. Choose the file of this backbone, or weights='none'"
+        )
+    model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
+
+
 def build_model(
     backbone: str,
     num_classes: int,
@@ -204,7 +239,7 @@ def build_model(
             nn.init.zeros_(layer.bias)
     if weights != "none":
         published = family.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else "")
-        load_pretrained(model, weights, published, family.head_keys)
+        _load_pretrained(model, weights, published, family.head_keys)
     return model
 
 
