@@ -118,9 +118,9 @@ def localise(
         return bool({option, "*"} & set(resolve(name).options))
 
     starts = range(0, len(indices), batch_size)
-    what = f"localise {len(indices)} {dataset.split} images"
+    title = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
-        for start in shown(starts, what, unit="batches") if progress is None else progress(starts):
+        for start in shown(starts, title, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = clock()

@@ -41,7 +41,7 @@ class Parts:
     ) -> None:  # fmt: skip
         self.folder, self.dataset, self.indices = folder, dataset, indices
         self.methods, self.batch_size = list(methods), batch_size
-        # boxes tell drawings of another seed apart, labels belong to the maps
+        # boxes differ in a synthetic data set of another seed, labels belong to the maps
         data = [(s.id, s.label, s.boxes) for s in (dataset.samples[i] for i in indices)]
         self.identity = digest({**identity, "methods": self.methods, "batch_size": batch_size, "samples": data})
         self.batches = -(-len(indices) // batch_size)
@@ -79,10 +79,10 @@ class Parts:
             raise WsolkitError(f"{path} belongs to another localisation")
         return part
 
-    def save(self, batches: Sequence[int], found: dict[str, ScoreMaps]) -> None:
-        results = [found[method] for method in self.methods]
-        cost = np.array([[one.seconds_per_image * len(one), one.peak_memory_mb] for one in results])
-        maps = dict(zip(self._names(), (one.maps for one in results), strict=True))
+    def save(self, batches: Sequence[int], made: dict[str, ScoreMaps]) -> None:
+        results = [made[method] for method in self.methods]
+        cost = np.array([[maps.seconds_per_image * len(maps), maps.peak_memory_mb] for maps in results])
+        maps = dict(zip(self._names(), (result.maps for result in results), strict=True))
         atomic_save_npz(self.folder / f"part-{batches[0]:07d}.npz", identity=np.array(self.identity),
                         batches=np.array(batches), logits=results[0].logits, cost=cost, **maps)  # fmt: skip
 
