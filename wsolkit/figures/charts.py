@@ -95,7 +95,7 @@ def accuracy_curves(
     ylabel: str = "GT-known Loc (%)",
     title: str = "",
     looks: Mapping[str, int] | None = None,
-    points: Mapping[str, Mapping[str, Mapping[str, float | None] | None]] | None = None,
+    points: Mapping[str, Mapping[str, Any]] | None = None,
     top: float = 100.0,
 ) -> Figure:
     """Accuracy (percent) against the threshold tau, one line per name.
@@ -146,7 +146,7 @@ def accuracy_curves(
 
 
 def _drawn(point: Mapping[str, float | None] | None) -> bool:
-    return bool(point) and None not in (point.get("threshold"), point.get("gt_known_loc"))
+    return point is not None and None not in (point.get("threshold"), point.get("gt_known_loc"))
 
 
 @style()

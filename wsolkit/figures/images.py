@@ -98,7 +98,7 @@ def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None)
     into one page. For lines, bars and text: no images, no hatches, nothing that is cut at the axes.
     """
     text = _svg(fig, transparent=True).decode()
-    view = re.search(r'viewBox="([^"]*)"', text)[1]
+    view = re.findall(r'viewBox="([^"]*)"', text)[0]
     shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]*)"', text))  # of markers, which are used by reference
     text = re.sub(r"<metadata>.*?</metadata>|<defs>.*?</defs>|<!--.*?-->| clip-path=\"[^\"]*\"", "", text, flags=re.S)
     text = text[text.index(">", text.index("<svg")) + 1 :]
@@ -211,7 +211,7 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
     """
     outline = [Stroke(linewidth=width + 2, foreground="white"), Normal()]
     truths = np.asarray(as_numpy(gt_boxes), float).reshape(-1, 4)
-    shown = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
+    shown: list[tuple] = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
     if box is not None:
         shown.append((np.asarray(as_numpy(box), float), PREDICTION, (0, (3, 2))))
     for (x0, y0, x1, y1), colour, line in shown:

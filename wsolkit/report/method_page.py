@@ -144,7 +144,7 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
         if (folder / files.FAILURE).exists() or (written and not everything):
             continue
         try:
-            page = write_report(folder, html, home=out / "index.html")
+            page = write_report(folder, html, home=out / files.INDEX)
             fingerprint = files.content_of(metrics).get("fingerprint", "")
             note_page(folder, fingerprint, page_state(), seconds_of(folder, metrics))
             yield page, ""
@@ -156,7 +156,7 @@ def _values(run: RunFiles, html: Path) -> dict[str, Any]:
     """What the template shows; a section that is empty or None is left out."""
     trainings = [training(item) for item in run.trainings]
     for item in trainings:
-        item["link"] = _link(run.folder.parent / item["name"] / "train.html", html)
+        item["link"] = _link(run.folder.parent / item["name"] / files.TRAINING_PAGE, html)
     return {
         "run": run,
         "cards": [card(run, name) for name in CARDS],
