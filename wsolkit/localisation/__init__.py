@@ -1,1 +1,1 @@
-"""Score maps of a split, their parts, and predictions for pictures."""
+"""Score maps of a split, their parts, and predictions for images."""

@@ -126,10 +126,12 @@ def register_installed() -> None:
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
-    kind: Any
-    for class_name, kind in vars(pytorch_grad_cam).items():
-        if not inspect.isclass(kind) or not issubclass(kind, BaseCAM) or find(class_name):
-            continue
+    classes: dict[str, Any] = {
+        name: kind
+        for name, kind in vars(pytorch_grad_cam).items()
+        if inspect.isclass(kind) and issubclass(kind, BaseCAM) and not find(name)
+    }
+    for class_name, kind in classes.items():
         whole = kind.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer
         step = "get_cam_weights" if kind.get_cam_image is BaseCAM.get_cam_image else "get_cam_image"
         register(

@@ -57,11 +57,11 @@ def run(body: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
     if isinstance(body, Body):  # of a split network: its graph can be traced, what shapes the output cannot
         return body.reshape.features(run(body.graph, images, precision), body.layer)
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
-        found = _copy_of(body, images, torch.bfloat16 if precision == "bf16" else torch.float32)
-        if found is None:
+        fitted = _copy_of(body, images, torch.bfloat16 if precision == "bf16" else torch.float32)
+        if fitted is None:
             features = body(images)
         else:
-            network, count = found
+            network, count = fitted
             features = torch.cat([network(part) for part in images.tensor_split(-(-len(images) // count))])
     return features.float() if precision == "bf16" else features
 
@@ -112,13 +112,13 @@ def _possible(body: nn.Module, images: Tensor, dtype: torch.dtype) -> bool:
 def _state(body: nn.Module) -> Hashable:
     """Changes when a module or a value of the body does, also where `.data` was written behind torch's back."""
     tensors = [*body.parameters(), *body.buffers()]
-    where = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
+    addresses = [(t.data_ptr(), 0 if t.is_inference() else t._version) for t in tensors]
     # of every tensor one sum, weighed by position so that values that change places show too
     flat = [t.detach().reshape(-1) for t in tensors if t.dtype == torch.float32]
     longest = max((len(t) for t in flat), default=1)
     weights = _weights(1 << (longest - 1).bit_length())  # few lengths, so that they are drawn once
     sums = torch.stack([torch.dot(t, weights[: len(t)]) for t in flat]) if flat else torch.zeros(0)
-    return structure(body), tuple(where), sums.numpy().tobytes()
+    return structure(body), tuple(addresses), sums.numpy().tobytes()
 
 
 @lru_cache(maxsize=2)
@@ -140,13 +140,13 @@ def _make(body: nn.Module, images: Tensor, dtype: torch.dtype) -> tuple[nn.Modul
     count = max(1, _CACHE_BYTES * torch.get_num_threads() // max(1, largest))
     if not _rewrite(graph, max(2, count), dtype):
         return None
-    found = torch.cat([graph(image[None].clone()) for image in few])  # one by one: so it must be a matter of each image
-    return (graph, count) if found.shape == expected.shape and _close(found, expected, dtype) else None
+    given = torch.cat([graph(image[None].clone()) for image in few])  # one by one: so it must be a matter of each image
+    return (graph, count) if given.shape == expected.shape and _close(given, expected, dtype) else None
 
 
-def _close(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+def _close(given: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     scale = expected.float().abs().max().clamp(min=1e-6)
-    return bool((found.float() - expected.float()).abs().max() <= _TOLERANCE[dtype] * scale)
+    return bool((given.float() - expected.float()).abs().max() <= _TOLERANCE[dtype] * scale)
 
 
 def _bytes(node: fx.Node) -> int:

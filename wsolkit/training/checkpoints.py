@@ -133,7 +133,7 @@ def load_state(folder: Path, identity: str) -> dict | None:
         if path.name == "previous.pt":
             os.replace(path, folder / "last.pt")
             reason = problems[0] if problems else f"{folder / 'last.pt'} is missing"
-            warnings.warn(f"{reason}; the training goes on from previous.pt, a little earlier", stacklevel=3)
+            warnings.warn(f"{reason}; the training run goes on from previous.pt, a little earlier", stacklevel=3)
         return state
     if problems:
         advice = "; pass resume=False (or delete them) to train anew, or choose another out"

@@ -1,7 +1,7 @@
 """Training with image labels only: one loop that reads from top to bottom, resumes exactly, and picks its best epoch on val.
 
 Order, crops and flips of an epoch are drawn from (seed, epoch), and everything else random from (seed, epoch, step,
-process). So no generator has a state that could be lost: a training that was killed goes on after its last saved step,
+process). So no generator has a state that could be lost: a training run that was killed goes on after its last saved step,
 with the same result as an uninterrupted one (bit for bit on the CPU with the same number of threads).
 """
 
@@ -29,7 +29,7 @@ from wsolkit.training.optimiser import load_optimiser, make_optimiser, pretraine
 from wsolkit.training.recipe import Recipe
 from wsolkit.training.step import add_gradients, replicate, share_buffers, step_seed
 
-LOOK_EVERY = 16  # steps between two looks at the loss on CUDA, where a look waits for all steps before it
+LOOK_EVERY = 16  # steps between two readings of the loss on CUDA, where a reading waits for all steps before it
 
 
 def fit(
@@ -71,7 +71,7 @@ def fit(
     folder = None if out is None else Path(out)
     device = torch.device(device) if device is not None else next(model.parameters()).device
     _check(model, train, objective, compile)
-    # boxes stand in for the images (they are never trained on): drawings of another seed have other boxes
+    # boxes stand in for the images (they are never trained on): synthetic images of another seed have other boxes
     data = [[(s.id, s.label, s.boxes) for s in part.samples] for part in (train, val) if part is not None]
     about = {"spec": model.spec, "classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}
     identity = digest({"recipe": about["recipe"], "model": model.spec, "data": data, "classes": train.classes,

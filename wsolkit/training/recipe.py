@@ -161,7 +161,7 @@ def recipe_values(name: str, backbone: str, weights: str) -> dict[str, Any]:
 
 
 def recipe_source(config: Any) -> str:
-    """Where the values of a complete `RunConfig` come from, in words, and which of a named recipe's it replaces."""
+    """Where the values of a complete `RunConfig` come from, as text, and which of a named recipe's it replaces."""
     if not config.recipe:
         if config.weights == "none":
             return "this package's own for networks from scratch"
