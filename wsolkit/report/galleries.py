@@ -3,7 +3,6 @@ JavaScript, and a table of boxes, IoUs and sums at every stop of the reader's sl
 
 from __future__ import annotations
 
-import base64
 import io
 import zlib
 from pathlib import Path
@@ -24,7 +23,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
-from wsolkit.report.markup import fragment
+from wsolkit.report.markup import fragment, image_uri
 from wsolkit.report.numbers import counted, ordinal
 from wsolkit.runs.galleries import FORMAT
 
@@ -33,7 +32,16 @@ OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at sc
 THRESHOLDS = [round(0.04 * step, 2) for step in range(25)]  # stops of the sliders, with those of the run
 PERCENTILES = [80.0, 90.0, 95.0, 100.0]
 # what files that were cut off, changed or written by another version lead to, here and in the template
-DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError)
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    SyntaxError,
+)
 DAMAGE += (BadZipFile, zlib.error, cv2.error, UndefinedError)
 CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
 TITLES = {
@@ -61,25 +69,17 @@ def section(folder: str | Path) -> Markup:
     try:
         with np.load(folder / "maps.npz", allow_pickle=False) as content:
             maps = [content[str(number)] for number in range(len(kept["pictures"]))]
-        return _section(kept, maps, [_photo(folder / Path(image["file"]).name) for image in kept["pictures"]])
+        return _section(kept, maps, [(folder / Path(image["file"]).name).read_bytes() for image in kept["pictures"]])
     except DAMAGE as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
-
-
-def _photo(path: Path) -> bytes:
-    """A file's bytes; OSError or SyntaxError where they are no complete image, which a page would show as a gap."""
-    content = path.read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        image.load()
-    return content
 
 
 def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
     frame, tau, percentile = tuple(kept["frame"]), kept["threshold"], kept["percentile"]
     prepared = [prepare_map(scores, frame) for scores in maps]
     images = [
-        image | {"photo": _uri("jpeg", photo), "heat": _uri("png", heat(scores)), "strongest": _strongest(scores)}
+        image | {"photo": image_uri(photo), "heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
         for image, photo, scores in zip(kept["pictures"], photos, prepared, strict=True)
     ]
     data = None if tau is None else slider_table(kept, prepared)
@@ -195,7 +195,3 @@ def heat(prepared: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", transparency=alpha.tobytes(), optimize=True)
     return buffer.getvalue()
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
