@@ -9,10 +9,10 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-current-env
 # as many files at a time as there are cores (four at most), each on one thread
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help install reports check test test-notebooks test-modules bench lint types lab measure numbers pictures clean
+.PHONY: help install reports check test test-notebooks test-modules bench lint types lab measure numbers screenshots clean
 
 help: ## show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo "  variables: PYTHON=$(PYTHON) VENV=$(VENV) JOBS=$(JOBS) (runs at a time, 0 is one per core)"
 
 install: $(STAMP) ## make .venv with the tested versions and the package
@@ -53,8 +53,8 @@ measure: $(STAMP) ## run what README's numbers come from again, three seeds (nee
 numbers: $(STAMP) ## write README's tables from tools/measured.csv
 	$(BIN)/python tools/measured.py
 
-pictures: $(STAMP) ## take README's pictures from the pages of make reports
-	$(BIN)/python tools/pictures.py
+screenshots: $(STAMP) ## take README's screenshots from the pages of make reports
+	$(BIN)/python tools/screenshots.py
 
 lint: $(STAMP) ## check style, notebooks included, and that imports follow the layers
 	$(BIN)/ruff check .

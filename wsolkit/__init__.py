@@ -28,7 +28,7 @@ _NAMES = {
     "boxes.preparation": "normalise_map resize_map",
     "boxes.protocols": "PROTOCOLS",
     "localisation.localise": "localise ScoreMaps",
-    "localisation.predict": "predict Prediction load_trained",
+    "localisation.predict": "predict Prediction",
     "evaluation.evaluate": "evaluate",
     "evaluation.scoring": "score Maps Truth Rule",
     "evaluation.results": "EvalResult",
@@ -39,6 +39,7 @@ _NAMES = {
     "figures": "show",
     "runs.run": "Run",
     "runs.parameters": "RunConfig",
+    "runs.trained": "load_trained",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
     from wsolkit.figures import show
     from wsolkit.localisation.localise import ScoreMaps, localise
-    from wsolkit.localisation.predict import Prediction, load_trained, predict
+    from wsolkit.localisation.predict import Prediction, predict
     from wsolkit.methods import is_defined, method_names, register
     from wsolkit.methods.maps import feature_map, score_maps
     from wsolkit.methods.registry import MethodNotDefined
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
     from wsolkit.networks.ts_cam import ts_cam
     from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
+    from wsolkit.runs.trained import load_trained
     from wsolkit.training.checkpoints import load_checkpoint
     from wsolkit.training.loop import fit
     from wsolkit.training.recipe import Recipe

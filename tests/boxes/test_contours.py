@@ -14,7 +14,9 @@ from hypothesis.extra import numpy as hnp
 from straightforward import contour_boxes
 
 from wsolkit.boxes.contours import best_ious, largest_boxes
-from wsolkit.boxes.extract import ContourBoxes, iou_curve
+from wsolkit.boxes.extract import ContourBoxes, extract_box, iou_curve
+from wsolkit.boxes.preparation import prepare_map
+from wsolkit.boxes.protocols import PROTOCOLS
 
 SHAPES = st.tuples(st.integers(1, 14), st.integers(1, 14))
 CONTOURS = st.sampled_from(["all", "largest"])
@@ -75,6 +77,14 @@ def test_every_level_has_the_contours_of_its_mask(u8):
         clamped = np.minimum(found, [2**20, 2**20, u8.shape[1] - 1, u8.shape[0] - 1])
         for box in clamped[:6]:
             assert best_ious(u8, box[None].astype(np.float64))[level] == 1.0
+
+
+@settings(max_examples=400, deadline=None)
+@given(MAPS, st.floats(0, 1), st.sampled_from([100, 90, 50, 0]), st.sampled_from(list(PROTOCOLS)))
+def test_one_box_is_that_of_all_thresholds(u8, threshold, percentile, protocol):
+    box, empty = extract_box(u8, threshold, percentile, None, return_empty=True, protocol=protocol)
+    every, none = ContourBoxes(prepare_map(u8, u8.shape)).box(threshold, percentile, protocol)
+    assert box.tolist() == every.tolist() and box.dtype == every.dtype and empty is none
 
 
 @pytest.mark.parametrize("contours", ["all", "largest"])

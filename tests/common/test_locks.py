@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock, Timeout
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
 
 HOLDER = """
@@ -55,4 +56,7 @@ def test_a_waiting_one_goes_in_when_the_holder_leaves(tmp_path):
 def test_what_another_holds_is_a_timeout(tmp_path):
     with FileLock(tmp_path / "work.lock"), pytest.raises(Timeout), alone(tmp_path / "work.lock", timeout=0):
         pass
+    with FileLock(tmp_path / "work.lock"), pytest.raises(WsolkitError, match="wait for it"):  # noqa: SIM117
+        with alone(tmp_path / "work.lock", busy="wait for it"):
+            pass
     assert [path.name for path in tmp_path.iterdir()] == ["work.lock"], "that of the other one stays"

@@ -49,10 +49,9 @@ RUN = {  # in an empty folder with pictures, score maps and a checkpoint -> what
     "wsolkit sweep --backbones resnet18 --methods cam,rethinking_cam --seeds 0,1,2": f"--plan {FEW}",
     "wsolkit report --out reports": "",
     "wsolkit sweep --file sweep.yaml --plan": FEW,
-    "wsolkit sweep --file sweep.yaml --out reports": f"--plan {FEW}",
-    "wsolkit data convert csv train.csv --out metadata --split train --images pictures": "",
-    "wsolkit data convert csv test.csv --out metadata --split test --images pictures": "",
-    "wsolkit sweep --dataset metadata --root pictures --metadata metadata --backbones resnet18 "
+    "wsolkit data convert csv train.csv --out metadata --split train --images images": "",
+    "wsolkit data convert csv test.csv --out metadata --split test --images images": "",
+    "wsolkit sweep --dataset metadata --root images --metadata metadata --backbones resnet18 "
     "--methods cam,rethinking_cam --weights none": "--plan",
     "wsolkit predict photos --checkpoint reports/runs/synthetic/resnet18/train-gap-1234abcd --method grad_cam --out predictions": "",
     "wsolkit compare evaluation_a evaluation_b": "",
@@ -67,17 +66,13 @@ IN_COPY = {  # in a copy of the repository, changed as CONTRIBUTING.md says -> w
 }
 CLUSTER, DOWNLOAD, MINUTES = "needs a cluster or several GPUs", "needs a download", "takes minutes; runs on its own"
 PARSED = {
-    "make reports": MINUTES, "make test": MINUTES, "make install": MINUTES, "make lint": MINUTES,
-    "make measure": MINUTES, "make numbers": "test_measured.py", "make pictures": "needs the pages of make reports",
+    "make reports": MINUTES, "make test": MINUTES, "make install": MINUTES, "make check": MINUTES,
+    "make measure": MINUTES, "make numbers": "test_measured.py", "make screenshots": "needs the pages of make reports",
     "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/methods/test_cams.py": MINUTES,
     "papermill notebooks/02_cam.ipynb cam.ipynb -p backbone vgg16 -p seed 1": MINUTES,
     "wsolkit data cub --root data": DOWNLOAD,
-    "wsolkit data tiny_imagenet --root data": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --weights imagenet --epochs 50 "
     "--limit score_cam=200": DOWNLOAD,
-    "wsolkit sweep --dataset tiny_imagenet --root data/tiny-imagenet-200 --classes 10 --backbones resnet18 "
-    "--methods cam,rethinking_cam": DOWNLOAD,
-    "wsolkit train --backbone resnet50 --dataset cub --root data/CUB_200_2011 --recipe rethinking_cam --epochs 50": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --jobs 8": CLUSTER,
     "torchrun --standalone --nproc-per-node 8 -m wsolkit train --dataset cub --root data/CUB_200_2011 --backbone resnet50 "
     "--precision bf16": CLUSTER,
@@ -213,7 +208,7 @@ def picture(path: Path, box: tuple[int, ...], label: int) -> None:
     image.save(path)
 
 
-def draw_pictures(folder: Path, name: str, count: int) -> list[tuple]:
+def draw_images(folder: Path, name: str, count: int) -> list[tuple]:
     """Pictures of two classes in `folder`, and their lines of a csv: path, class, box."""
     rows = []
     for number in range(count):
@@ -229,10 +224,10 @@ def desk(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("WSOLKIT_OUT", raising=False)
     for split, count in (("train", 10), ("test", 4)):
-        rows = draw_pictures(tmp_path / "pictures", f"{split}/{{number}}.png", count)
+        rows = draw_images(tmp_path / "images", f"{split}/{{number}}.png", count)
         with (tmp_path / f"{split}.csv").open("w", newline="") as file:
             csv.writer(file).writerows(rows)
-    shutil.copytree(tmp_path / "pictures/test", tmp_path / "photos")
+    shutil.copytree(tmp_path / "images/test", tmp_path / "photos")
     rng = np.random.default_rng(0)
     for number in range(4):
         (tmp_path / "maps/test").mkdir(parents=True, exist_ok=True)
@@ -245,7 +240,7 @@ def desk(tmp_path, monkeypatch):
     run.model("gap")
     shutil.copytree(run.config.training_folder("gap"), run.config.runs_folder / "train-gap-1234abcd")
     for split in ("train", "test"):
-        wsolkit(f"data convert csv {split}.csv --out earlier --split {split} --images pictures")
+        wsolkit(f"data convert csv {split}.csv --out earlier --split {split} --images images")
     for name in "ab":
         wsolkit(f"evaluate --scoremaps maps --metadata earlier --out evaluation_{name} --size 32 --interval 0.1")
     return tmp_path
@@ -302,8 +297,8 @@ def test_contributing_is_followed_literally(tmp_path, monkeypatch):
     for folder in ("wsolkit", "notebooks"):
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    rows = draw_pictures(tmp_path / "animals", "train/{label}/{number}.png", 10)
-    rows += draw_pictures(tmp_path / "animals", "test/{label}/{number}.png", 4)
+    rows = draw_images(tmp_path / "animals", "train/{label}/{number}.png", 10)
+    rows += draw_images(tmp_path / "animals", "test/{label}/{number}.png", 4)
     with (tmp_path / "animals/boxes.csv").open("w", newline="") as file:
         csv.writer(file).writerows((name, *box) for name, _, *box in rows)
     monkeypatch.chdir(tmp_path)

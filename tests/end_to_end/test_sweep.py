@@ -278,7 +278,7 @@ def test_sigterm_ends_a_sweep_with_its_runs(tmp_path):
 def test_unknown_notebook_parameters_are_an_error(tmp_path):
     job = tiny_job(tmp_path, "one", GOOD)
     with pytest.raises(ValueError, match="has no parameter nowhere; it has where"):
-        run_notebook(job.notebook, tmp_path / "o.ipynb", {"nowhere": 1})
+        run_notebook(str(job.notebook), tmp_path / "o.ipynb", {"nowhere": 1})
 
 
 def test_plan_orders_trainings_before_reports(tmp_path):

@@ -19,10 +19,9 @@ from wsolkit.common.files import read_json
 from wsolkit.data.images import read_image
 from wsolkit.data.samples import Geometry
 from wsolkit.evaluation import comparison, metrics
-from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
+from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps, save_evaluation
 from wsolkit.evaluation.per_image import read_per_image
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.figures.evaluations import save_evaluation
 
 SIZE, COUNT = 64, 12
 

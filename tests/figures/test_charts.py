@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from wsolkit import figures
-from wsolkit.evaluation.failures import FAILURES, slices
+from wsolkit.evaluation.failures import FAILURES, failure_counts, slices
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.figures import charts
 
@@ -28,8 +28,10 @@ def words(axes) -> list[str]:
 
 def test_failure_bars():
     two = table(4).assign(failure=["right", "right", "too large", "background"])
-    axes = charts.failure_bars({"CAM": two, "_a$long$ name that goes over several lines": table(100)}).axes[0]
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(FAILURES)
+    axes = charts.failure_bars(
+        {"CAM": failure_counts(two), "_a$long$ name that goes over several lines": failure_counts(table(100))}
+    ).axes[0]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == list(FAILURES)  # the order of tables
     assert words(axes)[:1] == ["50"] and sum(bar.get_width() for bar in axes.patches[::2]) == pytest.approx(100)
     names = [text.get_text() for text in axes.get_yticklabels()]
     assert names[0] == "CAM" and "\n" in names[1]
@@ -41,7 +43,7 @@ def test_failure_bars():
 
 def test_only_parts_with_room_are_labelled():
     rows = ["right"] * 95 + ["background"] * 4 + ["too large"]
-    axes = charts.failure_bars({"CAM": table(100).assign(failure=rows)}).axes[0]
+    axes = charts.failure_bars({"CAM": failure_counts(table(100).assign(failure=rows))}).axes[0]
     assert words(axes) == ["95"]
 
 

@@ -23,14 +23,15 @@ from torch import nn
 
 import wsolkit as wk
 from wsolkit.cli.predict import predict as command
+from wsolkit.cli.predictions import draw
 from wsolkit.common.files import read_json, write_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import find_images, read_image
-from wsolkit.figures.predictions import draw
-from wsolkit.localisation.predict import default_threshold, load_trained, original_box, predict
+from wsolkit.localisation.predict import original_box, predict
 from wsolkit.networks.split import HookedModel
 from wsolkit.networks.target_layers import network_for
 from wsolkit.runs.run import versions
+from wsolkit.runs.trained import default_threshold, load_trained
 
 
 class Brightness(nn.Module):
@@ -545,7 +546,7 @@ def test_checkpoints_that_cannot_be_used(training, birds, tmp_path):
     (tmp_path / "t" / "run.json").write_text("{}x")
     assert "run.json" in problem(tmp_path / "t")
     write_json(tmp_path / "t" / "run.json", {"config": {}})
-    assert "not the record of a training" in problem(tmp_path / "t")
+    assert "not the record of a training run" in problem(tmp_path / "t")
 
 
 def test_wrong_options_are_refused_before_anything_is_written(training, birds, tmp_path):

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -154,12 +155,11 @@ def test_metadata_and_masks_are_data_like_the_root(monkeypatch, tmp_path):
         config.training_key("gap")
     for name in ("meta", "masks"):
         (tmp_path / name).mkdir()
-    notebook = declared("cam").notebook
 
     def keys(**changes):
         data_state.cache_clear()
         changed = config.with_changes(**changes)
-        return changed.training_key("gap"), changed.report_key("cam", ("gap",), notebook)
+        return changed.training_key("gap"), changed.report_parts(declared("cam"))
 
     training, report = keys()
     assert keys() == (training, report)
@@ -177,11 +177,12 @@ def test_report_key_depends_on_method_limit_and_notebook(tmp_path):
     base = RunConfig.make()
     notebook = tmp_path / "n.ipynb"
     notebook.write_text('{"cells": [{"cell_type": "code", "source": "a = 1"}]}')
-    key = base.report_key("cam", ("gap",), notebook)
-    assert key != base.report_key("grad_cam", ("gap",), notebook)
-    assert key != base.with_changes(limit=3).report_key("cam", ("gap",), notebook)
+    cam, grad_cam = (replace(declared(name), chapter=str(notebook)) for name in ("cam", "grad_cam"))
+    key = base.report_parts(cam)
+    assert key != base.report_parts(grad_cam)
+    assert key != base.with_changes(limit=3).report_parts(cam)
     notebook.write_text('{"cells": [{"cell_type": "code", "source": "a = 2"}], "metadata": {}}')
-    assert key != base.report_key("cam", ("gap",), notebook)
+    assert key != base.report_parts(cam)
 
 
 def test_outputs_of_a_notebook_do_not_make_it_stale(tmp_path):

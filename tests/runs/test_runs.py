@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.localisation.predict import default_threshold, load_trained
 from wsolkit.runs.folder import is_complete, maps_of
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
-from wsolkit.study import show_faithfulness
+from wsolkit.runs.trained import default_threshold, load_trained
+from wsolkit.study.chapter import show_faithfulness
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
 

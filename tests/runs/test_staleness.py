@@ -28,8 +28,7 @@ def keys():
     variants = {name: config.training_key(name) for name in ("gap", "tap", "has", "cutmix", "adl", "acol")}
     reports = {}
     for name in "cam rethinking_cam grad_cam grad_cam++ score_cam layer_cam has cutmix adl acol hires_cam".split():
-        method = declared(name)
-        reports[name] = config.report_parts(name, method.variants_on("resnet18"), method.notebook)
+        reports[name] = config.report_parts(declared(name))
         del reports[name]["trainings"]
     assert "torch" not in sys.modules, "a sweep plans without torch"
     return [variants, reports, page_state()]
@@ -80,7 +79,7 @@ CHANGES = [
     ("wsolkit/training/recipe.py", "BATCH, LR = 40, 3e-3", "BATCH, LR = 40, 2e-3", ALL_VARIANTS, NOTHING, False),
     ("wsolkit/data/synthetic.py", "CANVAS = 128", "CANVAS = 64", ALL_VARIANTS, NOTHING, False),
     ("wsolkit/networks/pooling.py", "tau: float = 0.1", "tau: float = 0.2", ALL_VARIANTS, NOTHING, False),
-    ("wsolkit/runs/parameters.py", '"lr": 0.03', '"lr": 0.3', ALL_VARIANTS, NOTHING, False),
+    ("wsolkit/runs/parameters.py", '"warmup_epochs": 2', '"warmup_epochs": 3', ALL_VARIANTS, NOTHING, False),
     ("wsolkit/boxes/contours.py", "LEVELS = 256", "LEVELS = 255", NOTHING, ALL_METHODS, False),
     ("wsolkit/evaluation/scoring.py", "CENTRE_SHARE = 0.71", "CENTRE_SHARE = 0.7", NOTHING, ALL_METHODS, False),
     ("wsolkit/localisation/shards.py", "PART_SECONDS = 10.0", "PART_SECONDS = 5.0", NOTHING, ALL_METHODS, False),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 from dataclasses import replace
+from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -14,31 +16,46 @@ from PIL import Image
 from wsolkit.report.index import write_index
 from wsolkit.report.method_page import write_report
 from wsolkit.report.rows import read_rows
+from wsolkit.runs.folder import read_metrics
 from wsolkit.runs.run import Run
 from wsolkit.study.chapter import Trial, show_best_and_worst, show_curves
+from wsolkit.sweep.worker import run_notebook
 
 LOCATED = ("gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2")
 
 
-@pytest.fixture(params=["no boxes", "an empty mask", "one image without a box"])
-def case(request, tmp_path):
-    """(what is missing, parameters of a run on sixteen small images of two classes)."""
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+
+
+def labelled_images(folder):
+    """Parameters of a run on sixteen small images of two classes, which have labels and no boxes."""
     rng = np.random.default_rng(0)
     names = [f"{kind}/{label}/{number}.png" for kind in ("train", "test") for label in (0, 1) for number in range(6)]
     for name in names:
-        path = tmp_path / "images" / name
+        path = folder / "images" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 80, (40, 40, 3), dtype=np.uint8)
         pixels[10:25, 10:25, int(name.split("/")[1])] += 150
         Image.fromarray(pixels).save(path)
     for split in ("train", "test"):
-        folder = tmp_path / "meta" / split
-        folder.mkdir(parents=True)
         ids = [name for name in names if name.startswith(split)]
-        (folder / "image_ids.txt").write_text("".join(f"{name}\n" for name in ids))
-        (folder / "class_labels.txt").write_text("".join(f"{name},{name.split('/')[1]}\n" for name in ids))
-    parameters = {"root": tmp_path / "images", "metadata": tmp_path / "meta", "out": tmp_path / "out"}
+        (folder / "meta" / split).mkdir(parents=True)
+        (folder / "meta" / split / "image_ids.txt").write_text("".join(f"{name}\n" for name in ids))
+        labels = "".join(f"{name},{name.split('/')[1]}\n" for name in ids)
+        (folder / "meta" / split / "class_labels.txt").write_text(labels)
+    places = {"root": folder / "images", "metadata": folder / "meta", "out": folder / "out"}
+    return {name: str(path) for name, path in places.items()} | {
+        "dataset": "metadata", "weights": "none", "backbone": "mobilenet_v2", "width": 0.125, "size": 32, "epochs": 1,
+        "batch_size": 4,
+    }  # fmt: skip
+
+
+@pytest.fixture(params=["no boxes", "an empty mask", "one image without a box"])
+def case(request, tmp_path):
+    """(what is missing, parameters of a run)."""
+    parameters = labelled_images(tmp_path)
     if request.param == "an empty mask":
+        ids = (tmp_path / "meta/test/image_ids.txt").read_text().split()
         (tmp_path / "masks").mkdir()
         for number in range(len(ids)):
             mask = np.zeros((40, 40), np.uint8)
@@ -46,10 +63,20 @@ def case(request, tmp_path):
             Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
         lines = [f"{name},{number}.png,\n" for number, name in enumerate(ids)]
         (tmp_path / "meta/test/localization.txt").write_text("".join(lines))
-        parameters["masks"] = tmp_path / "masks"
-    parameters = {name: str(path) for name, path in parameters.items()}
-    return request.param, parameters | {"dataset": "metadata", "weights": "none", "backbone": "mobilenet_v2",
-                                        "width": 0.125, "size": 32, "epochs": 1, "batch_size": 4}  # fmt: skip
+        parameters["masks"] = str(tmp_path / "masks")
+    return request.param, parameters
+
+
+def test_a_chapter_runs_on_images_without_boxes(tmp_path):
+    parameters = labelled_images(tmp_path)
+    cell = {name: parameters.pop(name) for name in ("dataset", "root", "backbone", "weights", "epochs", "out")}
+    run_notebook(NOTEBOOKS / "02_cam.ipynb", tmp_path / "chapter.ipynb", {**cell, "options": parameters})
+    metrics = read_metrics(tmp_path / "out/runs/metadata/mobilenet_v2/cam")
+    assert metrics.result.n_images == 12 and 0 <= metrics.result.top1_cls <= 100
+    assert all(getattr(metrics.result, name) is None for name in LOCATED)
+    cells = [cell for cell in nbformat.read(tmp_path / "chapter.ipynb", as_version=4).cells if cell.cell_type == "code"]
+    printed = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+    assert "CAM has no accuracy curve; boxes: not used: 12 of 12 images have no ground-truth box." in printed
 
 
 def test_a_split_without_boxes_has_a_report(case, capsys, monkeypatch):

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from wsolkit import methods as cams
 from wsolkit.networks.models import unit_range
 from wsolkit.study import exercises
+from wsolkit.study.cam_marks import grade
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parents[2] / "notebooks").glob("*.ipynb"))
 
@@ -147,7 +148,7 @@ ANSWERS = {
 
 
 def test_every_exercise_has_answers_here_and_stands_in_a_notebook():
-    assert set(exercises.names()) == set(ANSWERS)
+    assert set(exercises.EXERCISES) == set(ANSWERS)
     asked = {}
     for path in NOTEBOOKS:
         cells = [c for c in nbformat.read(path, as_version=4).cells if "exercise" in c.metadata.get("tags", [])]
@@ -214,11 +215,11 @@ def test_what_is_printed(capsys):
     "method", ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "layer_cam", "xgrad_cam", "score_cam"]
 )
 def test_methods_of_the_kit_pass(method):
-    found = exercises.grade(method)
+    found = grade(method)
     assert found.passed and found.failed == [], str(found)
-    told = {mark.what: mark.holds for mark in found.marks if not mark.asked}
+    told = {mark.claim: mark.holds for mark in found.marks if not mark.asked}
     assert told["the scale of the logits does not matter"] is (method not in ("grad_cam++", "score_cam"))
-    assert told["a moved picture has the moved map"] is (method != "score_cam")
+    assert told["a moved image has the moved map"] is (method != "score_cam")
 
 
 def in_place(context):
@@ -274,7 +275,7 @@ FLAWS = {
 def test_a_planted_flaw_is_found(what):
     before = dict(cams.METHODS)
     for flawed in FLAWS[what]:
-        found = exercises.grade(flawed)
+        found = grade(flawed)
         assert what in found.failed and not found.passed, str(found)
     assert before == cams.METHODS
 
@@ -285,7 +286,7 @@ def test_what_a_method_returns_is_named_where_it_is_no_map():
         (lambda c: c.class_weights.numpy(), "it returns ndarray, and a torch.Tensor is expected"),
         (lambda c: c.labels, "it returns the shape (3,), and (B, C), (B, C, h, w) or (B, h, w) is expected, with"),
     ):
-        assert exercises.grade(flawed).marks[0].found.startswith(words)
+        assert grade(flawed).marks[0].seen.startswith(words)
 
 
 def test_an_answer_that_changes_what_it_is_given_changes_no_truth():
@@ -309,11 +310,11 @@ def test_cost_is_measured_against_what_a_method_says():
         context.look(context.images)
         return context.gradients.mean(dim=(2, 3))
 
-    assert exercises.grade(dear).passed, "a function that says nothing about its cost has none to keep to"
+    assert grade(dear).passed, "a function that says nothing about its cost has none to keep to"
     cams.register("dear_cam", needs="features", description="")(dear)
     try:
-        (words,) = (mark.found for mark in exercises.grade(dear).marks if mark.what == "it costs what it says")
-        assert exercises.grade("dear_cam").failed == ["it costs what it says"]
+        (words,) = (mark.seen for mark in grade(dear).marks if mark.claim == "it costs what it says")
+        assert grade("dear_cam").failed == ["it costs what it says"]
         assert words == '2 passes of the body per image, and one gradient: more than needs="features" says'
     finally:
         del cams.METHODS["dear_cam"]
@@ -323,8 +324,8 @@ def test_a_grade_is_a_table_that_escapes_what_it_shows():
     def flawed(context):
         raise ValueError("<b>no</b>")
 
-    found = exercises.grade(flawed)
+    found = grade(flawed)
     assert "<b>" not in found._repr_html_() and "&lt;b&gt;no" in found._repr_html_()
     assert str(found).startswith("flawed: 0 of 11 hold, not passed yet.\n✗ fails") and len(found.marks) == 11
     for nothing in (3, None, [1]):
-        assert exercises.grade(nothing).failed == ["is a function"]
+        assert grade(nothing).failed == ["is a function"]

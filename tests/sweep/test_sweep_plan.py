@@ -13,8 +13,7 @@ from wsolkit.common.files import digest, write_json
 from wsolkit.runs import fingerprints as staleness
 from wsolkit.runs import parameters as config_module
 from wsolkit.runs.parameters import RunConfig
-from wsolkit.sweep import jobs as grid
-from wsolkit.sweep import reasons as plan
+from wsolkit.sweep import jobs as plan
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep
 
@@ -135,8 +134,7 @@ def test_code_notebook_and_page_template(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(config_module, "notebook_state", lambda path: "x")
         assert why(jobs_of(tmp_path)) == {"train gap": [], "cam": ["notebook 02_cam.ipynb changed"]}
-    for module in (grid, plan):
-        monkeypatch.setattr(module, "page_state", lambda: "x")
+    monkeypatch.setattr(plan, "page_state", lambda: "x")
     assert set(map(tuple, why(jobs_of(tmp_path)).values())) == {("page template changed (page only)",)}
 
 

@@ -26,11 +26,6 @@ pathlib.Path(where, 'metrics.json').write_text(json.dumps({'status': 'completed'
 """
 
 
-def content(job):
-    """The job without a page."""
-    return job.content() | {"html": None}
-
-
 def one_after_the_other(ticks: Path) -> list[str]:
     """The kernels that have ticked, two of them: the second began when the first had ended."""
     kernels = [line.split() for line in ticks.read_text().splitlines()]
@@ -46,13 +41,13 @@ def test_the_kernel_of_a_killed_process_has_ended_before_the_next_one_starts(tmp
     job = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "40"))
     endless = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "100000"))
     ticks = job.folder.parent / "ticks"
-    first = threading.Thread(target=run_job, args=(content(endless),))
+    first = threading.Thread(target=run_job, args=(endless.content(),))
     first.start()
     until(lambda: ticks.exists() and ticks.read_text().count("\n") > 3)
     (start,) = events(job.folder)
     job = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "40"))
     os.kill(start["pid"], signal.SIGKILL)
-    assert run_job(content(job))[0] == ""
+    assert run_job(job.content())[0] == ""
     first.join(1500)
     one_after_the_other(ticks)
     assert [event["event"] for event in events(job.folder)] == ["start", "start", "end"]
@@ -60,7 +55,7 @@ def test_the_kernel_of_a_killed_process_has_ended_before_the_next_one_starts(tmp
 
 def test_who_waited_for_the_same_job_does_not_repeat_it(tmp_path):
     job = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "40"))
-    threads = [threading.Thread(target=run_job, args=(content(job),)) for _ in range(2)]
+    threads = [threading.Thread(target=run_job, args=(job.content(),)) for _ in range(2)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -74,7 +69,7 @@ def test_a_process_that_cannot_start_is_told(tmp_path, monkeypatch):
     (tmp_path / "python").write_text("#!/bin/sh\nread -r job\necho 'no module named wsolkit' >&2\nexit 1\n")
     (tmp_path / "python").chmod(0o755)
     job = tiny_job(tmp_path, "ticking", TICKING)
-    assert run_job(content(job))[0] == "the process ended with code 1: no module named wsolkit"
+    assert run_job(job.content())[0] == "the process ended with code 1: no module named wsolkit"
 
 
 def test_a_killed_sweep_leaves_no_process_behind_and_the_next_one_starts_after_its_kernel(tmp_path):
@@ -82,12 +77,12 @@ def test_a_killed_sweep_leaves_no_process_behind_and_the_next_one_starts_after_i
     ticks = tmp_path / "runs/d/b/ticks"
     endless = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "100000"))
     code = "import json, sys; from wsolkit.sweep.worker import run_job; run_job(json.loads(sys.argv[1]))"
-    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(content(endless))])
+    parent = subprocess.Popen([sys.executable, "-c", code, json.dumps(endless.content())])
     until(lambda: ticks.exists() and ticks.read_text().count("\n") > 3)
     parent.kill()
     parent.wait()
     again = tiny_job(tmp_path, "ticking", TICKING.replace("TICKS", "40"))
-    assert run_job(content(again))[0] == ""
+    assert run_job(again.content())[0] == ""
     first, second = one_after_the_other(ticks)
     assert not psutil.pid_exists(int(first)) and not psutil.pid_exists(int(second))
     outcomes = [event.get("outcome") for event in events(again.folder)]
@@ -115,4 +110,4 @@ def test_ctrl_c_that_reaches_a_job_is_no_failure(tmp_path, monkeypatch):
     (tmp_path / "python").write_text("#!/bin/sh\nread -r job\nkill -INT $$\n")
     (tmp_path / "python").chmod(0o755)
     job = tiny_job(tmp_path, "ticking", TICKING)
-    assert run_job(content(job))[0] == INTERRUPTED and not (job.folder / "failure.json").exists()
+    assert run_job(job.content())[0] == INTERRUPTED and not (job.folder / "failure.json").exists()

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
+import cv2
 import numpy as np
 
 from wsolkit.boxes.contours import best_ious, largest_boxes, overlap
@@ -101,8 +102,7 @@ def _rows(boxes) -> np.ndarray:
 
 def threshold_value(u8: np.ndarray, threshold: float, percentile: float = 100.0) -> int:
     """The level t = int(threshold * percentile(u8)) of the mask `u8 > t`; linear interpolation, 100 = maximum."""
-    check_rule(threshold, percentile)
-    return int(threshold * _reference_value(u8, percentile))
+    return int(threshold * _reference_value(u8, percentile, threshold))
 
 
 def check_rule(threshold: float, percentile: float) -> None:
@@ -113,8 +113,8 @@ def check_rule(threshold: float, percentile: float) -> None:
         raise WsolkitError(f"percentile must be in [0, 100], got {percentile}")
 
 
-def _reference_value(u8: np.ndarray, percentile: float) -> float:
-    check_rule(0.0, percentile)
+def _reference_value(u8: np.ndarray, percentile: float, threshold: float = 0.0) -> float:
+    check_rule(threshold, percentile)
     return float(u8.max()) if percentile == 100 else float(np.percentile(u8, percentile))
 
 
@@ -182,9 +182,14 @@ def extract_box(
         >>> extract_box([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], 0.5, size=None).tolist()
         [1, 1, 3, 3]
     """
-    prepared = prepare_map(score_map, one_map(score_map).shape if size is None else size)
-    box, empty = ContourBoxes(prepared).box(threshold, percentile, protocol)
-    return (box, empty) if return_empty else box
+    u8 = to_uint8(prepare_map(score_map, one_map(score_map).shape if size is None else size))
+    mask, contour = (u8 > threshold_value(u8, threshold, percentile)).view(np.uint8), None
+    # one search costs less than the boxes of all thresholds; a contour inside another one is never the largest
+    if contours := cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]:
+        x, y, width, height = cv2.boundingRect(max(contours, key=cv2.contourArea))
+        contour = np.array([x, y, x + width, y + height])
+    box = protocol_named(protocol).box(contour, u8.shape)
+    return (box, contour is None) if return_empty else box
 
 
 def iou_curve(

@@ -33,8 +33,7 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     from tqdm import tqdm
 
     from wsolkit.common.paths import project_path
-    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files
-    from wsolkit.figures.evaluations import save_evaluation
+    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files, save_evaluation
 
     reports = Path(os.environ.get("WSOLKIT_OUT") or project_path("reports"))
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from filelock import Timeout
 
 from wsolkit.cli.options import given, names_in, parameter_options
 from wsolkit.common.errors import WsolkitError
@@ -48,11 +47,11 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
-    from wsolkit.localisation.predict import load_trained
     from wsolkit.localisation.shards import forget, localise_in_parts
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.fingerprints import localising_code, weights_state
     from wsolkit.runs.run import _device, versions
+    from wsolkit.runs.trained import load_trained
 
     names = list(dict.fromkeys(resolve(name).name for name in names))
     _device(device)
@@ -74,21 +73,17 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 click.echo(f"\r{done} of {total} images of this process", nl=done == total, err=True)
 
         indices = sorted(dataset.spread(limit, seed).tolist()) if limit else None  # the dataset's order
-        try:
-            with alone(f"{folder}.lock", timeout=0) if first else nullcontext():
-                made = localise_in_parts(
-                    trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
-                )
-                for name, maps in (made or {}).items():
-                    path = target if single else target / f"{resolve(name).slug}.npz"
-                    maps.save(path)
-                    click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
-                if first:
-                    forget(folder)
-        except Timeout:
-            raise WsolkitError(
-                f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
-            ) from None
+        busy = f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
+        with alone(f"{folder}.lock", busy=busy) if first else nullcontext():
+            made = localise_in_parts(
+                trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
+            )
+            for name, maps in (made or {}).items():
+                path = target if single else target / f"{resolve(name).slug}.npz"
+                maps.save(path)
+                click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
+            if first:
+                forget(folder)
 
 
 def _dataset(trained: Any, data: dict[str, Any], split: str):

@@ -79,7 +79,7 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     jobs = asked.get("jobs", content.get("jobs"))
     if plan:
-        from wsolkit.sweep.reasons import show_plan
+        from wsolkit.sweep.jobs import show_plan
         from wsolkit.sweep.scheduler import workers_of
 
         return show_plan(grids, workers_of(jobs), click.echo)

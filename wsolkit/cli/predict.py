@@ -50,11 +50,12 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     files = find_images(images, unsearched)
     _check_out(folder, [file.name for file in files])
 
+    from wsolkit.cli.predictions import save
     from wsolkit.data.samples import Geometry
-    from wsolkit.figures.predictions import save
-    from wsolkit.localisation.predict import default_percentile, default_threshold, load_trained
     from wsolkit.localisation.predict import predict as predict_images
+    from wsolkit.methods.registry import resolve
     from wsolkit.runs.run import _device, versions
+    from wsolkit.runs.trained import default_threshold, load_trained
 
     trained = load_trained(checkpoint, _device(device))
     if trained.geometry is None and size is None:
@@ -64,7 +65,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     names = _names(classes, trained.model.num_classes) if classes else trained.classes
     shown = _label(label, names)
     smoothings = tuple(name.strip() for name in smooth.split(",") if name.strip())
-    percentile = default_percentile(method) if percentile is None else percentile
+    percentile = resolve(method).percentile if percentile is None else percentile
     source = "given"  # of the threshold
     if threshold is None:
         threshold, source = default_threshold(trained, method, percentile, smoothings, view)

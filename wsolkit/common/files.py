@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from wsolkit.common.errors import WsolkitError
 
@@ -76,6 +77,34 @@ def read_json(path: str | Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WsolkitError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe loader, which also refuses a key that is written twice in a mapping (the first would be lost)."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
+            if key.value in seen:
+                again = f"(again in line {key.start_mark.line + 1}); keep one of the two"
+                raise WsolkitError(f"key '{key.value}' is written twice {again}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; WsolkitError names the file, and the line and column of what is wrong."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = f" is not readable YAML{place}: " + str(getattr(error, "problem", error)).splitlines()[0]
+    except (UnicodeDecodeError, RecursionError) as error:
+        problem = " is nested too deeply" if isinstance(error, RecursionError) else " is not a text file in UTF-8"
+    except WsolkitError as error:
+        problem = f": {error}"
+    raise WsolkitError(f"{path}{problem}")
 
 
 def listing(items: Sequence, separator: str = ", ") -> str:

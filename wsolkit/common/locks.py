@@ -6,11 +6,13 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
+
+from wsolkit.common.errors import WsolkitError
 
 
 @contextlib.contextmanager
-def alone(path: str | Path, timeout: float = -1) -> Iterator[None]:
+def alone(path: str | Path, timeout: float = -1, busy: str = "") -> Iterator[None]:
     """Hold the lock file `path` (its folder is made where it is absent), and remove it at the end.
 
     It is removed while it is held. A process that had opened the file before and waits for it then gets a lock on a file
@@ -18,9 +20,10 @@ def alone(path: str | Path, timeout: float = -1) -> Iterator[None]:
 
     Args:
         timeout: seconds to wait; negative is for ever.
+        busy: an error to raise at once where another process holds the lock; "" is to wait.
 
     Raises:
-        filelock.Timeout: another process still holds it.
+        filelock.Timeout: another process still holds it. WsolkitError: the same, with the text of `busy`.
 
     Example:
         >>> import tempfile
@@ -33,9 +36,16 @@ def alone(path: str | Path, timeout: float = -1) -> Iterator[None]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path, timeout):
-        try:
-            yield
-        finally:
-            with contextlib.suppress(OSError):  # Windows removes no open file
-                path.unlink()
+    lock = FileLock(path, 0 if busy else timeout)
+    try:
+        lock.acquire()
+    except Timeout:
+        if not busy:
+            raise
+        raise WsolkitError(busy) from None
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            path.unlink()
+        lock.release()

@@ -83,11 +83,6 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
         raise FileNotFoundError(f"{folder}: {count}; fetch the dataset again or remove their lines")
 
 
-def refuse_options(dataset: str, options: Mapping[str, Any]) -> None:
-    if options:
-        raise WsolkitError(f"dataset '{dataset}' knows no option {', '.join(map(repr, options))}; remove it")
-
-
 # -- lines and tables --------------------------------------------------------------------------------------------------
 
 

@@ -148,9 +148,9 @@ class WSOLDataset(Dataset):
             original = image.size
         if mask is not None:
             side = self.geometry.side
-            mask = np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST))
-            mask = torch.from_numpy(self.geometry.crop(mask).copy())
-        return Target(sample.label, self.geometry.boxes(sample.boxes, original), mask, sample.id)
+            mask = self.geometry.crop(np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)))
+        shown = None if mask is None else torch.from_numpy(mask.copy())
+        return Target(sample.label, self.geometry.boxes(sample.boxes, original), shown, sample.id)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:
         if not -len(self) <= index < len(self):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -47,7 +48,8 @@ class DatasetEntry:
     """What the kit knows of a data set before its files are read.
 
     Attributes:
-        opener: "module:function" below `wsolkit.data`, imported when the data set is opened.
+        opener: "module:function" below `wsolkit.data`, imported when the data set is opened. The function takes a
+            `Request`, and the options of its own as keywords; it returns the `WSOLDataset`.
         title: its name in reports.
         defaults: size (input side in pixels), start weights and epochs of a training run where nobody asks for others.
         scratch: parameters of a training run without pretrained weights that differ from those of other data sets.
@@ -157,14 +159,17 @@ def load_dataset(
         raise WsolkitError(f"unknown dataset '{name}'; choose from {', '.join(DATASETS)}")
     if split not in SPLITS:
         raise WsolkitError(f"unknown split '{split}'; choose from {', '.join(SPLITS)}")
+    from wsolkit.data.samples import Geometry, Request
+
     module, function = DATASETS[name].opener.split(":")
     opener = getattr(importlib.import_module(f"wsolkit.data.{module}"), function)
-    keywords = {"root": root, "size": DATASETS[name].defaults["size"] if size is None else size, "geometry": geometry}
-    keywords |= {"classes": classes, "val_share": val_share, "seed": seed, **options}
-    dataset = opener(split, **keywords)
-    dataset.opener = partial(_reopen, name, keywords)
+    if unknown := [option for option in options if option not in inspect.signature(opener).parameters]:
+        raise WsolkitError(f"dataset '{name}' knows no option {', '.join(map(repr, unknown))}; remove it")
+    frame = Geometry(DATASETS[name].defaults["size"] if size is None else size, geometry)
+    dataset = opener(Request(split, root, frame, classes, val_share, seed), **options)
+    dataset.opener = partial(_reopen, name, (root, size, geometry, classes, val_share, seed), options)
     return dataset
 
 
-def _reopen(name: str, keywords: dict[str, Any], split: str) -> WSOLDataset:
-    return load_dataset(name, split=split, **keywords)
+def _reopen(name: str, arguments: tuple, options: dict[str, Any], split: str) -> WSOLDataset:
+    return load_dataset(name, split, *arguments, **options)

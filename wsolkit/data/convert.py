@@ -102,9 +102,9 @@ def convert(
         raise WsolkitError(f"origin is the number of the first pixel in voc files, 0 or 1, but is {origin} for {kind}")
     source, out = Path(source).expanduser(), Path(out).expanduser()
     images = None if images is None else Path(images).expanduser()
-    for path in (source, *filter(None, [images])):
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
+    for place in (source, *filter(None, [images])):
+        if not place.exists():
+            raise FileNotFoundError(f"{place} does not exist")
     if source.is_dir() != (kind == "voc"):
         raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
     _check_place(out / split, force)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from wsolkit.common.errors import WsolkitError
@@ -16,46 +15,34 @@ from wsolkit.data.annotations import (
     find_root,
     inside,
     read_table,
-    refuse_options,
     refuse_outside,
     require_images,
     whole,
 )
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.images import image_sizes
-from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
+from wsolkit.data.samples import Request, Sample
 
 
-def open_cub(
-    split: str,
-    root: str | Path | None = None,
-    size: int = 224,
-    geometry: str = "resize",
-    classes: list[str | int] | int | None = None,
-    val_share: float = 0.2,
-    seed: int = 0,
-    **options: Any,
-) -> WSOLDataset:
-    """Open one split of a CUB-200-2011 folder.
+def open_cub(asked: Request) -> WSOLDataset:
+    """Open one split of a CUB-200-2011 folder, given itself or its parent.
 
     images.txt says which images there are: lines of the other files whose id it does not hold are ignored, so a subset
     is made by shortening images.txt alone. Ids need not be consecutive. The classes are those of classes.txt that have
     an image, in the order of their ids, labelled from 0 (a list of classes is labelled in its own order).
     Boxes `x y w h` become the corners x, y, x + w, y + h, cut at the last column and row of the image, as in the metadata
     of wsolevaluation (so the lower right corner lies one pixel beyond the object's, where the image goes on).
+    "test" is the official split; "val" is a share of the official training images that depends on `seed` and `val_share`
+    alone (an image held out with all classes is held out with a few), "train" the rest of them.
 
     Args:
-        split: "test" is the official one; "val" is a share of the official training images that depends on `seed` and
-            `val_share` alone (an image held out with all classes is held out with a few), "train" the rest of them.
-        root: the CUB_200_2011 folder or its parent.
-        size, geometry, classes, val_share, seed: as in `load_dataset`; classes by name ("001.Black_footed_Albatross").
+        asked: as in `load_dataset`; classes by name ("001.Black_footed_Albatross").
 
     Raises:
         WsolkitError: naming the file and its lines (malformed, duplicate, box outside the image), or the argument.
         FileNotFoundError: the folder, one of its files or some of the images are missing.
     """
-    refuse_options("cub", options)
-    root = find_root(root, "cub")
+    root = find_root(asked.root, "cub")
     paths = read_table(root / "images.txt", _line(inside), "lines 'id path', the path below images/")
     if repeated := [path for path, count in Counter(paths.values()).items() if count > 1]:
         raise WsolkitError(f"{root / 'images.txt'} names {listing(repeated)} more than once; remove a line of each")
@@ -70,24 +57,24 @@ def open_cub(
     used = sorted(set(class_of.values()))
     if unnamed := [key for key in used if key not in names]:
         raise WsolkitError(f"{root / 'classes.txt'} has no line for class {listing(unnamed)} of image_class_labels.txt")
-    chosen = [used[i] for i in select_classes([names[i] for i in used], classes)]
-    label_of = {class_id: label for label, class_id in enumerate(chosen)}
+    classes, labels_of = asked.select([names[key] for key in used])
+    label_of = {used[place]: label for place, label in labels_of.items()}
     require_images(root / "images", (path for key, path in paths.items() if class_of[key] in label_of))
 
-    ids = sorted(key for key in paths if is_train[key] == (split != "test"))
-    if split != "test":
-        rest, held = stratified_split([class_of[key] for key in ids], val_share, seed)
-        ids = [ids[k] for k in (held if split == "val" else rest)]
+    ids = sorted(key for key in paths if is_train[key] == (asked.split != "test"))
+    if asked.split != "test":
+        ids = [ids[place] for place in asked.own([class_of[key] for key in ids])]
     ids = [key for key in ids if class_of[key] in label_of]
     if not ids:
-        raise WsolkitError(f"{root / 'train_test_split.txt'} leaves no image for split '{split}' of the chosen classes")
+        where = f"{root / 'train_test_split.txt'} leaves no image"
+        raise WsolkitError(f"{where} for split '{asked.split}' of the chosen classes")
     sizes = image_sizes(root / "images", [paths[key] for key in ids])
     refuse_outside(root / "bounding_boxes.txt", {paths[key]: (boxes[key],) for key in ids}, sizes)
     samples = [
         Sample(path, label_of[class_of[key]], (cut(boxes[key], sizes[path]),), root / "images" / path)
         for key, path in ((key, paths[key]) for key in ids)
     ]
-    return WSOLDataset("cub", split, [names[i] for i in chosen], samples, Geometry(size, geometry))
+    return WSOLDataset("cub", asked.split, classes, samples, asked.geometry)
 
 
 def _line(parse: Callable[[str], Any]) -> Callable[[str], tuple[int, Any]]:

@@ -16,7 +16,7 @@ import tarfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -184,11 +184,7 @@ def _resuming(archive: Archive, part: Path) -> Any:
     def download(address: str, output: str, _: Any) -> None:
         retry = Retry(TRIES - 1, backoff_factor=PAUSE, status_forcelist=WAIT_CODES, raise_on_status=False)
         bar = {"total": archive.size, "desc": archive.name, "mininterval": 0.1 if sys.stderr.isatty() else 30}
-        with (
-            requests.Session() as session,
-            open(part, "ab") as file,
-            tqdm(**bar, unit="B", unit_scale=True) as shown,
-        ):
+        with requests.Session() as session, open(part, "ab") as file, tqdm(**bar, unit="B", unit_scale=True) as shown:
             for scheme in ("http://", "https://"):  # requests follows redirects to no other scheme
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
             tries = 0
@@ -249,7 +245,7 @@ def unpack(archive: Path, kind: str, folder: str, target: Path, limit: int) -> N
         tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError: the archive is damaged or the disk full.
     """
 
-    def safe(members: Iterator[Any]) -> Iterator[Any]:
+    def safe(members: Iterable[Any]) -> Iterator[Any]:
         total = 0
         for count, member in enumerate(members):
             if kind == "zip":
@@ -271,8 +267,8 @@ def unpack(archive: Path, kind: str, folder: str, target: Path, limit: int) -> N
                 yield member
 
     if kind == "zip":
-        with zipfile.ZipFile(archive) as packed:
-            packed.extractall(target, safe(iter(packed.infolist())))
+        with zipfile.ZipFile(archive) as zipped:
+            zipped.extractall(target, safe(zipped.infolist()))
     else:
         with tarfile.open(archive, "r:*") as packed:  # one pass: a compressed archive is read in order
-            packed.extractall(target, safe(iter(packed)), filter="data")
+            packed.extractall(target, safe(packed), filter="data")

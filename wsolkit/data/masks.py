@@ -46,7 +46,7 @@ def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[f
     file (to whose size those of another size are scaled), and its (width, height)."""
     instances = _instances(root, paths)
     height, width = instances[0].shape
-    boxes = []
+    boxes: list[tuple[float, ...]] = []
     for grey in instances:
         y, x = np.nonzero(grey)
         if len(x):

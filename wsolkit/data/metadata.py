@@ -20,7 +20,6 @@ from wsolkit.data.annotations import (
     inside,
     read_lines,
     read_table,
-    refuse_options,
     refuse_outside,
     require_images,
     touches,
@@ -30,7 +29,7 @@ from wsolkit.data.base import WSOLDataset
 from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.images import image_sizes
 from wsolkit.data.masks import instance_boxes, read_mask
-from wsolkit.data.samples import Geometry, Sample, Target, select_classes, stratified_split
+from wsolkit.data.samples import Request, Sample, Target
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"
@@ -259,17 +258,8 @@ class MetadataDataset(WSOLDataset):
 
 
 def open_metadata(
-    split: str,
-    root: str | Path | None = None,
-    metadata: str | Path | None = None,
-    masks: str | Path | None = None,
-    size: int = 224,
-    geometry: str = "resize",
-    classes: list[str | int] | int | None = None,
-    val_share: float = 0.2,
-    seed: int = 0,
-    **options: Any,
-) -> WSOLDataset:
+    asked: Request, metadata: str | Path | None = None, masks: str | Path | None = None
+) -> MetadataDataset:
     """Open one split of a metadata folder; see `read_metadata` for its files.
 
     A split needs image_ids.txt and class_labels.txt; boxes that the localization.txt of "train" may hold are kept. Where there
@@ -284,18 +274,17 @@ def open_metadata(
     names the classes are called "0", "1", ...
 
     Args:
-        split: "train", "val" or "test".
-        root: the folder that the paths of image_ids.txt are relative to.
+        asked: as in `load_dataset`; `root` is the folder that the paths of image_ids.txt are relative to. Chosen classes
+            are labelled anew from 0.
         metadata: the folder that holds train/, test/ and perhaps val/.
         masks: the folder that the paths of masks are relative to; for metadata with masks only.
-        size, geometry, classes, val_share, seed: as in `load_dataset`; chosen classes are labelled anew from 0.
 
     Raises:
         WsolkitError: naming the file and the lines, or the argument; also boxes where `masks` is given, or masks where not.
         FileNotFoundError: a folder, a file, some of the images or some of the masks are missing.
     """
-    refuse_options("metadata", options)
-    root = _folder(root, "root=, the folder that the paths of image_ids.txt are relative to (--root)")
+    split = asked.split
+    root = _folder(asked.root, "root=, the folder that the paths of image_ids.txt are relative to (--root)")
     folder = _folder(metadata, "metadata=, the folder that holds train/, test/ and perhaps val/ (--metadata)")
     if (folder / IDS).is_file():
         raise WsolkitError(
@@ -309,18 +298,14 @@ def open_metadata(
     read = read_metadata(folder, source, need)
     masks_root = _masks_folder(read, masks, "localization" in need)
 
-    names = _class_names(folder)
-    chosen = select_classes(names, classes)
-    label_of = {index: label for label, index in enumerate(chosen)}
-    positions = range(len(read.ids))
-    if source == "train" and not (folder / "val").is_dir():
-        rest, held = stratified_split(read.labels, val_share, seed)
-        positions = (held if split == "val" else rest).tolist()
-    labels = read.labels.tolist()
+    classes, label_of = asked.select(_class_names(folder))
+    part = source == "train" and not (folder / "val").is_dir()
+    places = asked.own(read.labels) if part else range(len(read.ids))
+    known = [(read.ids[place], int(read.labels[place])) for place in places]
     samples = [
-        Sample(read.ids[i], label_of[labels[i]], read.boxes.get(read.ids[i], ()), root / read.ids[i])
-        for i in positions
-        if labels[i] in label_of
+        Sample(name, label_of[label], read.boxes.get(name, ()), root / name)
+        for name, label in known
+        if label in label_of
     ]
     if not samples:
         raise WsolkitError(f"{read.folder / IDS} leaves no image for split '{split}' of the chosen classes")
@@ -332,10 +317,8 @@ def open_metadata(
     files = {} if masks_root is None else {s.id: read.masks[s.id] for s in samples if s.id in read.masks}
     if masks_root is not None and files:
         require_images(masks_root, (p for f in files.values() for p in (*f.paths, f.ignore) if p))
-    frame, kept = Geometry(size, geometry), [names[i] for i in chosen]
-    return MetadataDataset(
-        "metadata", split, kept, samples, frame, sizes=sizes, masks=files, masks_root=masks_root or Path()
-    )
+    more: dict[str, Any] = {"sizes": sizes, "masks": files, "masks_root": masks_root or Path()}
+    return MetadataDataset("metadata", split, classes, samples, asked.geometry, **more)
 
 
 def _folder(path: str | Path | None, what: str) -> Path:
@@ -362,14 +345,14 @@ def _masks_folder(read: Metadata, masks: str | Path | None, needed: bool) -> Pat
 def _class_names(folder: Path) -> list[str]:
     """One different name for each label of any split."""
     highest = {path: read_labels(path)[1] for split in SPLITS if (path := folder / split / LABELS).is_file()}
-    path = next(
-        (path for path in (folder / CLASSES, *(folder / split / CLASSES for split in SPLITS)) if path.is_file()), None
-    )
-    if path is None:
+    tables = [
+        table for place in (folder, *(folder / split for split in SPLITS)) if (table := place / CLASSES).is_file()
+    ]
+    if not tables:
         return [str(label) for label in range(max(highest.values()) + 1)]
-    names = read_classes(path)
-    if short := [table for table, label in highest.items() if label >= len(names)]:
-        wrong = f"{path} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}"
+    names = read_classes(tables[0])
+    if short := [path for path, label in highest.items() if label >= len(names)]:
+        wrong = f"{tables[0]} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}"
         raise WsolkitError(f"{wrong}; add the missing lines")
     count = Counter(names)
     return [f"{name} ({label})" if count[name] > 1 else name for label, name in enumerate(names)]

@@ -145,3 +145,33 @@ def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | Non
     if len(set(chosen)) != len(chosen) or len(chosen) < 2:
         raise WsolkitError(f"classes must be at least two different ones, but are {list(wanted)}")
     return chosen
+
+
+@dataclass(frozen=True)
+class Request:
+    """One split of a data set as somebody asks for it; `load_dataset` makes it, and an opener answers with the data set.
+
+    Attributes:
+        split: "train", "val" or "test".
+        root: the folder of the data set, None where none is given.
+        geometry: of the images.
+        classes: see `select_classes`.
+        val_share, seed: of the validation split; `seed` also of what is drawn.
+    """
+
+    split: str
+    root: str | Path | None
+    geometry: Geometry
+    classes: Sequence[str | int] | int | None = None
+    val_share: float = 0.2
+    seed: int = 0
+
+    def select(self, names: Sequence[str]) -> tuple[list[str], dict[int, int]]:
+        """The names of the chosen classes, and place in `names` -> label."""
+        chosen = select_classes(names, self.classes)
+        return [names[index] for index in chosen], {index: label for label, index in enumerate(chosen)}
+
+    def own(self, labels: Sequence[int] | np.ndarray) -> list[int]:
+        """Indices of the training images with these `labels` that belong to the split: held out for "val", else the rest."""
+        rest, held = stratified_split(labels, self.val_share, self.seed)
+        return (held if self.split == "val" else rest).tolist()

@@ -19,7 +19,7 @@ from PIL import Image
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.data.base import WSOLDataset
-from wsolkit.data.samples import Geometry, Sample, select_classes
+from wsolkit.data.samples import Request, Sample
 
 CANVAS = 128  # side of the drawn image in pixels
 PARTS = {  # species -> (part, colour)
@@ -51,26 +51,19 @@ class SyntheticBirds(WSOLDataset):
         return Image.fromarray(drawing.pixels), drawing.mask
 
 
-def open_synthetic(
-    split, root=None, size=64, geometry="resize", classes=None, val_share=None, seed=0, per_class=None, **options
-):
+def open_synthetic(asked: Request, per_class: int | dict[str, int] | None = None) -> SyntheticBirds:
     """Build one split. `per_class` overrides the number of images per class (120 train, 12 val, 25 test)."""
-    if options:
-        raise WsolkitError(f"synthetic birds have no option {', '.join(options)}; there is per_class")
-    names = list(KINDS)
-    kept = select_classes(names, classes)
-    count = COUNTS[split] if per_class is None else per_class
-    if isinstance(count, dict):
-        count = count.get(split, COUNTS[split])
-    if int(count) < 1:
+    classes, label_of = asked.select(KINDS)
+    given = per_class if isinstance(per_class, dict) else {asked.split: per_class}
+    count = COUNTS[asked.split] if (own := given.get(asked.split)) is None else int(own)
+    if count < 1:
         raise WsolkitError(f"per_class is the number of images of each class and must be at least 1, but is {count}")
     samples = []
-    for index in range(int(count) * len(kept)):
-        label = index % len(kept)
-        box = draw_bird(names[kept[label]], _random(seed, split, index)).box
-        samples.append(Sample(f"{split}-{index:05d}-{kept[label]}", label, (box,)))
-    dataset = SyntheticBirds("synthetic", split, [names[k] for k in kept], samples, Geometry(size, geometry))
-    dataset.seed = seed
+    for index, (kind, label) in enumerate(list(label_of.items()) * count):
+        box = draw_bird(KINDS[kind], _random(asked.seed, asked.split, index)).box
+        samples.append(Sample(f"{asked.split}-{index:05d}-{kind}", label, (box,)))
+    dataset = SyntheticBirds("synthetic", asked.split, classes, samples, asked.geometry)
+    dataset.seed = asked.seed
     return dataset
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
@@ -15,28 +15,18 @@ from wsolkit.data.annotations import (
     find_root,
     is_inside,
     read_table,
-    refuse_options,
     require_images,
     touches,
 )
 from wsolkit.data.base import WSOLDataset
-from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
+from wsolkit.data.samples import Request, Sample
 
 SIDE = 64  # of every image, in pixels
 SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-def open_tiny_imagenet(
-    split: str,
-    root: str | Path | None = None,
-    size: int = 64,
-    geometry: str = "resize",
-    classes: list[str | int] | int | None = None,
-    val_share: float = 0.2,
-    seed: int = 0,
-    **options: Any,
-) -> WSOLDataset:
-    """Open one split of a Tiny-ImageNet-200 folder.
+def open_tiny_imagenet(asked: Request) -> WSOLDataset:
+    """Open one split of a Tiny-ImageNet-200 folder, given itself or its parent.
 
     The classes are those of wnids.txt that have a folder in train/, in the order of wnids.txt (a list of classes is
     labelled in its own order). `dataset.classes` holds the first name that words.txt gives them ("goldfish"), followed
@@ -45,34 +35,29 @@ def open_tiny_imagenet(
     `seed` and `val_share` alone (an image held out with all classes is held out with a few), "train" the rest.
 
     Args:
-        split: "train", "val" or "test", see above.
-        root: the tiny-imagenet-200 folder or its parent.
-        size, geometry, classes, val_share, seed: as in `load_dataset`; classes by id ("n01443537") or name.
+        asked: as in `load_dataset`; classes by id ("n01443537") or name.
 
     Raises:
         WsolkitError: naming the file and its lines (malformed, duplicate, box outside the image), or the argument.
         FileNotFoundError: the folder, one of its files or some of the images are missing.
     """
-    refuse_options("tiny_imagenet", options)
-    root = find_root(root, "tiny_imagenet")
+    root = find_root(asked.root, "tiny_imagenet")
     wnids = _read_wnids(root)
     names = _read_names(root / "words.txt", wnids)
-    if isinstance(classes, list | tuple):
-        position: dict[str | int, str | int] = {wnid: i for i, wnid in enumerate(wnids)}
-        classes = [position.get(item, item) for item in classes]
-    chosen = select_classes(names, classes)
+    if isinstance(asked.classes, list | tuple):
+        asked = replace(asked, classes=[wnids.index(item) if item in wnids else item for item in asked.classes])
+    classes, label_of = asked.select(names)
     samples: list[Sample] = []
-    if split == "test":
-        samples = _read_test(root, {wnids[index]: label for label, index in enumerate(chosen)})
+    if asked.split == "test":
+        samples = _read_test(root, {wnids[index]: label for index, label in label_of.items()})
     else:
-        for label, index in enumerate(chosen):
+        for index, label in label_of.items():
             members = _read_train(root, wnids[index], label)
             # one class at a time, drawn by its place in wnids.txt: the choice of classes does not move the split
-            rest, held = stratified_split([index] * len(members), val_share, seed)
-            samples.extend(members[k] for k in (held if split == "val" else rest))
+            samples += [members[place] for place in asked.own([index] * len(members))]
     if not samples:
-        raise WsolkitError(f"{root} has no image for split '{split}' of the chosen classes")
-    return WSOLDataset("tiny_imagenet", split, [names[i] for i in chosen], samples, Geometry(size, geometry))
+        raise WsolkitError(f"{root} has no image for split '{asked.split}' of the chosen classes")
+    return WSOLDataset("tiny_imagenet", asked.split, classes, samples, asked.geometry)
 
 
 def _read_wnids(root: Path) -> list[str]:

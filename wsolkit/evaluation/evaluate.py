@@ -28,7 +28,7 @@ class Evaluation(EvalResult):
         maps: the score maps by split: "test" and, where a threshold was chosen on it, "val".
         variant: the trained network of a run ("gap", "tap", "has", ...); "" for a network that no run trained.
         limit: at most so many images of each split; None or 0 is all.
-        faithfulness: the numbers of `wsolkit.study.show_faithfulness` by map; {} where they were not measured.
+        faithfulness: the numbers of `wsolkit.study.chapter.show_faithfulness` by map; {} where they were not measured.
     """
 
     maps: dict[str, ScoreMaps] = field(default_factory=dict, **KEPT_ASIDE)

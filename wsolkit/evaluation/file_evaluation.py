@@ -21,12 +21,14 @@ from wsolkit.common.files import atomic_path, atomic_write_text, listing
 from wsolkit.data.masks import instance_boxes, read_mask
 from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
+from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, score, threads
 
 NEEDED = ("class_labels", "image_sizes", "localization")
 PREDICTIONS = "predictions.csv"
+FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
@@ -183,6 +185,34 @@ def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
     folder = Path(metadata).expanduser()
     known = [path for path in (folder / CLASSES, folder / split / CLASSES, folder.parent / CLASSES) if path.is_file()]
     return read_classes(known[0]) if known else None
+
+
+def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] | None = None) -> Path:
+    """Write per_image.csv, slices.csv and figures (SVG), and last, by rename, metrics.json; returns the folder.
+
+    What an earlier evaluation wrote there is removed first.
+    """
+    from wsolkit.figures import charts  # matplotlib takes half a second to import, and scoring does not need it
+
+    out = check_out(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("metrics.json", "per_image.csv", "slices.csv", *(f"{stem}.svg" for stem in FIGURES)):
+        (out / name).unlink(missing_ok=True)
+    result.save_per_image(out / "per_image.csv")
+    if result.boxes is not None:
+        by = slices(result, classes)
+        atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
+        name = result.method or "method"
+        figures = {"iou_histogram": charts.iou_histogram({name: result.ious})}
+        figures["failures"] = charts.failure_bars({name: result})
+        figures["object_size"] = charts.slice_bars({name: by}, kind="size")
+        if result.curve:
+            figures["accuracy"] = charts.accuracy_curves({name: result})
+        for stem, figure in figures.items():
+            with atomic_path(out / f"{stem}.svg") as part:
+                figure.savefig(part, format="svg", bbox_inches="tight")
+    result.to_json(out / "metrics.json")
+    return out
 
 
 # ------------------------------------------------------------------------------------------------ files

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,13 +19,7 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from wsolkit.boxes.preparation import as_numpy
-from wsolkit.evaluation.failures import failure_counts
-from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import INK, PALETTE, SERIES, shortened, style
-
-if TYPE_CHECKING:
-    from wsolkit.evaluation.faithfulness import Faithfulness
-    from wsolkit.evaluation.results import EvalResult
 
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3))]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
@@ -35,7 +29,7 @@ POINTS = {  # operating point -> (marker, filled, name)
     "best_on_test": ("D", False, "best on test (optimistic)"),
     "validation": ("o", True, "chosen on validation"),
 }
-# failure type -> colour, hatch and colour of the number: blues are boxes that hit, the others do not
+# failure type, in the order of the bars -> colour, hatch and colour of the number: blues are boxes that hit
 LOOKS = {
     "right": (PALETTE[0], "", "white"),
     "wrong class": (PALETTE[7], "//", "black"),
@@ -95,7 +89,7 @@ def _curve(name: str, curve) -> tuple[np.ndarray, np.ndarray]:
 
 @style()
 def accuracy_curves(
-    curves: Mapping[str, tuple[Sequence[float], Sequence[float]] | Mapping[str, Sequence[float]] | EvalResult],
+    curves: Mapping[str, Any],
     marks: Mapping[str, float | None] | None = None,
     centre_box: float | None = None,
     ylabel: str = "GT-known Loc (%)",
@@ -289,21 +283,20 @@ def iou_histogram(ious, threshold: float = 0.5) -> Figure:
 
 
 @style()
-def failure_bars(tables: Mapping[str, object]) -> Figure:
+def failure_bars(results: Mapping[str, Any]) -> Figure:
     """A bar per method, cut into the shares of the failure types (percent of the images with ground-truth boxes).
 
-    tables: name -> per-image table, path of a per_image.csv, folder that holds one, or result.
+    results: name -> result, or its number of images by failure type (as `wsolkit.evaluation.failures.failure_counts`).
     """
-    if not tables:
+    if not results:
         raise ValueError("there is no method to draw a bar for")
-    counts = [failure_counts(source) for source in tables.values()]
-    names = [textwrap.fill(str(name), WIDTH) for name in tables]
+    counts = [getattr(source, "failures", source) for source in results.values()]
+    names = [textwrap.fill(str(name), WIDTH) for name in results]
     lines = sum(max(1, name.count("\n") + 1) for name in names)
     fig, axes = _figure(1.5 + 0.3 * lines + 0.24 * len(names))
     left = np.zeros(len(names))
-    for failure in FAILURES:
-        colour, hatch, ink = LOOKS[failure]
-        widths = np.array([count[failure] * 100 / sum(count.values()) for count in counts])
+    for failure, (colour, hatch, ink) in LOOKS.items():
+        widths = np.array([count.get(failure, 0) * 100 / sum(count.values()) for count in counts])
         drawn = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.8, "label": failure}
         axes.barh(range(len(names)), widths, left=left, height=0.66, **drawn)
         for index, width in enumerate(widths):
@@ -389,7 +382,7 @@ def _tick(item: str, parts: Mapping[str, pd.DataFrame], kind: str) -> str:
 
 
 @style()
-def faithfulness_curves(measured: Mapping[str, Faithfulness]) -> Figure:
+def faithfulness_curves(measured: Mapping[str, Any]) -> Figure:
     """Mean probability of the class against the share of pixels deleted (above) and inserted (below), a line per name
     with its 95 % bootstrap band.
 

@@ -1,4 +1,4 @@
-"""Localise the objects in anyone's pictures with a trained network: class, probability, score map and box of each.
+"""Localise the objects in anyone's images with a trained network: class, probability, score map and box of each.
 
 There is no ground truth here, so the map is that of the *predicted* class (or of a class that the caller names). GT-known
 numbers use the map of the true class, so a prediction of the wrong class may have another box than the one they count.
@@ -19,21 +19,14 @@ from torch import nn
 from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import read_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import read_image
 from wsolkit.data.samples import Geometry
 from wsolkit.methods.maps import feature_map, score_maps
-from wsolkit.methods.registry import METHODS, resolve
-from wsolkit.networks.models import WSOLModel
+from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import rest_of
 from wsolkit.networks.target_layers import network_for
-from wsolkit.training.checkpoints import load_checkpoint
-
-MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
-# what a report may differ in from the training it looks at; its variant is compared on its own
-OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method", "variant")
 
 
 class ClassScore(NamedTuple):
@@ -46,19 +39,19 @@ class ClassScore(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What was found in one picture.
+    """What the network says of one image.
 
     Attributes:
-        label, name, probability: the class whose map and box these are; the predicted one unless the caller named another.
+        name, label, probability: the class whose map and box these are; the predicted one unless the caller named another.
         top5: the five most probable classes (all, where there are fewer), best first.
-        box: (4,) int64, x0 y0 x1 y1 in original pixels of the upright picture, inclusive corners, inside the picture.
+        box: (4,) int64, x0 y0 x1 y1 in original pixels of the upright image, inclusive corners, inside the image.
         box_empty: no pixel of the map is above the threshold; `box` is then the whole part that the network saw.
         score_map: (h, w) float32, unscaled, at feature-map resolution; it covers the part that the network saw.
-        size: (width, height) of the upright picture.
+        size: (width, height) of the upright image.
     """
 
-    label: int
     name: str
+    label: int
     probability: float
     top5: tuple[ClassScore, ...]
     box: np.ndarray
@@ -86,30 +79,31 @@ def predict(
     batch_size: int = 16,
     **options: Any,
 ) -> list[Prediction]:
-    """Class, map and box of each picture, in order.
+    """Class, map and box of each image, in order.
 
     >>> trained = load_trained("reports/runs/cub/resnet50/train-gap-1a2b3c4d")                     # doctest: +SKIP
-    >>> found = predict(trained.model, ["bird.jpg"], "grad_cam++", **trained.view)                 # doctest: +SKIP
+    >>> predictions = predict(trained.model, ["bird.jpg"], "grad_cam++", **trained.view)           # doctest: +SKIP
 
     Args:
-        model: any network that `score_maps` takes; left as it was found. Runs where its parameters are.
+        model: any network that `score_maps` takes, which is left as it was; it runs on its parameters' device.
         images: files or PIL images (both read as `read_image` reads them), or (H, W, 3) uint8 arrays; one alone is a list
             of one.
-        geometry: how pictures reach the network, as in its training; None is 224 pixels, resized.
+        geometry: how images reach the network, as in its training run; None is 224 pixels, resized.
         classes: names of the K classes; without them a class is called by its number.
-        label: the class whose map and box are wanted; None is the predicted one of each picture.
+        label: the class whose map and box are wanted; None is the predicted one of each image.
         threshold, percentile: the box rule of `extract_box`; by default percentile 90 for rethinking_cam and 100 for all
             others, with the fixed threshold that belongs to it, 0.35 and 0.2.
         smooth, options: see `score_maps`.
-        batch_size: pictures in one pass.
+        batch_size: images in one pass.
 
-    Corners are wsolevaluation's ([x, y, min(x + w, W - 1), min(y + h, H - 1)] in the input frame, as `evaluate` scores
+    Corners are those of wsolevaluation ([x, y, min(x + w, W - 1), min(y + h, H - 1)] in the input frame, as `evaluate` scores
     them), mapped back by `original_box`.
 
-    ValueError: an unreadable picture, a value out of range, logits that are not finite; MethodNotDefined as `score_maps`.
+    Raises:
+        WsolkitError: an unreadable image, a value out of range, logits that are not finite. MethodNotDefined: as `score_maps`.
     """
     geometry = geometry or Geometry()
-    percentile = default_percentile(method) if percentile is None else percentile
+    percentile = resolve(method).percentile if percentile is None else percentile
     threshold = fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
         if not 0 <= value <= high:
@@ -125,52 +119,36 @@ def predict(
         batch = normalise(np.stack(views)).to(next(model.parameters()).device)
         if start == 0:  # cut once, not for every batch
             model = network_for(model, layer, reshape, batch[:1])
-        shares, maps, labels = _localise(model, batch, method, classes, label, smooth, options)
-        for row, score_map, own, size in zip(shares, maps, labels, sizes, strict=True):
+        features = feature_map(model, batch, options.get("precision", "float32"))
+        with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
+            logits = rest_of(model, batch)(features.clone()).cpu().double()  # a copy: the head may begin in place
+        _check(logits, classes, label)
+        shares = logits.softmax(1).numpy()
+        labels = shares.argmax(1) if label is None else np.full(len(shares), label)
+        maps = score_maps(model, batch, torch.from_numpy(labels), method, smooth, features=features, **options)
+        for row, score_map, own, size in zip(shares, maps.float().cpu().numpy(), labels, sizes, strict=True):
             order = np.argsort(-row, kind="stable")[:5]
             shown, *top5 = (
                 ClassScore(str(k) if classes is None else classes[k], int(k), float(row[k])) for k in (own, *order)
             )
             box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
-            box = np.array([0, 0, geometry.size - 1, geometry.size - 1]) if empty else box
-            predictions.append(
-                Prediction(
-                    label=shown.label,
-                    name=shown.name,
-                    probability=shown.probability,
-                    top5=tuple(top5),
-                    box=original_box(box, size, geometry),
-                    box_empty=empty,
-                    score_map=score_map,
-                    size=size,
-                )
-            )
+            box = original_box([0, 0, geometry.size - 1, geometry.size - 1] if empty else box, size, geometry)
+            predictions.append(Prediction(*shown, tuple(top5), box, empty, score_map, size))
     return predictions
 
 
-def _check_classes(count: int, classes: Sequence[str] | None, label: int | None) -> None:
+def _check(logits: torch.Tensor, classes: Sequence[str] | None, label: int | None) -> None:
+    count = logits.shape[1]
+    if not torch.isfinite(logits).all():
+        raise WsolkitError("the network's logits are not finite: its training has diverged, train again")
     if classes is not None and len(classes) != count:
         raise WsolkitError(f"{len(classes)} class names for a network with {count} classes")
     if label is not None and not 0 <= label < count:
         raise WsolkitError(f"label {label} is outside 0..{count - 1}")
 
 
-def _localise(model, images, method, classes, label, smooth, options) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Probabilities (B, K) float64, maps (B, h, w) float32 and the labels (B,) whose maps they are."""
-    features = feature_map(model, images, options.get("precision", "float32"))
-    with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
-        logits = rest_of(model, images)(features.clone()).cpu().double()  # a copy: the rest may begin in place
-    if not torch.isfinite(logits).all():
-        raise WsolkitError("the network's logits are not finite: its training has diverged, train again")
-    _check_classes(logits.shape[1], classes, label)
-    shares = logits.softmax(1).numpy()
-    labels = shares.argmax(1) if label is None else np.full(len(shares), label)
-    maps = score_maps(model, images, torch.from_numpy(labels), method, smooth, features=features, **options)
-    return shares, maps.float().cpu().numpy(), labels
-
-
 def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
-    """What the network sees of a picture, (size, size, 3) uint8, and the (width, height) of the picture."""
+    """What the network sees of an image, (size, size, 3) uint8, and the (width, height) of the image."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
         image = Image.fromarray(image)
     elif not isinstance(image, str | Path | Image.Image):
@@ -182,110 +160,14 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
 
 
 def original_box(box: Sequence[int], original: tuple[int, int], geometry: Geometry) -> np.ndarray:
-    """The inverse of `geometry.boxes`: a box (4,) in the input frame -> (4,) int64 in pixels of the original picture.
+    """The inverse of `geometry.boxes`: a box (4,) in the input frame -> (4,) int64 in pixels of the original image.
 
     box: x0, y0, x1, y1, inclusive corners; what lies outside of the frame is cut off first. original: (width, height).
     Corners are the outermost original pixels that `geometry.boxes` puts into the box, so the way back gives the same box
-    wherever the picture is at least as large as the frame; in a smaller one, the original pixels below it.
+    wherever the image is at least as large as the frame; in a smaller one, the original pixels below it.
     """
     box = np.clip(np.asarray(box, np.int64), 0, geometry.size - 1) + geometry.offset
     extent = np.array(original, np.int64)
     last = -(-(box[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
     first = np.minimum(-(-box[:2] * extent // geometry.side), last)
     return np.concatenate([first, last])
-
-
-# ------------------------------------------------------------------------------------------------ trained networks
-
-
-@dataclass(frozen=True, eq=False)
-class Trained:
-    """A trained network with what its training knows.
-
-    Attributes:
-        model: in evaluation mode. classes: its class names. geometry: of its input, None where nothing says.
-        path: the checkpoint file. run: its run.json, {} where there is none.
-    """
-
-    model: WSOLModel
-    classes: list[str]
-    geometry: Geometry | None
-    path: Path
-    run: dict[str, Any]
-
-    @property
-    def view(self) -> dict[str, Any]:
-        """The arguments of `predict` that this training decides."""
-        return {"geometry": self.geometry, "classes": self.classes}
-
-
-def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Trained:
-    """Open a checkpoint (best.pt) or the training folder that holds it; the run.json beside it says how large inputs are.
-
-    ValueError or FileNotFoundError in one sentence for anything else.
-    """
-    path = Path(path).expanduser()
-    if path.is_dir():
-        if not (path / "best.pt").is_file():
-            inside = [str(found.parent) for found in sorted(path.glob("*/best.pt"))]
-            hint = f"choose one of {', '.join(inside)}" if inside else "give a best.pt or the folder of a training"
-            raise FileNotFoundError(f"{path} holds no best.pt; {hint}")
-        path = path / "best.pt"
-    try:
-        model, content = load_checkpoint(path, device)
-        classes = [str(name) for name in content["classes"]]
-    except MISFIT as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        raise WsolkitError(
-            f"checkpoint {path} cannot be used ({reason}); point to the best.pt of a training"
-        ) from error
-    if len(classes) != model.num_classes:
-        raise WsolkitError(f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes")
-    record = path.parent / "run.json"
-    run = read_json(record) if record.is_file() else {}
-    try:
-        known = content.get("geometry")
-        if run and not known:
-            known = {"size": run["config"]["size"], "kind": run["config"]["geometry"]}
-        geometry = Geometry(**known) if known else None
-    except (KeyError, TypeError) as error:
-        raise WsolkitError(f"{record} is not the record of a training ({error!r}); restore or remove it") from error
-    return Trained(model, classes, geometry, path, run)
-
-
-def default_percentile(method: str) -> float:
-    """To which percentile of the map the threshold refers: PaS for rethinking_cam, the maximum for all others."""
-    return resolve(method).percentile
-
-
-def default_threshold(
-    trained: Trained, method: str, percentile: float, smooth: Sequence[str] = (), view: Geometry | None = None
-) -> tuple[float, str]:
-    """The threshold that suits, and where it comes from.
-
-    It is the one that the report of this method chose on validation data, where a metrics.json of the same training lies
-    beside the training's folder, and maps are made and thresholded as there; else the published fixed one.
-    view: how pictures reach the network, None is as in the training.
-    """
-    fixed = fixed_threshold(percentile), "fixed"
-    entry, own = resolve(method), METHODS.get(trained.run.get("variant", ""))
-    if own is not None and own.map == entry.name:  # the report of a training-time method has that method's name
-        entry = own
-    path = trained.path.parent.parent / entry.slug / "metrics.json"
-    if smooth or not path.is_file():
-        return fixed
-    report = read_json(path)
-    result, config = report.get("result", {}), report.get("config", {})
-    own = trained.run.get("config", {})
-    same = config.get("variant") == trained.run.get("variant") and _comparable(config) == _comparable(own)
-    chosen = result.get("operating_point") == "validation" and result.get("threshold") is not None
-    if not (same and chosen and result.get("percentile") == percentile):
-        return fixed
-    if view not in (None, trained.geometry):
-        known = trained.geometry
-        return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
-    return float(result["threshold"]), f"chosen on {result.get('n_val')} validation images ({path})"
-
-
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in config.items() if name not in OF_A_REPORT}

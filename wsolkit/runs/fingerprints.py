@@ -15,6 +15,7 @@ import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from wsolkit.common.code import PACKAGE, code_state
 from wsolkit.common.files import digest
@@ -154,3 +155,22 @@ def weights_state(weights: str) -> str:
         )
     with open(weights, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def changes(old: dict[str, Any], new: dict[str, Any], notebook: str) -> list[str]:
+    """What differs between the parts of two results (`RunConfig.training_parts`, `report_parts`), but for training runs, as
+    text: the parameters first, with both values, then digests; `notebook` is the name of the one that makes the new result."""
+    told = {"data": "data", "metadata": "metadata", "masks": "masks", "start": "start weights",
+            "code": f"code of {'scoring' if 'trainings' in new else 'training'}", "notebook": f"notebook {notebook}"}  # fmt: skip
+    lines = []
+    for name in [name for name in new | old if name not in (*told, "trainings")] + list(told):
+        before, now = (list(v) if isinstance(v, tuple) else v for v in (old.get(name), new.get(name)))
+        if before != now:
+            values = "" if name in told else f" from {_shown(before)} to {_shown(now)}"
+            lines.append(f"{told.get(name, f'parameter {name}')} changed{values}")
+    return lines
+
+
+def _shown(value: Any) -> str:
+    text = ", ".join(map(str, value)) if isinstance(value, list) else "nothing" if value in (None, "") else str(value)
+    return text if len(text) <= 40 else text[:37] + "..."

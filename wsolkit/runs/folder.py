@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -28,11 +29,21 @@ MAPS = "maps"  # of a training run: the score maps that were made with its netwo
 PER_IMAGE, PLAIN_CAM = "per_image.csv", "plain_cam.csv"  # the second is that of plain CAM on the same images
 GALLERY, GALLERIES = "gallery", "galleries"
 NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
-LOG, EXECUTIONS, PAGE, FAILURE = "log.txt", "executions.jsonl", "page.json", "failure.json"
+LOG, EXECUTIONS, PAGE, FAILURE, LOCK = "log.txt", "executions.jsonl", "page.json", "failure.json", ".lock"
+TRAINING_PAGE, INDEX, SWEEP = (
+    "train.html",
+    "index.html",
+    "sweep.yaml",
+)  # of a training run, of OUT, of OUT/runs/<dataset>
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 
 # ------------------------------------------------------------------------------------------------ is it complete
+
+
+def training_name(variant: str, key: str) -> str:
+    """The name of a training run's folder."""
+    return f"{TRAINING_PREFIX}{variant}-{key[:8]}"
 
 
 def is_trained(folder: Path) -> bool:
@@ -49,17 +60,12 @@ def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
     return good and not (folder / FAILURE).exists()
 
 
-def is_fresh(folder: Path, done: Path, html: str | Path | None, fingerprint: str, page: str = "") -> bool:
-    """True where the numbers are complete and their page is there; `page`, where it is given, is the state of templates
-    (`fingerprints.page_state`) that the page must have been written with."""
-    if not is_complete(folder, done, fingerprint):
-        return False
-    if not html:
-        return True
+def is_fresh(folder: Path, done: Path, html: Path, fingerprint: str, page: str) -> bool:
+    """True where the numbers are complete, and their page was written from them with these templates
+    (`fingerprints.page_state`)."""
     written = content_of(folder / PAGE)
-    return Path(html).exists() and (
-        not page or (written.get("page"), written.get("fingerprint")) == (page, fingerprint)
-    )
+    current = (written.get("page"), written.get("fingerprint")) == (page, fingerprint)
+    return current and html.exists() and is_complete(folder, done, fingerprint)
 
 
 def seconds_of(folder: Path, done: Path) -> float | None:
@@ -68,6 +74,15 @@ def seconds_of(folder: Path, done: Path) -> float | None:
     content = content_of(done)
     taken = content_of(folder / PAGE).get("seconds") or content.get("wall_seconds") or content.get("seconds")
     return taken if isinstance(taken, int | float) else None
+
+
+def records_like(record: Path, places: Iterable[Path]) -> list[Path]:
+    """The same report's metrics.json, or the run.json of all training runs of the same variant, in other folders of runs
+    (OUT/runs, OUT/seed-N/runs), the newest of each first."""
+    runs, backbone, name = record.parents[3], record.parents[1], record.parent.name
+    name = name.rpartition("-")[0] + "-*" if record.name == TRAINED else name
+    pattern = (backbone.relative_to(runs) / name / record.name).as_posix()
+    return [path for place in places for path in sorted(place.glob(pattern), key=lambda path: -path.stat().st_mtime)]
 
 
 # ------------------------------------------------------------------------------------------------ writing
@@ -301,6 +316,12 @@ class Training:
         return VARIANTS[self.variant].label if self.variant in VARIANTS else self.variant
 
 
+def read_run(folder: Path) -> dict[str, Any]:
+    """run.json of a training run; {} where there is none (yet). WsolkitError names a file that is damaged."""
+    run = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
+    return run if isinstance(run, dict) else {}
+
+
 def read_training(folder: Path) -> Training | None:
     """The training run in a folder; None where it has no history. WsolkitError names a file that is damaged."""
     try:
@@ -309,8 +330,7 @@ def read_training(folder: Path) -> Training | None:
         if not all(math.isfinite(row["epoch"]) for row in history):
             columns = ", ".join(HISTORY_COLUMNS)
             raise WsolkitError(f"{HISTORY} needs a number of the epoch in every row and the columns {columns}")
-        run = read_json(folder / TRAINED) if (folder / TRAINED).is_file() else {}
-        run = run if isinstance(run, dict) else {}
+        run = read_run(folder)
     except FileNotFoundError:
         return None
     except ValueError as error:

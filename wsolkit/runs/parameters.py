@@ -21,11 +21,11 @@ from wsolkit.common.files import digest
 from wsolkit.common.parameters import nearest, parameter, shown, stage_of
 from wsolkit.common.paths import project_path
 from wsolkit.data.catalogue import DATASETS
-from wsolkit.methods.registry import VARIANTS, declared
+from wsolkit.methods.registry import VARIANTS, Method
 from wsolkit.methods.registry import variant as find_variant
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.fingerprints import data_state, notebook_state, scoring_code, training_code, weights_state
-from wsolkit.runs.folder import TRAINING_PREFIX
+from wsolkit.runs.folder import training_name
 from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
 
 PATHS = ("root", "metadata", "masks", "out", "weights")
@@ -255,17 +255,14 @@ class RunConfig(Recipe):
         """Digest of `training_parts`."""
         return digest(self.training_parts(variant))
 
-    def report_parts(self, method: str, variants: tuple[str, ...], notebook: Path) -> dict[str, Any]:
+    def report_parts(self, method: Method) -> dict[str, Any]:
         """All that the numbers of one report depend on: its own parameters, the keys of its training runs, and digests of masks,
         notebook and the code of scoring (that of training is in the keys of training runs). The look of the page is not in it: a
         page is written again from what is there."""
         masks = {"masks": data_state(self.masks)} if self.masks else {}
-        return {"method": method, "trainings": {name: self.training_key(name) for name in variants}, **masks,
-                **self._of_stages("scoring"), "code": scoring_code(declared(method)), "notebook": notebook_state(notebook)}  # fmt: skip
-
-    def report_key(self, method: str, variants: tuple[str, ...], notebook: Path) -> str:
-        """Digest of `report_parts`."""
-        return digest(self.report_parts(method, variants, notebook))
+        trainings = {name: self.training_key(name) for name in method.variants_on(self.backbone)}
+        return {"method": method.name, "trainings": trainings, **masks, **self._of_stages("scoring"),
+                "code": scoring_code(method), "notebook": notebook_state(method.notebook)}  # fmt: skip
 
     # -- where things lie ---------------------------------------------------------------------------------------------
 
@@ -280,7 +277,7 @@ class RunConfig(Recipe):
         return self.out_folder / "runs" / self.dataset / self.backbone
 
     def training_folder(self, variant: str) -> Path:
-        return self.runs_folder / f"{TRAINING_PREFIX}{variant}-{self.training_key(variant)[:8]}"
+        return self.runs_folder / training_name(variant, self.training_key(variant))
 
 
 # -- notebooks --------------------------------------------------------------------------------------------------------

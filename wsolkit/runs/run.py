@@ -230,9 +230,7 @@ class Run:
             caption = f"IoU {figures.iou_text(item['iou'])}" if "iou" in item else ""
             gallery.append({"id": item["id"], "file": name, "caption": caption})
         faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
-        entry = methods.resolve(method)
-        variants = entry.variants_on(self.config.backbone)
-        made_from = self.config.report_parts(method, variants, entry.notebook)
+        made_from = self.config.report_parts(methods.resolve(method))
         files.write_result(folder / files.METRICS, made_from, digest(made_from), {
             "method": method, "config": {**self.config.to_dict(), "method": method, "variant": variant}, "result": result.to_dict(),
             "against": against, "plain_cam": plain.to_dict() if plain else None,

@@ -1,3 +1,1 @@
 """What notebooks call: chapters and exercises."""
-
-from wsolkit.study.faithfulness_section import show_faithfulness

@@ -7,11 +7,10 @@ Dask decides who runs what: it runs a job again where a worker was lost (four ti
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import platform
+import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from importlib.metadata import version
@@ -20,6 +19,7 @@ from typing import Any
 
 from wsolkit.common.code import code_state
 from wsolkit.common.errors import WsolkitError
+from wsolkit.runs.folder import content_of
 
 ANSWER = 10.0  # seconds that a scheduler may take for a short answer
 PACKAGES = ("dask", "distributed", "torch", "torchvision")  # must agree on all machines
@@ -48,8 +48,12 @@ class DaskPool(Executor):
             ) from None
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
         self.address, self.limit, self.timeout = address, limit, timeout
+        self.threads, self.heard = 0, time.monotonic()
         try:
-            resolved = _resolved(address, timeout)
+            while (resolved := _resolved(address)) is None:  # a scheduler file may be about to be written
+                if time.monotonic() - self.heard > timeout:
+                    raise FileNotFoundError(f"{address} is absent or no scheduler file")
+                time.sleep(0.2)
             get_address_host_port(resolved, strict=True)  # says what a client would not survive
             self.client: Any = Client(resolved, timeout=timeout, set_as_default=False)
         except Exception as error:  # OSError, but a malformed address or another version raise anything
@@ -57,7 +61,6 @@ class DaskPool(Executor):
             hint = "give the address that `dask scheduler` prints, or its scheduler file"
             raise ConnectionError(f"no Dask scheduler at {address} within {timeout:g} s ({reason}); {hint}") from error
         self.pool = self.client.get_executor(pure=False)
-        self.threads, self.heard = 0, time.monotonic()
 
     def capacity(self) -> int:
         """Jobs that the cluster takes now; 0 where it has no worker at the moment.
@@ -68,10 +71,9 @@ class DaskPool(Executor):
         if self.client.status in ("closing", "closed"):
             hint = "what was finished is kept: start a scheduler and run the sweep again"
             raise ConnectionError(f"the Dask scheduler at {self.address} is gone; {hint}")
-        try:
+        self.threads = 0
+        with contextlib.suppress(Exception):  # no answer in time, or none at all while the client connects again
             self.threads = sum(self.client.nthreads(callback_timeout=ANSWER).values())
-        except Exception:  # no answer in time, or none at all while the client connects again
-            self.threads = 0
         now = time.monotonic()
         self.heard = now if self.threads else self.heard
         if now - self.heard > self.timeout:
@@ -94,18 +96,9 @@ class DaskPool(Executor):
 
         while not self.capacity():
             time.sleep(0.5)
-        token = folder / f".seen-{uuid.uuid4().hex}"
-        token.touch()
-        try:
-            own, answers = facts(str(token)), self.client.run(ask, str(token), on_error="return")
-        finally:
-            token.unlink(missing_ok=True)
-        problems = []
-        for name, answer in answers.items():
-            if isinstance(answer, Exception):
-                problems.append(f"{name}: {type(answer).__name__}: {answer} (is wsolkit installed there?)")
-            else:
-                problems += [f"{name}: {text}" for text in differences(own, answer)]
+        with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder) as token:
+            own, answers = facts(token.name), self.client.run(ask, token.name, on_error="return")
+        problems = [f"{name}: {text}" for name, answer in answers.items() for text in differences(own, answer)]
         if problems:
             raise WsolkitError("Dask workers that cannot run this sweep: " + "; ".join(problems))
         hosts = len({name.rpartition(":")[0] for name in answers})
@@ -158,18 +151,13 @@ def facts(token: str) -> dict[str, str]:
     return own | {name: version(name) for name in PACKAGES} | {str(Path(token).parent): seen}
 
 
-def differences(own: dict[str, str], other: dict[str, str]) -> list[str]:
-    """One line for each fact in which a worker (other) differs from this machine (own)."""
+def differences(own: dict[str, str], other: dict[str, str] | Exception) -> list[str]:
+    """One line for each fact in which a worker (other) differs from this machine (own), or for its error."""
+    if isinstance(other, Exception):
+        return [f"{type(other).__name__}: {other} (is wsolkit installed there?)"]
     return [f"{name} {other.get(name)}, but {own[name]} here" for name in own if other.get(name) != own[name]]
 
 
-def _resolved(address: str, timeout: float) -> str:
-    """The address itself, or what a scheduler file says, which may be about to be written."""
-    end = time.monotonic() + timeout
-    while address.endswith(".json"):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            return json.loads(Path(address).read_text(encoding="utf-8"))["address"]
-        if time.monotonic() > end:
-            raise FileNotFoundError(f"{address} is absent or no scheduler file")
-        time.sleep(0.2)
-    return address
+def _resolved(address: str) -> str | None:
+    """The address itself, or what a scheduler file says; None where it says nothing."""
+    return content_of(Path(address)).get("address") if address.endswith(".json") else address

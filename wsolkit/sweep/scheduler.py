@@ -1,35 +1,30 @@
 """A grid of runs at work: which job next, how many at a time, and what is said about it. No torch import here.
 
-A training run is one job, a report another (`wsolkit.sweep.jobs`); a report waits for the training runs whose networks it
-uses. Each job is a process of its own (`wsolkit.sweep.worker`) with a log file, started by a pool: that of this machine, or
-that of a cluster. Whether a job is done is read from the files it leaves, never from a notebook.
+A report waits for the training runs whose networks it uses. Each job is a process of its own (`wsolkit.sweep.worker`) with
+a log file, started by a pool: that of this machine, or that of a cluster. Whether it is done is read from the files it leaves.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
 import signal
 import sys
 import threading
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
+from itertools import cycle
+from statistics import fmean
 from typing import Any
 
-from filelock import Timeout
-
 from wsolkit.common.cores import cores, gpus
-from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
-from wsolkit.runs.folder import note_failure
-from wsolkit.sweep.jobs import Grid, Job
-from wsolkit.sweep.reasons import expected_seconds
+from wsolkit.runs.folder import LOCK, note_failure
+from wsolkit.sweep.jobs import Grid, Job, expected_seconds
 from wsolkit.sweep.spec import store
 from wsolkit.sweep.worker import INTERRUPTED, run_job
 
@@ -41,28 +36,20 @@ class LocalPool(ThreadPoolExecutor):
     where there are several GPUs, one of them."""
 
     def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
-        super().__init__(workers)
-        self.workers, self.killed = workers, threading.Event()
-        self.slots: queue.SimpleQueue[dict[str, str]] = queue.SimpleQueue()
-        for number in range(workers):
-            self.slots.put({"CUDA_VISIBLE_DEVICES": devices[number % len(devices)]} if len(devices) > 1 else {})
-
-    def capacity(self) -> int:
-        return self.workers
+        self.own, self.killed, self.threads = threading.local(), threading.Event(), max(1, cores() // workers)
+        turns = cycle([{"CUDA_VISIBLE_DEVICES": name} for name in devices] if len(devices) > 1 else [{}])
+        super().__init__(workers, initializer=lambda: setattr(self.own, "environment", next(turns)))
 
     def kill(self) -> None:
         """End what runs."""
         self.killed.set()
 
     def submit(self, function, /, *args, **kwargs) -> Future:
-        return super().submit(self._in_slot, function, *args, **kwargs)
+        def run() -> Any:
+            own = self.own.environment  # of the thread, which runs one job at a time
+            return function(*args, threads=self.threads, environment=own, stop=self.killed.is_set, **kwargs)
 
-    def _in_slot(self, function, *args, **kwargs):
-        slot, threads = self.slots.get(), max(1, cores() // self.workers)
-        try:
-            return function(*args, threads=threads, environment=slot, stop=self.killed.is_set, **kwargs)
-        finally:
-            self.slots.put(slot)
+        return super().submit(run)
 
 
 def workers_of(jobs: int | None) -> int:
@@ -87,28 +74,21 @@ class Sweep:
         self, jobs: list[Job], workers: int = 1, say: Callable[[str], None] = print, pool: Executor | None = None,
         index: Callable[[], Any] = lambda: None,
     ) -> None:  # fmt: skip
-        self.jobs = {job.name: job for job in jobs}
-        self.pool = pool or LocalPool(workers)
+        self.jobs, self.pool, self.status = {job.name: job for job in jobs}, pool or LocalPool(workers), StatusLine(say)
         self.capacity: Callable[[], int] = getattr(self.pool, "capacity", lambda: workers)
         self.kill: Callable[[], None] = getattr(self.pool, "kill", lambda: None)
-        self.status, self.index, self.next_index = StatusLine(say), index, 0.0
-        self.say = self.status.say
+        self.say, self.index, self.next_index, self.interrupts = self.status.say, index, 0.0, 0
         self.waiting: list[Job] = []
         self.running: dict[Future, Job] = {}
         self.outcome: dict[str, str] = {}  # job -> "" (good) or its error
         self.expected: dict[str, float | None] = {}  # seconds, by earlier runs and those that have ended well
         self.began: dict[str, float] = {}
-        self.lost: set[str] = set()  # jobs that the pool has cancelled of its own accord; they are run once more
-        self.interrupts = 0
 
     def run(self) -> dict[str, str]:
         """Run what is stale; returns the error of every job that did not end well."""
-        for job in self.jobs.values():
-            if job.fresh():
-                self.outcome[job.name] = ""
-            else:
-                self.waiting.append(job)
-                self.expected[job.name] = expected_seconds(job)
+        self.outcome = {job.name: "" for job in self.jobs.values() if job.fresh()}
+        self.waiting = [job for job in self.jobs.values() if job.name not in self.outcome]
+        self.expected = {job.name: expected_seconds(job) for job in self.waiting}
         if self.outcome:
             self.say(f"{len(self.outcome)} of {len(self.jobs)} runs are up to date")
         self.indexed = len(self.outcome)
@@ -153,7 +133,8 @@ class Sweep:
             needs = [name for name in job.needs if name in self.jobs]
             if failed := [name for name in needs if self.outcome.get(name)]:
                 self.waiting.remove(job)
-                self._fail(job, f"not run, because {failed[0]} failed: {self.outcome[failed[0]]}")
+                error = f"not run, because {failed[0]} failed: {self.outcome[failed[0]]}"
+                self._record(job, error, noted=False)
             elif len(self.running) < room and all(name in self.outcome for name in needs):
                 self.waiting.remove(job)
                 self.began[job.name] = time.monotonic()
@@ -163,59 +144,48 @@ class Sweep:
         try:
             error, seconds = future.result()
         except CancelledError:
-            if not self.interrupts and job.name not in self.lost:
-                self.lost.add(job.name)
-                return self.waiting.insert(0, job)  # where the whole pool is gone, `capacity` says so
+            if not self.interrupts:  # by the pool of its own accord; where the whole pool is gone, `capacity` says so
+                return self.waiting.insert(0, job)
             error, seconds = INTERRUPTED, 0.0
         except Exception as caught:  # of the pool, not of the notebook
-            return self._fail(job, f"{type(caught).__name__}: {caught}")
+            return self._record(job, f"{type(caught).__name__}: {caught}", noted=False)
         if error == INTERRUPTED and not self.interrupts:
-            return self._fail(job, "stopped from outside this sweep, perhaps by another one; run the sweep again")
+            error = "stopped from outside this sweep, perhaps by another one; run the sweep again"
+            return self._record(job, error, noted=False)
         self._record(job, error, seconds)
 
-    def _fail(self, job: Job, error: str) -> None:
-        with contextlib.suppress(OSError):  # its folder cannot be written; the others still run
-            note_failure(job.folder, error, job.config)
-        self._record(job, error)
-
-    def _record(self, job: Job, error: str, seconds: float = 0.0) -> None:
+    def _record(self, job: Job, error: str, seconds: float = 0.0, noted: bool = True) -> None:
         self.outcome[job.name] = error
-        if not error:
-            self.expected[job.name] = seconds
+        self.expected |= {} if error else {job.name: seconds}
+        if not noted:
+            with contextlib.suppress(OSError):  # its folder cannot be written; the others still run
+                note_failure(job.folder, error, job.config)
         outcome = "done" if not error else error if error == INTERRUPTED else f"FAILED {error.splitlines()[-1][:200]}"
         self.say(f"[{len(self.outcome)}/{len(self.jobs)}] {job.name}  {seconds:.0f} s  {outcome}")
 
     def _progress(self, room: int) -> str:
         """One line: how many are done and failed, how long it may take, and what runs now."""
-        failed = sum(bool(error) for error in self.outcome.values())
-        left = self._seconds_left(room)
-        parts = (f"{failed} failed" if failed else "", "" if left is None else f"{about(left)} left")
+        failed, left = sum(map(bool, self.outcome.values())), self._seconds_left(room)
+        line = f"{len(self.outcome) - failed} of {len(self.jobs)} done"
+        line += (f", {failed} failed" if failed else "") + ("" if left is None else f", {about(left)} left")
         common = set.intersection(*(set(name.split("/")[:-1]) for name in self.jobs))  # one data set, say
         names = ["/".join(p for p in job.name.split("/") if p not in common) for job in self.running.values()]
-        done = f"{len(self.outcome) - failed} of {len(self.jobs)} done"
-        return ", ".join(filter(None, (done, *parts))) + (f"; running {', '.join(names)}" if names else "")
+        return line + (f"; running {', '.join(names)}" if names else "")
 
     def _seconds_left(self, room: int) -> float | None:
-        """From earlier runs and from those of this sweep; None where there are none yet.
-
-        The time of a job is judged by itself, the same one on other networks, training runs or reports, or anything.
-        """
+        """The time of a job is that of itself, or the mean of its like on other networks, of training runs or reports, or of all;
+        None where no time is known."""
 
         def kinds(name: str) -> tuple[str, ...]:
             return name, name.rpartition("/")[2], self.jobs[name].done.name, ""
 
-        alike: defaultdict[str, list[float]] = defaultdict(list)
-        for name, seconds in self.expected.items():
-            if seconds is not None:
-                for kind in kinds(name):
-                    alike[kind].append(seconds)
-        if not alike:
+        known = {name: seconds for name, seconds in self.expected.items() if seconds is not None}
+        if not known:
             return None
         times, now = [0.0], time.monotonic()
         for job in (*self.waiting, *self.running.values()):
-            some = next(alike[kind] for kind in kinds(job.name) if kind in alike)
-            begun = self.began.get(job.name, now)
-            times.append(max(0.0, sum(some) / len(some) - (now - begun)))
+            alike = ([known[name] for name in known if kind in kinds(name)] for kind in kinds(job.name))
+            times.append(max(0.0, fmean(next(filter(None, alike))) - (now - self.began.get(job.name, now))))
         return max(sum(times) / max(1, room), *times)
 
 
@@ -241,31 +211,29 @@ def run_grids(
     out = grids[0].config.out_folder  # one place, whoever looks
     grids = [replace(g, config=g.config.with_changes(out=str(out))) for g in grids]
     plans = [grid.plan() for grid in grids]
-    todo = [job for jobs, _ in plans for job in jobs]
+    todo = [job for defined, _ in plans for job in defined]
+    workers = workers_of(jobs)
     if dask:  # before anything is written
         from wsolkit.sweep.dask_pool import DaskPool
 
         pool: Executor = DaskPool(dask, jobs or 0, timeout)
     else:
-        pool = LocalPool(workers_of(jobs), gpus() if grids[0].config.device in ("", "cuda") else [])
+        pool = LocalPool(workers, gpus() if grids[0].config.device in ("", "cuda") else [])
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown)
         for grid in grids:
-            try:
-                stack.enter_context(alone(grid.home / ".lock", timeout=0))
-            except Timeout:
-                writing = f"another sweep of {grid.config.dataset} is writing to {out}"
-                raise WsolkitError(f"{writing}; wait for it or choose another out") from None
+            busy = f"another sweep of {grid.config.dataset} is writing to {out}; wait for it or choose another out"
+            stack.enter_context(alone(grid.home / LOCK, busy=busy))
             store(grid)
         if check := getattr(pool, "check", None):
             check(grids[0].home, say)
-        for job in (job for _, jobs in plans for job in jobs):
+        for job in (job for _, impossible in plans for job in impossible):
             reason = declared(job.config["method"]).undefined(job.config["backbone"])
             for old in (job.html, job.done):
                 old.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
             say(f"{job.name}  not defined: {reason}")
-        sweep = Sweep(todo, say=say, pool=pool, index=lambda: write_index(out))
+        sweep = Sweep(todo, workers, say, pool, lambda: write_index(out))
         if threading.current_thread() is threading.main_thread():
             previous = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what runs is killed on the way out
             stack.callback(signal.signal, signal.SIGTERM, previous)

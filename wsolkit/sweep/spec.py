@@ -14,32 +14,31 @@ import yaml
 from pydantic import Field
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_write_text
+from wsolkit.common.files import atomic_write_text, read_yaml
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import declared, study_methods, training_methods
 from wsolkit.networks.backbones import BACKBONES
+from wsolkit.runs.folder import SWEEP
 from wsolkit.runs.parameters import RunConfig, absolute
 from wsolkit.sweep.jobs import Grid
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
-NAMES = "a list of names with at least one entry"
+NAMES, NUMBERS = (
+    {"title": f"a list of {kind} with at least one entry", "min_length": 1} for kind in ("names", "whole numbers")
+)
 
 
 class SweepFile(RunConfig):
     """The keys of a sweep file: those of `RunConfig`, and lists of what is combined."""
 
-    backbones: tuple[str, ...] = parameter(
-        ("vgg16", "resnet18"), f"of {', '.join(BACKBONES)}", min_length=1, title=NAMES
-    )
+    backbones: tuple[str, ...] = parameter(("vgg16", "resnet18"), f"of {', '.join(BACKBONES)}", **NAMES)
     methods: tuple[str, ...] = parameter(
-        study_methods(), f"training-time methods ({', '.join(training_methods())}) and any method grad-cam offers work too",
-        min_length=1, title=NAMES,
-    )  # fmt: skip
+        study_methods(), f"training-time methods ({', '.join(training_methods())}) and grad-cam's work too", **NAMES
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = parameter(
-        (), "the same grid with each seed; the first in OUT, the others in OUT/seed-N", min_length=1,
-        title="a list of whole numbers with at least one entry",
-    )  # fmt: skip
+        (), "the same grid with each seed; the first in OUT, the others in OUT/seed-N", **NUMBERS
+    )
     limits: dict[str, Annotated[int, Field(ge=1)]] = parameter(
         {}, "images per method; `limit` is for all others", title="a mapping from methods to numbers of images"
     )
@@ -47,25 +46,8 @@ class SweepFile(RunConfig):
         1, "runs at a time, with --dask one per thread of the cluster; 0 is one per core, at most 4, or per GPU", ge=0
     )
     datasets: dict[str, Any] = parameter(
-        {}, "keys that replace the common ones there, instead of `dataset`", min_length=1,
-        title="a mapping from data sets to their keys",
-    )  # fmt: skip
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that is written twice in a mapping (the first would be lost)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    line = key.start_mark.line + 1
-                    raise WsolkitError(
-                        f"key '{key.value}' is written twice (again in line {line}); keep one of the two"
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+        {}, "replace the common keys there, not `dataset`", title="a mapping from data sets to their keys", min_length=1
+    )
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -78,21 +60,13 @@ def read(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         problem = "is no file" if path.exists() else "not found"
         raise FileNotFoundError(f"sweep file '{path}' {problem}; expected a YAML file, see `wsolkit sweep --help`")
+    values = read_yaml(path)
     try:
-        content = section(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader), path.resolve().parent)
-        grids(content)  # what is wrong in it is found before it is joined with anything
-        return content
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = str(getattr(error, "problem", error)).splitlines()[0]
-        raise WsolkitError(f"{path} is not readable YAML{place}: {problem}") from None
-    except UnicodeDecodeError:
-        raise WsolkitError(f"{path} is not a text file in UTF-8") from None
-    except RecursionError:
-        raise WsolkitError(f"{path} is nested too deeply") from None
+        content = section(values, path.resolve().parent)
+        grids(content)  # a mistake in it is reported before it is joined with anything
     except WsolkitError as error:
         raise WsolkitError(f"{path}: {error}") from None
+    return content
 
 
 def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
@@ -113,11 +87,12 @@ def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
         said = SweepFile(**{key: value for key, value in content.items() if not SweepFile.is_empty(key, value)})
         values = absolute({key: getattr(said, key) for key in content if key in said.model_fields_set}, base)
     except WsolkitError as error:
-        unheard = str(error).startswith("unknown parameter") and not str(error).endswith("?")
-        hint = "; `wsolkit sweep --help` lists the parameters" if unheard else ""
-        if str(error).endswith((" True", " False")):
-            hint = "; YAML takes yes, no, on and off for true and false unless they are quoted"
-        raise WsolkitError(f"{prefix}{error}{hint}") from None
+        text = f"{prefix}{error}"
+        if text.endswith((" True", " False")):
+            text += "; YAML takes yes, no, on and off for true and false unless they are quoted"
+        elif "unknown parameter" in text and not text.endswith("?"):
+            text += "; `wsolkit sweep --help` lists the parameters"
+        raise WsolkitError(text) from None
     for single, several in (("seed", "seeds"), ("backbone", "backbones"), ("dataset", "datasets")):
         if single in values and several in values:
             raise WsolkitError(f"{prefix}give '{single}' or '{several}', not both")
@@ -153,37 +128,34 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
         if "datasets" in content and wanted not in sections:
             raise WsolkitError(f"dataset '{wanted}' is none of the file's datasets {', '.join(sections)}")
         sections = {wanted: sections.get(wanted, {})}
-    whole = [{**content, **own, **given, "dataset": name} for name, own in sections.items()]
-    methods = list(dict.fromkeys(name for values in whole for name in values.get("methods", study_methods())))
+    plain = {name: SweepFile.model_fields[name].default for name in ("backbones", "methods", "limits")}
+    plain["seeds"] = (SweepFile.model_fields["seed"].default,)
+    whole = [{**plain, **content, **own, **given, "dataset": name} for name, own in sections.items()]
+    methods = list(dict.fromkeys(name for values in whole for name in values["methods"]))
     # the command line may choose fewer methods than the file has limits for
     limited = dict.fromkeys(name for values in ([given] if given else whole) for name in values.get("limits", ()))
-    if strangers := [name for name in limited if name and name not in methods]:
-        raise WsolkitError(
-            f"a limit is for {', '.join(strangers)}, which is not among the methods {', '.join(methods)}"
-        )
-    return [_grid(values) for values in whole]
-
-
-def _grid(values: dict[str, Any]) -> Grid:
-    fields = SweepFile.model_fields
-    values = {key: value for key, value in values.items() if key not in ("datasets", "jobs")}
-    backbones, methods, limits = (values.pop(key, fields[key].default) for key in ("backbones", "methods", "limits"))
-    seeds = values.pop("seeds", (fields["seed"].default,))
-    configs = [RunConfig.make(**{**values, "backbone": backbone, "seed": seeds[0]}) for backbone in backbones]
-    limits = {name: number for name, number in limits.items() if not name or name in methods}
-    return Grid(configs[0], tuple(backbones), tuple(methods), limits, tuple(seeds))
+    if strangers := ", ".join(name for name in limited if name and name not in methods):
+        raise WsolkitError(f"a limit is for {strangers}, which is not among the methods {', '.join(methods)}")
+    result = []
+    for values in whole:
+        shared = {name: value for name, value in values.items() if name in RunConfig.model_fields}
+        several = [{"backbone": name, "seed": values["seeds"][0]} for name in values["backbones"]]
+        configs = [RunConfig.make(**{**shared, **single}) for single in several]  # each backbone has its own mistakes
+        limits = {name: number for name, number in values["limits"].items() if not name or name in values["methods"]}
+        grid = Grid(configs[0], tuple(values["backbones"]), tuple(values["methods"]), limits, tuple(values["seeds"]))
+        result.append(grid)
+    return result
 
 
 def store(grid: Grid) -> Path:
     """Write the specification of a sweep as OUT/runs/<dataset>/sweep.yaml, which `read` takes."""
-    values: dict[str, Any] = {
-        "dataset": grid.config.dataset, "backbones": list(grid.backbones), "methods": list(grid.methods),
-        "seeds": list(grid.seeds or (grid.config.seed,)), "limits": {n: k for n, k in grid.limits.items() if n},
-    }  # fmt: skip
-    asked = {name: grid.config.to_dict()[name] for name in grid.config.given}
-    values |= {name: value for name, value in asked.items() if name not in ("dataset", "backbone", "seed", "out")}
+    config = grid.config.to_dict()
+    values = {"dataset": config["dataset"], "backbones": list(grid.backbones), "methods": list(grid.methods),
+              "seeds": list(grid.seeds or (config["seed"],)), "limits": {n: k for n, k in grid.limits.items() if n}}  # fmt: skip
+    left_out = ("dataset", "backbone", "seed", "out")
+    values |= {name: config[name] for name in grid.config.given if name not in left_out}
     values |= {"limit": grid.limits[""]} if "" in grid.limits else {}
     text = "# What the last sweep of this data set was asked for: `wsolkit sweep --file` takes it.\n"
-    path = grid.home / "sweep.yaml"
+    path = grid.home / SWEEP
     atomic_write_text(path, text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
     return path

@@ -33,7 +33,7 @@ import psutil
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
-from wsolkit.runs import folder as run_folder
+from wsolkit.runs import folder as files
 from wsolkit.runs.folder import content_of, note_failure, seconds_of
 
 FAILED, STOPPED = 3, 130  # exit codes; with FAILED there is a failure.json
@@ -55,7 +55,7 @@ def run_job(
         environment: variables for this process only, e.g. CUDA_VISIBLE_DEVICES.
         stop: asked twice a second whether the job is to be ended.
     """
-    begin = time.time()
+    begin, folder = time.time(), Path(job["folder"])
     variables = dict.fromkeys(("OMP_NUM_THREADS", "WSOLKIT_THREADS"), str(threads))
     variables |= dict.fromkeys(("WSOLKIT_BATCH", "PYDEVD_DISABLE_FILE_VALIDATION"), "1")
     with tempfile.TemporaryFile() as printed:  # until the process writes into its log
@@ -74,30 +74,26 @@ def run_job(
                     break
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(0.5)
-        process.wait()
+        code = process.wait()
         printed.seek(0)
         said = printed.read().decode(errors="replace").strip()
-    return _error(process.returncode, job, said), time.time() - begin
-
-
-def _error(code: int, job: dict[str, Any], said: str) -> str:
-    folder = Path(job["folder"])
     if code in (0, STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
-        return INTERRUPTED if code else ""
-    if code == FAILED:
-        return content_of(folder / run_folder.FAILURE).get("error", "failed, and its failure.json is gone")
-    last = f": {said.splitlines()[-1]}" if said else f"; see {folder / run_folder.LOG}"
-    error = f"the process ended with code {code}{last}"
-    with contextlib.suppress(OSError):
-        note_failure(folder, error, job["config"])
-    return error
+        error = INTERRUPTED if code else ""
+    elif code == FAILED:
+        error = content_of(folder / files.FAILURE).get("error", "failed, and its failure.json is gone")
+    else:
+        last = f": {said.splitlines()[-1]}" if said else f"; see {folder / files.LOG}"
+        error = f"the process ended with code {code}{last}"
+        with contextlib.suppress(OSError):
+            note_failure(folder, error, job["config"])
+    return error, time.time() - begin
 
 
 def main() -> int:
     """Run the job that standard input names; returns the exit code."""
     told = FileIO(0, closefd=False)  # unbuffered: a thread that waits with a buffer would keep Python from ending
     job = json.loads(told.readline())
-    job |= {name: Path(job[name]) for name in ("folder", "done", "html") if job[name]}
+    job |= {name: Path(job[name]) for name in ("folder", "done", "html")}
     with Execution(job["folder"], told).alone() as execution:
         execution.outcome = _run(job, execution)
     return FAILED if execution.outcome == "failed" else 0
@@ -106,37 +102,39 @@ def main() -> int:
 def _run(job: dict[str, Any], execution: Execution) -> str:
     """Do what is to be done of a job, and note what goes wrong; returns the outcome in a word or two."""
     folder, done, html, key = (job[name] for name in ("folder", "done", "html", "key"))
-    if run_folder.is_fresh(folder, done, html, key, job["page"]):  # by the one we waited for
+    if files.is_fresh(folder, done, html, key, job["page"]):  # by the one we waited for
         return "was done"
-    complete = run_folder.is_complete(folder, done, key)
+    complete = files.is_complete(folder, done, key)
     # a report is written from the files of its run, the page of a training run from its executed notebook
-    page_only = complete and (done.name == run_folder.METRICS or (folder / run_folder.NOTEBOOK).exists())
+    page_only = complete and (done.name == files.METRICS or (folder / files.NOTEBOOK).exists())
     begin = time.time() - (seconds_of(folder, done) or 0.0 if complete else 0.0)
-    _write_output_to(folder / run_folder.LOG, "ab" if page_only else "wb")
+    with open(folder / files.LOG, "ab" if page_only else "wb", buffering=0) as log:
+        for stream in (sys.stdout, sys.stderr):  # what this process and its children print goes there from here on
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
     error = ""
     try:
         if not page_only:
-            for stale in filter(
-                None, (html, folder / run_folder.FAILURE)
-            ):  # the old page must not stand beside new numbers
+            for stale in (html, folder / files.FAILURE):  # the old page must not stand beside new numbers
                 stale.unlink(missing_ok=True)
             try:
-                run_notebook(job["notebook"], folder / run_folder.RUNNING, job["parameters"], execution.files())
+                run_notebook(job["notebook"], folder / files.RUNNING, job["parameters"], execution.files())
             finally:  # notebook.ipynb is never that of an execution that was stopped half-way
-                if (folder / run_folder.RUNNING).exists():
-                    os.replace(folder / run_folder.RUNNING, folder / run_folder.NOTEBOOK)
+                if (folder / files.RUNNING).exists():
+                    os.replace(folder / files.RUNNING, folder / files.NOTEBOOK)
         if not done.exists():
-            error = f"the notebook ended without writing {done.name}; see {folder / run_folder.NOTEBOOK}"
-        elif content_of(done).get("fingerprint") != key:
-            error = "code, data or notebook changed while this was running, or differ here; run the sweep again"
+            raise WsolkitError(f"the notebook ended without writing {done.name}; see {folder / files.NOTEBOOK}")
+        if content_of(done).get("fingerprint") != key:
+            raise WsolkitError(
+                "code, data or notebook changed while this was running, or differ here; run the sweep again"
+            )
     except Exception as caught:
-        execution.wait_if_ending()
-        error = _message(caught)
         traceback.print_exc()
-    if error:
-        note_failure(folder, error, job["config"])  # before the page is written, which tells of it
+        error = _message(caught)
+        with execution.ending:
+            note_failure(folder, error, job["config"])  # before the page is written, which tells of it
     try:
-        if html and (page_only or (folder / run_folder.NOTEBOOK).exists()):
+        if page_only or (folder / files.NOTEBOOK).exists():
             from wsolkit.report.method_page import write_report
 
             made = content_of(done)
@@ -152,7 +150,7 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
     if error:
         print(f"failed: {error}", file=sys.stderr)
         return "failed"
-    run_folder.note_page(folder, key, job["page"], seconds_of(folder, done) if page_only else time.time() - begin)
+    files.note_page(folder, key, job["page"], seconds_of(folder, done) if page_only else time.time() - begin)
     return "page written" if page_only else "done"
 
 
@@ -162,11 +160,14 @@ class Execution:
     Args:
         told: where the process that started this one can be heard. At its end this process and its kernel end: the other has
             died, or (when it has written something before) wants the job to stop.
+
+    Attributes:
+        ending: held from then on: what goes wrong while this process is being ended is no failure of the job.
     """
 
     def __init__(self, folder: Path, told: FileIO) -> None:
-        self.lock, self.told = folder / ".lock", told
-        self.outcome, self.entered, self.ending = "", False, threading.Event()
+        self.lock, self.told = folder / files.LOCK, told
+        self.outcome, self.entered, self.ending = "", False, threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
 
     @contextlib.contextmanager
@@ -176,9 +177,9 @@ class Execution:
             self.entered = True
             self._note("start")
             yield self
-            self.wait_if_ending()
-            self._note("end")
-            self.entered = False
+            with self.ending:
+                self._note("end", self.outcome)
+                self.entered = False
 
     def files(self) -> tuple[int, ...]:
         """The open lock file, to be inherited: on Unix the lock then lasts as long as the last of its owners. (On Windows it
@@ -186,14 +187,9 @@ class Execution:
         opened = psutil.Process().open_files() if os.name == "posix" else []
         return tuple(file.fd for file in opened if file.path == os.path.realpath(self.lock))
 
-    def wait_if_ending(self) -> None:
-        """What goes wrong while this process is being ended is no failure of the job."""
-        if self.ending.is_set():
-            threading.Event().wait()
-
     def _watch(self) -> None:
-        self.outcome = "stopped by the sweep" if self.told.read() else "the process that started this one is gone"
-        self.ending.set()
+        outcome = "stopped by the sweep" if self.told.read() else "the process that started this one is gone"
+        self.ending.acquire()
         try:
             children = psutil.Process().children(recursive=True)
             for child in children:
@@ -201,33 +197,22 @@ class Execution:
                     child.kill()
             psutil.wait_procs(children, timeout=10)
             if self.entered:
-                self._note("end")
+                self._note("end", outcome)
                 self.lock.unlink(missing_ok=True)
         except OSError as error:  # the folder was removed, or the disk is full: no reason to stay
-            print(f"{self.outcome}; {error}", file=sys.stderr, flush=True)
+            print(f"{outcome}; {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(STOPPED)
 
-    def _note(self, event: str) -> None:
+    def _note(self, event: str, outcome: str = "") -> None:
         """One line in executions.jsonl: who worked here, and when."""
         line = {"event": event, "time": time.time(), "host": platform.node(), "pid": os.getpid()}
-        line |= {"outcome": self.outcome} if self.outcome else {}
-        with open(self.lock.with_name(run_folder.EXECUTIONS), "ab", buffering=0) as file:
+        line |= {"outcome": outcome} if outcome else {}
+        with open(self.lock.with_name(files.EXECUTIONS), "ab", buffering=0) as file:
             file.write(json.dumps(line).encode() + b"\n")
 
 
-def _write_output_to(log: Path, mode: str) -> None:
-    """Everything that this process and its children print goes into the log from here on."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open(log, mode, buffering=0) as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-
-
-def run_notebook(
-    notebook: str | Path, output: str | Path, parameters: dict[str, Any], keep_open: tuple[int, ...] = ()
-) -> None:
+def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], keep_open: tuple[int, ...] = ()) -> None:
     """Execute a notebook through papermill.
 
     Args:
@@ -241,32 +226,31 @@ def run_notebook(
     import papermill
     from jupyter_client.manager import AsyncKernelManager
 
-    known = set(papermill.inspect_notebook(str(notebook)))
-    unknown = sorted(set(parameters) - known)
-    if unknown:  # papermill itself only warns, and the value is lost
-        raise WsolkitError(f"{notebook} has no parameter {', '.join(unknown)}; it has {', '.join(sorted(known))}")
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
+    known = set(papermill.inspect_notebook(notebook))
+    if unknown := ", ".join(sorted(set(parameters) - known)):  # papermill itself only warns, and the value is lost
+        raise WsolkitError(f"{notebook} has no parameter {unknown}; it has {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory(prefix="wsolkit-") as sockets:
         # sockets in files, where there are such: TCP ports race when several kernels start
-        where = {"transport": "ipc", "ip": os.path.join(sockets, "kernel")} if os.name == "posix" else {}
+        place = {"transport": "ipc", "ip": os.path.join(sockets, "kernel")} if os.name == "posix" else {}
 
         class Manager(AsyncKernelManager):
             def __init__(self, **options: Any) -> None:
-                super().__init__(**options, **where)
+                super().__init__(**options, **place)
 
-            async def start_kernel(self, **options: Any) -> None:
-                await super().start_kernel(**options, **({"pass_fds": keep_open} if keep_open else {}))
+            async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # its stub has no coroutine
+                await super().start_kernel(**options, pass_fds=keep_open)
 
         papermill.execute_notebook(
-            str(notebook), str(output), parameters, kernel_name="python3", progress_bar=False, log_output=True,
+            notebook, str(output), parameters, kernel_name="python3", progress_bar=False, log_output=True,
             start_timeout=120, kernel_manager_class=Manager,
         )  # fmt: skip
 
 
 def _message(error: Exception) -> str:
-    """The last word of an error: papermill wraps the notebook's own in a long text."""
-    name, value = getattr(error, "ename", ""), getattr(error, "evalue", "")
-    return f"{name}: {value}" if name else f"{type(error).__name__}: {error}"
+    """The last word of an error: papermill wraps the notebook's own in a long text, and one of ours says all by itself."""
+    if name := getattr(error, "ename", ""):
+        return f"{name}: {getattr(error, 'evalue', '')}"
+    return str(error) if isinstance(error, WsolkitError) else f"{type(error).__name__}: {error}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""README's pictures: the top of the index and of a report, from the pages of `make reports`, in headless Chromium.
+"""README's screenshots: the top of the index and of a report, from the pages of `make reports`, in headless Chromium.
 
-python tools/pictures.py [OUT]    # the folder of the reports, default reports; writes reports/pictures/*.png
+python tools/screenshots.py [OUT]    # the folder of the reports, default reports; writes reports/screenshots/*.png
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def main() -> None:
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if program is None:
         sys.exit("no chromium on this machine: install it, e.g. apt-get install chromium")
-    folder = ROOT / "reports/pictures"
+    folder = ROOT / "reports/screenshots"
     folder.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])
