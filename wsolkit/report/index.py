@@ -11,10 +11,9 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -52,8 +51,7 @@ STATUS_TEXTS = {"failed": "failed", "missing": "planned without a result", "unde
 SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the
     best ones, with plain CAM), rows of single runs and of operating points on the page, points of a curve, and bytes for
     the full texts of errors."""
@@ -109,10 +107,8 @@ def write_index(out: str | Path) -> Path:
         return markup.render("index.html.j2", styles=("index.css",), scripts=("index.js",), **common, **values)
 
     for limits in LEVELS:
-        sections = [
-            _section(name, key, [row for row in rows if row["dataset"] == name], looks, limits)
-            for name, key in keys.items()
-        ]
+        parts = {name: [row for row in rows if row["dataset"] == name] for name in datasets}
+        sections = [_section(name, keys[name], part, looks, limits) for name, part in parts.items()]
         size = len(page(sections, limits).encode())
         if size <= TEXT_BYTES:
             break
@@ -172,10 +168,10 @@ def chosen(groups: Sequence[Group], methods: int, backbones: int) -> list[Group]
     """Groups of at most so many methods and backbones: those with the highest GT-known Loc, and plain CAM first of all."""
 
     def best(kind: str, most: int) -> set[str]:
-        height = {getattr(group, kind): -1.0 for group in groups}
+        height: dict[str, float] = {}
         for group in groups:
-            value = group.value(HEADLINE)
-            height[getattr(group, kind)] = max(height[getattr(group, kind)], -1.0 if value is None else value.mean)
+            name, value = getattr(group, kind), group.value(HEADLINE)
+            height[name] = max(height.get(name, -1.0), value.mean if value else -1.0)
         return set(sorted(height, key=lambda name: (name != "cam", -height[name]))[:most])
 
     kept, places = best("method", methods), best("backbone", backbones)
@@ -192,10 +188,8 @@ def result_lines(groups: Sequence[Group], full: int, key: str) -> list[dict[str,
         for group in members:
             row = next(row for row in group.runs if row["status"] == group.status)
             baselines = difference(group, "cam", cam), difference(group, "centre_box")
-            of_group = {name: of.get(group.method) for name, of in marked.items()}
-            lines.append(
-                {"backbone": backbone, "group": group, "marks": of_group, "differences": baselines, "row": row}
-            )
+            line = {"backbone": backbone, "group": group, "differences": baselines, "row": row}
+            lines.append(line | {"marks": {name: of.get(group.method) for name, of in marked.items()}})
         if (centre := centre_box(members, full)) is not None:
             lines.append({"backbone": backbone, "group": None, **centre})
     return [line | {"id": f"{key}-line-{place}"} for place, line in enumerate(lines)]
@@ -228,7 +222,7 @@ def settings(rows: Sequence[dict]) -> list[tuple[str, str]]:
                 continue
             if isinstance(value, list):
                 value = len(value) if len(value) > 6 else ", ".join(map(str, value))
-            texts.append(os.path.basename(value) if key in ("weights", "metadata") else str(value))
+            texts.append(os.path.basename(str(value)) if key in ("weights", "metadata") else str(value))
         if texts:
             pairs["input side" if key == "size" else key.replace("_", " ")] = " / ".join(dict.fromkeys(texts))
     for row in rows:  # how many images a row used stands in the row, and a method is no setting of all
@@ -306,9 +300,8 @@ def _network(members: list[Group], full: int) -> tuple[Markup, str]:
     tied = [method for method, mark in marks(members, HEADLINE, full).items() if mark == "tie" and method != "cam"]
     if tied:
         others = _names(tied) if len(tied) <= MOST_NAMES else f"{len(tied)} other methods"
-        text += Markup(" {} {} not significantly different from the best.").format(
-            others, "is" if len(tied) == 1 else "are"
-        )
+        verb = "is" if len(tied) == 1 else "are"
+        text += Markup(" {} {} not significantly different from the best.").format(others, verb)
     return text, best[0] if len(best) == 1 and len(values) > 1 else ""
 
 
@@ -316,25 +309,21 @@ def _compared(group: Group, cam: Group | None, is_cam: bool) -> Markup:
     """The sentence that sets the best method beside plain CAM and the centre box."""
     to_cam = None if is_cam else difference(group, "cam", cam)
     pairs = [("plain CAM", to_cam), ("a box in the middle of the image", difference(group, "centre_box"))]
-    known = [(name, away, _significance(away)) for name, away in pairs if away is not None]
-    parts = [f"{_amount(away)} than {name}" + (f" {away.note}" if away.note else "") for name, away, _ in known]
+    known = [(_amount(away, name), _significance(away)) for name, away in pairs if away is not None]
+    said = list(dict.fromkeys(significance for _, significance in known))
     text = Markup("")
-    if len(known) == 2 and known[0][2] == known[1][2]:
-        said = known[0][2]
-        both = said.replace("not", "neither", 1) if "not" in said else f"both {said}"
-        text = Markup(" That is {} and {} ({}).").format(*parts, both)
+    if len(known) == 2 and len(said) == 1:
+        both = said[0].replace("not", "neither", 1) if "not" in said[0] else f"both {said[0]}"
+        text = Markup(" That is {} and {} ({}).").format(known[0][0], known[1][0], both)
     elif known:
-        text = Markup(" That is {}.").format(
-            " and ".join(f"{part} ({said})" for part, (*_, said) in zip(parts, known, strict=True))
-        )
+        text = Markup(" That is {}.").format(" and ".join(f"{amount} ({said})" for amount, said in known))
     return text if is_cam or to_cam is not None else text + Markup(" There is no comparable result of plain CAM.")
 
 
-def _amount(away: Difference) -> str:
-    mean = round(away.value.mean, 1)
-    if not mean:
-        return "no more"
-    return f"{abs(mean):.1f} {'point' if abs(mean) == 1 else 'points'} {'more' if mean > 0 else 'less'}"
+def _amount(away: Difference, name: str) -> str:
+    mean, note = round(away.value.mean, 1), f" {away.note}" if away.note else ""
+    points = f"{abs(mean):.1f} {'point' if abs(mean) == 1 else 'points'} {'more' if mean > 0 else 'less'}"
+    return f"{points if mean else 'no more'} than {name}{note}"
 
 
 def _significance(away: Difference) -> str:
