@@ -19,11 +19,10 @@ from click.testing import CliRunner
 from small_jobs import GOOD, events, tiny_job, until
 
 from wsolkit.cli.main import cli
-from wsolkit.sweep.scheduler import Sweep
 
 pytest.importorskip("distributed", reason="dask.distributed is not installed: pip install 'wsolkit[dask]'")
 
-from wsolkit.sweep.dask_pool import DaskPool, differences, facts
+from wsolkit.sweep.scheduler import DaskPool, Sweep, differences, facts
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 1500.0  # seconds; only an error takes so long
@@ -204,7 +203,7 @@ def test_a_killed_sweep_ends_its_jobs(cluster, tmp_path):
     cluster.worker()
     job = tiny_job(tmp_path, "endless", "import time; time.sleep(600)")
     code = (
-        "import json, sys; from concurrent.futures import wait; from wsolkit.sweep.dask_pool import DaskPool\n"
+        "import json, sys; from concurrent.futures import wait; from wsolkit.sweep.scheduler import DaskPool\n"
         "from wsolkit.sweep.worker import run_job\n"
         "wait([DaskPool(sys.argv[1], timeout=60).submit(run_job, json.loads(sys.argv[2]))])"
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from wsolkit.cli.init import SWEEP
-from wsolkit.sweep import spec
+from wsolkit.sweep import jobs as spec
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -108,7 +108,7 @@ def test_a_parameter_is_added_in_two_places(tmp_path):
         from wsolkit.cli.main import cli
         from wsolkit.common.paths import notebooks_folder
         from wsolkit.runs.parameters import RunConfig, of_notebook
-        from wsolkit.sweep.spec import section
+        from wsolkit.sweep.jobs import section
         from wsolkit.training.recipe import Recipe
         for command in ("sweep", "train"):
             assert "--clip-norm FLOAT" in CliRunner().invoke(cli, [command, "--help"]).output

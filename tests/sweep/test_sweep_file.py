@@ -13,7 +13,7 @@ import yaml
 from click.testing import CliRunner
 
 from wsolkit.cli.main import cli
-from wsolkit.sweep.spec import grids, read, section, store
+from wsolkit.sweep.jobs import grids, read, section, store
 
 GOOD = """
 dataset: synthetic

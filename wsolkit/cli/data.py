@@ -6,6 +6,8 @@ import click
 
 from wsolkit.data.catalogue import DATASETS, SPLITS
 
+SEVERAL = "images with several classes: take the class of the largest box, or leave them out"
+
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
@@ -14,9 +16,9 @@ def data() -> None:
 
 def _fetch(name: str, title: str, size: int) -> None:
     """Add the command that downloads one dataset."""
-    what = f"{title} ({size / 1e6:,.0f} MB)"
+    told = f"Download {title} ({size / 1e6:,.0f} MB), check it and unpack it; can be interrupted and run again."
 
-    @data.command(name, help=f"Download {what}, check it and unpack it; can be interrupted and run again.")
+    @data.command(name, help=told)
     @click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
     @click.option("--url", help="fetch the archive from this address instead (it must have the same checksum)")
     def command(root: str, url: str | None) -> None:
@@ -36,13 +38,7 @@ for _name, _entry in DATASETS.items():
 @click.option("--out", required=True, type=click.Path(file_okay=False), help="metadata folder to write the split into")
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
 @click.option("--images", type=click.Path(file_okay=False), help="folder of the images; a CSV needs it for their sizes")
-@click.option(
-    "--several",
-    type=click.Choice(["largest", "skip"]),
-    default="largest",
-    show_default=True,
-    help="images with several classes: take the class of the largest box, or leave them out",
-)
+@click.option("--several", type=click.Choice(["largest", "skip"]), default="largest", show_default=True, help=SEVERAL)
 @click.option("--origin", type=click.IntRange(0, 1), help="number of the first pixel in voc files (default 1)")
 @click.option("--force", is_flag=True, help="replace the split where it exists")
 def convert(kind: str, source: str, **options) -> None:
@@ -65,16 +61,14 @@ def decoded_pixels(clear: bool) -> None:
     """
     from wsolkit.data.decoded import cache_folder, clear_entry, entries
 
-    folder = cache_folder()
-    if folder is None:
-        click.echo("WSOLKIT_CACHE is empty: decoded images are kept in memory only")
-        return
+    if (folder := cache_folder()) is None:
+        return click.echo("WSOLKIT_CACHE is empty: decoded images are kept in memory only")
     total = 0
-    for entry, size, what in entries(folder):
+    for entry, size, content in entries(folder):
         if clear and not clear_entry(entry):
             click.echo(f"{entry.name}  left alone: a process is making it")
             continue
-        what = what or "no usable file (killed, damaged, or of another version)"
-        click.echo(f"{entry.name}  {size / 2**20:8.1f} MiB  {what}")
+        content = content or "no usable file (killed, damaged, or of another version)"
+        click.echo(f"{entry.name}  {size / 2**20:8.1f} MiB  {content}")
         total += size
     click.echo(f"{folder}: {total / 2**20:.1f} MiB {'removed' if clear else 'in use'}")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
+from wsolkit.cli.options import results_folder
 from wsolkit.common.errors import WsolkitError
 
 METRICS = ("gt_known_loc", "top1_loc", "top1_cls", "iou")  # a test holds them against those that `compare` knows
@@ -32,16 +32,13 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
     from tqdm import tqdm
 
-    from wsolkit.common.paths import project_path
     from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files, save_evaluation
 
-    reports = Path(os.environ.get("WSOLKIT_OUT") or project_path("reports"))
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
-    folder = check_out(out or reports / "evaluations" / name)
+    folder = check_out(out or results_folder("evaluations") / name)
     quiet = not sys.stderr.isatty()
-    result = evaluate_files(
-        scoremaps, metadata, progress=lambda images: tqdm(images, unit=" images", disable=quiet), **options
-    )
+    options["progress"] = lambda images: tqdm(images, unit=" images", disable=quiet)
+    result = evaluate_files(scoremaps, metadata, **options)
     click.echo(result)
     click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")
 
@@ -85,5 +82,5 @@ def _note_other_rules(a: dict, b: dict) -> None:
 
 
 def _folder(path: str) -> Path:
-    where = Path(path).resolve()
-    return where.parent if where.suffix == ".csv" else where
+    place = Path(path).resolve()
+    return place.parent if place.suffix == ".csv" else place

@@ -23,9 +23,7 @@ DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "
 @click.option("--limit", type=click.IntRange(min=0), default=0, help="at most N images, balanced over the classes")
 @click.option("--smooth", default="", metavar="eigen,aug", help="smooth the score maps")
 @click.option("--precision", type=click.Choice(["float32", "bf16"]), default="float32", show_default=True)
-@click.option(
-    "--channels", type=click.IntRange(min=1), help="score_cam: the N channels of largest energy (approximate)"
-)
+@click.option("--channels", type=click.IntRange(min=1), help="score_cam: N channels of largest energy (approximate)")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
 @parameter_options(DATA)  # what is not given is as in the training
@@ -35,15 +33,13 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     `torchrun --nproc-per-node N -m wsolkit localise ...` shares the images among N processes; the maps are the same. An
     interrupted run goes on where it stopped when it is started again with the same options.
     """
-    names = names_in(method)
-    target = Path(out).expanduser().absolute()
+    names, target = names_in(method), Path(out).expanduser().absolute()
     single = target.suffix == ".npz"
     if not names or (single and len(names) > 1):
         raise WsolkitError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
     if target.is_dir() if single else target.is_file():
-        raise WsolkitError(
-            f"--out {out}: expected {'a file, but it is a folder' if single else 'a folder, but it is a file'}"
-        )
+        wrong = "a file, but it is a folder" if single else "a folder, but it is a file"
+        raise WsolkitError(f"--out {out}: expected {wrong}")
 
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
@@ -62,9 +58,12 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         trained = load_trained(checkpoint, place)
         dataset, state, seed = _dataset(trained, data, split)
         identity = {
-            "weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)], "split": split,
-            "options": options, "code": [localising_code(resolve(name)) for name in names], "versions": versions(), "device": place.type,
-        }  # fmt: skip
+            "weights": weights_state(str(trained.path)),
+            "data": [state, repr(dataset.geometry)],
+            "split": split,
+        }
+        identity |= {"options": options, "code": [localising_code(resolve(name)) for name in names]}
+        identity |= {"versions": versions(), "device": place.type}
         folder = target.with_name(target.name + ".parts")
         first = rank() == 0
 
@@ -73,7 +72,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 click.echo(f"\r{done} of {total} images of this process", nl=done == total, err=True)
 
         indices = sorted(dataset.spread(limit, seed).tolist()) if limit else None  # the dataset's order
-        busy = f"another localise is writing to {folder.with_suffix('')}; wait for it, or choose another --out"
+        busy = f"another localise is writing to {target}; wait for it, or choose another --out"
         with alone(f"{folder}.lock", busy=busy) if first else nullcontext():
             made = localise_in_parts(
                 trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options

@@ -18,8 +18,8 @@ from wsolkit.cli.predict import predict
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
-from wsolkit.sweep import spec
-from wsolkit.sweep.spec import SweepFile
+from wsolkit.sweep import jobs as plans
+from wsolkit.sweep.jobs import SweepFile
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
@@ -56,22 +56,17 @@ def cli() -> None:
 @parameter_options([*OPTIONS, "backbones", "methods", "seeds", "jobs"], SweepFile)
 @click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
+@click.option("--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or its file)")
+@click.option("--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="seconds to wait")
 @click.option(
-    "--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or scheduler file)"
-)
-@click.option(
-    "--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True,
-    help="seconds to wait for the scheduler and for workers",
-)  # fmt: skip
-@click.option(
-    "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images with this method; N alone is for all"
+    "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images; N alone is for all methods"
 )
 def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any) -> None:
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
-    content = spec.read(file) if file else {}
-    asked = spec.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
+    content = plans.read(file) if file else {}
+    asked = plans.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
     asked.setdefault("out", content.get("out") or _reports())
-    grids = spec.grids(content, asked)
+    grids = plans.grids(content, asked)
     for grid in grids:
         try:
             _check(grid.config, list(grid.methods))
@@ -79,10 +74,9 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     jobs = asked.get("jobs", content.get("jobs"))
     if plan:
-        from wsolkit.sweep.jobs import show_plan
         from wsolkit.sweep.scheduler import workers_of
 
-        return show_plan(grids, workers_of(jobs), click.echo)
+        return plans.show_plan(grids, workers_of(jobs), click.echo)
     from wsolkit.sweep.scheduler import run_grids
 
     sys.exit(run_grids(grids, jobs, click.echo, dask, dask_timeout))
@@ -120,9 +114,7 @@ def train(variant: str | None, **options: Any) -> None:
 
 @cli.command()
 @click.option("--out", help="folder of the reports (default reports)")
-@click.option(
-    "--all", "everything", is_flag=True, help="write every page, also those that are newer than their results"
-)
+@click.option("--all", "everything", is_flag=True, help="write every page, also those newer than their results")
 def report(out: str | None, everything: bool) -> None:
     """Write pages, index.html and results.csv anew from the runs that are there; nothing is run.
 
@@ -134,12 +126,12 @@ def report(out: str | None, everything: bool) -> None:
     folder = Path(out or _reports()).resolve()
     if not folder.is_dir():
         raise WsolkitError(f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
-    problems = 0
+    failed = False
     for page, error in write_reports(folder, everything):
         click.echo(f"{page}: {error}" if error else page, err=bool(error))
-        problems += bool(error)
+        failed |= bool(error)
     click.echo(write_index(folder))
-    sys.exit(int(bool(problems)))
+    sys.exit(int(failed))
 
 
 for command in (init, data, evaluate, compare, predict, localise):
@@ -150,10 +142,7 @@ def main() -> None:
     """The command `wsolkit`: 2 is the exit code of a mistake that the caller can put right."""
     try:
         cli(standalone_mode=True)
-    except (
-        WsolkitError,
-        OSError,
-    ) as error:  # the caller's mistakes; any other error is one of the program, with its trace
+    except (WsolkitError, OSError) as error:  # the caller's; any other is a fault of the program and has its trace
         where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
         click.echo(f"error{where}: {error}", err=True)
         sys.exit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import click
 
 from wsolkit.common.parameters import choices_of, kind_of
+from wsolkit.common.paths import project_path
 from wsolkit.runs.parameters import RunConfig, absolute
 
 
@@ -37,3 +39,8 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
 def names_in(text: str) -> list[str]:
     """The names of a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def results_folder(name: str) -> Path:
+    """Where a command writes if no option says: a folder of $WSOLKIT_OUT, or of the project's reports/."""
+    return Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")).expanduser() / name

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import click
 
+from wsolkit.cli.options import names_in, results_folder
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import listing
+from wsolkit.data.annotations import read_lines
 
 BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one image may be larger
 
@@ -25,9 +28,7 @@ BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); o
 @click.option("--label", default="predicted", show_default=True, help="class of the map: predicted, a name or a number")
 @click.option("--classes", help="text file with one class name per line (default: those of the training run)")
 @click.option("--size", type=click.IntRange(8, 4096), help="input side in pixels (default: as the training run)")
-@click.option(
-    "--geometry", type=click.Choice(["resize", "crop"]), help="evaluation geometry (default: as the training run)"
-)
+@click.option("--geometry", type=click.Choice(["resize", "crop"]), help="of the input (default: as the training run)")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
 def predict(images, checkpoint, method, out, threshold, percentile, smooth, label, classes, size, geometry, batch_size,
@@ -41,11 +42,9 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     """
     from tqdm import tqdm
 
-    from wsolkit.common.files import listing
-    from wsolkit.common.paths import project_path
     from wsolkit.data.images import find_images, read_batches
 
-    folder = Path(out or Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")) / "predictions").expanduser()
+    folder = Path(out).expanduser() if out else results_folder("predictions")
     unsearched: list[str] = []
     files = find_images(images, unsearched)
     _check_out(folder, [file.name for file in files])
@@ -64,7 +63,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     view = Geometry(size or known.size, geometry or known.kind)
     names = _names(classes, trained.model.num_classes) if classes else trained.classes
     shown = _label(label, names)
-    smoothings = tuple(name.strip() for name in smooth.split(",") if name.strip())
+    smoothings = tuple(names_in(smooth))
     percentile = resolve(method).percentile if percentile is None else percentile
     source = "given"  # of the threshold
     if threshold is None:
@@ -87,16 +86,15 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
                 failed.append(f"{file.path}: could not be written ({error})")
     click.echo(f"box: above {rule}, {source}")
     click.echo(f"written: {len(files) - len(failed)} of {len(files)} images to {folder}")
-    for what, problems in (("failed", failed), ("folders not searched", unsearched)):
+    for wrong, problems in (("failed", failed), ("folders not searched", unsearched)):
         if problems:
-            click.echo(f"error: {len(problems)} {what}:\n{listing(problems, chr(10))}", err=True)
+            click.echo(f"error: {len(problems)} {wrong}:\n{listing(problems, chr(10))}", err=True)
     if failed or unsearched:
         sys.exit(1)
 
 
 def _check_out(folder: Path, names: list[Path]) -> None:
     """Refuse, before the network runs, a folder that cannot be written and results in the place of someone's files."""
-    from wsolkit.common.files import listing
     from wsolkit.data.images import is_result
 
     there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
@@ -112,11 +110,7 @@ def _check_out(folder: Path, names: list[Path]) -> None:
 
 
 def _names(path: str, count: int) -> list[str]:
-    try:
-        lines = Path(path).expanduser().read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError:
-        raise WsolkitError(f"{path} is no UTF-8 text; expected one class name per line") from None
-    names = [line.strip() for line in lines if line.strip()]
+    names = [line for _, line in read_lines(Path(path).expanduser())]
     if len(names) != count:
         raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")
     return names

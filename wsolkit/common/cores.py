@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import subprocess
@@ -70,10 +71,7 @@ def gpus() -> list[str]:
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
         names = [name.strip() for name in given.split(",")]
-        end = next(
-            (i for i, name in enumerate(names) if name in ("", "-1")), len(names)
-        )  # CUDA stops reading there too
-        return names[:end]
+        return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops reading there too
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)
     except (OSError, subprocess.TimeoutExpired):

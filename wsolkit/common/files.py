@@ -7,8 +7,8 @@ import hashlib
 import io
 import json
 import os
-import tempfile
-from collections.abc import Sequence
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,30 +21,21 @@ SHOWN = 20  # entries that an error lists before it only counts
 
 
 @contextlib.contextmanager
-def atomic_path(path: str | Path):
+def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, remove it otherwise."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    os.close(handle)
-    part = Path(name)
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    part.touch(exist_ok=False)
     try:
         yield part
         with open(
             part, "rb+"
         ) as file:  # the data must be on disk before the name is: a crash may not leave an empty file
             os.fsync(file.fileno())
-        part.chmod(0o666 & ~_umask())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    """The process's umask (mkstemp makes files private; results are meant to be shared like any other file)."""
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:

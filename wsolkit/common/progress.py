@@ -18,7 +18,7 @@ SESSIONS = ("JPY_SESSION_NAME", "VSCODE_PID", "COLAB_RELEASE_TAG")
 
 
 def progress(
-    items: Iterable, what: str, total: int | None = None, unit: str = "images", done: int = 0, quiet: bool = False
+    items: Iterable, text: str, total: int | None = None, unit: str = "images", done: int = 0, quiet: bool = False
 ) -> Iterable:
     """`items`, one by one, with a bar for whoever looks at it.
 
@@ -27,19 +27,19 @@ def progress(
     is a plain line every 30 seconds instead, so that short work says nothing. In a script there is nothing.
 
     Args:
-        what: what is being done, in a few words.
+        text: what is being done, in a few words.
         total: number of items; None is `len(items)`, where there is one. done: items that were done earlier.
         unit: what an item is, in the plural. quiet: no sign at all (processes but the first).
     """
     if total is None and isinstance(items, Sized):
         total = done + len(items)
-    options = {"desc": what, "total": total, "unit": f" {unit}", "initial": done}
+    options = {"desc": text, "total": total, "unit": f" {unit}", "initial": done}
     shell = _kernel()
     if quiet or (shell is None and not sys.stderr.isatty()):
         return items
     if shell is None:
         return tqdm(items, leave=False, **options)
-    return _Line(items, shell, **options) if _opened() else _plain(items, what, total, unit, done)
+    return _Line(items, shell, **options) if _opened() else _plain(items, text, total, unit, done)
 
 
 def _kernel() -> Any:
@@ -70,14 +70,14 @@ class _Line(tqdm):
         _Line.handle.update({"text/plain": str(self) if msg is None else msg}, raw=True)
 
 
-def _plain(items: Iterable, what: str, total: int | None, unit: str, done: int) -> Iterator:
+def _plain(items: Iterable, text: str, total: int | None, unit: str, done: int) -> Iterator:
     begin = last = time.monotonic()
     for count, item in enumerate(items, done + 1):
         yield item
         now = time.monotonic()
         if now - last >= PLAIN_SECONDS:
             last = now
-            print(f"{what}: {count} of {total or '?'} {unit}, {now - begin:.0f} s", flush=True)
+            print(f"{text}: {count} of {total or '?'} {unit}, {now - begin:.0f} s", flush=True)
 
 
 class StatusLine:
@@ -91,7 +91,6 @@ class StatusLine:
     def __init__(self, say: Callable[[str], None] = print, stream: TextIO | None = None) -> None:
         self.print, self.stream = say, stream or sys.stdout
         self.bar = tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=None, dynamic_ncols=True)
-        self.live = not self.bar.disable
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -14,6 +14,7 @@ from wsolkit.common.files import listing
 from wsolkit.data.catalogue import archive_of
 
 Box = tuple[float, float, float, float]
+Parser = Callable[[str], tuple[Any, Any]]
 
 
 # -- folders and names -------------------------------------------------------------------------------------------------
@@ -27,23 +28,27 @@ def find_root(root: str | Path | None, dataset: str) -> Path:
         FileNotFoundError: it does not exist or lacks one of the files that the catalogue names; says how to fetch them.
     """
     archive = archive_of(dataset)
-    folder, first = archive.folder, archive.required[0]
+    name, first = archive.folder, archive.required[0]
+    fetch = f"fetch the dataset with `wsolkit data {dataset} --root"
     if root is None:
-        fetch = f"fetch it with `wsolkit data {dataset} --root DIR`"
-        raise WsolkitError(f"dataset '{dataset}' needs root=, the {folder} folder; {fetch}")
-    root = Path(root).expanduser()
-    fetch = f"fetch the dataset with `wsolkit data {dataset} --root {shlex.quote(str(root))}`"
-    if not root.is_dir():
-        what = "is not a folder" if root.exists() else "does not exist"
-        raise FileNotFoundError(f"{root} {what}; expected the {folder} folder or its parent; {fetch}")
-    if not (root / first).exists() and (root / folder).is_dir():
-        root = root / folder
-    missing = [name for name in archive.required if not (root / name).exists()]
-    if missing:
-        lacks = f"lacks {', '.join(missing)} of the native {folder} layout"
-        neither = f"holds neither {first} nor {folder}/{first}; expected the native {folder} layout"
-        raise FileNotFoundError(f"{root} {neither if len(missing) == len(archive.required) else lacks}; {fetch}")
-    return root
+        raise WsolkitError(f"dataset '{dataset}' needs root=, the {name} folder; {fetch} DIR`")
+    folder = existing_folder(root, f"expected the {name} folder or its parent; {fetch} {shlex.quote(str(root))}`")
+    if not (folder / first).exists() and (folder / name).is_dir():
+        folder = folder / name
+    if missing := [item for item in archive.required if not (folder / item).exists()]:
+        whole = len(missing) == len(archive.required)
+        lacks = f"holds neither {first} nor {name}/{first}" if whole else f"lacks {', '.join(missing)}"
+        advice = f"expected the native {name} layout; {fetch} {shlex.quote(str(root))}`"
+        raise FileNotFoundError(f"{folder} {lacks}; {advice}")
+    return folder
+
+
+def existing_folder(path: str | Path, advice: str) -> Path:
+    """The folder, with ~ replaced; FileNotFoundError, saying what is wrong and the advice, where there is none."""
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}; {advice}")
+    return folder
 
 
 def is_inside(relative: str) -> bool:
@@ -91,26 +96,19 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise WsolkitError(f"{path}: not a UTF-8 text file ({error}); fetch the dataset again") from error
+        raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := line.strip():
             yield number, stripped
 
 
-def once(key: Any, earlier: Any, value: Any) -> Any:
-    """For `read_table`: each key has one line."""
-    if earlier is not None:
-        raise ValueError(f"{key} is there already")
-    return value
-
-
 def read_table(
     path: Path,
-    parse: Callable[[str], tuple[Any, Any]],
+    parse: Parser,
     expected: str,
-    known: Mapping[Any, Any] | None = None,
+    known: dict | None = None,
     complete: bool = True,
-    add: Callable[[Any, Any, Any], Any] = once,
+    add: Callable | None = None,
 ) -> dict[Any, Any]:
     """Read a text file with a line for each key.
 
@@ -121,7 +119,7 @@ def read_table(
             Its strings take the place of the equal ones of the file, which saves memory. None takes every key.
         complete: each known key must have a line.
         add: (key, earlier value or None, new value) -> the value that both lines together give; raises ValueError, saying
-            what is wrong, where they do not go together.
+            what is wrong, where they do not go together. None: each key has one line.
 
     Raises:
         WsolkitError: names the file and the first 20 lines that are malformed or repeated, and known keys without a line.
@@ -136,8 +134,11 @@ def read_table(
             continue
         if known is not None and (key := known.get(key)) is None:
             continue
+        if add is None and key in table:
+            problems.append(f"line {number} ({key} is there already)")
+            continue
         try:
-            table[key] = add(key, table.get(key), value)
+            table[key] = add(key, table.get(key), value) if add else value
         except ValueError as error:
             problems.append(f"line {number} ({error})")
     if known is not None and complete:
@@ -185,6 +186,5 @@ def cut(box: Box, size: tuple[int, int]) -> Box:
 def refuse_outside(path: Path, boxes: Mapping[str, Sequence[Box]], sizes: Mapping[str, tuple[int, int]]) -> None:
     """Raise one error about all images of `boxes` that one of their boxes does not touch."""
     if outside := [key for key, own in boxes.items() if not all(touches(box, sizes[key]) for box in own)]:
-        raise WsolkitError(
-            f"{path}: boxes of {len(outside)} images lie outside the image: {listing(outside)}; mend them"
-        )
+        count = f"boxes of {len(outside)} images lie outside the image"
+        raise WsolkitError(f"{path}: {count}: {listing(outside)}; mend them")

@@ -12,18 +12,12 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.data.batches import (
-    AS_THEY_ARE,
-    as_images,
-    draw_epoch,
-    epoch_batches,
-    normalised_on_device,
-    share_of,
-    windows,
-)
+from wsolkit.data.batches import cut_images, draw_epoch, epoch_batches, share_of
 from wsolkit.data.decoded import DecodedPixels
 from wsolkit.data.images import image_size, read_image
 from wsolkit.data.samples import Geometry, Sample, Target
+
+Device = str | torch.device
 
 
 @dataclass(eq=False)
@@ -44,9 +38,8 @@ class WSOLDataset(Dataset):
 
     def __post_init__(self) -> None:
         if not self.samples:
-            raise WsolkitError(
-                f"dataset '{self.name}', split '{self.split}' has no image; check the root and the classes"
-            )
+            where = f"dataset '{self.name}', split '{self.split}'"
+            raise WsolkitError(f"{where} has no image; check the root and the classes")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -100,19 +93,18 @@ class WSOLDataset(Dataset):
     def decoded(self, side: int) -> DecodedPixels:
         """The pixels of all images, each whole and resized to a square, at one side; decoded once, when they are asked for."""
         if side not in self._decoded:
+
+            def square(sample: Sample) -> np.ndarray:
+                return np.asarray(self.load(sample)[0].resize((side, side), Image.Resampling.BILINEAR))
+
             drawn = self._loads_itself or any(sample.path is None for sample in self.samples)
-            self._decoded[side] = DecodedPixels(
-                f"{self.name} {self.split}", self.samples, side, lambda sample: self._square(sample, side), drawn
-            )
+            title = f"{self.name} {self.split}"
+            self._decoded[side] = DecodedPixels(title, self.samples, side, square, drawn)
         return self._decoded[side]
 
     @property
     def _loads_itself(self) -> bool:
         return type(self).load is not WSOLDataset.load
-
-    def _square(self, sample: Sample, side: int) -> np.ndarray:
-        image, _ = self.load(sample)
-        return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
 
     def prepare(self, side: int | None = None) -> None:
         """Decode all images now, to the file that `pixels` reads (None: at the side of evaluation). Training does this by
@@ -129,14 +121,11 @@ class WSOLDataset(Dataset):
     def __getstate__(self) -> dict:
         return {**self.__dict__, "_decoded": {}}  # a copy finds or makes its own pixels
 
-    def images(self, indices: Sequence[int], device: str | torch.device = "cpu") -> torch.Tensor:
+    def images(self, indices: Sequence[int], device: Device = "cpu") -> torch.Tensor:
         """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, floats are made there."""
         source, rows = self.decoded(self.geometry.side).source(self._rows(indices))
         corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
-        drawn = (source, rows, corners, flips, self.geometry.size)
-        if torch.device(device).type == "cpu":
-            return as_images(windows(*drawn))
-        return normalised_on_device(torch.from_numpy(windows(*drawn, AS_THEY_ARE)).to(device))
+        return cut_images(source, rows, corners, flips, self.geometry.size, torch.device(device))
 
     def target(self, index: int) -> Target:
         sample = self.samples[index]
@@ -163,7 +152,7 @@ class WSOLDataset(Dataset):
         batch_size: int,
         seed: int,
         epoch: int,
-        device: str | torch.device = "cpu",
+        device: Device = "cpu",
         rank: int = 0,
         world_size: int = 1,
         skip: int = 0,

@@ -8,6 +8,7 @@ On CUDA the decoded pixels of all images lie on the device where they fit, and w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import cache
 from typing import NamedTuple
 
@@ -42,15 +43,10 @@ def denormalise(image: Tensor) -> np.ndarray:
     return (image * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
 
 
-def _levels() -> np.ndarray:
-    """(256, 3) float32: what `normalise` makes of each grey level of each channel. Looked up instead of computed, the
-    values are the same on every device, and the CPU reads one byte and writes one float per value."""
-    levels = np.repeat(np.arange(256, dtype=np.uint8)[:, None, None], 3, axis=2)
-    return np.ascontiguousarray(normalise(levels)[:, :, 0].numpy().T)
-
-
-LEVELS = _levels()
 AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+# (256, 3) float32, what `normalise` makes of each grey level of each channel. Looked up instead of computed, the values are
+# the same on every device, and the CPU reads one byte and writes one float per value.
+LEVELS = np.ascontiguousarray(normalise(AS_THEY_ARE[:, None])[:, :, 0].numpy().T)
 
 
 # -- on the CPU --------------------------------------------------------------------------------------------------------
@@ -97,9 +93,20 @@ def windows(
     return out
 
 
-def as_images(values: np.ndarray) -> Tensor:
-    """(b, H, W, 3) float32 -> the same memory as (b, 3, H, W), channels last."""
-    return torch.from_numpy(values).permute(0, 3, 1, 2)
+def cut_images(
+    source: np.ndarray, rows: np.ndarray, corners: np.ndarray, flips: np.ndarray, size: int, device: torch.device
+) -> Tensor:
+    """The `windows` as normalised images on a device: (b, 3, size, size) float32, channels last."""
+    if device.type == "cpu":
+        return torch.from_numpy(windows(source, rows, corners, flips, size)).permute(0, 3, 1, 2)
+    cut = torch.from_numpy(
+        windows(source, rows, corners, flips, size, AS_THEY_ARE)
+    )  # bytes travel, floats are made there
+    return normalised_on_device(_moved(cut, device))
+
+
+def _moved(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 # -- on a device -------------------------------------------------------------------------------------------------------
@@ -197,16 +204,12 @@ def epoch_batches(
 
     def made(share: slice) -> Batch:
         """Cut out of pixels in memory or in a mapped file, by a thread, while the step before runs."""
-        drawn = (*pixels.source(epoch.order[share]), epoch.corners[share], epoch.flips[share], size)
-        wanted = torch.from_numpy(labels[share])
-        if device.type == "cpu":
-            return as_images(windows(*drawn)), wanted
-        cut = torch.from_numpy(windows(*drawn, AS_THEY_ARE))  # bytes travel, floats are made there
-        if stream is None:
-            return normalised_on_device(cut.to(device)), wanted.to(device)
-        with torch.cuda.stream(stream):  # which also makes `device` the current one of this thread
-            moved = [tensor.pin_memory().to(device, non_blocking=True) for tensor in (cut, wanted)]
-            return normalised_on_device(moved[0]), moved[1]
+        source, rows = pixels.source(epoch.order[share])
+        with (
+            torch.cuda.stream(stream) if stream else nullcontext()
+        ):  # also makes `device` the current one of this thread
+            images = cut_images(source, rows, epoch.corners[share], epoch.flips[share], size, device)
+            return images, _moved(torch.from_numpy(labels[share]), device)
 
     yield from ahead(made, shares)
 

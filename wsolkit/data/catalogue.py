@@ -65,6 +65,7 @@ class DatasetEntry:
 
 # Sizes and checksums are those that independent public data loaders check these downloads against (for CUB e.g.
 # TDeVries/cub2011_dataset, for Tiny-ImageNet e.g. Avalanche's tiny_imagenet); they agree with one another.
+_CUB_TABLES = ("image_class_labels", "train_test_split", "bounding_boxes", "classes")
 _CUB = Archive(
     name="CUB_200_2011.tgz",
     urls=("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",),
@@ -72,14 +73,7 @@ _CUB = Archive(
     md5="97eceeb196236b17998738112f37df78",
     folder="CUB_200_2011",
     kind="tgz",
-    required=(
-        "images.txt",
-        "image_class_labels.txt",
-        "train_test_split.txt",
-        "bounding_boxes.txt",
-        "classes.txt",
-        "images",
-    ),
+    required=("images.txt", *(f"{name}.txt" for name in _CUB_TABLES), "images"),
 )
 _TINY_IMAGENET = Archive(
     name="tiny-imagenet-200.zip",
@@ -167,9 +161,13 @@ def load_dataset(
         raise WsolkitError(f"dataset '{name}' knows no option {', '.join(map(repr, unknown))}; remove it")
     frame = Geometry(DATASETS[name].defaults["size"] if size is None else size, geometry)
     dataset = opener(Request(split, root, frame, classes, val_share, seed), **options)
-    dataset.opener = partial(_reopen, name, (root, size, geometry, classes, val_share, seed), options)
+    again: dict[str, Any] = {
+        "root": root,
+        "size": size,
+        "geometry": geometry,
+        "classes": classes,
+        "val_share": val_share,
+        "seed": seed,
+    }
+    dataset.opener = partial(load_dataset, name, **again, **options)
     return dataset
-
-
-def _reopen(name: str, arguments: tuple, options: dict[str, Any], split: str) -> WSOLDataset:
-    return load_dataset(name, split, *arguments, **options)

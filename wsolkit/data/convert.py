@@ -1,7 +1,7 @@
 """Annotations of other formats (Pascal VOC XML, COCO json, plain CSV) become a metadata folder of wsolevaluation, which
 `load_dataset("metadata")` opens.
 
-Every reader finds all that is wrong with its source and raises one error. It returns boxes as (x0, y0, x1, y1) in pixels
+Every reader notes all that is wrong with its source, for one error. It gives boxes as (x0, y0, x1, y1) in pixels
 from 0, inclusive corners.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
-import shutil
+import tempfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -41,6 +41,8 @@ from wsolkit.data.metadata import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASS
 KINDS = ("voc", "coco", "csv")
 SEVERAL = ("largest", "skip")
 CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]
+VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+MEND = "mend or remove them"
 
 
 @dataclass(frozen=True)
@@ -109,55 +111,46 @@ def convert(
         raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
     _check_place(out / split, force)
 
-    if kind == "voc":
-        read = read_voc(source, images, 1 if origin is None else origin)
-    else:
-        read = (read_coco if kind == "coco" else read_csv)(source, images)
+    read = Source(source, images, 1 if origin is None else origin)
+    {"voc": read_voc, "coco": read_coco, "csv": read_csv}[kind](read)
+    read.finish(at_border=kind != "csv", advice=MEND if kind != "csv" else f"expected lines '{','.join(CSV_FIELDS)}'")
     chosen: dict[str, tuple[str, list[Box]]] = {}
     mixed = empty = 0
-    for path in sorted(read.entries):
-        objects = read.entries[path].objects
-        empty += not objects
-        mixed += len({label for label, _ in objects}) > 1
-        if label := _label(objects, several):
-            chosen[path] = (label, [box for name, box in objects if name == label])
+    for path, entry in sorted(read.entries.items()):
+        classes = {label for label, _ in entry.objects}
+        empty += not classes
+        mixed += len(classes) > 1
+        if len(classes) == 1 or (classes and several == "largest"):  # of boxes with the same area the first counts
+            label, _ = max(
+                entry.objects, key=lambda item: (item[1][2] - item[1][0] + 1) * (item[1][3] - item[1][1] + 1)
+            )
+            chosen[path] = (label, [box for name, box in entry.objects if name == label])
     if not chosen:
         raise WsolkitError(f"{source} has no image with objects of one class; nothing to convert")
     used = {label for label, _ in chosen.values()}
-    names, number = _number([label for label in read.classes if label in used], out, split, kind == "csv")
-    fractions = sum(any(value % 1 for value in box) for _, boxes in chosen.values() for box in boxes)
+    names, number = _number([label for label in read.order or sorted(used) if label in used], out, split, kind == "csv")
     _write(out, split, chosen, read.entries, names, number)
-    notes = [*read.notes]
-    if mixed:
-        did = "left out" if several == "skip" else "the class of the largest box is their label, its boxes are kept"
-        notes.append(f"{mixed} images show several classes: {did}")
-    if empty:
-        notes.append(f"{empty} images without an object were left out")
-    if fractions:
-        notes.append(f"{fractions} boxes have decimal corners, which wsolevaluation's own reader does not take")
-    boxes = sum(len(boxes) for _, boxes in chosen.values())
-    return Converted(out / split, len(chosen), boxes, len(names), mixed, empty, tuple(notes))
+    boxes = [box for _, own in chosen.values() for box in own]
+    fractions = sum(any(value % 1 for value in box) for box in boxes)
+    did = "left out" if several == "skip" else "the class of the largest box is their label, its boxes are kept"
+    counted = {
+        f"images show several classes: {did}": mixed,
+        "images without an object were left out": empty,
+        "boxes have decimal corners, which wsolevaluation's own reader does not take": fractions,
+    }
+    notes = [*read.notes, *(f"{count} {text}" for text, count in counted.items() if count)]
+    return Converted(out / split, len(chosen), len(boxes), len(names), mixed, empty, tuple(notes))
 
 
 def _check_place(folder: Path, force: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
+    if folder.exists() and not folder.is_dir():
         raise WsolkitError(f"{folder} is not a folder; choose another out (--out)")
-    there = sorted(path.name for path in folder.iterdir())
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
     if there and not force:
         raise WsolkitError(f"{folder} is not empty; choose another out (--out), or replace it with force (--force)")
     if strangers := [name for name in there if name not in (IDS, LABELS, SIZES, LOCALIZATION)]:
-        raise WsolkitError(
-            f"{folder} holds {listing(strangers)}, which is no metadata: remove it or choose another out"
-        )
-
-
-def _label(objects: Sequence[tuple[str, Box]], several: str) -> str:
-    """The label of an image, or "" where it is left out; of boxes with the same area the first counts."""
-    if not objects or (several == "skip" and len({label for label, _ in objects}) > 1):
-        return ""
-    return max(objects, key=lambda item: (item[1][2] - item[1][0] + 1) * (item[1][3] - item[1][1] + 1))[0]
+        advice = "which is no metadata: remove it or choose another out"
+        raise WsolkitError(f"{folder} holds {listing(strangers)}, {advice}")
 
 
 def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[list[str], dict[str, int]]:
@@ -183,30 +176,27 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
 
 def _write(out: Path, split: str, chosen: dict, entries: dict[str, Entry], names: list[str], number: dict) -> None:
     """The four files in a folder beside the place, which is renamed as the last step."""
-    folder, part, old = out / split, out / f".{split}.{os.getpid()}.part", out / f".{split}.{os.getpid()}.old"
-    boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
-    tables = {
-        IDS: chosen,
-        LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
-        SIZES: (f"{path},{entries[path].size[0]},{entries[path].size[1]}" for path in chosen),
-        LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
-    }
-    try:
-        for name, lines in tables.items():
-            atomic_write_text(part / name, _lines(lines))
-        atomic_write_text(out / CLASSES, _lines(names))  # before the split: a class too many does no harm
-        if folder.exists():
-            os.replace(folder, old)
-        os.replace(part, folder)
-    finally:
-        if old.exists() and not folder.exists():
-            os.replace(old, folder)
-        for rest in (part, old):
-            shutil.rmtree(rest, ignore_errors=True)
-
-
-def _lines(items: Iterable[str]) -> str:
-    return "".join(f"{item}\n" for item in items)
+    out.mkdir(parents=True, exist_ok=True)
+    folder = out / split
+    with tempfile.TemporaryDirectory(prefix=f".{split}.", dir=out) as temporary:
+        part, old = Path(temporary, "new.part"), Path(temporary, "old")
+        boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
+        files: dict[Path, Iterable[str]] = {
+            part / IDS: chosen,
+            part / LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
+            part / SIZES: (f"{path},{entries[path].size[0]},{entries[path].size[1]}" for path in chosen),
+            part / LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
+            out / CLASSES: names,  # before the split: a class too many does no harm
+        }
+        for path, lines in files.items():
+            atomic_write_text(path, "".join(f"{line}\n" for line in lines))
+        try:
+            if folder.exists():
+                os.replace(folder, old)
+            os.replace(part, folder)
+        finally:
+            if old.exists() and not folder.exists():
+                os.replace(old, folder)
 
 
 def _decimal(value: float) -> str:
@@ -226,127 +216,153 @@ class Entry:
 
 @dataclass
 class Source:
-    """What a reader read.
+    """What a reader fills.
 
     Attributes:
+        place: the file or folder that is read.
+        images: the folder that image paths are relative to, or None.
+        origin: number of the first pixel in VOC files.
         entries: path of the image -> its entry.
-        classes: all class names, in the order in which they are to be numbered.
+        problems: what is wrong, a text for each thing.
+        order: all class names in the order in which they are to be numbered; empty for that of the alphabet.
         notes: what somebody should know of the reading.
     """
 
-    entries: dict[str, Entry]
-    classes: list[str]
+    place: Path
+    images: Path | None
+    origin: int = 1
+    entries: dict[str, Entry] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
+    def finish(self, at_border: bool, advice: str) -> None:
+        """Raise what is wrong; else complete the sizes, check that the boxes lie in the images, and cut them where wanted."""
+        refuse(self.place, self.problems, advice)
+        if not self.entries:
+            raise WsolkitError(f"{self.place} names no image")
+        if self.images is not None:
+            require_images(self.images, self.entries)
+            unknown = [name for name, entry in self.entries.items() if not all(entry.size)]
+            for name, size in image_sizes(self.images, unknown).items():
+                self.entries[name].size = size
+        for name, entry in self.entries.items():
+            if not all(entry.size):
+                where = "add it, or give images= (--images), the folder of the images"
+                self.problems.append(f"{name} (no size is given: {where})")
+            elif outside := [box for _, box in entry.objects if not touches(box, entry.size)]:
+                self.problems.append(f"{name} (box {outside[0]} lies outside {entry.size[0]} x {entry.size[1]} pixels)")
+            elif at_border:
+                entry.objects = [(label, cut(box, entry.size)) for label, box in entry.objects]
+        refuse(self.place, self.problems, MEND)
 
-def read_voc(source: Path, images: Path | None, origin: int = 1) -> Source:
+
+def read_voc(read: Source) -> None:
     """A folder of Pascal VOC XML files, or the folder above its Annotations/; folders in it become folders of the images.
 
     VOC counts pixels from 1, so `origin` 1 is taken from every corner; with `origin` 0 corners stay as they are (ILSVRC
     and some tools count from 0). Objects marked difficult or truncated count like others, parts of objects do not. Boxes
     are cut at the border. A <filename> without its ending is completed from the files in `images`.
     """
-    folder = source / "Annotations" if (source / "Annotations").is_dir() else source
-    files = sorted(folder.rglob("*.xml")) if folder.is_dir() else []
+    if (read.place / "Annotations").is_dir():
+        read.place /= "Annotations"
+    files = sorted(read.place.rglob("*.xml"))
     if not files:
-        raise FileNotFoundError(f"{folder}: no .xml file there; expected the Annotations folder of Pascal VOC")
-    entries: dict[str, Entry] = {}
-    problems: list[str] = []
-    endings: dict[Path, dict[str, str]] = {}
+        raise FileNotFoundError(f"{read.place}: no .xml file there; expected the Annotations folder of Pascal VOC")
     early = 0
+    endings = cache(_names_by_stem)  # one look at each folder
     for file in files:
-        place = file.relative_to(folder).as_posix()
+        place = file.relative_to(read.place)
         try:
             root = ElementTree.parse(file, ElementTree.XMLParser(target=_PlainTree())).getroot()
         except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
-            problems.append(f"{place} ({error})")
+            read.problems.append(f"{place.as_posix()} ({error})")
             continue
-        name = _complete(file.relative_to(folder).parent, _text(root, "filename"), images, endings)
-        wrong = _wrong_name(name) or ("is in two files" if name in entries else "")
-        if not wrong and images is None and not Path(name).suffix:
+        name = _text(root, "filename")
+        if name and read.images is not None and not Path(name).suffix:
+            name = endings(read.images / place.parent).get(name, name)
+        if name and place.parent.parts:
+            name = (place.parent / name).as_posix()
+        wrong = _wrong_name(name) or ("is in two files" if name in read.entries else "")
+        if not wrong and read.images is None and not Path(name).suffix:
             wrong = "has no ending: give images= (--images), the folder of the images"
         if wrong:
-            problems.append(f"{place} (<filename> {name!r} {wrong})")
+            read.problems.append(f"{place.as_posix()} (<filename> {name!r} {wrong})")
             continue
         extent = [_text(root, f"size/{side}") for side in ("width", "height")]
         width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
-        entries[name] = Entry((width, height))
+        read.entries[name] = entry = Entry((width, height))
         for number, item in enumerate(root.findall("object"), 1):
-            label = _text(item, "name")
-            box = _box([_text(item, f"bndbox/{key}") for key in ("xmin", "ymin", "xmax", "ymax")])
+            label, box = _text(item, "name"), _box(_text(item, f"bndbox/{key}") for key in VOC_CORNERS)
             if box is None or not _is_label(label):
-                problems.append(f"{place} (object {number} lacks a name or xmin <= xmax and ymin <= ymax)")
+                wrong = f"object {number} lacks a name or xmin <= xmax and ymin <= ymax"
+                read.problems.append(f"{place.as_posix()} ({wrong})")
                 continue
-            early += min(box) < origin
-            x0, y0, x1, y1 = (value - origin for value in box)
-            entries[name].objects.append((label, (x0, y0, x1, y1)))
-    _finish(folder, entries, problems, images, at_border=True)
-    note = f"{early} boxes begin before pixel {origin}: if these files count pixels from 0, use --origin 0"
-    return Source(entries, sorted(_labels(entries)), [note] if early and origin else [])
+            early += min(box) < read.origin
+            x0, y0, x1, y1 = (value - read.origin for value in box)
+            entry.objects.append((label, (x0, y0, x1, y1)))
+    if early and read.origin:
+        read.notes.append(f"{early} boxes begin before pixel 1: if these files count pixels from 0, use --origin 0")
 
 
-def read_coco(source: Path, images: Path | None) -> Source:
+def read_coco(read: Source) -> None:
     """A COCO json of instances: the path of an image is its file_name, classes are numbered in the order of category ids.
 
     A bbox [x, y, width, height] becomes the corners x, y, x + width, y + height, cut at the border (at most width - 1 and
     height - 1 of the image): the convention of wsolevaluation's metadata of CUB. Crowd annotations are left out.
     """
     try:
-        content = json.loads(source.read_text(encoding="utf-8-sig"))
+        content = json.loads(read.place.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise WsolkitError(f"{source} is not readable JSON ({error})") from None
-    parts: list[Any] = (
-        [content.get(key) for key in ("images", "annotations", "categories")] if isinstance(content, dict) else []
-    )
-    if len(parts) != 3 or not all(isinstance(part, list) and all(isinstance(x, dict) for x in part) for part in parts):
-        raise WsolkitError(f"{source}: expected an object with the lists images, annotations and categories of objects")
-    problems: list[str] = []
+        raise WsolkitError(f"{read.place} is not readable JSON ({error})") from None
+    lists = ("images", "annotations", "categories")
+    parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in lists]
+    if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
+        raise WsolkitError(
+            f"{read.place}: expected an object with the lists {', '.join(lists[:2])} and {lists[2]} of objects"
+        )
+    images, annotations, categories = parts
     names: dict[Any, str] = {}
-    for item in parts[2]:
+    for item in categories:
         key, name = item.get("id"), item.get("name")
         if not _is_key(key) or key in names or not _is_label(name) or name in names.values():
-            problems.append(f"category {key!r} ({name!r} is no name, or it or the id is there already)")
-            continue
-        names[key] = name
-    entries: dict[str, Entry] = {}
-    path_of: dict[Any, str] = {}
-    for item in parts[0]:
+            read.problems.append(f"category {key!r} ({name!r} is no name, or it or the id is there already)")
+        else:
+            names[key] = name
+    entry_of: dict[Any, Entry] = {}
+    for item in images:
         key, path = item.get("id"), item.get("file_name")
-        if wrong := _wrong_name(path) or ("is there already" if path in entries else ""):
-            problems.append(f"image {key!r} (file_name {path!r} {wrong})")
-        elif not _is_key(key) or key in path_of:
-            problems.append(f"image {path} (id {key!r} is no id, or is there already)")
+        if wrong := _wrong_name(path) or ("is there already" if path in read.entries else ""):
+            read.problems.append(f"image {key!r} (file_name {path!r} {wrong})")
+        elif not _is_key(key) or key in entry_of:
+            read.problems.append(f"image {path} (id {key!r} is no id, or is there already)")
         else:
             extent = (item.get("width"), item.get("height"))
-            entries[path] = Entry(extent if all(type(side) is int and side > 0 for side in extent) else (0, 0))
-            path_of[key] = path
-    for item in parts[1]:
-        key, label, box = item.get("image_id"), item.get("category_id"), item.get("bbox")
+            known = all(type(side) is int and side > 0 for side in extent)
+            read.entries[path] = entry_of[key] = Entry(extent if known else (0, 0))
+    for item in annotations:
+        key, label, bbox = item.get("image_id"), item.get("category_id"), item.get("bbox")
         if item.get("iscrowd"):
             continue
-        if not _is_key(key) or not _is_key(label) or key not in path_of or label not in names:
-            problems.append(f"annotation {item.get('id')!r} (unknown image_id {key!r} or category_id {label!r})")
-        elif not _is_xywh(box):
-            problems.append(f"annotation {item.get('id')!r} (bbox {box!r} is not x, y, width, height)")
+        if not _is_key(key) or not _is_key(label) or key not in entry_of or label not in names:
+            wrong = f"unknown image_id {key!r} or category_id {label!r}"
+        elif (box := _box(bbox, extent=True)) is None:
+            wrong = f"bbox {bbox!r} is not x, y, width, height"
         else:
-            x, y, width, height = map(float, box)
-            entries[path_of[key]].objects.append((names[label], (x, y, x + width, y + height)))
-    _finish(source, entries, problems, images, at_border=True)
-    used = _labels(entries)
-    order = sorted(names, key=lambda key: (isinstance(key, str), key))
-    return Source(entries, [names[key] for key in order if names[key] in used])
+            entry_of[key].objects.append((names[label], box))
+            continue
+        read.problems.append(f"annotation {item.get('id')!r} ({wrong})")
+    read.order = [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
 
 
-def read_csv(source: Path, images: Path | None) -> Source:
+def read_csv(read: Source) -> None:
     """Lines `path,label,x0,y0,x1,y1` with or without these names as a first line; several lines for several boxes.
 
     Corners are taken as they are, in pixels from 0; sizes are read from the images below `images`.
     """
-    if images is None:
+    if read.images is None:
         raise WsolkitError("a CSV says nothing of the size of its images: give images= (--images), their folder")
-    entries: dict[str, Entry] = {}
-    problems: list[str] = []
-    for place, (number, line) in enumerate(read_lines(source)):
+    for place, (number, line) in enumerate(read_lines(read.place)):
         try:
             row = [item.strip() for item in next(csv.reader([line], skipinitialspace=True, strict=True))]
         except csv.Error:
@@ -355,13 +371,11 @@ def read_csv(source: Path, images: Path | None) -> Source:
             continue
         box = _box(row[2:])
         if box is None or not _is_label(row[1]):
-            problems.append(f"line {number} {line[:120]!r}")
+            read.problems.append(f"line {number} {line[:120]!r}")
         elif wrong := _wrong_name(row[0]):
-            problems.append(f"line {number} ({row[0]!r} {wrong})")
+            read.problems.append(f"line {number} ({row[0]!r} {wrong})")
         else:
-            entries.setdefault(row[0], Entry()).objects.append((row[1], box))
-    _finish(source, entries, problems, images, at_border=False, advice=f"expected lines '{','.join(CSV_FIELDS)}'")
-    return Source(entries, sorted(_labels(entries)))
+            read.entries.setdefault(row[0], Entry()).objects.append((row[1], box))
 
 
 class _PlainTree(ElementTree.TreeBuilder):
@@ -371,54 +385,21 @@ class _PlainTree(ElementTree.TreeBuilder):
         raise ValueError("it declares a document type, which annotations do not need; remove the declaration")
 
 
-def _finish(
-    source: Path,
-    entries: dict[str, Entry],
-    problems: list[str],
-    images: Path | None,
-    at_border: bool,
-    advice: str = "mend or remove them",
-) -> None:
-    """Raise what is wrong; else complete the sizes, check that the boxes lie in the images, and cut them where wanted."""
-    refuse(source, problems, advice)
-    if not entries:
-        raise WsolkitError(f"{source} names no image")
-    if images is not None:
-        require_images(images, entries)
-        sizes = image_sizes(images, [name for name, entry in entries.items() if not all(entry.size)])
-        for name, size in sizes.items():
-            entries[name].size = size
-    for name, entry in entries.items():
-        if not all(entry.size):
-            problems.append(f"{name} (no size is given: add it, or give images= (--images), the folder of the images)")
-        elif outside := [box for _, box in entry.objects if not touches(box, entry.size)]:
-            problems.append(f"{name} (box {outside[0]} lies outside {entry.size[0]} x {entry.size[1]} pixels)")
-        elif at_border:
-            entry.objects = [(label, cut(box, entry.size)) for label, box in entry.objects]
-    refuse(source, problems, "mend or remove them")
-
-
-def _box(fields: Sequence[str]) -> Box | None:
-    """Four texts as corners, or None where they are none."""
+def _box(fields: Iterable, extent: bool = False) -> Box | None:
+    """Four texts as corners, or (with `extent`) four numbers x, y, width, height; None where they are none."""
     try:
-        return corners(fields)
-    except ValueError:
+        if extent:
+            x, y, width, height = (value + 0.0 for value in fields)
+            fields = (x, y, x + width, y + height)
+        return corners(list(fields))
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
-def _labels(entries: dict[str, Entry]) -> set[str]:
-    return {label for entry in entries.values() for label, _ in entry.objects}
-
-
-def _complete(folder: Path, name: str, images: Path | None, endings: dict[Path, dict[str, str]]) -> str:
-    """The path of an image from its <filename>; an ending that is left out there is taken from the files of `images`."""
-    if images is not None and name and not Path(name).suffix:
-        if folder not in endings:
-            files = sorted(file_names(images / folder), reverse=True)
-            known = Image.registered_extensions()  # annotations may lie beside the images
-            endings[folder] = {Path(file).stem: file for file in files if Path(file).suffix.lower() in known}
-        name = endings[folder].get(name, name)
-    return (folder / name).as_posix() if name and folder.parts else name
+def _names_by_stem(folder: Path) -> dict[str, str]:
+    """Name without ending -> name of each image in a folder; annotations may lie beside the images."""
+    files = sorted(file_names(folder), reverse=True)
+    return {Path(file).stem: file for file in files if Path(file).suffix.lower() in Image.registered_extensions()}
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
@@ -440,10 +421,3 @@ def _is_label(name: Any) -> bool:
 
 def _is_key(value: Any) -> bool:
     return isinstance(value, int | str) and not isinstance(value, bool)
-
-
-def _is_xywh(box: Any) -> bool:
-    """Four finite numbers, the last two not negative."""
-    if not isinstance(box, list) or len(box) != 4 or not all(type(value) in (int, float) for value in box):
-        return False
-    return all(map(math.isfinite, box)) and min(box[2:]) >= 0

@@ -91,13 +91,12 @@ class DecodedPixels:
         self.title, self.samples, self.side, self.square = title, samples, side, square
         self.shape = (len(samples), side, side, 3)
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
-        self.filed = cache is not None and not drawn and self.bytes > SMALL_BYTES
-        self.folder = Path()  # of the file, where there is to be one
-        if cache is not None and self.filed:
+        self.folder: Path | None = None  # of the file, where there is to be one
+        if cache is not None and not drawn and self.bytes > SMALL_BYTES:
             paths = [[sample.id, os.path.abspath(sample.file)] for sample in samples]
             self.folder = cache / digest({"side": side, "images": paths})
         self.file: np.ndarray | None = None
-        self.asked, self.looked, self.failed = 0, False, False
+        self.asked, self.looked = 0, False
         self.memory: np.ndarray | None = None  # filled as images are asked for
         self.known = np.zeros(len(samples), bool)  # images that are in memory
         self.held: dict[str, Tensor] = {}  # device -> all pixels there, see `batches.held_on`
@@ -110,21 +109,19 @@ class DecodedPixels:
         Raises:
             WsolkitError: some images cannot be read; names every one of them.
         """
-        if self.filed and self.file is None and not self.failed:
+        if self.folder is not None and self.file is None:
             if not self.looked:
-                self.looked, self.file = True, self._open(self._identity())
+                self.looked, self.file = True, self._open(self.folder, self._identity())
             self.asked += asked
             if self.file is None and self.asked * ENOUGH >= len(self.samples):
                 try:
-                    self.file = self._build()
+                    self.file = self._build(self.folder)
                 except OSError as error:
-                    self.failed = True
-                    warnings.warn(
-                        f"{self.folder}: no file of decoded pixels of {self.title} ({error.strerror or error}); images are "
-                        "decoded on demand instead, which is slower. Make room (`wsolkit data cache --clear`) or set "
-                        "WSOLKIT_CACHE to a folder that can be written to",
-                        stacklevel=2,
-                    )
+                    wrong = f"no file of decoded pixels of {self.title} ({error.strerror or error})"
+                    slow = "images are decoded on demand instead, which is slower"
+                    advice = "Make room (`wsolkit data cache --clear`) or set WSOLKIT_CACHE to a folder that can be written to"
+                    warnings.warn(f"{self.folder}: {wrong}; {slow}. {advice}", stacklevel=2)
+                    self.folder = None  # no second try
         if self.file is not None:
             return self.file
         return self.memory if self.memory is not None and self.known.all() else None
@@ -135,12 +132,14 @@ class DecodedPixels:
             return whole, rows
         if self.memory is None and self.bytes <= MEMORY_BYTES:
             self.memory = np.empty(self.shape, np.uint8)
-        missing = (
-            rows if self.memory is None else np.array([i for i in dict.fromkeys(rows.tolist()) if not self.known[i]])
-        )
-        squares = self._decoded([self.samples[i] for i in missing])
+        missing = [i for i in dict.fromkeys(rows.tolist()) if self.memory is None or not self.known[i]]
+        samples = [self.samples[i] for i in missing]
+        # decoding and resizing release the interpreter's lock, so threads do them
+        many = len(samples) >= 4
+        squares = ahead(self.square, samples, 16, min(8, cores())) if many else map(self.square, samples)
         if self.memory is None:
-            return np.stack(list(squares)), np.arange(len(rows))
+            place = {index: k for k, index in enumerate(missing)}
+            return np.stack(list(squares)), np.array([place[i] for i in rows.tolist()])
         for index, square in zip(missing, squares, strict=True):
             self.memory[index] = square
             self.known[index] = True
@@ -150,10 +149,6 @@ class DecodedPixels:
         """(n, side, side, 3) uint8: a copy of the pixels of some images."""
         source, places = self.source(rows)
         return source[places]
-
-    def _decoded(self, samples: Sequence[Sample]) -> Iterator[np.ndarray]:
-        """Decoding and resizing release the interpreter's lock, so threads do them."""
-        return map(self.square, samples) if len(samples) < 4 else ahead(self.square, samples, 16, min(8, cores()))
 
     def _identity(self) -> str:
         """Digest of everything that the pixels depend on."""
@@ -166,13 +161,13 @@ class DecodedPixels:
                 stamps.append([sample.id, -1, 0])
         return digest([FORMAT, RESAMPLING, PIL.__version__, code_state(READING), self.shape, stamps])
 
-    def _open(self, identity: str) -> np.ndarray | None:
+    def _open(self, folder: Path, identity: str) -> np.ndarray | None:
         """The file, if it is whole and of these images."""
         try:
-            about = read_json(self.folder / ABOUT)
+            about = read_json(folder / ABOUT)
             if [about["format"], about["identity"]] != [FORMAT, identity]:
                 return None
-            pixels = np.load(self.folder / f"{identity}.npy", mmap_mode="r", allow_pickle=False)
+            pixels = np.load(folder / f"{identity}.npy", mmap_mode="r", allow_pickle=False)
             if (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) != (self.shape, np.uint8, True):
                 return None
             same = about["checksums"] == [zlib.crc32(pixels[i]) for i in self._checked()]
@@ -183,24 +178,24 @@ class DecodedPixels:
     def _checked(self) -> list[int]:
         return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
 
-    def _build(self) -> np.ndarray:
-        with alone(f"{self.folder}.lock"):
-            self.folder.mkdir(exist_ok=True)
+    def _build(self, folder: Path) -> np.ndarray:
+        with alone(f"{folder}.lock"):
+            folder.mkdir(exist_ok=True)
             identity = self._identity()
-            if (pixels := self._open(identity)) is not None:
+            if (pixels := self._open(folder, identity)) is not None:
                 return pixels  # another process made it while this one waited
-            empty(self.folder)
-            if self.bytes + ROOM > (free := shutil.disk_usage(self.folder).free):
+            empty(folder)
+            if self.bytes + ROOM > (free := shutil.disk_usage(folder).free):
                 room = f"it takes {self.bytes / 2**20:.0f} MiB and there are {free / 2**20:.0f} MiB free"
                 raise OSError(errno.ENOSPC, room)
-            checksums = self._write(self.folder / f"{identity}.npy")
+            checksums = self._write(folder / f"{identity}.npy")
             if self._identity() != identity:
                 raise OSError(errno.EAGAIN, "the images changed while they were read")
             about: dict[str, Any] = {"format": FORMAT, "identity": identity, "title": self.title, "side": self.side}
             about |= {"images": len(self.samples), "resampling": RESAMPLING, "pillow": PIL.__version__}
             folders = [os.path.dirname(os.path.abspath(sample.file)) for sample in self.samples]
-            write_json(self.folder / ABOUT, about | {"checksums": checksums, "folder": os.path.commonpath(folders)})
-            if (pixels := self._open(identity)) is None:
+            write_json(folder / ABOUT, about | {"checksums": checksums, "folder": os.path.commonpath(folders)})
+            if (pixels := self._open(folder, identity)) is None:
                 raise OSError(errno.EIO, "what was written could not be read again")
             return pixels
 
@@ -246,12 +241,12 @@ def entries(cache: Path) -> list[tuple[Path, int, str]]:
     for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
         if not folder.is_dir() or not re.fullmatch("[0-9a-f]{16}", folder.name):
             continue
-        size, what = sum(path.stat().st_size for path in folder.iterdir()), ""
+        size, content = sum(path.stat().st_size for path in folder.iterdir()), ""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             about = read_json(folder / ABOUT)
             if about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file():
-                what = "{title}, {images} images of {side} px from {folder}".format(**about)
-        listed.append((folder, size, what))
+                content = "{title}, {images} images of {side} px from {folder}".format(**about)
+        listed.append((folder, size, content))
     return listed
 
 

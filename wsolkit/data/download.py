@@ -92,7 +92,7 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
             elif fault := _fault(archive, packed):  # never deleted here: somebody may have put it there
                 raise DownloadError(f"{packed} is not the expected archive: {fault}; delete it.\n{by_hand}")
             print(f"unpacking {packed}", flush=True)
-            _remove(temporary)
+            shutil.rmtree(temporary, ignore_errors=True)  # of an interrupted run; a link is never followed
             temporary.mkdir()
             try:
                 unpack(packed, archive.kind, archive.folder, temporary, archive.unpacked_limit)
@@ -100,39 +100,26 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
                     raise UnsafeArchive(f"{packed} lacks {missing}")
                 os.rename(temporary / archive.folder, target)
             finally:
-                _remove(temporary)
+                shutil.rmtree(temporary, ignore_errors=True)
     except Timeout:
-        raise DownloadError(
-            f"{packed} is in use by another process that fetches it; wait for that one to end"
-        ) from None
+        raise DownloadError(f"{packed} is in use by another process that fetches it; wait for its end") from None
     except (UnsafeArchive, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
-        raise DownloadError(
-            f"{packed} cannot be unpacked: {error}; delete it and fetch it from another place"
-        ) from error
+        advice = "delete it and fetch it from another place"
+        raise DownloadError(f"{packed} cannot be unpacked: {error}; {advice}") from error
     except DownloadError:
         raise
     except OSError as error:
         if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            reason = f"the disk of {root} is full ({error}); make room and run again: what is there already is kept"
-        elif isinstance(error, PermissionError):
-            reason = f"no permission to write in {root} ({error}); choose another folder with --root"
-        else:
-            reason = f"cannot write in {root} ({error}); choose another folder with --root"
-        raise DownloadError(reason) from error
+            advice = "make room and run again: what is there already is kept"
+            raise DownloadError(f"the disk of {root} is full ({error}); {advice}") from error
+        wrong = "no permission to write" if isinstance(error, PermissionError) else "cannot write"
+        raise DownloadError(f"{wrong} in {root} ({error}); choose another folder with --root") from error
     print(f"{target} is ready ({packed.name} is no longer needed and may be deleted)", flush=True)
     return target
 
 
 def _missing(archive: Archive, folder: Path) -> str:
     return ", ".join(item for item in archive.required if not (folder / item).exists())
-
-
-def _remove(folder: Path) -> None:
-    """Remove what an interrupted run left, if anything; a link is removed and never followed."""
-    if folder.is_symlink() or folder.is_file():
-        folder.unlink()
-    elif folder.exists():
-        shutil.rmtree(folder)
 
 
 def _fault(archive: Archive, path: Path) -> str:
@@ -170,7 +157,7 @@ def _download(archive: Archive, urls: tuple[str, ...], root: Path, by_hand: str)
         raise DownloadError(f"could not fetch {archive.name} ({'; '.join(reasons)}).\n{by_hand}")
     finally:
         if not part.exists() or not part.stat().st_size:
-            _remove(part.parent)
+            shutil.rmtree(part.parent, ignore_errors=True)
 
 
 class _WrongFile(requests.RequestException):

@@ -180,9 +180,8 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
             empty.append(source or "'' (an empty name)")
         kept = [item for item in paths if not is_result(item)]  # a shell names results too, for *.png
         results += len(paths) - len(kept)
-        if kept:
-            bases += [os.path.abspath(base), *(os.path.dirname(os.path.abspath(item)) for item in kept)]
         for item in kept:
+            bases += [os.path.abspath(base), os.path.dirname(os.path.abspath(item))]
             images.setdefault(os.path.realpath(item), item)  # unlike Path.resolve, no error for a link to itself
     problems = list(dict.fromkeys(problems))
     if unreadable is not None:
@@ -191,7 +190,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         also = f"; could not be searched: {listing(problems)}" if problems else ""
         suffixes = f"(folders and globs are searched for {', '.join(sorted(IMAGE_SUFFIXES))}{also})"
         raise FileNotFoundError(f"no such file, or no image in the folder or glob: {listing(empty)} {suffixes}")
-    if not images and results:
+    if results and not images:
         raise FileNotFoundError(f"all {results} files are results of wsolkit predict: give the images themselves")
     if not images:
         raise WsolkitError("no image asked for: give files, folders or globs")
@@ -252,7 +251,7 @@ def _below(folder: Path, problems: list[str]) -> list[Path]:
 
 def _matches(pattern: Path, problems: list[str]) -> list[Path]:
     matches = [Path(os.path.normpath(match)) for match in sorted(glob.glob(str(pattern), recursive=True))]
-    files = [path for path in matches if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES]
+    files = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
     if "**" in pattern.parts:  # glob passes over folders that it cannot list, without a message
         _below(_fixed_part(pattern), problems)
     return files + [path for folder in matches if folder.is_dir() for path in _below(folder, problems)]

@@ -33,8 +33,7 @@ def read_mask(
         FileNotFoundError: a file is missing.
     """
     frame = (size, size) if isinstance(size, int) else (size[0], size[1])
-    instances = [_resized(grey, frame) for grey in _instances(root, paths)]
-    covered = np.logical_or.reduce(instances)
+    covered = np.logical_or.reduce([_resized(grey, frame) for grey in _instances(root, paths)])
     mask = covered.astype(np.uint8)
     if ignore:
         mask[_resized(_grey(Path(root) / ignore), frame) & ~covered] = IGNORE

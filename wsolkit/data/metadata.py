@@ -17,6 +17,7 @@ from wsolkit.common.files import listing
 from wsolkit.data.annotations import (
     Box,
     corners,
+    existing_folder,
     inside,
     read_lines,
     read_table,
@@ -33,6 +34,7 @@ from wsolkit.data.samples import Request, Sample, Target
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"
+LAYOUT = "expected a metadata folder in the layout of wsolevaluation"
 NEEDS = ("class_labels", "image_sizes", "localization")
 MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
 
@@ -95,26 +97,26 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
     if unknown := sorted(set(need) - set(NEEDS)):
         raise WsolkitError(f"need names {listing(unknown)}; choose from {', '.join(NEEDS)}")
     folder = _split_folder(Path(folder).expanduser(), split)
-    ids = _read_ids(folder / IDS)
+    path, form = folder / IDS, "the path of an image in each line"
+    ids = list(read_table(path, lambda line: (inside(line), True), f"{form}, below the folder of images and each once"))
+    if not ids:
+        raise WsolkitError(f"{path} is empty; expected {form}")
     known = {name: name for name in ids}  # the equal strings of other files give way to these, which saves memory
     labels, _ = read_labels(folder / LABELS, known)
-    kind = _kind(folder / LOCALIZATION, required="localization" in need)
+    path, complete = folder / LOCALIZATION, "localization" in need
+    kind = _kind(path, complete)
     sizes = _read_sizes(folder / SIZES, known, required="image_sizes" in need and kind != "masks")
-    boxes: dict[str, tuple[Box, ...]] = {}
-    masks: dict[str, MaskFiles] = {}
-    if kind == "boxes":
-        boxes = _read_boxes(folder / LOCALIZATION, known, sizes, complete="localization" in need)
-    elif kind == "masks":
-        masks = _read_masks(folder / LOCALIZATION, known, complete="localization" in need)
+    boxes = _read_boxes(path, known, sizes, complete) if kind == "boxes" else {}
+    masks = _read_masks(path, known, complete) if kind == "masks" else {}
     return Metadata(folder, ids, np.array([labels[name] for name in ids], np.int64), sizes, boxes, masks, kind)
 
 
-def _read_ids(path: Path) -> list[str]:
-    form = "the path of an image in each line"
-    ids = read_table(path, lambda line: (inside(line), True), f"{form}, below the folder of images and each once")
-    if not ids:
-        raise WsolkitError(f"{path} is empty; expected {form}")
-    return list(ids)
+def _row(line: str, count: int) -> list[str]:
+    """The path and `count` fields of a line, split from the right, since a path may hold commas; ValueError for others."""
+    row = line.rsplit(",", count)
+    if not row[0] or len(row) <= count:
+        raise ValueError
+    return row
 
 
 def read_labels(path: Path, known: dict[str, str] | None = None) -> tuple[dict[str, int], int]:
@@ -123,9 +125,8 @@ def read_labels(path: Path, known: dict[str, str] | None = None) -> tuple[dict[s
 
     def parse(line: str) -> tuple[str, int]:
         nonlocal highest
-        name, text = line.rsplit(",", 1)
-        label = whole(text)
-        if not name or label >= MOST_CLASSES:
+        name, text = _row(line, 1)
+        if (label := whole(text)) >= MOST_CLASSES:
             raise ValueError
         highest = max(highest, label)
         return name, label
@@ -139,18 +140,16 @@ def _kind(path: Path, required: bool) -> str:
     if not required and not path.is_file():
         return "none"
     _, first = next(read_lines(_required(path)), (0, ""))
-    if first:
-        return "masks" if first.count(",") == 2 else "boxes"
-    if required:
+    if required and not first:
         raise WsolkitError(f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
-    return "none"
+    return "none" if not first else "masks" if first.count(",") == 2 else "boxes"
 
 
 def _read_sizes(path: Path, known: dict[str, str], required: bool) -> dict[str, tuple[int, int]]:
     def parse(line: str) -> tuple[str, tuple[int, int]]:
-        name, *fields = line.rsplit(",", 2)
+        name, *fields = _row(line, 2)
         width, height = map(whole, fields)
-        if not (name and width and height):
+        if not (width and height):
             raise ValueError
         return name, (width, height)
 
@@ -160,13 +159,9 @@ def _read_sizes(path: Path, known: dict[str, str], required: bool) -> dict[str, 
     return read_table(_required(path), parse, form, known, required)
 
 
-def _read_boxes(
-    path: Path, known: dict[str, str], sizes: dict[str, tuple[int, int]], complete: bool
-) -> dict[str, tuple[Box, ...]]:
+def _read_boxes(path: Path, known: dict, sizes: dict, complete: bool) -> dict[str, tuple[Box, ...]]:
     def parse(line: str) -> tuple[str, Box]:
-        name, *fields = line.rsplit(",", 4)
-        if not name:
-            raise ValueError
+        name, *fields = _row(line, 4)
         return name, corners(fields)
 
     def add(name: str, earlier: tuple[Box, ...] | None, box: Box) -> tuple[Box, ...]:
@@ -179,7 +174,7 @@ def _read_boxes(
     return read_table(path, parse, f"{form}, and no lines of masks among them", known, complete, add)
 
 
-def _read_masks(path: Path, known: dict[str, str], complete: bool) -> dict[str, MaskFiles]:
+def _read_masks(path: Path, known: dict, complete: bool) -> dict[str, MaskFiles]:
     def parse(line: str) -> tuple[str, MaskFiles]:
         name, mask, ignore = (item.strip() for item in line.split(","))
         return name, MaskFiles((inside(mask),), inside(ignore) if ignore else None)
@@ -209,18 +204,18 @@ def read_classes(path: Path) -> list[str]:
 def _split_folder(folder: Path, split: str) -> Path:
     if (folder / split / IDS).is_file():
         return folder / split
-    if (folder / IDS).is_file():
-        name = folder.resolve().name
-        if name in SPLITS and name != split:  # test images must not pass for validation
-            raise WsolkitError(f"{folder} is the folder of split '{name}', but '{split}' is asked for; give its own")
-        return folder
-    what = f"holds neither {split}/{IDS} nor {IDS}" if folder.is_dir() else "does not exist"
-    raise FileNotFoundError(f"{folder} {what}; expected a metadata folder in the layout of wsolevaluation")
+    name = folder.resolve().name
+    if not (folder / IDS).is_file():
+        wrong = f"holds neither {split}/{IDS} nor {IDS}" if folder.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{folder} {wrong}; {LAYOUT}")
+    if name in SPLITS and name != split:  # test images must not pass for validation
+        raise WsolkitError(f"{folder} is the folder of split '{name}', but '{split}' is asked for; give its own")
+    return folder
 
 
 def _required(path: Path) -> Path:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; expected a metadata folder in the layout of wsolevaluation")
+        raise FileNotFoundError(f"{path} is missing; {LAYOUT}")
     return path
 
 
@@ -287,20 +282,24 @@ def open_metadata(
     root = _folder(asked.root, "root=, the folder that the paths of image_ids.txt are relative to (--root)")
     folder = _folder(metadata, "metadata=, the folder that holds train/, test/ and perhaps val/ (--metadata)")
     if (folder / IDS).is_file():
-        raise WsolkitError(
-            f"{folder} is the folder of one split; give the folder above it, which holds train/ and test/"
+        above = "give the folder above it, which holds train/ and test/"
+        raise WsolkitError(f"{folder} is the folder of one split; {above}")
+    shared = not (folder / "val").is_dir()  # the folder train/ is for "train" and "val"
+    source = "train" if split == "val" and shared else split
+    needed = source != "train" and (folder / source / LOCALIZATION).is_file()
+    read = read_metadata(folder, source, ("class_labels", "localization") if needed else ("class_labels",))
+    path, masks_root = read.folder / LOCALIZATION, Path()
+    if masks is not None:
+        if read.kind == "boxes":
+            raise WsolkitError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
+        masks_root = _folder(
+            masks, "masks=, the folder that the mask files of localization.txt are relative to (--masks)"
         )
-    shared = split == "val" and not (folder / "val").is_dir()
-    source = "train" if shared else split
-    need = ["class_labels"]
-    if source != "train" and (folder / source / LOCALIZATION).is_file():
-        need.append("localization")
-    read = read_metadata(folder, source, need)
-    masks_root = _masks_folder(read, masks, "localization" in need)
+    elif needed and read.kind == "masks":
+        raise WsolkitError(f"{path} names mask files: give masks= (--masks), the folder that they are relative to")
 
     classes, label_of = asked.select(_class_names(folder))
-    part = source == "train" and not (folder / "val").is_dir()
-    places = asked.own(read.labels) if part else range(len(read.ids))
+    places = asked.own(read.labels) if source == "train" and shared else range(len(read.ids))
     known = [(read.ids[place], int(read.labels[place])) for place in places]
     samples = [
         Sample(name, label_of[label], read.boxes.get(name, ()), root / name)
@@ -309,37 +308,23 @@ def open_metadata(
     ]
     if not samples:
         raise WsolkitError(f"{read.folder / IDS} leaves no image for split '{split}' of the chosen classes")
-    require_images(root, (sample.id for sample in samples))
+    names = [sample.id for sample in samples]
+    require_images(root, names)
     sizes = read.sizes
-    if source == "test" and read.kind == "boxes" and any(sample.id not in sizes for sample in samples):
-        sizes = sizes | image_sizes(root, [sample.id for sample in samples if sample.id not in sizes])
-        refuse_outside(read.folder / LOCALIZATION, {sample.id: sample.boxes for sample in samples}, sizes)
-    files = {} if masks_root is None else {s.id: read.masks[s.id] for s in samples if s.id in read.masks}
-    if masks_root is not None and files:
-        require_images(masks_root, (p for f in files.values() for p in (*f.paths, f.ignore) if p))
-    more: dict[str, Any] = {"sizes": sizes, "masks": files, "masks_root": masks_root or Path()}
+    if source == "test" and read.kind == "boxes" and (unknown := [name for name in names if name not in sizes]):
+        sizes = sizes | image_sizes(root, unknown)
+        refuse_outside(path, {sample.id: sample.boxes for sample in samples}, sizes)
+    files = {} if masks is None else {name: read.masks[name] for name in names if name in read.masks}
+    require_images(masks_root, (p for own in files.values() for p in (*own.paths, own.ignore) if p))
+    more: dict[str, Any] = {"sizes": sizes, "masks": files, "masks_root": masks_root}
     return MetadataDataset("metadata", split, classes, samples, asked.geometry, **more)
 
 
-def _folder(path: str | Path | None, what: str) -> Path:
+def _folder(path: str | Path | None, needed: str) -> Path:
+    advice = f"dataset 'metadata' needs {needed}"
     if path is None:
-        raise WsolkitError(f"dataset 'metadata' needs {what}")
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        wrong = "is not a folder" if path.exists() else "does not exist"
-        raise FileNotFoundError(f"{path} {wrong}; dataset 'metadata' needs {what}")
-    return path
-
-
-def _masks_folder(read: Metadata, masks: str | Path | None, needed: bool) -> Path | None:
-    path = read.folder / LOCALIZATION
-    if masks is None:
-        if needed and read.kind == "masks":
-            raise WsolkitError(f"{path} names mask files: give masks= (--masks), the folder that they are relative to")
-        return None
-    if read.kind == "boxes":
-        raise WsolkitError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
-    return _folder(masks, "masks=, the folder that the mask files of localization.txt are relative to (--masks)")
+        raise WsolkitError(advice)
+    return existing_folder(path, advice)
 
 
 def _class_names(folder: Path) -> list[str]:

@@ -38,6 +38,8 @@ COLOURS = tuple(colour for _, colour in PARTS.values())
 COUNTS = {"train": 120, "val": 12, "test": 25}  # images per class
 FLOWERS = (1, 5)  # at least, below: blossoms in part colours, so that a colour alone says nothing
 PLAIN_BILL = (96, 88, 80)
+CREST = np.array([[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]])
+BILL = np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]])  # both from the middle of the head, in body lengths
 
 
 class SyntheticBirds(WSOLDataset):
@@ -124,7 +126,8 @@ def draw_bird(kind: str, rng: np.random.Generator) -> Drawing:
                 _fill(silhouette, shape.points + shift, 1, cv2.LINE_8)
         if mark:  # plumage marks end where the bird ends
             image[silhouette > 0] = canvas[silhouette > 0]
-    image = _foreground(image, rng)
+    if rng.random() < 0.3:  # a thin twig crosses in front of the bird
+        _twig(image, rng, side)
     pixels = cv2.resize(image, (CANVAS, CANVAS), interpolation=cv2.INTER_AREA)
     light = rng.uniform(0.8, 1.15)
     noise = rng.normal(0, 4, pixels.shape)
@@ -164,10 +167,7 @@ def _bird_shapes(body, family, part, part_colour, rng):
         Shape(_ellipse(-0.08, -0.02, 0.32, plump * 0.58, wing), dark),
         *_plumage_marks(family, _shade(body, 0.38), plump, tail, rng),
     ]  # fmt: skip
-    crest = head + np.array(
-        [[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]]
-    )
-    bill = head + np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]])
+    crest, bill = head + CREST, head + BILL
     if part == "crest":
         shapes.append(Shape(crest, part_colour))
     shapes.append(Shape(head + _ellipse(0, 0, 0.185, 0.165), body))
@@ -201,9 +201,9 @@ def _shade(colour, factor):
 
 def _plumage(rng):
     """A natural body colour: browns, greys, olives, slates. Drawn alike for every class, so it says nothing about it."""
-    base = np.array(
-        [[122, 88, 58], [120, 120, 124], [104, 108, 64], [72, 88, 112], [150, 122, 92]][rng.integers(5)], float
-    )
+    base = np.array([[122, 88, 58], [120, 120, 124], [104, 108, 64], [72, 88, 112], [150, 122, 92]], float)[
+        rng.integers(5)
+    ]
     return tuple(float(c) for c in np.clip(base * rng.uniform(0.95, 1.4) + rng.normal(0, 8, 3), 40, 215))
 
 
@@ -233,10 +233,3 @@ def _twig(image, rng, side):
     ends = np.round(rng.uniform(-0.1, 1.1, (2, 2)) * side).astype(int)
     colour = _shade((98, 78, 56), rng.uniform(0.6, 1.3))
     cv2.line(image, ends[0].tolist(), ends[1].tolist(), colour, int(rng.integers(2, 7)), cv2.LINE_AA)
-
-
-def _foreground(image, rng):
-    """Sometimes a thin twig crosses in front of the bird."""
-    if rng.random() < 0.3:
-        _twig(image, rng, image.shape[0])
-    return image

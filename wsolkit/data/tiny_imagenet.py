@@ -91,47 +91,34 @@ def _read_names(path: Path, wnids: list[str]) -> list[str]:
 
 def _read_train(root: Path, wnid: str, label: int) -> list[Sample]:
     """The images of one class, by file name; each must have a box and each box an image."""
-
-    def parse(line: str) -> tuple[str, Box]:
-        file, *fields = line.split("\t")
-        return _name(file), _box(fields)
-
     path, folder = root / "train" / wnid / f"{wnid}_boxes.txt", root / "train" / wnid / "images"
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; fetch the dataset again or remove {wnid} from wnids.txt")
-    boxes = read_table(path, parse, _expected("'file x0 y0 x1 y1'"))
-    require_images(folder, boxes)
-    if unknown := sorted(n for n in file_names(folder) - set(boxes) if n.lower().endswith(SUFFIXES)):
+    table = _read_boxes(path, "'file x0 y0 x1 y1'", 0)
+    require_images(folder, table)
+    if unknown := sorted(n for n in file_names(folder) - set(table) if n.lower().endswith(SUFFIXES)):
         raise WsolkitError(f"{path} has no line for {len(unknown)} images: {listing(unknown)}; add or remove them")
-    return [Sample(f"{wnid}/{file}", label, (boxes[file],), folder / file) for file in sorted(boxes)]
+    return [Sample(f"{wnid}/{file}", label, (box,), folder / file) for file, (_, box) in sorted(table.items())]
 
 
 def _read_test(root: Path, label_of: dict[str, int]) -> list[Sample]:
     """The images of val/, in the order of val_annotations.txt; lines of other classes are passed over."""
-
-    def parse(line: str) -> tuple[str, tuple[str, Box]]:
-        file, wnid, *fields = line.split("\t")
-        return _name(file), (wnid, _box(fields))
-
     folder = root / "val" / "images"
-    table = read_table(root / "val" / "val_annotations.txt", parse, _expected("'file class x0 y0 x1 y1'"))
-    table = {file: item for file, item in table.items() if item[0] in label_of}
+    table = _read_boxes(root / "val" / "val_annotations.txt", "'file class x0 y0 x1 y1'", 1)
+    table = {file: (names, box) for file, (names, box) in table.items() if names[0] in label_of}
     require_images(folder, table)
-    return [Sample(f"val/{file}", label_of[wnid], (box,), folder / file) for file, (wnid, box) in table.items()]
+    return [Sample(f"val/{file}", label_of[wnid], (box,), folder / file) for file, ([wnid], box) in table.items()]
 
 
-def _name(file: str) -> str:
-    if not is_inside(file) or "/" in file or "\\" in file:
-        raise ValueError
-    return file
+def _read_boxes(path: Path, form: str, names: int) -> dict[str, tuple[list[str], Box]]:
+    """File name -> (the `names` texts that come before the box, the box)."""
 
+    def parse(line: str) -> tuple[str, tuple[list[str], Box]]:
+        file, *fields = line.split("\t")
+        box = corners(fields[names:])
+        if not is_inside(file) or "/" in file or "\\" in file or min(box) < 0 or not touches(box, (SIDE, SIDE)):
+            raise ValueError
+        return file, (fields[:names], box)
 
-def _expected(form: str) -> str:
-    return f"lines {form} with tabs between, 0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
-
-
-def _box(fields: list[str]) -> Box:
-    box = corners(fields)
-    if min(box) < 0 or not touches(box, (SIDE, SIDE)):
-        raise ValueError
-    return box
+    limits = f"0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
+    return read_table(path, parse, f"lines {form} with tabs between, {limits}")

@@ -6,10 +6,7 @@ from wsolkit.methods.score_cam import strongest
 
 
 @register(
-    "ablation_cam",
-    label="Ablation-CAM",
-    needs="forward",
-    description="channels weighed by what the class score loses without them",
+    "ablation_cam", "forward", "channels weighed by what the class score loses without them", label="Ablation-CAM"
 )
 def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
     """w[c] = (z_y - z_y without channel c) / z_y. Desai and Ramaswamy, WACV 2020.

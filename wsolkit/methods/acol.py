@@ -26,9 +26,7 @@ class ACoL(Objective):
 
     @contextmanager
     def attached(self, model: Module) -> Iterator[None]:
-        from wsolkit.networks.models import ACoLModel
-
-        if not isinstance(model, ACoLModel):
+        if _lacks_branches(model):
             kind = getattr(model, "pooling", type(model).__name__)
             raise WsolkitError(
                 f"acol trains a network with two branches: build_model(..., pooling='acol'), not '{kind}'"
@@ -40,7 +38,7 @@ class ACoL(Objective):
         return criterion(logits_a, target) + criterion(logits_b, target), logits_a
 
 
-def _check(model: Module) -> str:
+def _lacks_branches(model: Module) -> str:
     from wsolkit.networks.models import ACoLModel
 
     if isinstance(model, ACoLModel):
@@ -51,12 +49,12 @@ def _check(model: Module) -> str:
 
 @register(
     "acol",
-    label="ACoL",
     needs="features",
     description="maps of ACoL's two branches, the larger value at each position",
+    label="ACoL",
     relu=False,
     eigen=False,
-    check=_check,
+    check=_lacks_branches,
     variants=(Variant("acol", "ACoL", pooling="acol", makes_objective=ACoL), "gap"),
     chapter=TRAINING_CHAPTER,
     published=(

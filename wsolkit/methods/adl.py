@@ -1,7 +1,7 @@
 """Attention-based dropout layer (ADL): the network's own attention hides the strongest positions, or stresses them."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from wsolkit.common.errors import WsolkitError
@@ -38,9 +38,6 @@ class ADL(Objective):
                 raise WsolkitError(f"{name} must lie in [0, 1], but is {value}")
         self.gamma, self.rate = float(gamma), float(rate)
 
-    def settings(self) -> dict[str, Any]:
-        return {"gamma": self.gamma, "rate": self.rate}
-
     @contextmanager
     def attached(self, model: Module) -> Iterator[None]:
         import torch
@@ -51,14 +48,10 @@ class ADL(Objective):
             drop = float(torch.rand(())) < self.rate
             return output * (drop_mask(output, self.gamma) if drop else importance_map(output))
 
-        handles = []
-        try:
+        with ExitStack() as hooks:
             for layer in layers(model):
-                handles.append(layer.register_forward_hook(hook))
+                hooks.enter_context(layer.register_forward_hook(hook))
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def attention(features: Tensor) -> Tensor:
@@ -81,23 +74,24 @@ def importance_map(features: Tensor) -> Tensor:
     return attention(features).sigmoid()
 
 
+_FEATURES = {"mobilenet_v2": (6, 13, 18), "convnext_tiny": (3, 5, 7)}  # positions in `body.features`
+
+
 def layers(model: Module) -> list[Module]:
     """The three layers of a `WSOLModel` whose outputs ADL changes; ValueError for another network."""
     from torch import nn
 
     backbone, body = getattr(model, "backbone", type(model).__name__), cast(Any, getattr(model, "body", None))
     if backbone.startswith("vgg16"):
-        pools = [module for module in body.features if isinstance(module, nn.MaxPool2d)]
-        relus = [module for module in body.features if isinstance(module, nn.ReLU)]
+        pools, relus = ([m for m in body.features if isinstance(m, kind)] for kind in (nn.MaxPool2d, nn.ReLU))
         return [pools[2], relus[9], relus[12]]
     if backbone.startswith("resnet"):
         return [body.layer3[0], body.layer4[0], body.layer4[-1]]
-    if backbone == "mobilenet_v2":
-        return [body.features[6], body.features[13], body.features[18]]
-    if backbone == "convnext_tiny":
-        return [body.features[3], body.features[5], body.features[7]]
-    raise WsolkitError(f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, mobilenet_v2 and "
-                     "convnext_tiny")  # fmt: skip
+    if backbone not in _FEATURES:
+        raise WsolkitError(
+            f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, {', '.join(_FEATURES)}"
+        )
+    return [body.features[index] for index in _FEATURES[backbone]]
 
 
 register(

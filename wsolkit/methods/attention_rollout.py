@@ -1,6 +1,7 @@
 """Attention rollout: what the class token of a vision transformer attends to, through all layers."""
 
 import math
+from contextlib import ExitStack
 from typing import Any
 
 from wsolkit.common.errors import WsolkitError
@@ -50,16 +51,11 @@ def attention_maps(model: Module, images: Tensor | None) -> list[Tensor]:
     def keep(_layer: Module, _args: tuple, output: tuple[Tensor, Tensor]) -> None:
         attention.append(output[1].detach())
 
-    handles = []
-    try:
+    with ExitStack() as hooks, torch.no_grad():
         for block in _blocks(model):
-            handles.append(block.self_attention.register_forward_pre_hook(ask, with_kwargs=True))
-            handles.append(block.self_attention.register_forward_hook(keep))
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
+            hooks.enter_context(block.self_attention.register_forward_pre_hook(ask, with_kwargs=True))
+            hooks.enter_context(block.self_attention.register_forward_hook(keep))
+        model(images)
     return attention
 
 

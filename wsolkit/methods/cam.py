@@ -1,10 +1,12 @@
 """Class activation map (CAM): the classifier's own weights say how much each channel speaks for a class."""
 
+from typing import Any
+
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import LIST, TABLE, Published, Variant, register
 
 # what all methods share whose map is a signed sum of channels, weighed by a linear head
-LINEAR = {"needs": "features", "relu": False, "linear_head": True}
+LINEAR: dict[str, Any] = {"needs": "features", "relu": False, "linear_head": True}
 
 
 @register(

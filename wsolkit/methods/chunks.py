@@ -13,7 +13,7 @@ from torch import Tensor
 def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str = "chunk={}") -> Any:
     """`look` applied to at most `chunk` rows of the inputs at a time, the results one after the other.
 
-    Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are looked at again: the
+    Where that runs out of CUDA memory, the chunk is halved, down to one row, and the same rows are computed again: the
     result is that of a smaller chunk. One RuntimeWarning says so at the end, with the chunk that fitted.
 
     Args:
@@ -34,7 +34,6 @@ def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str =
         rows = [tensor[start : start + chunk] for tensor in inputs]
         try:
             results.append(look(*rows))
-            start += chunk
         except torch.OutOfMemoryError as error:
             if len(rows[0]) == 1:
                 raise torch.OutOfMemoryError(
@@ -42,12 +41,10 @@ def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str =
                     f'smaller network, precision="bf16", or device="cpu". The device said: {error}'
                 ) from error
             chunk = len(rows[0]) // 2
-            full = True
         else:
-            full = False
-        # only now: the traceback of the exception held the tensors of the call that failed
-        if full and torch.cuda.is_available():
-            torch.cuda.empty_cache()
+            start += chunk
+            continue
+        torch.cuda.empty_cache()  # only now: the traceback of the exception held the tensors of the call that failed
     if chunk != first:
         warnings.warn(
             f"{name.format(first)} ran out of device memory and became {chunk}; the results are the same, but "
@@ -55,10 +52,8 @@ def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str =
             RuntimeWarning,
             stacklevel=2,
         )
-    if not results:
-        return torch.zeros(0, device=inputs[0].device)
-    if len(results) == 1:
-        return results[0]
+    if len(results) < 2:
+        return results[0] if results else torch.zeros(0, device=inputs[0].device)
     if isinstance(results[0], tuple):
         return tuple(map(torch.cat, zip(*results, strict=True)))
     return torch.cat(results)

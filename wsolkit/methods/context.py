@@ -45,26 +45,19 @@ class Context:
     clock: Callable[[], float] = time.perf_counter
     gradient_seconds: float = field(default=0.0, init=False)
     gradients_used: bool = field(default=False, init=False)
-
-    def body(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, C, h, w), in the precision that was asked for, float32 outside."""
-        from wsolkit.networks import fused
-
-        return fused.run(self.model.body, images, self.precision)
+    _gradients: Tensor | None = field(default=None, init=False)
 
     @cached_property
     def rest(self) -> Module:
-        """Pool and head, (B, C, h, w) -> (B, K), likewise."""
-        return self._rest_for(self.images)
+        """Pool and head, (B, C, h, w) -> (B, K), in the precision that was asked for, float32 outside."""
+        return self.rest_for(None)
 
-    def rest_for(self, image: Tensor) -> Module:
-        """Pool and head for rows that belong to the images `image` (indices into the batch)."""
-        return self._rest_for(None if self.images is None else self.images[image])
-
-    def _rest_for(self, images: Tensor | None) -> Module:
+    def rest_for(self, image: Tensor | None) -> Module:
+        """Pool and head for rows that belong to the images `image` (indices into the batch, or None for all in order)."""
         from wsolkit.networks.modules import in_precision
         from wsolkit.networks.split import rest_of
 
+        images = self.images if self.images is None or image is None else self.images[image]
         return in_precision(rest_of(self.model, images), self.precision)
 
     @cached_property
@@ -90,23 +83,21 @@ class Context:
     def gradients(self) -> Tensor:
         """(B, C, h, w): G = d z_y / d A through pool and head, computed once."""
         self.gradients_used = True
+        if self._gradients is None:
+            begin = self.clock()
+            self._gradients = self.differentiate()[1]
+            self.gradient_seconds = self.clock() - begin
         return self._gradients
-
-    @cached_property
-    def _gradients(self) -> Tensor:
-        begin = self.clock()
-        gradients = self.differentiate()[1]
-        self.gradient_seconds = self.clock() - begin
-        return gradients
 
     def look(self, images: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, K): the whole network, without a graph."""
+        from wsolkit.networks import fused
         from wsolkit.networks.modules import in_precision
         from wsolkit.networks.split import HookedModel
 
         if isinstance(self.model, HookedModel):
             return in_precision(self.model, self.precision)(images)
-        return self.rest(self.body(images))
+        return self.rest(fused.run(self.model.body, images, self.precision))
 
     def differentiate(
         self, target: Callable[[Tensor], Tensor] | None = None, create_graph: bool = False

@@ -33,9 +33,6 @@ class CutMix(Objective):
             raise WsolkitError(f"prob is a probability and must lie in [0, 1], but is {prob}")
         self.beta, self.prob = float(beta), float(prob)
 
-    def settings(self) -> dict[str, Any]:
-        return {"beta": self.beta, "prob": self.prob}
-
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
         """Mixed images, and (labels, labels of the partners, share of the image that is its own)."""
         import torch
@@ -61,12 +58,13 @@ class CutMix(Objective):
 
 def patch(height: int, width: int, share: float, centre: tuple[int, int]) -> tuple[int, int, int, int]:
     """The patch (y0, y1, x0, x1), ends excluded, whose sides are those of the image times sqrt(1 - share), clipped."""
-    bounds = []
-    for side, middle in zip((height, width), centre, strict=True):
+
+    def clipped(side: int, middle: int) -> tuple[int, int]:
         length = int(side * (1.0 - share) ** 0.5)
         start = middle - length // 2
-        bounds += [max(0, start), min(side, start + length)]
-    return tuple(bounds)
+        return max(0, start), min(side, start + length)
+
+    return *clipped(height, centre[0]), *clipped(width, centre[1])
 
 
 register(

@@ -1,4 +1,4 @@
-"""FinerCAM: Grad-CAM of what tells a class from its nearest neighbours."""
+"""FinerCAM: Grad-CAM of what separates a class from its nearest neighbours."""
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Tensor
@@ -6,10 +6,7 @@ from wsolkit.methods.registry import register
 
 
 @register(
-    "finer_cam",
-    label="Finer-CAM",
-    needs="gradient",
-    description="grad_cam of the class's lead over the classes that score nearest to it",
+    "finer_cam", "gradient", "grad_cam of the class's lead over the classes that score nearest to it", label="Finer-CAM"
 )
 def finer_cam(context: Context, alpha: float = 1.0, comparisons: int = 3) -> Tensor:
     """grad_cam of sum_i p_i (z_y - alpha z_i) / (sum_i p_i + 1e-9), p the softmax. Zhang et al., CVPR 2025.

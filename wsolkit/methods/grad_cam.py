@@ -6,9 +6,9 @@ from wsolkit.methods.registry import STUDY, Published, Variant, register
 
 @register(
     "grad_cam",
-    label="Grad-CAM",
     needs="gradient",
     description="channels weighed by the mean gradient of the class score",
+    label="Grad-CAM",
     variants=("gap", Variant("fc", pooling="fc")),
     chapter="04_grad_cam.ipynb",
     published=(

@@ -11,8 +11,10 @@ the host. The tests hold these lines to the numbers of the package. Larger metho
 import copy
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
@@ -78,20 +80,16 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
         network = nn.Sequential(model.body, layer, rest_of(model))
     layers = [] if hooks_itself else [layer]
     with torch.enable_grad(), _grad_cam(class_name, network, layers, **options) as made:
-        runs: dict[Module, int] = dict.fromkeys(made.target_layers if hooks_itself else (), 0)
-
-        def count(layer: Module, *_: object) -> None:
-            runs[layer] += 1
-
-        for layer in runs:
-            layer.register_forward_hook(count)
+        counted, runs = made.target_layers if hooks_itself else [], Counter[Module]()
+        for layer in counted:
+            layer.register_forward_hook(lambda layer, *_: runs.update([layer]))
         maps, failed = None, None
         try:
             maps = made(context.images.detach(), targets=_targets(context))
         except (AssertionError, ValueError) as error:  # there are not as many gradients as layers, or of other shapes
             failed = error
         names = {module: name for name, module in model.named_modules()}
-        odd = [f"{names[layer]} ({times})" for layer, times in runs.items() if times != 1]
+        odd = [f"{names[layer]} ({runs[layer]})" for layer in counted if runs[layer] != 1]
         if odd or isinstance(failed, AssertionError):
             raise MethodNotDefined(
                 f"{class_name} needs every convolution and batch norm with a bias to run once in a forward pass, on the way "
@@ -128,6 +126,7 @@ def register_installed() -> None:
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
+    kind: Any
     for class_name, kind in vars(pytorch_grad_cam).items():
         if not inspect.isclass(kind) or not issubclass(kind, BaseCAM) or find(class_name):
             continue
@@ -138,10 +137,12 @@ def register_installed() -> None:
             needs="gradient",
             description=f"{class_name} of the installed grad-cam package",
             eigen=not whole and step == "get_cam_weights",  # the sign of the package's own projection is arbitrary
-        )(_adapted(class_name, "" if whole else step))
+        )(adapted(class_name, "" if whole else step))
 
 
-def _adapted(class_name: str, step: str) -> Callable[..., Tensor]:
+def adapted(class_name: str, step: str = "") -> Callable[..., Tensor]:
+    """The function of a method that is a class of the package: one step of it, or "" for a run of the whole network."""
+
     def method(context: Context, **options) -> Tensor:
         if not step:
             return whole_network(class_name, context, **options)
@@ -154,20 +155,20 @@ def _adapted(class_name: str, step: str) -> Callable[..., Tensor]:
 # -- methods of the package -------------------------------------------------------------------------------------------
 
 
-@register("xgrad_cam", needs="gradient", description="channels weighed by the gradient, averaged where they are active")
+@register("xgrad_cam", "gradient", "channels weighed by the gradient, averaged where they are active")
 def xgrad_cam(context: Context) -> Tensor:
     """w[c] = sum_hw G A / (sum_hw A + 1e-7). Fu et al., BMVC 2020."""
     features = context.features
     return (context.gradients * features).sum(dim=(2, 3)) / (features.sum(dim=(2, 3)) + 1e-7)
 
 
-@register("hires_cam", needs="gradient", description="each position weighed by its own gradient")
+@register("hires_cam", "gradient", "each position weighed by its own gradient")
 def hires_cam(context: Context) -> Tensor:
     """w[c, h, w] = G. Draelos and Carin, 2020."""
     return context.gradients
 
 
-@register("grad_cam_elementwise", needs="gradient", description="positive part of gradient times activation")
+@register("grad_cam_elementwise", "gradient", "positive part of gradient times activation")
 def grad_cam_elementwise(context: Context) -> Tensor:
     """max(G A, 0) at each position and channel, then the sum."""
     return context.gradients.where(context.gradients * context.features > 0, 0.0)
@@ -184,32 +185,20 @@ def refine_cam(context: Context) -> Tensor:
 
 
 @register(
-    "eigen_cam",
-    needs="features",
-    description="first principal component of the feature map; the class plays no part",
-    project=True,
+    "eigen_cam", "features", "first principal component of the feature map; the class plays no part", project=True
 )
 def eigen_cam(context: Context) -> Tensor:
     """Muhammad and Yeasin, IJCNN 2020. The sign is that of the sum of all channels."""
     return context.features.new_ones(context.features.shape[:2])
 
 
-@register(
-    "eigen_grad_cam",
-    needs="gradient",
-    description="first principal component of gradient times activation",
-    project=True,
-)
+@register("eigen_grad_cam", "gradient", "first principal component of gradient times activation", project=True)
 def eigen_grad_cam(context: Context) -> Tensor:
     """The eigen projection of G * A; its sign is that of HiResCAM's map."""
     return context.gradients
 
 
-@register(
-    "seg_eigen_cam",
-    needs="gradient",
-    description="first principal component of |gradient| times activation, larger side up",
-)
+@register("seg_eigen_cam", "gradient", "first principal component of |gradient| times activation, larger side up")
 def seg_eigen_cam(context: Context) -> Tensor:
     """Chung and Ying, Appl. Sci. 2025, with that paper's own rule for the sign: max >= -min."""
     from wsolkit.methods.smoothing import first_component

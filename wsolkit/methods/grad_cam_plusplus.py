@@ -6,9 +6,9 @@ from wsolkit.methods.registry import STUDY, Published, register
 
 @register(
     "grad_cam++",
-    label="Grad-CAM++",
     needs="gradient",
     description="channels weighed by their positive gradients, each by its share alpha",
+    label="Grad-CAM++",
     aliases=("grad_cam_plus_plus",),
     chapter="05_grad_cam_plusplus.ipynb",
     published=(Published("vgg16_fc", STUDY, {"top1_cls": 77.91, "top1_loc": 57.34}),),

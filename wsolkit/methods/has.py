@@ -1,7 +1,5 @@
 """Hide-and-Seek (HaS): cells of the training images are hidden, so that no single part of an object is always there."""
 
-from typing import Any
-
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.cam import LINEAR, cam
 from wsolkit.methods.context import Tensor
@@ -32,9 +30,6 @@ class HaS(Objective):
         if not 0.0 <= rate <= 1.0:
             raise WsolkitError(f"rate is a probability and must lie in [0, 1], but is {rate}")
         self.grid, self.rate = float(grid), float(rate)
-
-    def settings(self) -> dict[str, Any]:
-        return {"grid": self.grid, "rate": self.rate}
 
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         import torch

@@ -80,9 +80,8 @@ def score_maps(
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
-    _check_precision(precision)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        images = _check_images(model, images, features)
+        images = _check_images(model, images, features, precision)
         model = network_for(model, layer, reshape, images)
         entries = _check_methods(model, names, options, smoothings)
         rows: Any = features if images is None else images
@@ -129,9 +128,8 @@ def feature_map(
 ) -> Tensor:
     """(B, 3, H, W) -> (B, C, h, w) float32: one pass of the body in evaluation mode, detached; the model is left as
     found. Arguments: see `score_maps`."""
-    _check_precision(precision)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        images = _check_images(model, images, None)
+        images = _check_images(model, images, None, precision)
         return _in_chunks(network_for(model, layer, reshape, images), images, len(images), precision)
 
 
@@ -143,8 +141,7 @@ def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
     if weights.shape == features.shape[:1] + features.shape[2:]:
         maps = weights.float()
     elif weights.shape in (features.shape[:2], features.shape):
-        project = entry.project or context.eigen
-        maps = _combine(weights.float(), features.float(), project)
+        maps = _combine(weights.float(), features.float(), project=entry.project or context.eigen)
     else:
         raise WsolkitError(
             f"method {entry.name!r} returned shape {tuple(weights.shape)}, expected (B, C), (B, C, h, w) or (B, h, w) "
@@ -166,9 +163,8 @@ def _in_chunks(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor
         # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
         features = fused.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
         if features.ndim != 4:
-            raise WsolkitError(
-                f"model.body must end in a feature map (B, C, h, w), but it gave {tuple(features.shape)}"
-            )
+            shape = tuple(features.shape)
+            raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {shape}")
         return _plain(features.contiguous())
 
     return in_chunks(run, chunk, images)
@@ -196,18 +192,14 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
             raise WsolkitError(
                 f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
             )
-        defined, reason = is_defined(name, model)
-        if not defined:
+        if reason := is_defined(name, model)[1]:
             raise MethodNotDefined(reason)
     return entries
 
 
-def _check_precision(precision: str) -> None:
+def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
     if precision not in PRECISIONS:
         raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
-
-
-def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None) -> Any:
     for name, tensor in (("images", images), ("features", features)):
         if tensor is None:
             continue

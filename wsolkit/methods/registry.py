@@ -20,9 +20,9 @@ options of `score_maps`.
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -61,10 +61,10 @@ class Published(NamedTuple):
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train a network, and the word that names the network: "gap", "tap", "fc", "has", ...
+    """One way to train a network, and the name of the network so trained: "gap", "tap", "fc", "has", ...
 
     Attributes:
-        name: the word, as it appears in the names of folders. label: as papers write it; "" is the name in capitals.
+        name: as it appears in the names of folders. label: as papers write it; "" is the name in capitals.
         pooling: the pooling layer (`build_model`).
         makes_objective: called without arguments, gives what a training step minimises; None is plain classification.
         start: the variant whose trained network this one starts from where there are no pretrained weights.
@@ -116,7 +116,6 @@ class Method:
         percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
         chapter: the notebook that explains the method and reports it.
         published: numbers to stand beside measured ones. differs: what separates the method here from the published one.
-        module: the one that declares it.
     """
 
     name: str
@@ -135,7 +134,6 @@ class Method:
     chapter: str = ANY_CHAPTER
     published: tuple[Published, ...] = ()
     differs: str = ""
-    module: str = "wsolkit.methods.grad_cam_package"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
@@ -166,6 +164,11 @@ class Method:
         """Whether the method is a way to train a network (HaS, ACoL, ...)."""
         return VARIANTS[self.variants[0]].makes_objective is not None
 
+    @property
+    def module(self) -> str:
+        """The module that declares it: that of its objective, as the function of `has` is plain CAM's; else of its function."""
+        return (VARIANTS[self.variants[0]].makes_objective or self.function).__module__
+
     def variants_on(self, backbone: str) -> tuple[str, ...]:
         """The variants that a report of this method needs on a backbone, the one that is scored first."""
         offered = poolings(backbone)
@@ -176,26 +179,26 @@ class Method:
         """Why the method has no meaning on a backbone, or ""."""
         if not (self.linear_head or self.changes_training) or "gap" in poolings(backbone):
             return ""
-        if self.changes_training:
-            return (
-                f"{self.name} is compared with plain CAM, and like CAM it needs a network that pools its feature map and "
-                f"ends in one linear layer; {backbone} has three fully connected layers there"
-            )
+        subject = f"{self.name} is compared with plain CAM, which" if self.changes_training else self.name
         return (
-            f"{self.name} weighs the channels of the feature map with the classifier's weights; on {backbone} three fully "
-            "connected layers stand between the two, so there is no such weight"
+            f"{subject} weighs the channels of the feature map with the classifier's weights; on {backbone} three fully "
+            "connected layers lie between the two, so there is no such weight"
         )
 
 
 METHODS: dict[str, Method] = {}
 VARIANTS: dict[str, Variant] = {}
 
+_origin = attrgetter("__module__", "__qualname__")  # of a function
 
-def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("gap",), **declaration: Any) -> Callable:
+
+def register(
+    name: str, needs: str, description: str, *, variants: tuple[Variant | str, ...] = ("gap",), **declaration: Any
+) -> Callable:
     """Decorator that makes a function reachable as `score_maps(..., method=name)`, and by every command and report.
 
     Args:
-        name, needs, declaration: the fields of `Method`, of which only the description must be there.
+        name, needs, description, declaration: the fields of `Method`.
         variants: names of trained networks, and a `Variant` where the method declares one of its own.
 
     Raises:
@@ -212,7 +215,6 @@ def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("g
     if needs not in NEEDS:
         raise WsolkitError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
-    module = sys._getframe(1).f_globals.get("__name__", "")
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         for taken in (name, *declaration.get("aliases", ())):
@@ -223,7 +225,7 @@ def register(name: str, *, needs: str, variants: tuple[Variant | str, ...] = ("g
                     f"choose another, or remove that one first with METHODS.pop({other.name!r})"
                 )
         VARIANTS.update({item.name: item for item in variants if isinstance(item, Variant)})
-        METHODS[name] = Method(name, function, needs, variants=names, module=module, **declaration)
+        METHODS[name] = Method(name, function, needs, description, variants=names, **declaration)
         return function
 
     return decorate
@@ -253,14 +255,12 @@ def resolve(name: str) -> Method:
     """
     if not isinstance(name, str):
         raise WsolkitError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
-    method = find(name)
-    if method is None:
+    if find(name) is None:
         # late, because importing grad-cam takes a second and only names that are not ours need it
         from wsolkit.methods.grad_cam_package import register_installed
 
         register_installed()
-        method = find(name)
-    if method is None:
+    if (method := find(name)) is None:
         raise WsolkitError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
     return method
 
@@ -278,8 +278,10 @@ def declared(name: str) -> Method:
     >>> declared("GradCAM++").name, declared("Other-CAM").name
     ('grad_cam++', 'other_cam')
     """
+    from wsolkit.methods.grad_cam_package import adapted
+
     plain = name.strip().lower().replace("-", "_").replace("_plusplus", "++")
-    return find(name) or Method(plain, lambda context: context.features, "gradient", "")
+    return find(name) or Method(plain, adapted(plain), "gradient", "")
 
 
 def variant(name: str) -> Variant:
@@ -319,13 +321,9 @@ def is_defined(method: str, model: Module) -> tuple[bool, str]:
             "linear head, and here other layers lie between the two; use a network with pooling 'gap' or 'tap', "
             "or a gradient method"
         )
-    reason = entry.check(model) if entry.check is not None else ""
+    reason = entry.check(model) if entry.check else ""
     return not reason, reason
 
 
 def _key(name: str) -> str:
     return name.strip().lower().replace("++", "plusplus").replace("_", "").replace("-", "").replace(" ", "")
-
-
-def _origin(function: Callable[..., Tensor]) -> tuple[str, str]:
-    return function.__module__, function.__qualname__

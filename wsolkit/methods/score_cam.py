@@ -10,9 +10,9 @@ _CPU_PIXELS = 8 * 224 * 224
 
 @register(
     "score_cam",
-    label="Score-CAM",
     needs="forward",
     description="channels weighed by the class score of the image seen through them",
+    label="Score-CAM",
     chapter="06_score_cam.ipynb",
     published=(Published("vgg16_fc", STUDY, {"top1_cls": 76.06, "top1_loc": 43.99}, "(retrained at batch 4)"),),
 )
@@ -20,9 +20,9 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     """w = softmax over channels of z_y(x * minmax(upsample(A[c]))), the raw logit. Wang et al., CVPRW 2020.
 
     As in the grad-cam package: bilinear upsampling to input size with aligned corners, 1e-8 in the min-max. A channel
-    without contrast masks everything, so its input is the zero image, and one look at that serves all such channels.
+    without contrast masks everything, so its input is the zero image, and one pass of that serves all such channels.
 
-    `channels=k` looks only at the k channels of largest energy (sum of squares) of each image; the softmax runs over
+    `channels=k` uses only the k channels of largest energy (sum of squares) of each image; the softmax runs over
     these and the others get weight 0. That is an approximation, k/C of the cost.
     """
     import torch
@@ -68,9 +68,7 @@ def strongest(features: Tensor, channels: int | None) -> Tensor:
     if channels is None:
         return wanted
     if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise WsolkitError(
-            f"channels={channels!r}: give the number of channels to look at (at least 1), or None for all"
-        )
+        raise WsolkitError(f"channels={channels!r}: give the number of channels to use (at least 1), or None for all")
     if channels >= features.shape[1]:
         return wanted
     best = features.float().square().sum(dim=(2, 3)).topk(channels, dim=1).indices

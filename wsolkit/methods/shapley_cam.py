@@ -4,12 +4,7 @@ from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
 
 
-@register(
-    "shapley_cam",
-    label="ShapleyCAM",
-    needs="gradient",
-    description="grad_cam with a second-order correction of the gradient",
-)
+@register("shapley_cam", "gradient", "grad_cam with a second-order correction of the gradient", label="ShapleyCAM")
 def shapley_cam(context: Context) -> Tensor:
     """w[c] = mean_hw(G - H A / 2), H the Hessian of the class score. Cai, 2025."""
     import torch

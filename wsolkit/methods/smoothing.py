@@ -50,11 +50,10 @@ def eigen_projection(weighted: Tensor, plain: Tensor) -> Tensor:
 
 def first_component(maps: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h, w), same dtype: the projection of `eigen_projection`, with whatever sign came out."""
-    height, width = maps.shape[2:]
     x = maps.flatten(2)  # (B, C, hw)
     at_once = max(1, _LARGEST // max(x[0].numel(), min(x.shape[1:]) ** 2))
     projections = [_component(part.to(torch.float64, copy=True)) for part in x.split(at_once)]
-    return torch.cat(projections).unflatten(1, (height, width)).to(maps.dtype)
+    return torch.cat(projections).unflatten(1, maps.shape[2:]).to(maps.dtype)
 
 
 def _component(x: Tensor) -> Tensor:
@@ -82,12 +81,10 @@ def fix_sign(maps: Tensor, plain: Tensor) -> Tensor:
 
 def augmentations(images: Tensor) -> Tensor:
     """(B, 3, H, W) -> (6 B, 3, H, W): the six copies of aug_smooth, the unchanged images first."""
-    return torch.cat([(images.flip(-1) if flip else images) * factor for flip, factor in _COPIES])
+    return torch.cat([(images.flip(-1) if mirrored else images) * factor for mirrored, factor in _COPIES])
 
 
 def mean_of_augmentations(maps: Tensor) -> Tensor:
     """(6 B, h, w) maps of `augmentations` -> (B, h, w) in [0, 1]: each scaled to [0, 1] and mirrored back, their mean."""
-    scaled = unit_range(maps).unflatten(0, (len(_COPIES), -1))
-    return torch.stack([copy.flip(-1) if flip else copy for copy, (flip, _) in zip(scaled, _COPIES, strict=True)]).mean(
-        0
-    )
+    scaled = zip(unit_range(maps).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
+    return torch.stack([copy.flip(-1) if mirrored else copy for copy, (mirrored, _) in scaled]).mean(0)

@@ -8,15 +8,15 @@ from wsolkit.methods.registry import register
 def _is_ts_cam(model: Module) -> str:
     from wsolkit.networks.ts_cam import TSCAM
 
-    defined = isinstance(model, TSCAM)
-    return "" if defined else "ts_cam needs a network trained for it: wsolkit.networks.ts_cam.ts_cam(vit, K)"
+    reason = "ts_cam needs a network trained for it: wsolkit.networks.ts_cam.ts_cam(vit, K)"
+    return "" if isinstance(model, TSCAM) else reason
 
 
 @register(
     "ts_cam",
-    label="TS-CAM",
     needs="forward",
     description="semantic map of the class times the attention of the class token (TS-CAM networks only)",
+    label="TS-CAM",
     relu=False,
     eigen=False,
     check=_is_ts_cam,

@@ -20,12 +20,11 @@ from wsolkit.boxes.extract import ContourBoxes, iou, threshold_value
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import read_json
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
 from wsolkit.report.markup import fragment, image_uri
 from wsolkit.report.numbers import counted
-from wsolkit.runs.galleries import FORMAT
+from wsolkit.runs.galleries import read, read_images
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
@@ -52,17 +51,11 @@ def section(folder: str | Path) -> Markup:
 
     The page needs galleries.css and galleries.js. ValueError names a file that is not as `galleries.write` writes it.
     """
-    folder = Path(folder) / "galleries"
-    if not (folder / "galleries.json").exists():
+    kept = read(folder)
+    if kept is None:
         return Markup("")
-    kept = read_json(folder / "galleries.json")
-    if not isinstance(kept, dict) or kept.get("format") != FORMAT:
-        file = folder / "galleries.json"
-        raise WsolkitError(f"{file} is not of this version (format {FORMAT!r}); run the method again")
     try:
-        with np.load(folder / "maps.npz", allow_pickle=False) as content:
-            maps = [content[str(number)] for number in range(len(kept["pictures"]))]
-        return _section(kept, maps, [(folder / Path(image["file"]).name).read_bytes() for image in kept["pictures"]])
+        return _section(kept, *read_images(folder, kept))
     except DAMAGE as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error

@@ -196,7 +196,7 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
         if (folder / files.FAILURE).exists() or (written and not everything):
             continue
         try:
-            page = write_report(folder, html, home=out / "index.html")
+            page = write_report(folder, html, home=out / files.INDEX)
             fingerprint = files.content_of(metrics).get("fingerprint", "")
             note_page(folder, fingerprint, page_state(), seconds_of(folder, metrics))
             yield page, ""
@@ -538,7 +538,7 @@ def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:
     label = f"Loss and Top-1 accuracy against the epoch{place}: loss {loss}; Top-1 in percent {top1}."
     chart = Markup(inline_svg(history_figure(history, best), label))
     reached = kept["val_top1"] if math.isfinite(kept["val_top1"]) else None
-    link = _link(run.folder.parent / item.name / "train.html", html)
+    link = _link(run.folder.parent / item.name / files.TRAINING_PAGE, html)
     return {"item": item, "recipe": item.run.get("recipe") or {}, "top1": reached, "chart": chart, "link": link}
 
 

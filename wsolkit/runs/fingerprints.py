@@ -81,14 +81,12 @@ def _files(modules: list[str]) -> list[str]:
 @cache
 def page_state() -> str:
     """Digest of the style, the templates and the code of report pages (the index is written anew by every sweep)."""
-    files = [
-        path.relative_to(PACKAGE) for wing in ("figures", "report") for path in sorted((PACKAGE / wing).rglob("*.*"))
-    ]
+    files = [path for wing in ("figures", "report") for path in sorted((PACKAGE / wing).rglob("*.*"))]
     files = [path for path in files if not path.name.startswith("index")]
     total = hashlib.sha256(code_state(tuple(str(path) for path in files if path.suffix == ".py")).encode())
     for path in files:
         if path.suffix in (".css", ".j2", ".js"):
-            total.update((PACKAGE / path).read_bytes())
+            total.update(path.read_bytes())
     return total.hexdigest()[:16]
 
 
@@ -113,9 +111,8 @@ def data_state(root: str) -> str:
     if not root:
         return ""
     base = Path(root).resolve()
-    base = next(
-        (base / name for name in NATIVE_FOLDERS if (base / name).is_dir()), base
-    )  # a parent folder is a root too
+    inside = (base / name for name in NATIVE_FOLDERS if (base / name).is_dir())
+    base = next(inside, base)  # a parent folder is a root too
     if not base.is_dir():
         raise FileNotFoundError(f"folder of data '{root}' not found; expected a folder in the dataset's own layout")
     total = hashlib.sha256()

@@ -28,6 +28,7 @@ WEIGHTS, CHECKPOINT, HISTORY = "best.pt", "last.pt", "history.csv"
 MAPS = "maps"  # of a training run: the score maps that were made with its network
 PER_IMAGE, PLAIN_CAM = "per_image.csv", "plain_cam.csv"  # the second is that of plain CAM on the same images
 GALLERY, GALLERIES = "gallery", "galleries"
+GALLERY_TABLE, GALLERY_MAPS = "galleries.json", "maps.npz"  # in galleries/
 NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
 LOG, EXECUTIONS, PAGE, FAILURE, LOCK = "log.txt", "executions.jsonl", "page.json", "failure.json", ".lock"
 TRAINING_PAGE, INDEX, SWEEP = (
@@ -37,8 +38,6 @@ TRAINING_PAGE, INDEX, SWEEP = (
 )  # of a training run, of OUT, of OUT/runs/<dataset>
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
-
-# ------------------------------------------------------------------------------------------------ is it complete
 
 
 def training_name(variant: str, key: str) -> str:
@@ -85,9 +84,6 @@ def records_like(record: Path, places: Iterable[Path]) -> list[Path]:
     return [path for place in places for path in sorted(place.glob(pattern), key=lambda path: -path.stat().st_mtime)]
 
 
-# ------------------------------------------------------------------------------------------------ writing
-
-
 def write_result(path: Path, made_from: dict[str, Any], fingerprint: str, content: dict[str, Any]) -> None:
     """Write metrics.json or run.json, which means "completed"; the failure of an earlier try is forgotten.
 
@@ -113,9 +109,6 @@ def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) 
     """Leave in `folder` what its page was written from (a result's fingerprint) and with (`fingerprints.page_state`), and
     how long the run took."""
     write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
-
-
-# ------------------------------------------------------------------------------------------------ reading
 
 
 def content_of(path: Path) -> dict[str, Any]:
@@ -295,10 +288,10 @@ def _read(kind: type[Checked], path: Path) -> Checked:
         return kind.model_validate(read_json(path))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        what = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}, got {first['input']!r:.80}"
+        problem = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}, got {first['input']!r:.80}"
     except ValueError as error:
-        what = str(error)
-    raise WsolkitError(f"{path} is damaged: {what}\nDelete it and run the sweep again.")
+        problem = str(error)
+    raise WsolkitError(f"{path} is damaged: {problem}\nDelete it and run the sweep again.")
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,16 @@ import io
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
 
-from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, write_json
+from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, read_json, write_json
 from wsolkit.evaluation.per_image import FAILURES
-from wsolkit.runs.folder import GALLERIES
-
-if TYPE_CHECKING:
-    from wsolkit.evaluation.results import EvalResult
+from wsolkit.runs.folder import GALLERIES, GALLERY_MAPS, GALLERY_TABLE
 
 FORMAT = "wsolkit-galleries-1"
 RANDOM, OTHERS = 8, 4  # images in a row
@@ -40,26 +38,23 @@ def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, li
     rows = {"random": drawn[:RANDOM], "best": ranked[::-1][:OTHERS], "worst": ranked[:OTHERS]}
     kinds, shown = np.array(failures), np.concatenate(list(rows.values()))
     for name in FAILURES:
-        found = drawn[kinds[drawn] == name]
-        known = np.isin(found, shown)
-        if len(found):
-            rows[name] = np.concatenate([found[~known], found[known]])[:OTHERS]
+        alike = drawn[kinds[drawn] == name]
+        known = np.isin(alike, shown)
+        if len(alike):
+            rows[name] = np.concatenate([alike[~known], alike[known]])[:OTHERS]
             shown = np.concatenate([shown, rows[name]])
     return {name: row.tolist() for name, row in rows.items()}
 
 
 def write(
-    folder: str | Path,
-    result: EvalResult,
-    maps: Sequence[np.ndarray],
-    pixels: Callable[[list[int]], Sequence[np.ndarray]],
-    classes: Sequence[str],
-    seed: int,
-) -> None:
+    folder: str | Path, result: Any, maps: Sequence[np.ndarray] | np.ndarray,
+    pixels: Callable[[list[int]], Sequence[np.ndarray]], classes: Sequence[str], seed: int,
+) -> None:  # fmt: skip
     """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json; what an
     earlier run left there goes. A result without boxes has random images alone, without boxes.
 
-    maps: N score maps (h, w) as the method made them; pixels: the frames (H, W, 3) uint8 of a list of positions.
+    result: an EvalResult. maps: N score maps (h, w) as the method made them. pixels: the frames (H, W, 3) uint8 of a list of
+    positions.
     """
     folder = Path(folder) / GALLERIES
     shutil.rmtree(folder, ignore_errors=True)
@@ -80,14 +75,35 @@ def write(
             "empty": bool(result.empty[index]), "failure": result.failure_types[index],
         } if located else {"gt_boxes": [], "box": None, "iou": None, "empty": False, "failure": None}))  # fmt: skip
     kept = {str(number): np.asarray(maps[index], np.float32) for number, index in enumerate(shown)}
-    atomic_save_npz(folder / "maps.npz", **kept)
-    write_json(folder / "galleries.json", {
+    atomic_save_npz(folder / GALLERY_MAPS, **kept)
+    write_json(folder / GALLERY_TABLE, {
         "format": FORMAT, "seed": seed, "n_images": result.n_images, "frame": result.frame,
         "protocol": result.protocol, "threshold": result.threshold, "percentile": result.percentile,
         "operating_point": result.operating_point, "pictures": images,
         "rows": [{"name": name, "count": result.failures.get(name), "pictures": [shown.index(index) for index in row]}
                  for name, row in rows.items()],
     })  # fmt: skip
+
+
+def read(folder: str | Path) -> dict[str, Any] | None:
+    """galleries.json of the run in `folder`; None where no galleries were kept. WsolkitError: it has another format."""
+    path = Path(folder) / GALLERIES / GALLERY_TABLE
+    kept = read_json(path) if path.exists() else None
+    if kept is None or (isinstance(kept, dict) and kept.get("format") == FORMAT):
+        return kept
+    raise WsolkitError(f"{path} is not of this version (format {FORMAT!r}); run the method again")
+
+
+def read_images(folder: str | Path, kept: dict[str, Any]) -> tuple[list[np.ndarray], list[bytes]]:
+    """The score maps (h, w) float32 and the photos of `kept` (what `read` gave); OSError or SyntaxError where a photo is no
+    complete image, which a page would show as a gap."""
+    folder = Path(folder) / GALLERIES
+    with np.load(folder / GALLERY_MAPS, allow_pickle=False) as content:
+        maps = [content[str(number)] for number in range(len(kept["pictures"]))]
+    photos = [(folder / Path(image["file"]).name).read_bytes() for image in kept["pictures"]]
+    for content in photos:
+        Image.open(io.BytesIO(content)).load()
+    return maps, photos
 
 
 def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:

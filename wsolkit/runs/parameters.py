@@ -32,14 +32,8 @@ PATHS = ("root", "metadata", "masks", "out", "weights")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
 # 2020), which are the defaults below; a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
-_SCRATCH = {
-    "backbone_grad_scale": 1.0,
-    "schedule": "cosine",
-    "warmup_epochs": 2,
-    "batch_size": 32,
-    "lr": 0.02,
-    "stride": 8,
-}
+_SCRATCH = {"backbone_grad_scale": 1.0, "schedule": "cosine", "warmup_epochs": 2, "batch_size": 32, "lr": 0.02,
+            "stride": 8}  # fmt: skip
 
 
 def _classes(value: Any) -> int | list[str]:
@@ -57,14 +51,14 @@ def absolute(values: dict[str, Any], base: Path) -> dict[str, Any]:
     Raises:
         WsolkitError: a text that is no path.
     """
-    found = dict(values)
+    result = dict(values)
     for name in PATHS:
         if values.get(name, "") not in ("", "none", "imagenet"):
             try:
-                found[name] = str((base / Path(values[name]).expanduser()).resolve())
+                result[name] = str((base / Path(values[name]).expanduser()).resolve())
             except (RuntimeError, ValueError) as error:  # ~ of nobody, a null character
                 raise WsolkitError(f"{name} is no path: {shown(values[name])} ({error})") from None
-    return found
+    return result
 
 
 Classes = Annotated[Any, BeforeValidator(_classes)]
@@ -74,33 +68,22 @@ class RunConfig(Recipe):
     """Everything that defines one training run and its reports, flat, as notebooks take it.
 
     Build one with `make`: an empty value (None, "", [], and 0 where 0 is out of range) means "as dataset and start weights ask".
-    The stages are "data", "network" and "training" (a training run depends on these), "scoring" (a report does), and "" for what
-    changes no number.
+    The help of a parameter says what it is; `load_dataset` (data), `build_model` (network), `fit` (compile, checkpoint_seconds)
+    and `Recipe` (all others of training) say more. The stages are "data", "network" and "training" (a training run depends on
+    these), "scoring" (a report does), and "" for what changes no number.
 
     Attributes:
-        dataset, root, metadata, masks, classes, size, geometry, val_share, per_class: see `load_dataset`.
-        backbone, stride, width, batch_norm, weights, tau: see `build_model`; batch_norm "auto" is "yes" for a VGG that trains from
-            scratch, else "no".
-        batch_size: 0 is the published 40, or fewer where the data is small, so that an epoch has at least 16 steps.
-        lr: 0 is the published 3e-3 of a batch of 40, in proportion for a smaller batch.
-        tap_epochs: without pretrained weights a TAP training starts from the trained GAP network, as the published recipe
-            starts from ImageNet's, and lasts this many epochs at a third of the learning rate (0: a quarter of epochs).
-        recipe: name of a recipe (`wsolkit.training.recipe`), whose values fill what is empty before dataset and start weights do.
-        compile, checkpoint_seconds: see `fit`; like the device they do not make a finished training stale.
-        limit: number of test (and of validation) images to localise, balanced over classes; 0 is all.
-        faithfulness: number of test images for deletion, insertion and ROAD curves; 0 leaves them out.
-        seed: of split, drawing, initialisation and training.
-        device: "cpu", "cuda" or "" for cuda where there is one.
-        out: the folder of reports; relative paths start at the project's folder; where
-            it is left at its default, the environment variable WSOLKIT_OUT replaces it.
-        All others: see `Recipe`.
+        batch_norm: "auto" is "yes" for a VGG that trains from scratch, else "no".
+        tap_epochs: without pretrained weights a TAP training run starts from the trained GAP network, as the published recipe
+            starts from ImageNet's, and lasts this many epochs at a third of the learning rate.
+        recipe: its values fill what is empty before dataset and start weights do.
+        limit: images are chosen so that all classes have the same number.
+        out: relative paths start at the project's folder; its default is replaced by the environment variable WSOLKIT_OUT.
     """
 
     dataset: str = parameter("synthetic", "data set", "data", choices=DATASETS)
     root: str = parameter("", "folder of the dataset in its native layout, or of the images of a metadata folder")
-    metadata: str = parameter(
-        "", "folder with train/, test/ and perhaps val/ in the format of wsolevaluation (dataset metadata)"
-    )
+    metadata: str = parameter("", "folder of train/, test/ and perhaps val/ as in wsolevaluation (dataset metadata)")
     masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
     classes: Classes = parameter(
         0, "first so many classes, or names or numbers separated by commas", "data",
@@ -108,30 +91,22 @@ class RunConfig(Recipe):
     )  # fmt: skip
     size: int = parameter(0, "input side in pixels", "data", ge=8)
     geometry: str = parameter("resize", "evaluation geometry", "data", choices=("resize", "crop"))
-    val_share: float = parameter(
-        0.2, "share of the training images held out to choose epoch and threshold", "data", gt=0, lt=1
-    )
+    val_share: float = parameter(0.2, "share of images held out to choose epoch and threshold", "data", gt=0, lt=1)
     per_class: int = parameter(0, "synthetic birds: images per class", "data", ge=0)
     backbone: str = parameter("resnet18", "network", "network", choices=BACKBONES)
     stride: int = parameter(16, "stride of the feature map", "network", ge=1)
     width: float = parameter(1.0, "multiplies all channels (1 is the published network)", "network", gt=0, le=4)
     batch_norm: str = parameter("no", "batch normalisation in VGG", "network", choices=("yes", "no", "auto"))
     weights: str = parameter("", "imagenet, none, or a .safetensors or .pth file")
-    tau: float = parameter(
-        0.1, "threshold of thresholded average pooling, as a share of the channel's maximum", "network", ge=0, lt=1
-    )
+    tau: float = parameter(0.1, "threshold of TAP pooling, as a share of the channel's maximum", "network", ge=0, lt=1)
     recipe: str = parameter("", "named recipe; other options replace single values of it", choices=RECIPES)
-    tap_epochs: int = parameter(
-        0, "length of a TAP training run that starts from the GAP network; 0 is a quarter", ge=0
-    )
+    tap_epochs: int = parameter(0, "epochs of a TAP run that starts from the GAP network; 0 is a quarter", ge=0)
     batch_size: int = parameter(0, "images per training step", "training", ge=2)
     lr: float = parameter(0.0, "learning rate", "training", gt=0)
     compile: bool = parameter(False, "run training steps through torch.compile")
     checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
     limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)
-    faithfulness: int = parameter(
-        0, "test images for deletion, insertion and ROAD curves in each report", "scoring", ge=0
-    )
+    faithfulness: int = parameter(0, "test images for deletion, insertion and ROAD curves; 0 is none", "scoring", ge=0)
     device: str = parameter("", "cpu or cuda (default: cuda where there is one)")
     out: str = parameter("reports", "folder of the reports")
 
@@ -196,10 +171,8 @@ class RunConfig(Recipe):
     @classmethod
     def shown_default(cls, name: str) -> str:
         """The value of a parameter where nothing is said, as text; "" where it is nothing, or dataset, weights and recipe decide."""
-        filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields} - {
-            "label_smoothing",
-            "precision",
-        }
+        filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields}
+        filled -= {"label_smoothing", "precision"}
         default = cls.model_fields[name].default
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         return "" if name in filled or default in (0, "", ()) else text
@@ -226,11 +199,8 @@ class RunConfig(Recipe):
         return {**{name: value for name, value in values.items() if name in lines}, "options": options}
 
     def _of_stages(self, *stages: str) -> dict[str, Any]:
-        return {
-            name: value for name, value in self.to_dict().items() if stage_of(RunConfig.model_fields[name]) in stages
-        }
-
-    # -- what makes a result stale ------------------------------------------------------------------------------------
+        fields = RunConfig.model_fields
+        return {name: value for name, value in self.to_dict().items() if stage_of(fields[name]) in stages}
 
     def training_parts(self, name: str) -> dict[str, Any]:
         """All that a training run of the variant `name` depends on: the parameters of data and network, the recipe that the variant
@@ -264,8 +234,6 @@ class RunConfig(Recipe):
         return {"method": method.name, "trainings": trainings, **masks, **self._of_stages("scoring"),
                 "code": scoring_code(method), "notebook": notebook_state(method.notebook)}  # fmt: skip
 
-    # -- where things lie ---------------------------------------------------------------------------------------------
-
     @property
     def out_folder(self) -> Path:
         if self.out == "reports" and os.environ.get("WSOLKIT_OUT"):
@@ -278,9 +246,6 @@ class RunConfig(Recipe):
 
     def training_folder(self, variant: str) -> Path:
         return self.runs_folder / training_name(variant, self.training_key(variant))
-
-
-# -- notebooks --------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -313,9 +278,7 @@ def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise WsolkitError(f"options must be a mapping such as {{'lr': 0.01}}, but is {shown(options)}")
     if twice := [name for name in options if name in values]:
-        raise WsolkitError(
-            f"options names '{twice[0]}', which has a line of its own in the cell of parameters: set it there"
-        )
+        raise WsolkitError(f"options names '{twice[0]}', which has a line of its own in its cell: set it there")
     return values | options
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +30,12 @@ from wsolkit.runs import folder as files
 from wsolkit.runs import galleries
 from wsolkit.runs.map_store import MapStore
 from wsolkit.runs.parameters import RunConfig, of_notebook
-from wsolkit.runs.provenance import device_name, git_commit, versions
 from wsolkit.training.checkpoints import load_checkpoint
 from wsolkit.training.loop import fit
 from wsolkit.training.recipe import Recipe, recipe_source
 
 GALLERY_IMAGES = 8
+PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
 
 
 class Run:
@@ -65,13 +69,11 @@ class Run:
 
     def dataset(self, split: str) -> WSOLDataset:
         if split not in self._datasets:
-            c = self.config
-            options = {"per_class": c.per_class, "metadata": c.metadata, "masks": c.masks}
-            options = {name: value for name, value in options.items() if value}
-            self._datasets[split] = load_dataset(
-                c.dataset, split, root=c.root or None, size=c.size, geometry=c.geometry, classes=c.classes or None,
-                val_share=c.val_share, seed=c.seed, **options,
-            )  # fmt: skip
+            values = self.config.to_dict()
+            options = {name: values[name] for name in ("per_class", "metadata", "masks") if values[name]}
+            options |= {name: values[name] for name in ("size", "geometry", "val_share", "seed")}
+            options |= {name: values[name] or None for name in ("root", "classes")}
+            self._datasets[split] = load_dataset(self.config.dataset, split, **options)
         return self._datasets[split]
 
     @property
@@ -132,8 +134,8 @@ class Run:
             "device": device_name(self.device), "commit": git_commit(),
         })  # fmt: skip
 
-    def history(self, variant: str | None = None) -> list[dict[str, float]]:
-        """Rows of the training's history.csv, as numbers."""
+    def history(self, variant: str | None = None) -> list[dict[Any, float]]:
+        """Rows of the training run's history.csv, as numbers."""
         import pandas as pd
 
         path = self.config.training_folder(variant or self.variant) / files.HISTORY
@@ -180,21 +182,19 @@ class Run:
         values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
         return f"{methods.resolve(drawn).label} on a network trained with {wanted.label} ({values})"
 
-    def gallery_items(self, result: Evaluation, indices: list[int] | np.ndarray) -> list[dict[str, Any]]:
+    def gallery_items(self, result: Evaluation, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result; without boxes where the result has none."""
-        test = self.dataset("test")
+        test, ids, labels = self.dataset("test"), result.ids, result.labels
+        boxes, truths, ious = result.boxes, result.gt_boxes, result.ious
+        assert ids is not None and labels is not None
         position = {sample.id: i for i, sample in enumerate(test.samples)}
         items = []
         for index in map(int, indices):
-            pixels = test.pixels([position[result.ids[index]]], test.geometry.side)
-            item = {"pixels": test.geometry.crop(pixels)[0], "score_map": result.maps["test"].maps[index],
-                    "id": result.ids[index], "label": test.classes[result.labels[index]]}  # fmt: skip
-            if result.boxes is not None:
-                item |= {
-                    "gt_boxes": result.gt_boxes[index],
-                    "box": result.boxes[index],
-                    "iou": float(result.ious[index]),
-                }
+            pixels = test.geometry.crop(test.pixels([position[ids[index]]], test.geometry.side))[0]
+            label = test.classes[labels[index]]
+            item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": ids[index], "label": label}
+            if boxes is not None and truths is not None and ious is not None:
+                item |= {"gt_boxes": truths[index], "box": boxes[index], "iou": float(ious[index])}
             items.append(item)
         return items
 
@@ -236,7 +236,7 @@ class Run:
             "against": against, "plain_cam": plain.to_dict() if plain else None,
             "training": self.config.training_folder(variant).name,
             "plain_training": self.config.training_folder("gap").name if plain else None,
-            "maps": {split: os.path.relpath(maps.path, folder) for split, maps in result.maps.items()},
+            "maps": {split: os.path.relpath(str(maps.path), folder) for split, maps in result.maps.items()},
             "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
             "gallery": gallery,
             "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
@@ -257,3 +257,31 @@ def _device(name: str) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise WsolkitError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
     return device
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on, as far as they are installed."""
+    result = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            result[name] = version(name)
+        except PackageNotFoundError:  # e.g. another build of OpenCV
+            continue
+    return result
+
+
+def device_name(device: torch.device) -> str:
+    """The name of a GPU, or the CPU with its number of threads."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} thread" + "s" * (torch.get_num_threads() > 1)
+
+
+def git_commit() -> str:
+    """Short commit of the package's checkout, with "+" where files differ from it; "" outside a checkout."""
+    command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -7,27 +7,35 @@ a log file, started by a pool: that of this machine, or that of a cluster. Wheth
 from __future__ import annotations
 
 import contextlib
+import logging
+import platform
 import signal
 import sys
+import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
+from importlib.metadata import version
 from itertools import cycle
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores, gpus
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.locks import alone
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
-from wsolkit.runs.folder import LOCK, note_failure
-from wsolkit.sweep.jobs import Grid, Job, expected_seconds
-from wsolkit.sweep.spec import store
+from wsolkit.runs.folder import LOCK, content_of, note_failure
+from wsolkit.sweep.jobs import Grid, Job, expected_seconds, store
 from wsolkit.sweep.worker import INTERRUPTED, run_job
 
+ANSWER = 10.0  # seconds that Dask's scheduler may take for a short answer
+PACKAGES = ("dask", "distributed", "torch", "torchvision")  # must agree on all machines of a cluster
 PAUSE = 20.0  # seconds between two index pages of a running sweep, at least; one that takes long is written more rarely
 
 
@@ -50,6 +58,140 @@ class LocalPool(ThreadPoolExecutor):
             return function(*args, threads=self.threads, environment=own, stop=self.killed.is_set, **kwargs)
 
         return super().submit(run)
+
+
+class DaskPool(Executor):
+    """The threads of an existing Dask cluster, whose workers share this machine's folders, as an executor.
+
+    Dask decides who runs what: it runs a job again where a worker was lost (four times at most, its setting
+    `distributed.scheduler.allowed-failures`), and forgets what runs when the sweep leaves, whereupon the workers end it.
+
+    Args:
+        address: of the scheduler, such as tcp://10.0.0.7:8786, or the path of its scheduler file (.json).
+        limit: jobs at a time; 0 is one for each thread of the cluster.
+        timeout: seconds to wait for the scheduler, for the answers of its workers, and, whenever there is none, for a worker.
+
+    Raises:
+        WsolkitError: dask.distributed is not installed.
+        ConnectionError: no scheduler there.
+    """
+
+    def __init__(self, address: str, limit: int = 0, timeout: float = 60.0) -> None:
+        try:
+            from distributed import Client
+            from distributed.comm import get_address_host_port
+        except ModuleNotFoundError:
+            raise WsolkitError("a Dask cluster needs dask.distributed: pip install 'wsolkit[dask]'") from None
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is raised
+        self.address, self.limit, self.timeout = address, limit, timeout
+        self.threads, self.heard = 0, time.monotonic()
+        try:
+            resolved = "" if address.endswith(".json") else address
+            while not (resolved := resolved or content_of(Path(address)).get("address", "")):
+                if time.monotonic() - self.heard > timeout:  # a scheduler file may be about to be written
+                    raise FileNotFoundError(f"{address} is absent or no scheduler file")
+                time.sleep(0.2)
+            get_address_host_port(resolved, strict=True)  # says what a client would not survive
+            self.client: Any = Client(resolved, timeout=timeout, set_as_default=False)
+        except Exception as error:  # OSError, but a malformed address or another version raise anything
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            hint = "give the address that `dask scheduler` prints, or its scheduler file"
+            raise ConnectionError(f"no Dask scheduler at {address} within {timeout:g} s ({reason}); {hint}") from error
+        self.pool = self.client.get_executor(pure=False)
+
+    def capacity(self) -> int:
+        """Jobs that the cluster takes now; 0 where it has no worker at the moment.
+
+        Raises:
+            ConnectionError: the scheduler is gone, or there was no worker for `timeout` seconds.
+        """
+        if self.client.status in ("closing", "closed"):
+            hint = "what was finished is kept: start a scheduler and run the sweep again"
+            raise ConnectionError(f"the Dask scheduler at {self.address} is gone; {hint}")
+        self.threads = 0
+        with contextlib.suppress(Exception):  # no answer in time, or none at all while the client connects again
+            self.threads = sum(self.client.nthreads(callback_timeout=ANSWER).values())
+        self.heard = time.monotonic() if self.threads else self.heard
+        if time.monotonic() - self.heard > self.timeout:
+            waited = f"(waited {self.timeout:g} s); start some with `dask worker ADDRESS`"
+            raise ConnectionError(f"the Dask scheduler at {self.address} has no workers {waited}")
+        return min(self.limit or self.threads, self.threads)
+
+    def check(self, folder: Path, say: Callable[[str], None]) -> None:
+        """Ask every worker what it has: the same packages and code, and the folder of the results.
+
+        Raises:
+            ConnectionError: there are no workers.
+            WsolkitError: one that differs; all of them are named.
+        """
+
+        def ask(path: str) -> dict[str, str]:  # nested for the reason that `submit` gives
+            from wsolkit.sweep.scheduler import facts
+
+            return facts(path)
+
+        while not self.capacity():
+            time.sleep(0.5)
+        with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder) as token:
+            own, answers = facts(token.name), self.client.run(ask, token.name, on_error="return")
+        problems = [f"{name}: {text}" for name, answer in answers.items() for text in differences(own, answer)]
+        if problems:
+            raise WsolkitError("Dask workers that cannot run this sweep: " + "; ".join(problems))
+        hosts = len({name.rpartition(":")[0] for name in answers})
+        say(f"Dask cluster {self.address}: {len(answers)} workers on {hosts} hosts, {self.threads} threads")
+
+    def submit(self, function, /, *args, **kwargs) -> Future:
+        """Run `function` with its share of a worker's cores as `threads`, and with `stop`, which says whether Dask has
+        cancelled it."""
+        module, name = function.__module__, function.__qualname__
+
+        # Nested, because Dask sends the code of nested functions. It would send a name for others, and a scheduler or worker
+        # that cannot import it while it reads the message ends, without a word to us.
+        def run(*args: Any, **kwargs: Any) -> Any:
+            import importlib
+            import os
+
+            from distributed import get_worker
+
+            from wsolkit.common.cores import cores
+
+            worker = get_worker()
+            key = worker.get_current_task()
+
+            def cancelled() -> bool:
+                task = worker.state.tasks.get(key)
+                return task is None or task.state == "cancelled"
+
+            threads = int(os.environ.get("WSOLKIT_THREADS") or max(1, cores() // worker.state.nthreads))
+            return getattr(importlib.import_module(module), name)(*args, threads=threads, stop=cancelled, **kwargs)
+
+        return self.pool.submit(run, *args, **kwargs)
+
+    def kill(self) -> None:
+        """End what runs: Dask forgets it, and the workers notice."""
+        with contextlib.suppress(Exception):  # there may be nobody left to tell
+            self.pool.shutdown(wait=False)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the cluster; what still runs there is given up."""
+        self.kill()
+        with contextlib.suppress(Exception):
+            self.client.close(timeout=ANSWER)
+
+
+def facts(token: str) -> dict[str, str]:
+    """What must be the same wherever jobs of a sweep run; `token` is a file in the folder of the results. (A worker keeps the
+    code that it has read: after a change workers are started again.)"""
+    seen = "seen" if Path(token).exists() else "not seen (all need the same folder, on a shared file system)"
+    own = {"python": platform.python_version().rpartition(".")[0], "wsolkit": code_state((".",))}
+    return own | {name: version(name) for name in PACKAGES} | {str(Path(token).parent): seen}
+
+
+def differences(own: dict[str, str], other: dict[str, str] | Exception) -> list[str]:
+    """One line for each fact in which a worker (other) differs from this machine (own), or for its error."""
+    if isinstance(other, Exception):
+        return [f"{type(other).__name__}: {other} (is wsolkit installed there?)"]
+    return [f"{name} {other.get(name)}, but {own[name]} here" for name in own if other.get(name) != own[name]]
 
 
 def workers_of(jobs: int | None) -> int:
@@ -97,8 +239,7 @@ class Sweep:
                 try:
                     room = self.capacity()
                     self._start(room)
-                    if self.status.live:
-                        self.status.show(self._progress(room))
+                    self.status.show(self._progress(room))
                     if not self.running:  # nobody is there to take a job at the moment
                         time.sleep(0.5)
                     for future in wait(self.running, timeout=0.5, return_when=FIRST_COMPLETED).done:
@@ -150,8 +291,7 @@ class Sweep:
         except Exception as caught:  # of the pool, not of the notebook
             return self._record(job, f"{type(caught).__name__}: {caught}", noted=False)
         if error == INTERRUPTED and not self.interrupts:
-            error = "stopped from outside this sweep, perhaps by another one; run the sweep again"
-            return self._record(job, error, noted=False)
+            return self._record(job, "stopped from outside, perhaps by another sweep; run it again", noted=False)
         self._record(job, error, seconds)
 
     def _record(self, job: Job, error: str, seconds: float = 0.0, noted: bool = True) -> None:
@@ -179,13 +319,16 @@ class Sweep:
         def kinds(name: str) -> tuple[str, ...]:
             return name, name.rpartition("/")[2], self.jobs[name].done.name, ""
 
-        known = {name: seconds for name, seconds in self.expected.items() if seconds is not None}
-        if not known:
+        alike: defaultdict[str, list[float]] = defaultdict(list)
+        for name, seconds in self.expected.items():
+            for kind in kinds(name):
+                alike[kind] += [] if seconds is None else [seconds]
+        if not alike[""]:
             return None
         times, now = [0.0], time.monotonic()
         for job in (*self.waiting, *self.running.values()):
-            alike = ([known[name] for name in known if kind in kinds(name)] for kind in kinds(job.name))
-            times.append(max(0.0, fmean(next(filter(None, alike))) - (now - self.began.get(job.name, now))))
+            mean = fmean(next(alike[kind] for kind in kinds(job.name) if alike[kind]))
+            times.append(max(0.0, mean - (now - self.began.get(job.name, now))))
         return max(sum(times) / max(1, room), *times)
 
 
@@ -208,29 +351,24 @@ def run_grids(
         ConnectionError: no scheduler, or no workers.
     """
     begin = time.time()
-    out = grids[0].config.out_folder  # one place, whoever looks
-    grids = [replace(g, config=g.config.with_changes(out=str(out))) for g in grids]
+    out = grids[0].config.out_folder
     plans = [grid.plan() for grid in grids]
     todo = [job for defined, _ in plans for job in defined]
     workers = workers_of(jobs)
-    if dask:  # before anything is written
-        from wsolkit.sweep.dask_pool import DaskPool
-
-        pool: Executor = DaskPool(dask, jobs or 0, timeout)
-    else:
-        pool = LocalPool(workers, gpus() if grids[0].config.device in ("", "cuda") else [])
+    cluster = DaskPool(dask, jobs or 0, timeout) if dask else None  # before anything is written
+    pool = cluster or LocalPool(workers, gpus() if grids[0].config.device in ("", "cuda") else [])
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown)
         for grid in grids:
             busy = f"another sweep of {grid.config.dataset} is writing to {out}; wait for it or choose another out"
             stack.enter_context(alone(grid.home / LOCK, busy=busy))
             store(grid)
-        if check := getattr(pool, "check", None):
-            check(grids[0].home, say)
+        if cluster:
+            cluster.check(grids[0].home, say)
         for job in (job for _, impossible in plans for job in impossible):
             reason = declared(job.config["method"]).undefined(job.config["backbone"])
-            for old in (job.html, job.done):
-                old.unlink(missing_ok=True)
+            job.html.unlink(missing_ok=True)
+            job.done.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
             say(f"{job.name}  not defined: {reason}")
         sweep = Sweep(todo, workers, say, pool, lambda: write_index(out))

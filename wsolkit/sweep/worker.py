@@ -1,14 +1,12 @@
 """One notebook in a process of its own: `run_job` starts `python -m wsolkit.sweep.worker` and waits for it. No torch import here.
 
 The job, one line of JSON on standard input, names the notebook, its parameters and where things go. The notebook runs
-through papermill; what it produced is judged by metrics.json (or a training's run.json) alone, because a notebook's own
-metadata says "completed" even after a killed kernel. Then the HTML report is written. Where the numbers are there already
-(plain papermill made them, or only the look of pages changed), the page alone is written.
+through papermill; what it produced is judged by metrics.json (or a training run's run.json) alone, because a notebook's own
+metadata says "completed" even after a killed kernel. Then the HTML report is written; alone, where the numbers are there.
 
 Whoever started this process may be killed, and the job may be started again meanwhile. So this process ends with its
 standard input, which its starter keeps open for as long as it wants the job; it holds the lock of the run's folder, which
-its kernel inherits, so that the lock is free only when both have ended; and it leaves a line in executions.jsonl when it
-begins and when it ends.
+its kernel inherits, so that the lock is free only when both have ended; and executions.jsonl says when it begins and ends.
 """
 
 from __future__ import annotations
@@ -46,8 +44,8 @@ def run_job(
 ) -> tuple[str, float]:  # fmt: skip
     """Run one job in a process of its own and wait for it: (error or "", seconds).
 
-    A process, because the kernel of a notebook may crash, and because whoever calls this (a thread here, a worker of a
-    cluster) is used for many jobs. It ends when its standard input does, be it that the caller is killed.
+    A process, because the kernel of a notebook may crash, and whoever calls this (a thread, a worker of a cluster) is used
+    for many jobs. It ends when its standard input does, be it that the caller is killed.
 
     Args:
         job: what `wsolkit.sweep.worker` takes.
@@ -125,9 +123,7 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
         if not done.exists():
             raise WsolkitError(f"the notebook ended without writing {done.name}; see {folder / files.NOTEBOOK}")
         if content_of(done).get("fingerprint") != key:
-            raise WsolkitError(
-                "code, data or notebook changed while this was running, or differ here; run the sweep again"
-            )
+            raise WsolkitError("code, data or notebook changed while this ran, or differ here; run the sweep again")
     except Exception as caught:
         traceback.print_exc()
         error = _message(caught)
@@ -159,10 +155,8 @@ class Execution:
 
     Args:
         told: where the process that started this one can be heard. At its end this process and its kernel end: the other has
-            died, or (when it has written something before) wants the job to stop.
-
-    Attributes:
-        ending: held from then on: what goes wrong while this process is being ended is no failure of the job.
+            died, or (when it has written something before) wants the job to stop. `ending` is held from then on: what goes wrong
+            while this process is being ended is no failure of the job.
     """
 
     def __init__(self, folder: Path, told: FileIO) -> None:
@@ -230,14 +224,11 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], keep_o
     if unknown := ", ".join(sorted(set(parameters) - known)):  # papermill itself only warns, and the value is lost
         raise WsolkitError(f"{notebook} has no parameter {unknown}; it has {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory(prefix="wsolkit-") as sockets:
-        # sockets in files, where there are such: TCP ports race when several kernels start
-        place = {"transport": "ipc", "ip": os.path.join(sockets, "kernel")} if os.name == "posix" else {}
 
         class Manager(AsyncKernelManager):
-            def __init__(self, **options: Any) -> None:
-                super().__init__(**options, **place)
-
             async def start_kernel(self, **options: Any) -> None:  # type: ignore[override]  # its stub has no coroutine
+                if os.name == "posix":  # sockets in files: TCP ports race when several kernels start
+                    self.transport, self.ip = "ipc", os.path.join(sockets, "kernel")
                 await super().start_kernel(**options, pass_fds=keep_open)
 
         papermill.execute_notebook(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -23,8 +24,9 @@ class Objective:
     hooks = False  # whether `attached` hooks something into the network, which torch.compile does not see
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that define the method beyond its name; they belong to the identity of a training."""
-        return {}
+        """Plain values that define the method beyond its name, and belong to the identity of a training run: attributes that are
+        called as arguments of the constructor."""
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters if hasattr(self, name)}
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
