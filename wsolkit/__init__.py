@@ -13,11 +13,9 @@ _NAMES = {
     "data.base": "WSOLDataset",
     "data.samples": "Geometry",
     "data.batches": "denormalise normalise",
-    "networks.models": "build_model WSOLModel",
+    "networks.models": "build_model ts_cam WSOLModel",
     "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
-    "networks.split": "CannotSplit hooked split",
-    "networks.target_layers": "network_for",
-    "networks.ts_cam": "ts_cam",
+    "networks.split": "CannotSplit hooked network_for split",
     "training.loop": "fit",
     "training.recipe": "Recipe",
     "training.checkpoints": "load_checkpoint",
@@ -67,11 +65,9 @@ if TYPE_CHECKING:
     from wsolkit.methods import is_defined, method_names, register
     from wsolkit.methods.maps import feature_map, score_maps
     from wsolkit.methods.registry import MethodNotDefined
-    from wsolkit.networks.models import WSOLModel, build_model
+    from wsolkit.networks.models import WSOLModel, build_model, ts_cam
     from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
-    from wsolkit.networks.split import CannotSplit, hooked, split
-    from wsolkit.networks.target_layers import network_for
-    from wsolkit.networks.ts_cam import ts_cam
+    from wsolkit.networks.split import CannotSplit, hooked, network_for, split
     from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run
     from wsolkit.runs.trained import load_trained

@@ -41,6 +41,10 @@ def table(predicted, truths, right=None, size=100, labels=None) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+def failure_type(box, truths, right=True, empty=False, delta=0.5) -> str:
+    return failures.failure_types([box], [truths], [right], [empty], delta)[0]
+
+
 # ------------------------------------------------------------------------------------------------ types, by hand
 
 
@@ -77,20 +81,20 @@ def table(predicted, truths, right=None, size=100, labels=None) -> pd.DataFrame:
     ],
 )
 def test_types_by_hand(box, truths, expected):
-    assert failures.failure_type(box, truths) == expected
+    assert failure_type(box, truths) == expected
     hit = expected == "right"
-    assert failures.failure_type(box, truths, right=False) == ("wrong class" if hit else expected)
-    assert failures.failure_type(box, truths, right=None) == expected
-    assert failures.failure_type(box, truths, empty=True) == ("right" if hit else "background")
+    assert failure_type(box, truths, right=False) == ("wrong class" if hit else expected)
+    assert failure_type(box, truths, right=None) == expected
+    assert failure_type(box, truths, empty=True) == ("right" if hit else "background")
 
 
 def test_delta_decides_what_a_hit_is():
     half = [20, 20, 59, 39]
-    assert failures.failure_type(half, OBJECT, delta=0.51) == "part only"
-    assert failures.failure_type([30, 30, 39, 39], OBJECT, delta=0.05) == "right"
+    assert failure_type(half, OBJECT, delta=0.51) == "part only"
+    assert failure_type([30, 30, 39, 39], OBJECT, delta=0.05) == "right"
     for delta in (0, 1.1, float("nan")):
         with pytest.raises(ValueError, match="delta"):
-            failures.failure_type(half, OBJECT, delta=delta)
+            failure_type(half, OBJECT, delta=delta)
 
 
 def test_unknown_classes_may_be_mixed_with_known_ones():
@@ -170,7 +174,7 @@ def test_one_type_per_image_and_the_shares_are_the_accuracies(images):
     ious = np.array([boxes.iou(box, truth).max() for box, truth in zip(predicted, truths, strict=True)])
     assert [kind in ("right", "wrong class") for kind in types] == (ious >= 0.5).tolist()  # GT-known Loc
     assert [kind == "right" for kind in types] == ((ious >= 0.5) & np.array(right)).tolist()  # Top-1 Loc
-    assert types == [failures.failure_type(*image) for image in images]
+    assert types == [failure_type(*image) for image in images]
 
 
 def test_many_images_are_quick():

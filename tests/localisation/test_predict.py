@@ -28,10 +28,10 @@ from wsolkit.common.files import read_json, write_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import find_images, read_image
 from wsolkit.localisation.predict import original_box, predict
-from wsolkit.networks.split import HookedModel
-from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.split import HookedModel, network_for
 from wsolkit.runs.run import versions
 from wsolkit.runs.trained import default_threshold, load_trained
+from wsolkit.training import checkpoints
 
 
 class Brightness(nn.Module):
@@ -530,19 +530,19 @@ def test_checkpoints_that_cannot_be_used(training, birds, tmp_path):
     (tmp_path / "torn.pt").write_bytes((training / "best.pt").read_bytes()[:3000])
     assert "torn.pt cannot be read" in problem(tmp_path / "torn.pt")
     assert "no wsolkit model checkpoint" in problem(training / "last.pt")
-    content = {**torch.load(training / "best.pt", weights_only=True), "format": 1}  # without a checksum
-    torch.save({**content, "spec": {**content["spec"], "width": 0.25}}, tmp_path / "misfit.pt")
+    content = checkpoints.read(training / "best.pt")
+    checkpoints._write(tmp_path / "misfit.pt", {**content, "spec": {**content["spec"], "width": 0.25}})
     assert "misfit.pt cannot be used" in problem(tmp_path / "misfit.pt")
-    torch.save({**content, "classes": ["a"]}, tmp_path / "names.pt")
+    checkpoints._write(tmp_path / "names.pt", {**content, "classes": ["a"]})
     assert "1 class names for 3" in problem(tmp_path / "names.pt")
     content.pop("geometry")  # as checkpoints of earlier versions
-    torch.save(content, tmp_path / "alone.pt")
+    checkpoints._write(tmp_path / "alone.pt", content)
     assert "give --size" in problem(tmp_path / "alone.pt")
-    torch.save({**content, "geometry": {"size": 48, "kind": "crop"}}, tmp_path / "sized.pt")
+    checkpoints._write(tmp_path / "sized.pt", {**content, "geometry": {"size": 48, "kind": "crop"}})
     assert load_trained(tmp_path / "sized.pt").geometry == wk.Geometry(48, "crop")
     assert invoke(birds, "--checkpoint", tmp_path / "alone.pt", "--size", 48, "--out", tmp_path / "p")[0] == 0
     (tmp_path / "t").mkdir()
-    torch.save(content, tmp_path / "t" / "best.pt")
+    checkpoints._write(tmp_path / "t" / "best.pt", content)
     (tmp_path / "t" / "run.json").write_text("{}x")
     assert "run.json" in problem(tmp_path / "t")
     write_json(tmp_path / "t" / "run.json", {"config": {}})

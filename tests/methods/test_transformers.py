@@ -13,8 +13,8 @@ import wsolkit as wk
 from wsolkit.methods.attention_rollout import attention_maps
 from wsolkit.methods.maps import score_maps
 from wsolkit.methods.registry import is_defined
+from wsolkit.networks.models import rebuild, ts_cam
 from wsolkit.networks.split import as_reshape, nhwc, tokens
-from wsolkit.networks.ts_cam import rebuild, ts_cam
 
 
 def attention_by_hand(net, images):

@@ -12,7 +12,7 @@ from torch import nn
 
 from wsolkit import build_model, feature_map, score_maps
 from wsolkit.networks import fused
-from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.split import network_for
 
 SIDE, COUNT = 48, 4
 

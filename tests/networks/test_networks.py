@@ -12,8 +12,17 @@ from torch import nn
 
 from wsolkit.methods.maps import score_maps
 from wsolkit.networks.models import build_model
-from wsolkit.networks.split import HookedModel, SplitModel, find_layer, nhwc, split, tokens
-from wsolkit.networks.target_layers import candidates, network_for, target_layer
+from wsolkit.networks.split import (
+    HookedModel,
+    SplitModel,
+    candidates,
+    find_layer,
+    network_for,
+    nhwc,
+    split,
+    target_layer,
+    tokens,
+)
 
 LABELS = [3, 5]
 

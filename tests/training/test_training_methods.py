@@ -16,6 +16,7 @@ from wsolkit.methods.cutmix import CutMix, patch
 from wsolkit.methods.has import HaS
 from wsolkit.methods.registry import training_methods, variant
 from wsolkit.networks.models import ACoLModel, erase, unit_range
+from wsolkit.networks.pooling import GlobalAveragePool
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -240,7 +241,7 @@ def branches():
         return nn.Sequential(convolution)
 
     spec = {"backbone": "toy", "num_classes": 2, "pooling": "acol", "stride": 1, "delta": 0.6}
-    return ACoLModel(nn.Identity(), one(1.0), one(2.0), spec, ())
+    return ACoLModel(spec, (), nn.Identity(), branch_a=one(1.0), branch_b=one(2.0), pool=GlobalAveragePool())
 
 
 FEATURES = torch.tensor([[[[0.0, 1.0], [3.0, 5.0]], [[4.0, 0.0], [2.0, 1.0]]]])

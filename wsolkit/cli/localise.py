@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -43,7 +44,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     from wsolkit.common.locks import alone
     from wsolkit.common.processes import process_group, rank
-    from wsolkit.localisation.shards import forget, localise_in_parts
+    from wsolkit.localisation.shards import localise_in_parts
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.fingerprints import localising_code, weights_state
     from wsolkit.runs.run import _device, versions
@@ -82,7 +83,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
                 maps.save(path)
                 click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
             if first:
-                forget(folder)
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _dataset(trained: Any, data: dict[str, Any], split: str):

@@ -51,8 +51,7 @@ class Comparison:
         """One sentence: does A beat B on these images?"""
         a, b = self.names
         if self.better is None:
-            low, high = self.interval
-            inside = low <= 0 <= high
+            inside = self.interval[0] <= 0 <= self.interval[1]
             why = "the interval includes 0" if inside else f"chance cannot be ruled out (p = {self.p_value:.3f})"
             return f"Undecided between {a} and {b} on these {self.n} images: {why}."
         winner, loser = (a, b) if self.better == "A" else (b, a)
@@ -85,17 +84,11 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """All fields, ready for JSON."""
-        return dataclasses.asdict(self) | {"names": list(self.names), "interval": list(self.interval)}
+        return dataclasses.asdict(self)
 
 
 def compare(
-    a,
-    b,
-    metric: str = "gt_known_loc",
-    delta: float = DELTA,
-    samples: int = 10_000,
-    seed: int = 0,
-    names: tuple[str, str] = ("A", "B"),
+    a, b, metric: str = "gt_known_loc", delta: float = DELTA, samples: int = 10_000, seed: int = 0, names=("A", "B")
 ) -> Comparison:
     """Paired bootstrap between two methods measured on the same images: only the images where they differ matter.
 
@@ -103,7 +96,7 @@ def compare(
         by id, in any order; those without ground-truth boxes are left out.
     metric: "gt_known_loc" (IoU >= delta), "top1_loc" (that, and the class is right), "top1_cls" (the class is right) or
         "iou" (mean IoU, in percent); delta has no part in the last two.
-    samples, seed: of the bootstrap. names: what A and B are called in words.
+    samples, seed: of the bootstrap. names: a pair, what A and B are called in text.
 
     The interval holds 95 % of the differences A - B over resamples of the images, the same images for both. For hits
     they are drawn from the counts (found by A only, by B only, by both or neither), which is the same distribution
@@ -117,8 +110,7 @@ def compare(
     ValueError: other ids, other labels or other ground-truth boxes for an id (they were not measured on the same
     images), an unknown metric, an unknown class where "top1_loc" needs it.
     """
-    _check(metric, delta, samples, names)
-    return _compare(*_paired(a, b, metric), metric, delta, samples, seed, tuple(names))
+    return _compare(*_paired(a, b, metric, delta, samples, names), metric, delta, samples, seed, tuple(names))
 
 
 def compare_slices(
@@ -129,20 +121,16 @@ def compare_slices(
     Columns: kind, slice, n, value_a, value_b (percent), difference, low, high (points), p_value, better. A slice
     without images has n = 0 and NaN. Eight comparisons are more than one: a single p just below 0.05 says little.
     """
-    _check(metric, delta, samples, ("A", "B"))
-    first, second = _paired(a, b, metric)
-    absent = [name for name in ("label", "object_share", "aspect") if name not in first]
-    if absent:
+    first, second = _paired(a, b, metric, delta, samples, ("A", "B"))
+    if absent := [name for name in ("label", "object_share", "aspect") if name not in first]:
         raise WsolkitError(f"the per-image table of A lacks the columns {', '.join(absent)}")
     rows = []
-    for kind, name, index in slice_groups(first):
-        if kind == "class":
-            continue
-        numbers = {}
+    for kind, name, index in (group for group in slice_groups(first) if group[0] != "class"):
+        row: dict[str, Any] = {"kind": kind, "slice": name, "n": len(index)}
         if len(index):
             part = _compare(first.iloc[index], second.iloc[index], metric, delta, samples, seed, ("A", "B"))
-            numbers = part.to_dict() | dict(zip(("low", "high"), part.interval, strict=True))
-        rows.append(numbers | {"kind": kind, "slice": name, "n": len(index)})
+            row |= vars(part) | {"low": part.interval[0], "high": part.interval[1]}
+        rows.append(row)
     names = ["kind", "slice", "n", "value_a", "value_b", "difference", "low", "high", "p_value", "better"]
     return pd.DataFrame(rows, columns=names)
 
@@ -160,9 +148,8 @@ def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict
         raise WsolkitError(
             f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
         )
-    tables = result.per_image(), other.per_image()
-    known = [name for name in AGAINST if getattr(result, name) is not None and getattr(other, name) is not None]
-    return _against(result, *tables, other.v2_hits, known, seed)
+    known = [name for name in AGAINST if None not in (getattr(result, name), getattr(other, name))]
+    return _against(result, result.per_image(), other.per_image(), other.v2_hits, known, seed)
 
 
 def against_centre_box(result: EvalResult, seed: int = 0) -> dict[str, dict[str, Any] | None]:
@@ -181,48 +168,51 @@ def against_centre_box(result: EvalResult, seed: int = 0) -> dict[str, dict[str,
 def _against(result: EvalResult, table, other, hits, known: list[str], seed: int) -> dict[str, dict[str, Any] | None]:
     lines: dict[str, dict[str, Any] | None] = dict.fromkeys(AGAINST)
     for metric in known:
+        numbers: tuple = ()
         if metric != "max_box_acc_v2" and result.ious is not None:
             paired = compare(table, other, metric, seed=seed)
             numbers = (paired.difference, *paired.interval, paired.p_value)
         elif metric == "max_box_acc_v2" and result.v2_hits is not None and hits is not None:
             numbers = (*bootstrap_max_difference(result.v2_hits, hits, seed=seed), None)
-        else:
-            continue
-        lines[metric] = dict(zip(("difference", "low", "high", "p"), numbers, strict=True)) | {"n": result.n_images}
+        if numbers:
+            lines[metric] = dict(zip(("difference", "low", "high", "p"), numbers, strict=True)) | {"n": result.n_images}
     return lines
 
 
 # ------------------------------------------------------------------------------------------------ matching
 
 
-def _check(metric: str, delta: float, samples: int, names) -> None:
-    if metric not in METRICS:
-        raise WsolkitError(f"metric is one of {', '.join(METRICS)}, got {metric!r}")
-    if not 0 < delta <= 1:
-        raise WsolkitError(f"delta must be in (0, 1], got {delta}")
-    if samples < 1:
-        raise WsolkitError(f"samples must be at least 1, got {samples}")
-    if len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names):
-        raise WsolkitError(f"names are two different texts, got {names!r}")
-
-
-def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables with the same images in the order of `a`; ValueError unless they were measured on the same images."""
-    need = ("id", "gt_boxes", *(("right",) if metric.startswith("top1") else ()))
-    first, second = (_by_id(measured(source, *need), name) for source, name in ((a, "A"), (b, "B")))
-    only = {
-        "A": first.index.difference(second.index, sort=False),
-        "B": second.index.difference(first.index, sort=False),
-    }
-    if only := [f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in only.items() if len(ids)]:
-        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(only)}")
-    second = second.loc[first.index]
-    others = {"ground-truth boxes": first["gt_boxes"].map(_boxes) != second["gt_boxes"].map(_boxes)}
-    if "label" in first and "label" in second:
-        others = {"labels": first["label"] != second["label"]} | others
-    for name, differ in others.items():
+    for fault, text in (
+        (metric not in METRICS, f"metric is one of {', '.join(METRICS)}, got {metric!r}"),
+        (not 0 < delta <= 1, f"delta must be in (0, 1], got {delta}"),
+        (samples < 1, f"samples must be at least 1, got {samples}"),
+        (
+            len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names),
+            f"names are two different texts, got {names!r}",
+        ),
+    ):
+        if fault:
+            raise WsolkitError(text)
+    tables = []
+    for name, source in (("A", a), ("B", b)):
+        table = measured(source, "id", "gt_boxes", *(["right"] if metric.startswith("top1") else []))
+        table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
+        if twice := table.index[table.index.duplicated()].unique().tolist():
+            raise WsolkitError(f"ids occur twice in {name}: {listing(twice)}")
+        tables.append(table)
+    first, second = tables
+    index, other = first.index, second.index
+    lone = {"A": index.difference(other, sort=False), "B": other.difference(index, sort=False)}
+    if sides := [f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in lone.items() if len(ids)]:
+        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(sides)}")
+    second = second.loc[index]
+    boxes = [table["gt_boxes"].map(parse_boxes).map(str) for table in (first, second)]  # in any order and spelling
+    others = {"labels": first["label"] != second["label"]} if "label" in first and "label" in second else {}
+    for name, differ in (others | {"ground-truth boxes": boxes[0] != boxes[1]}).items():
         if differ.any():
-            ids = first.index[differ.to_numpy()].tolist()
+            ids = index[differ.to_numpy()].tolist()
             raise WsolkitError(
                 f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on the same "
                 f"images, frame or split: {listing(ids)}"
@@ -230,51 +220,37 @@ def _paired(a, b, metric: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     return first, second
 
 
-def _by_id(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
-    twice = table.index[table.index.duplicated()].unique().tolist()
-    if twice:
-        raise WsolkitError(f"ids occur twice in {name}: {listing(twice)}")
-    return table
-
-
-def _boxes(text: str) -> str:
-    """The same text for the same boxes in any order and spelling."""
-    try:
-        return str(parse_boxes(text))
-    except ValueError:
-        return str(text)
-
-
 # ------------------------------------------------------------------------------------------------ counting
 
 
 def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
-    if metric == "iou":
-        values, draws = _mean_ious(first, second, samples, seed)
-    else:
-        values, draws = _hits(first, second, metric, delta, samples, seed, names)
+    pair = list(zip((first, second), names, strict=True))
+    hits = [table["iou"].to_numpy(float) >= delta for table, _ in pair]
+    if metric.startswith("top1"):
+        for place, (table, name) in enumerate(pair):
+            right = flags(table["right"])
+            if right.isna().any():
+                need = f"{metric} needs to know whether the class is right"
+                raise WsolkitError(f"{need}, and {name} does not for every image")
+            hits[place] = right.to_numpy(bool) & (hits[place] | (metric == "top1_cls"))
+    values, draws = _mean_ious(first, second, samples, seed) if metric == "iou" else _hits(hits, samples, seed)
     low, high = percentiles(draws)
     better = None if low <= 0 <= high or values["p_value"] >= CHANCE else "A" if low > 0 else "B"
     return Comparison(metric, delta, names, len(first), interval=(low, high), better=better, **values)
 
 
-def _hits(first, second, metric, delta, samples, seed, names) -> tuple[dict[str, Any], np.ndarray]:
-    n, hits = len(first), [table["iou"].to_numpy(float) >= delta for table in (first, second)]
-    if metric.startswith("top1"):
-        right = [_right(table, name, metric) for table, name in zip((first, second), names, strict=True)]
-        hits = right if metric == "top1_cls" else [hit & known for hit, known in zip(hits, right, strict=True)]
-    a, b = hits
-    both, only_a, only_b = (int(part.sum()) for part in (a & b, a & ~b, b & ~a))
-    counts = {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b}
-    values = {"value_a": (both + only_a) * 100.0 / n, "value_b": (both + only_b) * 100.0 / n}
+def _hits(pair: list[np.ndarray], samples: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
+    a, b = pair
+    n, both, only_a, only_b = (int(part.sum()) for part in (np.ones_like(a), a & b, a & ~b, b & ~a))
+    values: dict[str, Any] = {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b}
+    values |= {"value_a": (both + only_a) * 100.0 / n, "value_b": (both + only_b) * 100.0 / n}
     values |= {"difference": (only_a - only_b) * 100.0 / n, "p_value": mcnemar(only_a, only_b)}
     shares = np.array([only_a, only_b, n - only_a - only_b]) / n
     drawn = np.random.default_rng(seed).multinomial(n, shares, size=samples)
-    return values | counts, (drawn[:, 0] - drawn[:, 1]) * 100.0 / n
+    return values, (drawn[:, 0] - drawn[:, 1]) * 100.0 / n
 
 
-def _mean_ious(first, second, samples, seed) -> tuple[dict[str, Any], np.ndarray]:
+def _mean_ious(first, second, samples: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
     a, b = (100 * table["iou"].to_numpy(float) for table in (first, second))
     *_, draws = bootstrap_mean(a - b, samples=samples, seed=seed)
     difference = float((a - b).mean())
@@ -282,13 +258,6 @@ def _mean_ious(first, second, samples, seed) -> tuple[dict[str, Any], np.ndarray
     p_value = max(2 * (int(beyond.sum()) + 1) / (samples + 1), 2.0 ** (1 - int(np.count_nonzero(a - b))))
     values = {"value_a": float(a.mean()), "value_b": float(b.mean()), "difference": difference}
     return values | {"p_value": min(1.0, p_value)}, draws
-
-
-def _right(table: pd.DataFrame, name: str, metric: str) -> np.ndarray:
-    right = flags(table["right"])
-    if right.isna().any():
-        raise WsolkitError(f"{metric} needs to know whether the class is right, and {name} does not for every image")
-    return right.to_numpy(bool)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
 from wsolkit.common.errors import WsolkitError
 from wsolkit.data.base import WSOLDataset
-from wsolkit.evaluation.results import ASIDE, EvalResult
+from wsolkit.evaluation.results import EvalResult, aside
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import resolve
-
-KEPT_ASIDE = {name: value for name, value in ASIDE.items() if name != "default"}
 
 
 @dataclass
@@ -31,10 +28,10 @@ class Evaluation(EvalResult):
         faithfulness: the numbers of `wsolkit.study.chapter.show_faithfulness` by map; {} where they were not measured.
     """
 
-    maps: dict[str, ScoreMaps] = field(default_factory=dict, **KEPT_ASIDE)
-    variant: str = field(default="", **KEPT_ASIDE)
-    limit: int | None = field(default=None, **KEPT_ASIDE)
-    faithfulness: dict[str, dict[str, Any]] = field(default_factory=dict, **KEPT_ASIDE)
+    maps: dict[str, ScoreMaps] = aside(default_factory=dict)
+    variant: str = aside("")
+    limit: int | None = aside()
+    faithfulness: dict[str, dict[str, Any]] = aside(default_factory=dict)
 
 
 def evaluate(
@@ -47,7 +44,7 @@ def evaluate(
     protocol: str = "wsolevaluation",
     limit: int | None = None,
     seed: int = 0,
-    localiser: Callable[..., ScoreMaps] = localise,
+    localiser: Callable[..., Any] = localise,
     **options: Any,
 ) -> Evaluation:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
@@ -87,14 +84,14 @@ def evaluate(
         pas = PAS_PERCENTILE in (entry.percentile, rules.percentile)
     indices = dataset.spread(limit or None, seed)
     targets = [dataset.target(int(i)) for i in indices]
-    boxes: list[np.ndarray] | None = [target.boxes.numpy() for target in targets]
+    boxes = [target.boxes.numpy() for target in targets]
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
-    masks = None if all(mask is None for mask in masks) or not rules.curves else masks
+    masked = rules.curves and any(mask is not None for mask in masks)
     notes = conditions(dataset, model, limit, options)
     if empty := sum(len(truths) == 0 for truths in boxes):
         without = f"{empty} of {len(boxes)} images have no ground-truth box"
-        notes["boxes"] = f"not used: {without if masks is None else f'the masks of {empty} images show no object'}"
-        boxes, val = None, None
+        notes["boxes"] = f"not used: {f'the masks of {empty} images show no object' if masked else without}"
+        val = None
     maps, validation = {"test": localiser(model, dataset, entry.name, smooth, indices, **options)}, None
     if val is not None and val.localised:  # images with labels only can choose an epoch, but no threshold
         val_indices = val.spread(limit or None, seed)
@@ -104,27 +101,26 @@ def evaluate(
             validation = Maps(maps["val"].maps), Truth(val.geometry.size, boxes=val_boxes)
     made = maps["test"]
     result = score(
-        Maps(made.maps, made.ids, made.logits), Truth(dataset.geometry.size, made.labels, boxes, masks),
+        Maps(made.maps, made.ids, made.logits),
+        Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None),
         Rule(protocol, PAS_PERCENTILE if pas else 100.0), validation, seed=seed,
         dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=entry.name,
         pooling=getattr(model, "pooling", ""), split=dataset.split,
         seconds_per_image=made.seconds_per_image, peak_memory_mb=made.peak_memory_mb, conditions=notes,
     )  # fmt: skip
-    return Evaluation(**{item.name: getattr(result, item.name) for item in fields(result)}, maps=maps, limit=limit)
+    return Evaluation(**vars(result), maps=maps, limit=limit)
 
 
 def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:
-    """What the numbers rest on, in words, for tables."""
-    size, geometry = dataset.geometry.size, dataset.geometry.kind
-    words = {
-        "input": f"{size} x {size}, "
-        + ("resized" if geometry == "resize" else f"resized to {dataset.geometry.side}, centre crop"),
-        "score map": "ground-truth class" + (f", stride {model.stride}" if hasattr(model, "stride") else ""),
-    }
+    """What the numbers rest on, as text for tables."""
+    size, side = dataset.geometry.size, dataset.geometry.side
+    view = "resized" if dataset.geometry.kind == "resize" else f"resized to {side}, centre crop"
+    stride = f", stride {model.stride}" if hasattr(model, "stride") else ""
+    notes = {"input": f"{size} x {size}, {view}", "score map": f"ground-truth class{stride}"}
     if limit and limit < len(dataset):
-        words["images"] = f"{limit} of {len(dataset)}, balanced over classes"
+        notes["images"] = f"{limit} of {len(dataset)}, balanced over classes"
     if options.get("channels"):
-        words["channels"] = f"the {options['channels']} of largest energy (approximate)"
+        notes["channels"] = f"the {options['channels']} of largest energy (approximate)"
     if options.get("precision", "float32") != "float32":
-        words["precision"] = options["precision"]
-    return words
+        notes["precision"] = options["precision"]
+    return notes

@@ -29,11 +29,6 @@ ASPECTS = ("tall (below 2:3)", "about square", "wide (above 3:2)")
 # ------------------------------------------------------------------------------------------------ failure types
 
 
-def failure_type(box, gt_boxes, right: bool | None = True, empty: bool = False, delta: float = DELTA) -> str:
-    """`failure_types` of one image: box (4,), gt_boxes (n, 4), right None where the class is not known."""
-    return failure_types(np.reshape(as_numpy(box), (1, -1)), [gt_boxes], [right], [empty], delta)[0]
-
-
 def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: float = DELTA) -> list[str]:
     """The failure type of each of N images, one of the keys of FAILURES.
 
@@ -58,9 +53,10 @@ def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: floa
     if not 0 < delta <= 1:
         raise WsolkitError(f"delta must be in (0, 1], got {delta}")
     same_lengths(boxes=boxes, gt_boxes=gt_boxes, right=right, empty=empty)
-    bad = np.flatnonzero(~(np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)))
-    if len(bad):
-        raise WsolkitError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {listing(bad.tolist())}")
+    good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
+    if not good.all():
+        bad = listing(np.flatnonzero(~good).tolist())
+        raise WsolkitError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {bad}")
     if len(boxes) == 0:
         return []
     truths = ground_truths(gt_boxes, range(len(boxes)))
@@ -106,8 +102,7 @@ def failure_counts(source) -> dict[str, int]:
     """How many images of a per-image table fail in which way: all names of FAILURES, in that order."""
     names = measured(source, "failure")["failure"]
     counts = names.value_counts()
-    unknown = [str(name) for name in names.unique() if name not in FAILURES]
-    if unknown:
+    if unknown := [str(name) for name in names.unique() if name not in FAILURES]:
         raise WsolkitError(f"unknown failure types {listing(unknown)}; expected {', '.join(FAILURES)}")
     return {name: int(counts.get(name, 0)) for name in FAILURES}
 
@@ -125,12 +120,11 @@ def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> l
     groups += [("size", name, np.flatnonzero(size == index)) for index, name in enumerate(SIZES)]
     shape = 1 + (aspect > 3 / 2).astype(int) - (aspect < 2 / 3)
     groups += [("aspect", name, np.flatnonzero(shape == index)) for index, name in enumerate(ASPECTS)]
-    labels = table["label"].to_numpy()
+    labels, names = table["label"].to_numpy(), dict(enumerate([] if classes is None else classes))
     order = np.argsort(labels, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(labels[order])) + 1):
         label = int(labels[rows[0]])
-        named = classes is not None and label < len(classes)
-        groups.append(("class", str(classes[label]) if named else str(label), rows))
+        groups.append(("class", str(names.get(label, label)), rows))
     return groups
 
 

@@ -13,6 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -76,14 +78,14 @@ class Faithfulness:
         """(B,) in [-0.5, 0.5], larger is better: half the mean of `least_first - most_first`, grad-cam's ROADCombined."""
         return (self.least_first - self.most_first).mean(axis=1) / 2
 
-    def mean(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def mean(self, name: str) -> tuple[np.ndarray, ...]:
         """The mean over images of one attribute, and the ends of its 95 % interval, e.g. (S+1,) each for "deletion"."""
         return bootstrap_mean(getattr(self, name))[:3]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Faithfulness]) -> Faithfulness:
         """One of all images, from batches that were measured alike."""
-        rows = {field.name: [getattr(part, field.name) for part in parts] for field in fields(cls)}
+        rows = {item.name: [getattr(part, item.name) for part in parts] for item in fields(cls)}
         alike = ("shares", "removed")
         return cls(**{name: own[0] if name in alike else np.concatenate(own) for name, own in rows.items()})
 
@@ -121,8 +123,9 @@ def faithfulness(
     Raises:
         ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
-    images, labels, maps = _checked_inputs(images, labels, maps)
-    fillings, percentiles = _checked_options(images, steps, baseline, percentiles, chunk)
+    labels, maps, names = _checked(images, labels, maps, steps, baseline, percentiles, chunk)
+    images, percentiles = images.detach(), tuple(percentiles)
+    fillings = [_filling(images, name) for name in names]
     count, _, height, width = images.shape
     orders = _removal_order(prepare_maps(maps, (height, width)))
     replaced = np.arange(steps + 1) * (height * width) // steps
@@ -138,22 +141,14 @@ def faithfulness(
                 return _probabilities(model, torch.where(place[i] < limits[k], after[i], before[i]), labels[i])
 
             curves.append(in_chunks(replaced_pixels, chunk, pairs).reshape(count, steps + 1).numpy())
-        imputed, waiting = _imputed(images, orders, percentiles, seed), {}
-
-        def removed_pixels(numbers: Tensor, labels: Tensor) -> Tensor:
-            for number in [number for number in waiting if number < numbers[0]]:
-                del waiting[number]
-            for number in numbers.tolist():  # a chunk that did not fit is asked for again, in smaller pieces
-                if number not in waiting:
-                    waiting[number] = next(imputed)
-            return _probabilities(
-                model, torch.stack([waiting[number] for number in numbers.tolist()]).to(images), labels
-            )
-
-        wanted = labels.repeat_interleave(2 * len(percentiles))
-        rows = in_chunks(removed_pixels, chunk, torch.arange(len(wanted)), wanted)
-        least, most = rows.reshape(count, 2, len(percentiles)).numpy().transpose(1, 0, 2)
-    return Faithfulness(replaced / (height * width), *curves, 1 - np.array(percentiles) / 100, most, least)
+        imputed = _imputed(images, orders, percentiles, seed)
+        wanted, rows = labels.repeat_interleave(2 * len(percentiles)), []
+        for own in wanted.split(chunk):
+            block = torch.stack(list(islice(imputed, len(own)))).to(images)
+            rows.append(in_chunks(partial(_probabilities, model), chunk, block, own))
+        least, most = torch.cat(rows).reshape(count, 2, len(percentiles)).numpy().transpose(1, 0, 2)
+    removed = 1 - np.array(percentiles) / 100
+    return Faithfulness(replaced / (height * width), curves[0], curves[1], removed, most, least)
 
 
 def _area(curves: np.ndarray, shares: np.ndarray) -> np.ndarray:
@@ -204,24 +199,18 @@ def _probabilities(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     return shares
 
 
-def _checked_inputs(images: Tensor, labels: Tensor, maps) -> tuple[Tensor, Tensor, np.ndarray]:
+def _checked(images, labels, maps, steps, baseline, percentiles, chunk) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:
+    """Labels and maps as arrays, and what replaces pixels for deletion and for insertion."""
     tensor = isinstance(images, Tensor)
     if not tensor or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or len(images) == 0:
         got = f"{tuple(images.shape)} {images.dtype}" if tensor else type(images).__name__
         raise WsolkitError(f"images must be a float tensor (B, 3, H, W) of at least one image, but got {got}")
-    labels = torch.as_tensor(labels, device=images.device)
+    labels, maps = torch.as_tensor(labels, device=images.device), as_numpy(maps)
     if labels.dtype not in (torch.int64, torch.int32) or labels.shape != images.shape[:1] or (labels < 0).any():
-        raise WsolkitError(
-            f"labels must be {len(images)} whole numbers, class indices from 0, but are {labels.tolist()}"
-        )
-    maps = as_numpy(maps)
+        expected = f"{len(images)} whole numbers, class indices from 0"
+        raise WsolkitError(f"labels must be {expected}, but are {labels.tolist()}")
     if maps.ndim != 3 or len(maps) != len(images) or maps.size == 0:
         raise WsolkitError(f"maps must be (B, h, w), one for each of {len(images)} images, but got {maps.shape}")
-    return images.detach(), labels.long(), maps
-
-
-def _checked_options(images: Tensor, steps: int, baseline, percentiles, chunk: int) -> tuple[list[Tensor], tuple]:
-    """The fillings of deletion and insertion, and the percentiles."""
     for name, value in (("steps", steps), ("chunk", chunk)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise WsolkitError(f"{name}={value!r}: give a whole number of at least 1")
@@ -229,10 +218,9 @@ def _checked_options(images: Tensor, steps: int, baseline, percentiles, chunk: i
     if len(names) != 2 or not set(names) <= set(BASELINES):
         known = ", ".join(BASELINES)
         raise WsolkitError(f"baseline={baseline!r}: choose from {known}, or a pair for deletion and insertion")
-    percentiles = tuple(percentiles)
-    if not percentiles or not all(0 < percentile < 100 for percentile in percentiles):
+    if not len(percentiles) or not all(0 < percentile < 100 for percentile in percentiles):
         raise WsolkitError(f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
-    return [_filling(images, name) for name in names], percentiles
+    return labels.long(), maps, names
 
 
 # ------------------------------------------------------------------------------------------------ of a dataset
@@ -263,23 +251,24 @@ def measure_faithfulness(
     Raises:
         MethodNotDefined: a method has no meaning on this network; a ValueError, as for maps that lack an image.
     """
-    indices = dataset.spread(limit or None, seed)
+    indices: Any = dataset.spread(limit or None, seed)
     if not methods:
         raise WsolkitError("no method to measure: give names of methods, or score maps by name")
     with evaluation_mode(model):
+        made: Any = methods
         if not isinstance(methods, Mapping):
             names = [resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
-            methods = localise(model, dataset, names, indices=indices)
-        rows = {name: _rows_of(name, kept, dataset, indices) for name, kept in methods.items()}
-        cells = next(iter(methods.values())).maps.shape[1:]
+            made = localise(model, dataset, names, indices=indices)
+        rows = {name: _rows_of(name, kept, dataset, indices) for name, kept in made.items()}
+        cells = next(iter(made.values())).maps.shape[1:]
         side, device = dataset.geometry.size, next(model.parameters()).device
-        parts: dict[str, list[Faithfulness]] = {name: [] for name in (*methods, RANDOM, CENTRE)}
+        parts: dict[str, list[Faithfulness]] = {name: [] for name in (*made, RANDOM, CENTRE)}
         starts = range(0, len(indices), batch_size)
         for start in shown(starts, "delete and insert", unit="batches") if progress is None else progress(starts):
             batch = slice(start, start + batch_size)
             chosen = indices[batch]
             images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen])
-            maps = {name: kept.maps[rows[name][batch]] for name, kept in methods.items()}
+            maps = {name: kept.maps[rows[name][batch]] for name, kept in made.items()}
             maps[RANDOM] = np.stack([np.random.default_rng([seed, int(i)]).random(cells) for i in chosen])
             maps[CENTRE] = np.stack([_centre_gaussian(side)] * len(chosen))
             for name, own in maps.items():
@@ -290,23 +279,22 @@ def measure_faithfulness(
 def faithfulness_table(measured: dict[str, Faithfulness]) -> pd.DataFrame:
     """A row per name: the means of deletion area (small is good), insertion area and ROAD (large is good), each with the
     ends of its 95 % interval as `_low` and `_high`, and n, the number of images."""
-    rows = {}
-    for name, numbers in measured.items():
-        row = rows[name] = {}
+    rows: list[dict[str, Any]] = []
+    for numbers in measured.values():
+        rows.append({})
         for column, attribute in (("deletion", "deletion_area"), ("insertion", "insertion_area"), ("road", "road")):
-            row[column], row[f"{column}_low"], row[f"{column}_high"] = map(float, numbers.mean(attribute))
-        row["n"] = len(numbers)
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("method")
+            values = map(float, numbers.mean(attribute))
+            rows[-1] |= dict(zip((column, f"{column}_low", f"{column}_high"), values, strict=True))
+        rows[-1]["n"] = len(numbers)
+    return pd.DataFrame(rows, index=pd.Index(list(measured), name="method"))
 
 
 def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarray) -> list[int]:
     """Where the maps of these images stand among the kept ones."""
     rows, ids = {identity: row for row, identity in enumerate(kept.ids)}, [dataset.samples[i].id for i in indices]
-    absent = [identity for identity in ids if identity not in rows]
-    if absent:
-        raise WsolkitError(
-            f"the maps of {name!r} lack {len(absent)} of {len(ids)} images: {listing(absent)}; localise them too"
-        )
+    if absent := [identity for identity in ids if identity not in rows]:
+        lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
+        raise WsolkitError(f"the maps of {name!r} {lacks}; localise them too")
     return [rows[identity] for identity in ids]
 
 

@@ -4,10 +4,9 @@ them, and a wsolevaluation metadata folder in; an EvalResult out. `export_score_
 from __future__ import annotations
 
 import csv
-import io
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,9 @@ from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.metrics import same_lengths
+from wsolkit.evaluation.per_image import csv_lines
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.evaluation.scoring import Maps, Rule, Truth, score, threads
+from wsolkit.evaluation.scoring import Maps, Progress, Rule, Truth, score, threads
 
 NEEDED = ("class_labels", "image_sizes", "localization")
 PREDICTIONS = "predictions.csv"
@@ -32,10 +32,10 @@ FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
-class OnDemand(Sequence):
+class OnDemand:
     """Arrays that are read from their files each time they are asked for: `read` of an item of `names`."""
 
-    def __init__(self, read: Callable[[Any], np.ndarray], names: Sequence):
+    def __init__(self, read: Callable[[Any], np.ndarray], names: Iterable):
         self.read, self.names = read, list(names)
 
     def __len__(self) -> int:
@@ -61,7 +61,7 @@ def evaluate_files(
     subset: bool = False,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Progress = None,
 ) -> EvalResult:
     """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
 
@@ -92,19 +92,18 @@ def evaluate_files(
     if val_scoremaps is not None and not rules.curves:
         raise WsolkitError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
 
+    root = Path(masks or "").expanduser()
+
     def opened(scoremaps: str | Path, meta: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
         maps, ready, problems = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
-        boxes, more = _boxes(meta, masks, geometry)
+        boxes, more = _boxes(meta, root, geometry)
         return maps, ready, boxes, problems + more
 
     maps, ready, boxes, problems = opened(scoremaps, meta)
-    beside = Path(scoremaps).expanduser() / PREDICTIONS
-    predictions = beside if predictions is None and beside.is_file() else predictions
-    predicted = None
-    if predictions is not None:
-        predicted, more = read_predictions(predictions, meta.ids)
+    predicted, validation, beside = None, None, Path(scoremaps).expanduser() / PREDICTIONS
+    if predictions is not None or beside.is_file():
+        predicted, more = read_predictions(beside if predictions is None else predictions, meta.ids)
         problems += more
-    validation = None
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
         if shared := sorted(set(val.ids) & set(meta.ids)):
@@ -113,9 +112,8 @@ def evaluate_files(
                 "on the images that it is scored on is no choice on validation data"
             )
         val_maps, val_ready, val_boxes, more = opened(val_scoremaps, val)
-        more += [
-            f"{name}: no object in its masks" for name, own in zip(val.ids, val_boxes, strict=True) if len(own) == 0
-        ]
+        bare = [name for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)]
+        more += [f"{name}: no object in its masks" for name in bare]
         problems += [f"val, {text}" for text in more]
         validation = Maps(val_maps, ready=val_ready), Truth(size, boxes=val_boxes)
     if problems:
@@ -124,37 +122,32 @@ def evaluate_files(
             f"{scoremaps}: {count} with the score maps of {len(meta.ids)} images of {meta.folder}: "
             f"{listing(problems, '; ')}; nothing was scored"
         )
-    words = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
-    words["score maps"] = "as they are" if ready else "resized (cubic), then min-max"
+    conditions = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
+    conditions["score maps"] = "as they are" if ready else "resized (cubic), then min-max"
     regions = None
     if meta.kind == "masks":
-        words["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
+        conditions["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
         if rules.curves:
-            regions = OnDemand(lambda name: geometry.crop(_mask(masks, meta.masks[name], geometry.side)), meta.ids)
+            files = [meta.masks[name] for name in meta.ids]
+            regions = OnDemand(lambda own: geometry.crop(read_mask(root, own.paths, own.ignore, geometry.side)), files)
     empty = sum(len(own) == 0 for own in boxes)
     if empty == len(boxes) or (empty and not rules.curves):
-        raise WsolkitError(
-            f"{meta.folder}: the masks of {empty} of {len(boxes)} images show no object: nothing to score"
-        )
+        masked = f"the masks of {empty} of {len(boxes)} images"
+        raise WsolkitError(f"{meta.folder}: {masked} show no object: nothing to score")
     if empty:
-        words["boxes"] = f"not used: the masks of {empty} images show no object"
+        conditions["boxes"] = f"not used: the masks of {empty} images show no object"
     return score(
         Maps(maps, meta.ids, predicted=predicted, ready=ready),
         Truth(size, meta.labels, None if empty else boxes, regions), rule, validation, seed=seed, workers=workers,
         progress=progress, dataset=meta.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
-        conditions=words,
+        conditions=conditions,
     )  # fmt: skip
 
 
-def _mask(masks: str | Path, files, side: int) -> np.ndarray:
-    return read_mask(Path(masks).expanduser(), files.paths, files.ignore, side)
-
-
-def _boxes(meta: Metadata, masks: str | Path | None, geometry: Geometry) -> tuple[list[np.ndarray], list[str]]:
+def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> tuple[list[Any], list[str]]:
     """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
     if meta.kind == "boxes":
         return [geometry.boxes(meta.boxes[name], meta.sizes[name]).numpy() for name in meta.ids], []
-    root = Path(masks).expanduser()
 
     def boxes(name: str) -> np.ndarray | str:
         files = meta.masks[name]
@@ -183,8 +176,8 @@ def check_out(out: str | Path) -> Path:
 def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
     """The names of classes.txt beside the splits or in the split's folder, or None where there is none."""
     folder = Path(metadata).expanduser()
-    known = [path for path in (folder / CLASSES, folder / split / CLASSES, folder.parent / CLASSES) if path.is_file()]
-    return read_classes(known[0]) if known else None
+    places = (place / CLASSES for place in (folder, folder / split, folder.parent))
+    return next((read_classes(path) for path in places if path.is_file()), None)
 
 
 def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] | None = None) -> Path:
@@ -203,14 +196,16 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
         by = slices(result, classes)
         atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
         name = result.method or "method"
-        figures = {"iou_histogram": charts.iou_histogram({name: result.ious})}
-        figures["failures"] = charts.failure_bars({name: result})
-        figures["object_size"] = charts.slice_bars({name: by}, kind="size")
-        if result.curve:
-            figures["accuracy"] = charts.accuracy_curves({name: result})
+        figures = {
+            "accuracy": charts.accuracy_curves({name: result}) if result.curve else None,
+            "iou_histogram": charts.iou_histogram({name: result.ious}),
+            "failures": charts.failure_bars({name: result}),
+            "object_size": charts.slice_bars({name: by}, kind="size"),
+        }
         for stem, figure in figures.items():
-            with atomic_path(out / f"{stem}.svg") as part:
-                figure.savefig(part, format="svg", bbox_inches="tight")
+            if figure is not None:
+                with atomic_path(out / f"{stem}.svg") as part:
+                    figure.savefig(part, format="svg", bbox_inches="tight")
     result.to_json(out / "metrics.json")
     return out
 
@@ -237,53 +232,37 @@ def open_score_maps(
     if not folder.is_dir():
         fault = "is not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
-    there = {
-        os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-        for parent, names in _walk(folder)
-        for name in names
-        if name.endswith(".npy")
+    there: set[str] = set()
+    visited: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(parent)) in visited:
+            folders.clear()  # each folder once, though links may lead in circles
+            continue
+        visited.add(real)
+        there |= {Path(parent, name).relative_to(folder).as_posix() for name in names if name.endswith(".npy")}
+    files = {
+        name: next((path for path in (f"{name}.npy", f"{os.path.splitext(name)[0]}.npy") if path in there), "")
+        for name in ids
     }
-    files = {}
-    for name in ids:
-        stem = os.path.splitext(name)[0]
-        files[name] = next((path for path in (f"{name}.npy", f"{stem}.npy") if path in there), "")
     problems = [f"{name}: no map {name}.npy" for name in ids if not files[name]]
     uses = Counter(path for path in files.values() if path)
     problems += [f"{path}: the map of {count} images" for path, count in uses.items() if count > 1]
-    if not subset:
-        strangers = sorted(there - set(uses))
-        problems += [f"{path}: a map of no image of the metadata (subset passes over such)" for path in strangers]
-
+    strangers = [] if subset else sorted(there - set(uses))
+    problems += [f"{path}: a map of no image of the metadata (subset passes over such)" for path in strangers]
     paths = {name: folder / file for name, file in files.items() if file}
     with ThreadPoolExecutor(threads()) as pool:
-        looks = dict(zip(paths, pool.map(_look, paths.values()), strict=True))
-    shapes = Counter(look[0] for look in looks.values() if not isinstance(look, str))
-    usual = shapes.most_common(1)[0][0] if shapes else shape
-    ready = not problems and usual == shape
-    for name, look in looks.items():
-        if isinstance(look, str):
-            problems.append(f"{name}: {look}")
-            continue
-        own = (image_sizes or {}).get(name, (0, 0))[::-1]
-        if look[0] not in (usual, shape, own):
-            problems.append(f"{name}: shape {look[0]}, expected {usual} like most of the maps")
-        ready &= look[0] == shape and look[1]
+        checked = dict(zip(paths, pool.map(_checked, paths.values()), strict=True))
+    problems += [f"{name}: {fault}" for name, fault in checked.items() if isinstance(fault, str)]
+    good = {name: answer for name, answer in checked.items() if not isinstance(answer, str)}
+    usual = Counter(own for own, _ in good.values()).most_common(1)[0][0] if good else shape
+    ready = not problems and all(own == shape and in_range for own, in_range in good.values())
+    for name, (own, _) in good.items():
+        if own not in (usual, shape, (image_sizes or {}).get(name, (0, 0))[::-1]):
+            problems.append(f"{name}: shape {own}, expected {usual} like most of the maps")
     return OnDemand(lambda path: np.load(path, allow_pickle=False), paths.values()), ready, problems
 
 
-def _walk(folder: Path) -> Iterator[tuple[str, list[str]]]:
-    """Folders below `folder` and their files; links to folders are followed, each folder once."""
-    seen = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(parent)
-        if real in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield parent, names
-
-
-def _look(path: Path) -> tuple[tuple[int, int], bool] | str:
+def _checked(path: Path) -> tuple[tuple[int, int], bool] | str:
     """The shape of a map and whether it lies in [0, 1], or what is wrong with it."""
     try:
         scores = np.load(path, allow_pickle=False)
@@ -307,29 +286,21 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, 
     images that are not in `ids` are passed over. FileNotFoundError without the file.
     """
     path = Path(path).expanduser()
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [(number, row) for number, row in enumerate(csv.reader(file), 1) if row]
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist; expected a csv of lines path,label") from None
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise WsolkitError(f"{path} is not a readable csv file ({error}); expected lines path,label") from error
+    lines = csv_lines(path, "a csv of lines path,label")
     if lines and (len(lines[0][1]) < 2 or not lines[0][1][1].strip().isdecimal()):
         lines = lines[1:]
-    width = len(lines[0][1]) if lines else 0
+    width, wanted = len(lines[0][1]) if lines else 0, set(ids)
     table: dict[str, list[int]] = {}
     problems = []
-    wanted = set(ids)
-    for number, row in lines:
-        labels = [cell.strip() for cell in row[1:]]
-        if len(row) != width or width < 2 or not all(label.isdecimal() and len(label) < 10 for label in labels):
-            problems.append(
-                f"{path}, line {number}: {','.join(row)[:80]!r}, expected path,label with the labels from 0"
-            )
-        elif row[0] in table:
-            problems.append(f"{path}, line {number}: a second line of {row[0]}")
-        elif row[0] in wanted:
-            table[row[0]] = [int(label) for label in labels]
+    for number, (name, *cells) in lines:
+        labels = [cell.strip() for cell in cells]
+        if len(cells) + 1 != width or width < 2 or not all(label.isdecimal() and len(label) < 10 for label in labels):
+            line = ",".join([name, *cells])[:80]
+            problems.append(f"{path}, line {number}: {line!r}, expected path,label with the labels from 0")
+        elif name in table:
+            problems.append(f"{path}, line {number}: a second line of {name}")
+        elif name in wanted:
+            table[name] = [int(label) for label in labels]
     problems += [f"{name}: no line in {path}" for name in ids if name not in table]
     return np.array([table[name] for name in ids if name in table], np.int64).reshape(-1, max(width - 1, 1)), problems
 
@@ -348,9 +319,6 @@ def export_score_maps(maps, folder: str | Path, size: int | Sequence[int] | None
         with atomic_path(folder / f"{name}.npy") as part, open(part, "wb") as file:
             np.save(file, score_map if size is None else prepare_map(score_map, size), allow_pickle=False)
     order = np.argsort(-maps.logits, axis=1, kind="stable")[:, :5]  # ties go to the lower class index
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows(
-        [n, *ranked] for n, ranked in zip(maps.ids, order.tolist(), strict=True)
-    )
-    atomic_write_text(folder / PREDICTIONS, lines.getvalue())
+    with atomic_path(folder / PREDICTIONS) as part, open(part, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(zip(maps.ids, *order.T.tolist(), strict=True))
     return folder

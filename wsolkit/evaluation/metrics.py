@@ -8,6 +8,7 @@ Sources: Russakovsky et al., IJCV 2015 (Top-k Loc); Choe et al., CVPR 2020, and 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
     return array
 
 
-def same_lengths(**arrays: Sequence | None) -> None:
+def same_lengths(**arrays: Any) -> None:
     """ValueError unless all that are given have an entry for each of the same images."""
     lengths = {name: len(array) for name, array in arrays.items() if array is not None}
     if len(set(lengths.values())) > 1:

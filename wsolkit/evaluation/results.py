@@ -29,15 +29,14 @@ METRICS = {  # field -> what a reader calls it
     "max_box_acc_v2": "MaxBoxAccV2 (best on test)",
     "pxap": "PxAP",
 }
-OPERATING_POINTS = {
-    "fixed": "fixed threshold",
-    "validation": "chosen on validation",
-    "best_on_test": "best on test",
-}
+OPERATING_POINTS = {"fixed": "fixed threshold", "validation": "chosen on validation", "best_on_test": "best on test"}
+WITH_BOXES = ("localised", "x0", "y0", "x1", "y1", "empty", "gt_boxes", "object_share", "aspect", "failure")  # columns
 
 
-# A per-image array: kept out of JSON, printing and comparison.
-ASIDE = {"default": None, "repr": False, "compare": False, "metadata": {"aside": True}}
+def aside(default: Any = None, **factory: Any) -> Any:
+    """A field that is kept out of JSON, printing and comparison: an array per image, say."""
+    how = factory or {"default": default}
+    return field(repr=False, compare=False, metadata={"aside": True}, **how)
 
 
 @dataclass
@@ -48,7 +47,7 @@ class EvalResult:
     gt_known_loc, top1_loc, top5_loc stand at `threshold`, chosen as `operating_point` says ("validation" or "fixed");
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. `curve` is the accuracy
     against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
-    `wsolkit.boxes.protocols`, `conditions` says in words what else a number rests on, `frame` is (H, W) of boxes and maps.
+    `wsolkit.boxes.protocols`, `conditions` says in text what else a number rests on, `frame` is (H, W) of boxes and maps.
     """
 
     dataset: str = ""
@@ -85,20 +84,21 @@ class EvalResult:
     curve: dict[str, list[float]] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
 
-    ids: list[str] | None = field(**ASIDE)
-    labels: np.ndarray | None = field(**ASIDE)  # (N,) int64
-    predicted: np.ndarray | None = field(**ASIDE)  # (N,) int64, -1 where unknown
-    ious: np.ndarray | None = field(**ASIDE)  # (N,) float64, at the operating point
-    point_ious: dict[str, np.ndarray] | None = field(**ASIDE)  # (N,) float64 for each operating point
-    boxes: np.ndarray | None = field(**ASIDE)  # (N, 4) int64, at the operating point, inclusive corners
-    empty: np.ndarray | None = field(**ASIDE)  # (N,) bool: no pixel above the threshold
-    failure_types: list[str] | None = field(**ASIDE)  # N keys of `wsolkit.evaluation.failures.FAILURES`
-    pixel_ap: np.ndarray | None = field(**ASIDE)  # (N,) float64, PxAP of the image on its own
-    gt_boxes: list[np.ndarray] | None = field(**ASIDE)  # N arrays (n, 4)
-    curves: np.ndarray | None = field(**ASIDE)  # (N, T) float64, the method's own box rule
-    v2_hits: np.ndarray | None = field(**ASIDE)  # (D, N, T) bool, what MaxBoxAccV2 counts
+    # None where there is no such thing, and in a result that was read from JSON
+    ids: list[str] = aside()
+    labels: np.ndarray = aside()  # (N,) int64
+    predicted: np.ndarray = aside()  # (N,) int64, -1 where unknown
+    ious: np.ndarray = aside()  # (N,) float64, at the operating point
+    point_ious: dict[str, np.ndarray] = aside()  # (N,) float64 for each operating point
+    boxes: np.ndarray = aside()  # (N, 4) int64, at the operating point, inclusive corners
+    empty: np.ndarray = aside()  # (N,) bool: no pixel above the threshold
+    failure_types: list[str] = aside()  # N keys of `wsolkit.evaluation.failures.FAILURES`
+    pixel_ap: np.ndarray = aside()  # (N,) float64, PxAP of the image on its own
+    gt_boxes: list[np.ndarray] = aside()  # N arrays (n, 4)
+    curves: np.ndarray = aside()  # (N, T) float64, the method's own box rule
+    v2_hits: np.ndarray = aside()  # (D, N, T) bool, what MaxBoxAccV2 counts
 
-    # ----------------------------------------------------------------------------------------- words
+    # ----------------------------------------------------------------------------------------- as text
 
     def title(self) -> str:
         network = f"{self.backbone} ({self.pooling})" if self.pooling else self.backbone
@@ -106,14 +106,12 @@ class EvalResult:
         return " · ".join(part for part in parts if part)
 
     def protocol_line(self) -> str:
-        words = {
-            "validation": f"chosen on {self.n_val} validation images",
-            "fixed": "fixed, no validation split" if self.n_val == 0 else "fixed",
-        }
-        place = f"tau = {self.threshold or 0:g} at percentile {self.percentile:g}, "
         parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
         if self.threshold is not None:
-            parts.append(f"threshold: {place}{words.get(self.operating_point, self.operating_point)}")
+            choice = "fixed" if self.n_val else "fixed, no validation split"
+            if self.operating_point == "validation":
+                choice = f"chosen on {self.n_val} validation images"
+            parts.append(f"threshold: tau = {self.threshold:g} at percentile {self.percentile:g}, {choice}")
         return "; ".join(parts)
 
     def rows(self) -> list[tuple[str, str, str]]:
@@ -121,8 +119,7 @@ class EvalResult:
         centre box."""
 
         def row(name, value, interval=None):
-            between = "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
-            return name, f"{value:.2f}", between
+            return name, f"{value:.2f}", "" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
 
         known = {key: label for key, label in METRICS.items() if getattr(self, key) is not None}
         rows = [row(label, getattr(self, key), self.intervals.get(key)) for key, label in known.items()]
@@ -149,8 +146,7 @@ class EvalResult:
         return "\n".join([self.title(), self.protocol_line(), *lines])
 
     def _repr_html_(self) -> str:
-        head = ("percent", "", "95 % interval")
-        return html_table(f"{self.title()}\n{self.protocol_line()}", self.rows(), head)
+        return html_table(f"{self.title()}\n{self.protocol_line()}", self.rows(), ("percent", "", "95 % interval"))
 
     # ----------------------------------------------------------------------------------------- files
 
@@ -172,12 +168,11 @@ class EvalResult:
         if not isinstance(values, dict) or values.get("format") != FORMAT:
             raise WsolkitError(f"{source} is not a result of this version (format {FORMAT!r}); evaluate again")
         known = {item.name for item in dataclasses.fields(cls) if not item.metadata.get("aside")}
-        unknown = sorted(set(values) - known - {"format"})
-        if unknown:
+        if unknown := sorted(set(values) - known - {"format"}):
             raise WsolkitError(f"{source} has unknown fields {', '.join(unknown)}; evaluate again")
-        result = cls(**{name: value for name, value in values.items() if name in known})
+        result = cls(**{name: value for name, value in values.items() if name != "format"})
         result.max_box_acc_v2_parts = {float(delta): value for delta, value in result.max_box_acc_v2_parts.items()}
-        result.intervals = {name: tuple(interval) for name, interval in result.intervals.items()}
+        result.intervals = {name: (low, high) for name, (low, high) in result.intervals.items()}
         return result
 
     @classmethod
@@ -204,31 +199,24 @@ class EvalResult:
         ValueError for a result read from JSON, which has no per-image arrays."""
         import pandas as pd
 
-        if self.ids is None:
-            raise WsolkitError(
-                "this result has no per-image arrays (they are not in its JSON); evaluate again or read the csv"
-            )
         from wsolkit.evaluation.failures import object_shape
 
-        count = len(self.ids)
-        predicted = np.full(count, -1) if self.predicted is None else self.predicted
-        known = pd.array(predicted, "Int64")
-        known[predicted < 0] = pd.NA
-        table = {"id": list(self.ids), "label": np.full(count, -1) if self.labels is None else self.labels}
-        right = [None] * count if self.predicted is None else list(table["label"] == predicted)
-        table |= {"predicted": known, "right": pd.array(right, "boolean")}
-        table["iou"] = np.full(count, np.nan) if self.ious is None else self.ious
+        if self.ids is None:
+            raise WsolkitError("this result has no per-image arrays (JSON has none); evaluate again or read the csv")
+        unknown = [None] * len(self.ids)
+        predicted = unknown if self.predicted is None else [None if label < 0 else label for label in self.predicted]
+        labels = np.full(len(unknown), -1) if self.labels is None else self.labels
+        right = unknown if self.predicted is None else list(labels == self.predicted)
+        table: dict[str, Any] = {"id": list(self.ids), "label": labels, "predicted": pd.array(predicted, "Int64")}
+        table |= {"right": pd.array(right, "boolean"), "iou": np.nan if self.ious is None else self.ious}
         table |= {f"iou_{point}": ious for point, ious in (self.point_ious or {}).items()}
-        corners = ("x0", "y0", "x1", "y1")
         if self.boxes is None:
-            names = ("localised", *corners, "empty", "gt_boxes", "object_share", "aspect", "failure")
-            table |= {name: pd.array([None] * count) for name in names}
+            table |= {name: pd.array(unknown) for name in WITH_BOXES}
         else:
-            shapes = np.array([object_shape(boxes, self.frame) for boxes in self.gt_boxes])
+            shapes = zip(*(object_shape(boxes, self.frame) for boxes in self.gt_boxes), strict=True)
             texts = ["; ".join(" ".join(map(str, box)) for box in boxes.tolist()) for boxes in self.gt_boxes]
-            table |= {"localised": self.ious >= 0.5} | dict(zip(corners, self.boxes.T, strict=True))
-            table |= {"empty": self.empty, "gt_boxes": texts, "object_share": shapes[:, 0], "aspect": shapes[:, 1]}
-            table["failure"] = list(self.failure_types)
+            columns = (self.ious >= 0.5, *self.boxes.T, self.empty, texts, *shapes, self.failure_types)
+            table |= zip(WITH_BOXES, columns, strict=True)
         if self.pixel_ap is not None:
             table["pixel_ap"] = self.pixel_ap
         return pd.DataFrame(table)
@@ -243,10 +231,8 @@ def html_table(caption: str, rows: Sequence[Sequence[str]], head: Sequence[str] 
 
     def line(cells: Sequence[str], tag: str) -> str:
         sides = ("right" if column == 1 else "left" for column in range(len(cells)))
-        return "".join(
-            f"<{tag} style='text-align:{side}'>{html.escape(cell)}</{tag}>"
-            for side, cell in zip(sides, cells, strict=True)
-        )
+        pairs = zip(sides, cells, strict=True)
+        return "".join(f"<{tag} style='text-align:{side}'>{html.escape(cell)}</{tag}>" for side, cell in pairs)
 
     title = html.escape(caption).replace("\n", "<br>")
     lines = [*([line(head, "th")] if head else []), *(line(row, "td") for row in rows)]

@@ -23,12 +23,13 @@ from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.failures import FAILURES, failure_types
 from wsolkit.evaluation.intervals import bootstrap_max, share_interval
-from wsolkit.evaluation.results import EvalResult
+from wsolkit.evaluation.results import OPERATING_POINTS, EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
 CHUNK = 8  # maps that one thread prepares and traces at a time
-GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "conditions", "extra"}
-GIVEN_FIELDS |= {"seconds_per_image", "peak_memory_mb"}
+NAMES = {"dataset", "backbone", "method", "pooling", "split"}
+GIVEN_FIELDS = NAMES | {"conditions", "extra", "seconds_per_image", "peak_memory_mb"}
+Progress = Callable[[Iterable], Iterable] | None
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,11 @@ class Maps:
         ready: the maps already have the frame's size and lie in [0, 1]; they are taken as they are, a constant one as zeros.
     """
 
-    maps: Sequence
+    maps: Any
     ids: Sequence[str] | None = None
     logits: Any = None
     predicted: Any = None
     ready: bool = False
-
-    def names(self) -> list[str]:
-        return [str(name) for name in (range(len(self.maps)) if self.ids is None else self.ids)]
 
 
 @dataclass(frozen=True)
@@ -68,8 +66,8 @@ class Truth:
 
     size: int | Sequence[int]
     labels: Any = None
-    boxes: Sequence | None = None
-    masks: Sequence | None = None
+    boxes: Any = None
+    masks: Any = None
 
 
 @dataclass(frozen=True)
@@ -86,8 +84,8 @@ class Rule:
     """
 
     protocol: str = "wsolevaluation"
-    percentile: float | None = None
-    threshold: float | None = None
+    percentile: Any = None
+    threshold: Any = None
     interval: float = 0.001
 
     def __post_init__(self) -> None:
@@ -108,7 +106,7 @@ def score(
     samples: int = 1000,
     seed: int = 0,
     workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Progress = None,
     **fields: Any,
 ) -> EvalResult:
     """Every metric of one method on one split, as far as the ground truth goes: localisation numbers need boxes, PxAP needs
@@ -144,7 +142,7 @@ def score(
         raise TypeError(f"score() takes no {', '.join(wrong)}; fields to give are {', '.join(sorted(GIVEN_FIELDS))}")
     result = EvalResult(protocol=rule.protocol, percentile=rule.percentile, interval=rule.interval, **fields)
     result.frame = list(frame(truth.size))  # a wrong size is refused before the work, not after it
-    result.ids = maps.names()
+    result.ids = [str(name) for name in (range(len(maps.maps)) if maps.ids is None else maps.ids)]
     result.n_images = len(result.ids)
     metrics.same_lengths(
         maps=maps.maps, ids=result.ids, boxes=truth.boxes, masks=truth.masks, labels=truth.labels, logits=maps.logits,
@@ -156,13 +154,13 @@ def score(
     if truth.boxes is None and truth.masks is None and not hits:
         raise WsolkitError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
     result.intervals = {f"top{k}_cls": share_interval(right) for k, right in hits.items()}
+    chosen: dict[str, float] = {}
     if truth.boxes is not None:
         result.gt_boxes = ground_truths(truth.boxes, result.ids)
         truth = replace(truth, boxes=result.gt_boxes)
-        chosen, val_boxes = _chosen_thresholds(result, truth, rule, validation, workers)
+        chosen, val_boxes = _chosen_thresholds(result, rule, validation, workers)
     if truth.boxes is not None or truth.masks is not None:
-        taus = list(chosen.values()) if truth.boxes is not None else []
-        measured = measure(maps, truth, rule, taus, workers, progress)
+        measured = measure(maps, truth, rule, list(chosen.values()), workers, progress)
     if truth.boxes is not None:
         _operating_points(result, chosen, measured, hits)
         if "v2_hits" in measured:
@@ -184,12 +182,7 @@ def score(
 
 
 def measure(
-    maps: Maps,
-    truth: Truth,
-    rule: Rule,
-    taus: Sequence[float],
-    workers: int | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    maps: Maps, truth: Truth, rule: Rule, taus: Sequence[float], workers: int | None = None, progress: Progress = None
 ) -> dict[str, np.ndarray]:
     """What one pass over N maps finds; truth.boxes are checked ones, `taus` the P thresholds to stop at, T those of the
     rule's interval, D the deltas of MaxBoxAccV2.
@@ -215,8 +208,7 @@ def measure(
                 answers["rule"] = tracer.curve(truths, rule.interval, "largest", rule.percentile)
             every = tracer.curve(truths, rule.interval, "all")
             answers["v2_hits"] = np.stack([metrics.loc_hits(every, delta) for delta in metrics.DELTAS])
-        mask = None if truth.masks is None else truth.masks[index]
-        if mask is not None:
+        if truth.masks is not None and (mask := truth.masks[index]) is not None:
             answers["pixels"] = metrics.pixel_histograms(prepared, mask, rule.interval)
         return answers
 
@@ -226,8 +218,7 @@ def measure(
         gathered["pixel_ap"], gathered["masked"] = np.full(count, np.nan), np.zeros(count, bool)
     images = _each(image, maps, truth.size, workers)
     for index, answers in enumerate(shown(images, "evaluate", count) if progress is None else progress(images)):
-        histograms = answers.pop("pixels", None)
-        if histograms is not None:
+        if (histograms := answers.pop("pixels", None)) is not None:
             gathered["pixels"] += histograms
             gathered["masked"][index] = True
             if histograms[0].any():
@@ -267,7 +258,7 @@ def _each(function: Callable, maps: Maps, size, workers: int | None) -> Iterator
     starts = range(0, len(maps.maps), CHUNK)
     with (
         ThreadPoolExecutor(threads() if workers is None else max(1, workers)) as pool,
-        closing(pool.map(chunk, starts)) as chunks,  # closed first: what still waits is cancelled
+        closing(pool.map(chunk, starts)) as chunks,  # type: ignore[type-var]  # closed first: what waits is cancelled
     ):
         for answers in chunks:
             yield from answers
@@ -297,10 +288,10 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
         result.predicted = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
     elif maps.predicted is not None:
         ranked = as_numpy(maps.predicted).reshape(result.n_images, -1)
-        result.predicted = ranked[:, 0]
+        own = ranked == result.labels[:, None]
+        hits = {k: own[:, :k].any(axis=1) for k in (1, 5) if k <= ranked.shape[1]}
         result.n_classes = max(result.n_classes, int(ranked.max()) + 1)
-        depths = [k for k in (1, 5) if k <= ranked.shape[1]]
-        hits = {k: (ranked[:, :k] == result.labels[:, None]).any(axis=1) for k in depths}
+        result.predicted = ranked[:, 0]
     if result.n_classes <= 5:
         hits.pop(5, None)  # five guesses among five classes say nothing
     result.top1_cls, result.top5_cls = (metrics.percent(hits[k]) if k in hits else None for k in (1, 5))
@@ -308,16 +299,16 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
 
 
 def _chosen_thresholds(
-    result: EvalResult, truth: Truth, rule: Rule, validation: tuple[Maps, Truth] | None, workers: int | None
+    result: EvalResult, rule: Rule, validation: tuple[Maps, Truth] | None, workers: int | None
 ) -> tuple[dict[str, float], list[np.ndarray] | None]:
     """The thresholds that are known before the reported split is scored, and the validation split's boxes."""
-    chosen = {"fixed": rule.threshold}
+    chosen = {"fixed": float(rule.threshold)}
     if validation is None or not protocol_named(rule.protocol).curves:
         return chosen, None
     val_maps, val = validation
     if val.boxes is None or not len(val_maps.maps):
         return chosen, None
-    val_boxes = ground_truths(val.boxes, (f"{index} of the validation split" for index in range(len(val.boxes))))
+    val_boxes = ground_truths(val.boxes, [f"{index} of the validation split" for index in range(len(val.boxes))])
     curves = rule_curves(val_maps, val, rule, workers)
     chosen["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
     result.n_val = len(val_boxes)
@@ -330,22 +321,21 @@ def _operating_points(
 ) -> None:
     """Fill the operating points and the headline numbers at one of them."""
     result.point_ious = {key: measured["ious"][:, place] for place, key in enumerate(chosen)}
-    taus: dict[str, float] = dict(chosen)
+    taus = dict(chosen)
     if "rule" in measured:
         best = metrics.plateau_middle(metrics.accuracy_curve(measured["rule"]))
         result.point_ious["best_on_test"] = measured["rule"][:, best]
         taus["best_on_test"] = float(thresholds(result.interval)[best])
-    result.operating_points = {"fixed": None, "validation": None, "best_on_test": None}
+    result.operating_points, result.operating_point = dict.fromkeys(OPERATING_POINTS), list(chosen)[-1]
     for key, tau in taus.items():
         localised = metrics.loc_hits(result.point_ious[key])
-        point = {"threshold": tau, "gt_known_loc": metrics.percent(localised)}
-        for k in (1, 5):
-            point[f"top{k}_loc"] = metrics.percent(hits[k] & localised) if k in hits else None
+        point: dict[str, float | None] = {"threshold": tau, "gt_known_loc": metrics.percent(localised)}
+        point |= {f"top{k}_loc": metrics.percent(hits[k] & localised) if k in hits else None for k in (1, 5)}
         result.operating_points[key] = point
-    result.operating_point = "validation" if "validation" in chosen else "fixed"
-    for name, value in result.operating_points[result.operating_point].items():
-        setattr(result, name, value)
-    place = list(chosen).index(result.operating_point)
+        if key == result.operating_point:
+            for name, value in point.items():
+                setattr(result, name, value)
+    place = len(chosen) - 1
     result.ious, result.boxes, result.empty = (measured[name][:, place] for name in ("ious", "boxes", "empty"))
     result.empty_boxes = int(result.empty.sum())
 
@@ -359,11 +349,9 @@ def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstr
     result.max_box_acc_v2 = float(np.mean(parts))
     result.intervals["max_box_acc"] = bootstrap_max(metrics.loc_hits(measured["largest"]), **bootstrap)
     result.intervals["max_box_acc_v2"] = bootstrap_max(result.v2_hits, **bootstrap)
-    step = max(1, result.curves.shape[1] // 200)
-    result.curve = {
-        "thresholds": thresholds(result.interval)[::step].round(6).tolist(),
-        "gt_known_loc": metrics.accuracy_curve(result.curves)[::step].round(3).tolist(),
-    }
+    step, accuracy = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
+    result.curve = {"thresholds": thresholds(result.interval)[::step].round(6).tolist()}
+    result.curve["gt_known_loc"] = accuracy[::step].round(3).tolist()
 
 
 def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:

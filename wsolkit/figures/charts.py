@@ -90,7 +90,7 @@ def accuracy_curves(
     ylabel: str = "GT-known Loc (%)",
     title: str = "",
     looks: Mapping[str, int] | None = None,
-    points: Mapping[str, Mapping[str, Mapping[str, float | None] | None]] | None = None,
+    points: Mapping[str, Mapping[str, Any]] | None = None,
     top: float = 100.0,
 ) -> Figure:
     """Accuracy (percent) against the threshold tau, one line per name.

@@ -89,7 +89,7 @@ def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None)
     into one page. For lines, bars and text: no images, no hatches, nothing that is cut at the axes.
     """
     text = _svg(fig, transparent=True).decode()
-    view = re.search(r'viewBox="([^"]*)"', text)[1]
+    view = re.findall(r'viewBox="([^"]*)"', text)[0]
     shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]*)"', text))  # of markers, which are used by reference
     text = re.sub(r"<metadata>.*?</metadata>|<defs>.*?</defs>|<!--.*?-->| clip-path=\"[^\"]*\"", "", text, flags=re.S)
     text = text[text.index(">", text.index("<svg")) + 1 :]
@@ -133,7 +133,9 @@ def _uri(kind: str, data: bytes) -> str:
 def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -> str:
     """`fig` as `<figure><img><figcaption>`, self-contained and escaped. ValueError without an alternative text."""
     if not isinstance(alt, str) or not alt.strip():
-        raise ValueError("a figure needs a non-empty alt text: say in a sentence what it shows to who cannot see it")
+        raise ValueError(
+            "a figure needs a non-empty alt text: a sentence on what it shows, for readers who cannot see it"
+        )
     uri = photo_uri(fig) if photo else svg_uri(fig)
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     drawn = not photo and not any(axes.images for axes in fig.axes)  # lines and bars only: a dark page may invert them
@@ -190,7 +192,7 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
     gt_boxes (n, 4), box (4,) or None: x0, y0, x1, y1 with inclusive corners. size (H, W): boxes are cut at the frame.
     """
     truths = np.asarray(as_numpy(gt_boxes), float).reshape(-1, 4)
-    shown = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
+    shown: list[tuple] = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
     if box is not None:
         shown.append((np.asarray(as_numpy(box), float), PREDICTION, (0, (3, 2))))
     for (x0, y0, x1, y1), colour, line in shown:

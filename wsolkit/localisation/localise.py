@@ -26,8 +26,7 @@ from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import resolve
 from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.split import rest_of
-from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.split import network_for, rest_of
 
 
 @dataclass(eq=False)
@@ -62,21 +61,12 @@ class ScoreMaps:
     def load(cls, path: str | Path) -> ScoreMaps:
         try:
             with np.load(path, allow_pickle=False) as content:
-                cost = content["cost"].tolist()
-                return cls(
-                    content["ids"].tolist(),
-                    content["labels"],
-                    content["logits"],
-                    content["maps"],
-                    *cost,
-                    path=Path(path),
-                )
+                arrays = (content["labels"], content["logits"], content["maps"])
+                return cls(content["ids"].tolist(), *arrays, *content["cost"].tolist(), path=Path(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
-            raise WsolkitError(
-                f"score maps {path} cannot be read ({error}); delete the file and localise again"
-            ) from error
+            raise WsolkitError(f"score maps {path} cannot be read ({error}); delete it and localise again") from error
 
 
 def localise(
@@ -106,21 +96,18 @@ def localise(
     names = list(method) if isinstance(method, list | tuple) else [method]
     smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
-    settings = {"precision": precision, "clock": partial(_clock, device), "chunk": options.pop("chunk", 32)}
-    clock = settings["clock"]
-    example = dataset.images(indices[:1], device)
+    clock = partial(_clock, device)
+    settings = {"precision": precision, "clock": clock, "chunk": options.pop("chunk", 32)}
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
-    model = network_for(model, layer, reshape, example)  # once for all batches
+    model = network_for(model, layer, reshape, dataset.images(indices[:1], device))  # once for all batches
+    takes = {name: {option for option in options if {option, "*"} & set(resolve(name).options)} for name in names}
+    alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `score_maps` says so
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}
-
-    def takes(name: str, option: str) -> bool:
-        return bool({option, "*"} & set(resolve(name).options))
-
     starts = range(0, len(indices), batch_size)
-    what = f"localise {len(indices)} {dataset.split} images"
+    title = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
-        for start in shown(starts, what, unit="batches") if progress is None else progress(starts):
+        for start in shown(starts, title, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = clock()
@@ -129,9 +116,9 @@ def localise(
                 logits.append(rest_of(model, images)(features.clone()).float().cpu().numpy())
             shared += clock() - begin
             network = memory.lap() if start == 0 else 0.0
-            alone = start == 0 and all(any(takes(name, option) for name in names) for option in options)
-            for group in [[name] for name in names] if alone else [names]:  # in the first batch each method runs alone
-                own = {option: value for option, value in options.items() if not alone or takes(group[0], option)}
+            by_itself = start == 0 and alone  # in the first batch each method runs alone
+            for group in [[name] for name in names] if by_itself else [names]:
+                own = {option: options[option] for option in (takes[group[0]] if by_itself else options)}
                 made = score_maps(
                     model, images, labels, group, smooth, features=features, seconds=seconds, **settings, **own
                 )
@@ -139,13 +126,11 @@ def localise(
                     maps[name].append(made[name].float().cpu().numpy())
                 if start == 0:
                     peaks[group[0]] = max(network, memory.lap())
-    ids, labels, logits = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
-    results = {
-        name: ScoreMaps(
-            ids, labels, logits, np.concatenate(maps[name]), (shared + seconds[name]) / len(indices), peaks[name]
-        )
-        for name in names
-    }
+    ids, labels, scores = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
+    results = {}
+    for name in names:
+        cost = (shared + seconds[name]) / len(indices), peaks[name]
+        results[name] = ScoreMaps(ids, labels, scores, np.concatenate(maps[name]), *cost)
     return results if isinstance(method, list | tuple) else results[method]
 
 

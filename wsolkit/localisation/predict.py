@@ -25,8 +25,7 @@ from wsolkit.data.samples import Geometry
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
-from wsolkit.networks.split import rest_of
-from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.split import network_for, rest_of
 
 
 class ClassScore(NamedTuple):

@@ -7,7 +7,6 @@ them together in the dataset's order. Nothing else goes from process to process 
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,15 +40,15 @@ class Parts:
     ) -> None:  # fmt: skip
         self.folder, self.dataset, self.indices = folder, dataset, indices
         self.methods, self.batch_size = list(methods), batch_size
-        # boxes tell drawings of another seed apart, labels belong to the maps
+        # boxes distinguish drawings of another seed, labels belong to the maps
         data = [(s.id, s.label, s.boxes) for s in (dataset.samples[i] for i in indices)]
         self.identity = digest({**identity, "methods": self.methods, "batch_size": batch_size, "samples": data})
         self.batches = -(-len(indices) // batch_size)
 
     def rows(self, batches: Sequence[int]) -> np.ndarray:
         """Positions in the result of the images of some batches."""
-        every = np.arange(len(self.indices))
-        return np.concatenate([every[k * self.batch_size : (k + 1) * self.batch_size] for k in batches])
+        rows = np.add.outer(np.asarray(batches, np.int64) * self.batch_size, np.arange(self.batch_size)).ravel()
+        return rows[rows < len(self.indices)]
 
     def missing(self) -> list[int]:
         """Batches that no part holds. Parts that cannot be used (another identity, torn, double) are removed."""
@@ -66,58 +65,55 @@ class Parts:
         return sorted(left)
 
     def load(self, path: Path) -> dict[str, np.ndarray]:
-        """ValueError for a part that is not one of these."""
+        """The arrays of a part: batches, logits (n, K), maps (n, M, h, w), cost (M, 2). WsolkitError for what is none of these."""
         try:
             with np.load(path, allow_pickle=False) as content:
                 part = {name: content[name] for name in content.files}
-            rows = self.rows(part["batches"])
-            complete = all(len(part[name]) == len(rows) for name in ("logits", *self._names()))
-            known = str(part["identity"]) == self.identity and part["cost"].shape == (len(self.methods), 2)
+            images, methods = len(self.rows(part["batches"])), len(self.methods)
+            complete = len(part["logits"]) == images and part["maps"].shape[:2] == (images, methods)
+            known = str(part["identity"]) == self.identity and part["cost"].shape == (methods, 2)
         except Exception as error:  # a torn archive fails in many ways
             raise WsolkitError(f"{path} cannot be read ({error})") from error
         if not (known and complete):
             raise WsolkitError(f"{path} belongs to another localisation")
         return part
 
-    def save(self, batches: Sequence[int], found: dict[str, ScoreMaps]) -> None:
-        results = [found[method] for method in self.methods]
-        cost = np.array([[one.seconds_per_image * len(one), one.peak_memory_mb] for one in results])
-        maps = dict(zip(self._names(), (one.maps for one in results), strict=True))
+    def save(self, batches: Sequence[int], made: dict[str, ScoreMaps]) -> None:
+        """Write a part: the results of some batches."""
+        results = [made[method] for method in self.methods]
+        cost = np.array([(maps.seconds_per_image * len(maps), maps.peak_memory_mb) for maps in results])
+        maps = np.stack([maps.maps for maps in results], axis=1)
         atomic_save_npz(self.folder / f"part-{batches[0]:07d}.npz", identity=np.array(self.identity),
-                        batches=np.array(batches), logits=results[0].logits, cost=cost, **maps)  # fmt: skip
+                        batches=np.array(batches), logits=results[0].logits, maps=maps, cost=cost)  # fmt: skip
 
     def merged(self) -> dict[str, ScoreMaps]:
-        """All parts in the order of `indices`. One part is in memory at a time beside the result."""
-        ids, labels = [self.dataset.samples[i].id for i in self.indices], self.dataset.labels[self.indices]
-        whole: dict[str, np.ndarray] = {}
-        cost = np.zeros((len(self.methods), 2))
-        for path in self._complete():
-            part = self.load(path)
-            rows = self.rows(part["batches"])
-            for name in ("logits", *self._names()):
-                if name not in whole:
-                    whole[name] = np.empty((len(ids), *part[name].shape[1:]), part[name].dtype)
-                whole[name][rows] = part[name]
-            cost = np.stack([cost[:, 0] + part["cost"][:, 0], np.maximum(cost[:, 1], part["cost"][:, 1])], axis=1)
-        return {
-            method: ScoreMaps(ids, labels, whole["logits"], whole[name], float(seconds) / len(ids), float(memory))
-            for method, name, (seconds, memory) in zip(self.methods, self._names(), cost, strict=True)
-        }
-
-    def _complete(self) -> list[Path]:
-        """All parts; waits for those of other machines, whose folder may lag behind. ValueError where some stay away."""
+        """All parts in the order of `indices`, one part in memory at a time beside the result. It waits for parts of other
+        machines, whose folder may lag behind; WsolkitError where some stay away."""
         end = time.monotonic() + LAG_SECONDS
-        while self.missing():
+        while missing := len(self.missing()):
             if time.monotonic() > end:
                 raise WsolkitError(
-                    f"{self.folder}: parts with {len(self.missing())} of {self.batches} batches are not there, though every "
-                    "process has written its own; do all see the same folder? Start it again: what is there is kept"
+                    f"{self.folder}: parts with {missing} of {self.batches} batches are not there, though every process has "
+                    "written its own; do all see the same folder? Start it again: what is there is kept"
                 )
             time.sleep(0.5)
-        return sorted(self.folder.glob("part-*.npz"))
-
-    def _names(self) -> list[str]:
-        return [f"maps_{number}" for number in range(len(self.methods))]
+        ids, labels = [self.dataset.samples[i].id for i in self.indices], self.dataset.labels[self.indices]
+        whole: dict[str, np.ndarray] = {}
+        costs = []
+        for path in sorted(self.folder.glob("part-*.npz")):
+            part = self.load(path)
+            for name in ("logits", "maps"):
+                if name not in whole:
+                    whole[name] = np.empty((len(ids), *part[name].shape[1:]), part[name].dtype)
+                whole[name][self.rows(part["batches"])] = part[name]
+            costs.append(part["cost"])
+        seconds, peaks = np.sum(costs, axis=0)[:, 0] / len(ids), np.max(costs, axis=0)[:, 1]
+        return {
+            method: ScoreMaps(
+                ids, labels, whole["logits"], whole["maps"][:, k].copy(), float(seconds[k]), float(peaks[k])
+            )
+            for k, method in enumerate(self.methods)
+        }
 
 
 def localise_in_parts(
@@ -134,7 +130,7 @@ def localise_in_parts(
     """`localise` by all processes of the group (or this one alone), continued where an earlier call was interrupted.
 
     Args:
-        folder: for the parts, the same for all processes; the caller removes it (`forget`) when the result is saved.
+        folder: for the parts, the same for all processes; the caller removes it when the result is saved.
         identity: JSON-like; all that the maps depend on beside methods, images and batch size.
         progress: called with the number of images done by this process, and of those it has to do.
         options: smooth, precision and what else `localise` takes.
@@ -148,28 +144,18 @@ def localise_in_parts(
     parts = Parts(Path(folder), identity, dataset, indices, methods, batch_size)
     parts.folder.mkdir(parents=True, exist_ok=True)
     todo = [parts.missing() if rank() == 0 else None]
-    if world_size() > 1:  # one process looks, or some would count what others have just made
+    if world_size() > 1:  # one process counts, or some would count what others have just made
         dist.broadcast_object_list(todo, src=0)
-    mine = [int(k) for k in np.array_split(np.array(todo[0], np.int64), world_size())[rank()]]
-    total, done, count = len(parts.rows(mine)) if mine else 0, 0, 1
+    mine = np.array_split(np.array(todo[0], np.int64), world_size())[rank()].tolist()
+    total, done, count = len(parts.rows(mine)), 0, 1
     while mine:
-        chosen, mine = mine[:count], mine[count:]
-        begin = time.perf_counter()
-        rows = parts.rows(chosen)
-        parts.save(
-            chosen,
-            localise(
-                model, dataset, parts.methods, indices=indices[rows], batch_size=batch_size, progress=iter, **options
-            ),
-        )
+        part, mine, begin = mine[:count], mine[count:], time.perf_counter()
+        rows = indices[parts.rows(part)]
+        made = localise(model, dataset, parts.methods, indices=rows, batch_size=batch_size, progress=iter, **options)
+        parts.save(part, made)
         done += len(rows)
         progress(done, total)
         count = max(1, int(count * PART_SECONDS / (time.perf_counter() - begin)))
     if world_size() > 1:
         dist.barrier()
     return parts.merged() if rank() == 0 else None
-
-
-def forget(folder: str | Path) -> None:
-    """Remove the parts."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -72,7 +72,7 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
     model = copy.deepcopy(context.model).requires_grad_(True)
     if isinstance(model, HookedModel):
-        network, layer = model.model, model.layer
+        network, layer = model.model, model.model.get_submodule(model.layer)
         if not hooks_itself:
             options["reshape_transform"] = model.reshape
     else:

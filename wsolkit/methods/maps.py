@@ -16,7 +16,7 @@ from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resol
 from wsolkit.methods.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
 from wsolkit.networks import fused
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
-from wsolkit.networks.target_layers import network_for
+from wsolkit.networks.split import network_for
 
 
 def score_maps(

@@ -6,9 +6,9 @@ from wsolkit.methods.registry import register
 
 
 def _is_ts_cam(model: Module) -> str:
-    from wsolkit.networks.ts_cam import TSCAM
+    from wsolkit.networks.models import TSCAM
 
-    reason = "ts_cam needs a network trained for it: wsolkit.networks.ts_cam.ts_cam(vit, K)"
+    reason = "ts_cam needs a network trained for it: wsolkit.ts_cam(vit, K)"
     return "" if isinstance(model, TSCAM) else reason
 
 

@@ -42,56 +42,33 @@ class Backbone:
     own_start: bool = False
 
 
-_VGG16 = (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512, "M")
-
-
-def _vgg_features(width: float, dropped: tuple[int, ...], norm: bool) -> tuple[nn.Sequential, int]:
-    """torchvision's VGG16 `features` under its own indices; `dropped` counts the poolings (from 1) to leave out."""
-    from torch import nn
-
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    index, channels, pools = 0, 3, 0
-    for item in _VGG16:
-        if item == "M":
-            pools += 1
-            if pools not in dropped:
-                layers[str(index)] = nn.MaxPool2d(2, 2)
-            index += 1
-            continue
-        out = scaled(int(item), width)
-        for layer in _convolution(channels, out, norm):
-            layers[str(index)] = layer
-            index += 1
-        channels = out
-    return nn.Sequential(layers), channels
-
-
-def _convolution(channels: int, out: int, norm: bool) -> list[nn.Module]:
-    from torch import nn
-
-    norms = [nn.BatchNorm2d(out)] if norm else []
-    return [nn.Conv2d(channels, out, 3, padding=1), *norms, nn.ReLU(inplace=True)]
-
-
 def scaled(channels: int, width: float) -> int:
     """The number of channels at this width, at least 8."""
     return max(8, round(channels * width))
 
 
-def _vgg16_plain(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-    from torch import nn
+def _vgg16(added: bool) -> Build:
+    """torchvision's VGG16 `features` under their own indices, without the last poolings; `added`: one more convolution."""
 
-    features, channels = _vgg_features(width, (5,) if stride == 16 else (4, 5), norm)
-    return nn.Sequential(OrderedDict(features=features)), channels
+    def build(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
+        from torch import nn
+        from torchvision.models import vgg
 
+        sizes = [item if item == "M" else scaled(int(item), width) for item in vgg.cfgs["D"]]
+        layers, reached, channels, out = OrderedDict(), 1, int(sizes[-2]), scaled(1024, width)
+        for index, layer in vgg.make_layers(sizes, norm).named_children():
+            reached *= 2 if isinstance(layer, nn.MaxPool2d) else 1
+            if reached <= stride or not isinstance(layer, nn.MaxPool2d):
+                layers[index] = layer
+        body = nn.Sequential(OrderedDict(features=nn.Sequential(layers)))
+        if not added:
+            return body, channels
+        norms = [nn.BatchNorm2d(out)] if norm else []
+        convolution = nn.Conv2d(channels, out, 3, padding=1)
+        body.add_module("added", nn.Sequential(convolution, *norms, nn.ReLU(inplace=True)))
+        return body, out
 
-def _vgg16(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
-    from torch import nn
-
-    body, channels = _vgg16_plain(stride, width, norm)
-    out = scaled(1024, width)
-    body.add_module("added", nn.Sequential(*_convolution(channels, out, norm)))
-    return body, out
+    return build
 
 
 def _resnet(block: str, *depths: int) -> Build:
@@ -153,7 +130,7 @@ def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, in
 
 BACKBONES = {
     "vgg16": Backbone(
-        _vgg16, (16, 8), "vgg16", ("classifier.",), extra=("body.added",), branched=_vgg16_plain, batch_norm=None
+        _vgg16(True), (16, 8), "vgg16", ("classifier.",), extra=("body.added",), branched=_vgg16(False), batch_norm=None
     ),
     "resnet50": Backbone(_resnet("Bottleneck", 3, 4, 6, 3), (16, 8, 32), "resnet50", ("fc.",)),
     "resnet18": Backbone(_resnet("BasicBlock", 2, 2, 2, 2), (16, 8, 32), "resnet18", ("fc.",)),
@@ -161,5 +138,5 @@ BACKBONES = {
     "convnext_tiny": Backbone(
         _convnext_tiny, (16, 32), "convnext_tiny", ("classifier.2.",), batch_norm=False, own_start=True
     ),
-    "vgg16_fc": Backbone(_vgg16_plain, (16,), "vgg16", ("classifier.6.",), poolings=("fc",), batch_norm=None),
+    "vgg16_fc": Backbone(_vgg16(False), (16,), "vgg16", ("classifier.6.",), poolings=("fc",), batch_norm=None),
 }

@@ -1,4 +1,4 @@
-"""Networks as body, pool and head: image -> feature map -> vector -> logits."""
+"""Networks as body, pool and head: image -> feature map -> vector -> logits; and TS-CAM's, whose head comes first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.networks.backbones import BACKBONES, scaled
@@ -23,14 +24,24 @@ class WSOLModel(nn.Module):
         pool: feature map -> (B, D).
         head: Linear(D, K); logits are (B, K).
         rest: feature map -> logits, the part through which gradients of localisation methods run.
-        pooling: "gap", "tap", "fc" or "acol". new_parts: modules whose weights came from no pretrained file.
+        backbone, pooling ("gap", "tap", "fc" or "acol"), stride, num_classes: as given to `build_model`.
+        has_cam: True where the head weighs the channels of the feature map: only then CAM and RethinkingCAM are defined.
+        new_parts: modules whose weights came from no pretrained file.
         spec: the arguments that rebuild this model with `build_model(**spec)`.
     """
 
-    def __init__(self, body: nn.Module, pool: nn.Module, head: nn.Linear, spec: dict, new_parts: tuple[str, ...]):
+    body: nn.Module
+    pool: nn.Module
+    head: nn.Linear
+
+    def __init__(self, spec: dict, new_parts: tuple[str, ...], body: nn.Module, **parts: nn.Module) -> None:
         super().__init__()
-        self.body, self.pool, self.head = body, pool, head
         self.spec, self.new_parts = spec, new_parts
+        self.backbone, self.pooling, self.stride = spec["backbone"], spec["pooling"], spec["stride"]
+        self.num_classes, self.has_cam = spec["num_classes"], self.pooling in ("gap", "tap")
+        self.body = body
+        for name, part in parts.items():
+            self.add_module(name, part)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.pool(self.body(images)))
@@ -38,27 +49,6 @@ class WSOLModel(nn.Module):
     @property
     def rest(self) -> nn.Sequential:
         return nn.Sequential(OrderedDict(pool=self.pool, head=self.head))
-
-    @property
-    def backbone(self) -> str:
-        return self.spec["backbone"]
-
-    @property
-    def pooling(self) -> str:
-        return self.spec["pooling"]
-
-    @property
-    def stride(self) -> int:
-        return self.spec["stride"]
-
-    @property
-    def num_classes(self) -> int:
-        return self.head.out_features
-
-    @property
-    def has_cam(self) -> bool:
-        """True where the head weighs the channels of the feature map: only then CAM and RethinkingCAM are defined."""
-        return self.pooling in ("gap", "tap")
 
     def is_new(self, parameter_name: str) -> bool:
         """Whether a parameter belongs to a layer that did not start from pretrained weights."""
@@ -69,7 +59,7 @@ class ACoLModel(WSOLModel):
     """Adversarial complementary learning: two classifiers, the second of which sees what the first did not need.
 
     `branch_a` and `branch_b` turn a feature map (B, C, h, w) into K class maps (B, K, h, w): conv3x3 to 1024 channels and
-    ReLU, twice, then conv1x1; logits are the means of the maps. Branch B looks at the feature map without the positions
+    ReLU, twice, then conv1x1; logits are the means of the maps. Branch B sees the feature map without the positions
     where A's map of the class, scaled to [0, 1], reaches `delta`. The erasing mask is a constant for the gradient.
 
     `model(images)` gives A's logits, those that classify; `model(images, labels)` gives (A's, B's), as training needs
@@ -80,12 +70,8 @@ class ACoLModel(WSOLModel):
     Source: Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization", CVPR 2018.
     """
 
-    def __init__(
-        self, body: nn.Module, branch_a: nn.Module, branch_b: nn.Module, spec: dict, new_parts: tuple[str, ...]
-    ):
-        nn.Module.__init__(self)
-        self.body, self.branch_a, self.branch_b, self.pool = body, branch_a, branch_b, GlobalAveragePool()
-        self.spec, self.new_parts = spec, new_parts
+    branch_a: nn.Module
+    branch_b: nn.Module
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None):
         features = self.body(images)
@@ -102,10 +88,6 @@ class ACoLModel(WSOLModel):
     @property
     def delta(self) -> float:
         return self.spec["delta"]
-
-    @property
-    def num_classes(self) -> int:
-        return self.spec["num_classes"]
 
 
 def unit_range(maps: torch.Tensor) -> torch.Tensor:
@@ -128,21 +110,14 @@ def _branch(channels: int, width: float, num_classes: int) -> nn.Sequential:
     )
 
 
-class _FullyConnected(nn.Module):
-    """VGG16's own way from the feature map to a vector: pool5, 7x7, two hidden layers of 4096."""
-
-    def __init__(self, channels: int, width: float) -> None:
-        super().__init__()
-        hidden = scaled(4096, width)
-        self.before = nn.Sequential(nn.MaxPool2d(2, 2), nn.AdaptiveAvgPool2d(7), nn.Flatten())
-        self.classifier = nn.Sequential(
-            *(nn.Linear(channels * 49, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
-            *(nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
-        )
-        self.out_features = hidden
-
-    def forward(self, features: torch.Tensor) -> torch.Tensor:
-        return self.classifier(self.before(features))
+def _fully_connected(channels: int, hidden: int) -> nn.Sequential:
+    """VGG16's own way from the feature map to a vector: pool5, 7x7, two hidden layers."""
+    before = nn.Sequential(nn.MaxPool2d(2, 2), nn.AdaptiveAvgPool2d(7), nn.Flatten())
+    classifier = nn.Sequential(
+        *(nn.Linear(channels * 49, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+        *(nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
+    )
+    return nn.Sequential(OrderedDict(before=before, classifier=classifier))
 
 
 def build_model(
@@ -193,8 +168,8 @@ def build_model(
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
-        raise WsolkitError(f"{backbone} {'always' if family.batch_norm else 'never'} has batch normalisation; "
-                         "leave batch_norm at None")  # fmt: skip
+        has = "always has" if family.batch_norm else "never has"
+        raise WsolkitError(f"{backbone} {has} batch normalisation; leave batch_norm at None")
     if num_classes < 2:
         raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
 
@@ -207,15 +182,15 @@ def build_model(
         if pooling == "acol":
             spec["delta"] = delta
             branch_a, branch_b = _branch(channels, width, num_classes), _branch(channels, width, num_classes)
-            model: WSOLModel = ACoLModel(body, branch_a, branch_b, spec, ("branch_a", "branch_b"))
+            parts = {"branch_a": branch_a, "branch_b": branch_b, "pool": GlobalAveragePool()}
+            model: WSOLModel = ACoLModel(spec, ("branch_a", "branch_b"), body, **parts)
             heads: list[Any] = [branch_a[-1], branch_b[-1]]
         else:
+            pool: nn.Module = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
             if pooling == "fc":
-                pool: nn.Module = _FullyConnected(channels, width)
-            else:
-                pool = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
-            head = nn.Linear(getattr(pool, "out_features", channels), num_classes)
-            model, heads = WSOLModel(body, pool, head, spec, (*family.extra, "head")), [head]
+                pool, channels = _fully_connected(channels, scaled(4096, width)), scaled(4096, width)
+            heads = [nn.Linear(channels, num_classes)]
+            model = WSOLModel(spec, (*family.extra, "head"), body, pool=pool, head=heads[0])
         if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp
             model.new_parts = tuple(name for name, _ in model.named_children())
         own = set(body.modules()) if family.own_start else set()
@@ -231,3 +206,85 @@ def build_model(
         published = family.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else "")
         load_pretrained(model, weights, published, family.head_keys)
     return model
+
+
+class PatchTokens(nn.Module):
+    """(B, 3, S, S) -> (B, D, n, n): the patches of a torchvision ViT after its last layer norm."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.image_size = vit.image_size
+        self.conv_proj, self.class_token, self.encoder = vit.conv_proj, vit.class_token, vit.encoder
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        if images.shape[-2:] != (self.image_size, self.image_size):
+            size = "x".join(map(str, images.shape[-2:]))
+            raise WsolkitError(f"this network takes images of {self.image_size}x{self.image_size} px, not {size}")
+        patches = self.conv_proj(images)
+        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        return self.encoder(tokens)[:, 1:].transpose(1, 2).reshape(patches.shape)
+
+
+class TSCAM(nn.Module):
+    """A vision transformer whose patches, not its class token, decide on the class: logits are the means of K maps.
+
+    The class token is never asked for a class. It takes part in the attention alone, from which the method "ts_cam"
+    reads where to look.
+
+    Attributes:
+        body: `PatchTokens`. head: 3x3 convolution from D channels to K maps. pool: their mean. rest: head and pool.
+        has_cam: False, as the head is a convolution. spec: the arguments that rebuild it with `rebuild(**spec)`.
+
+    Source: Gao et al., "TS-CAM: Token Semantic Coupled Attention Map for Weakly Supervised Object Localization", ICCV 2021.
+    """
+
+    backbone, pooling, has_cam, new_parts = "ts_cam", "ts_cam", False, ("head",)
+
+    def __init__(self, vit: VisionTransformer, num_classes: int) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.body = PatchTokens(vit)
+        self.head = nn.Conv2d(vit.hidden_dim, num_classes, 3, padding=1)
+        self.pool = GlobalAveragePool()
+        sizes = {name: getattr(vit, name) for name in ("image_size", "patch_size", "hidden_dim", "mlp_dim")}
+        layers: Any = vit.encoder.layers
+        sizes |= {"num_layers": len(layers), "num_heads": layers[0].num_heads}
+        self.spec = {"backbone": self.backbone, "num_classes": num_classes, **sizes}
+
+    @property
+    def rest(self) -> nn.Sequential:
+        return nn.Sequential(self.head, self.pool)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.pool(self.head(self.body(images)))
+
+    def is_new(self, parameter_name: str) -> bool:
+        """Whether a parameter belongs to the head, the one layer that no pretrained ViT has."""
+        return parameter_name.startswith("head.")
+
+
+def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
+    """A TS-CAM network on a ViT of torchvision, to be trained with `wsolkit.fit` and explained by method "ts_cam".
+
+    Args:
+        vit: with the weights to start from; its layers are used, not copied, and its own head is left aside.
+        num_classes: K, at least 2.
+        seed: of the new convolution; the global random state is left as it was.
+
+    Raises:
+        ValueError: no VisionTransformer of torchvision, one with a convolutional stem, or fewer than two classes.
+    """
+    if not isinstance(vit, VisionTransformer) or not isinstance(vit.conv_proj, nn.Conv2d):
+        kind = type(vit).__name__ + (" with a convolutional stem" if isinstance(vit, VisionTransformer) else "")
+        raise WsolkitError(f"ts_cam takes a VisionTransformer of torchvision with one patch embedding, not {kind}")
+    if num_classes < 2:
+        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return TSCAM(vit, num_classes).to(vit.conv_proj.weight)
+
+
+def rebuild(backbone: str, num_classes: int, **vit) -> TSCAM:
+    """The network of a `spec`, with random weights, for a checkpoint to be loaded into."""
+    with torch.random.fork_rng(devices=[]):
+        return ts_cam(VisionTransformer(**vit), num_classes)

@@ -1,4 +1,4 @@
-"""Any nn.Module as body and rest: images -> feature map -> logits.
+"""Any nn.Module as body and rest: images -> feature map -> logits. `network_for` makes one ready for `score_maps`.
 
 `split` follows the values through the forward methods of the modules around the target layer (torch.fx; every other
 module stays a closed box, so what happens inside it does not matter). What runs up to the layer's output is the body,
@@ -16,18 +16,26 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torchvision import models
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.networks.modules import as_found, evaluation_mode, same_values
+from wsolkit.networks.modules import as_found, evaluation_mode, same_values, structure
 from wsolkit.networks.pooling import GlobalAveragePool
 
 _SIZES = (64, 224, 299)  # of the random image that a network is tried on: the first that it accepts
+_SCRIPTED = (
+    " is a TorchScript network (torch.jit), inside which no layer can be reached: give the nn.Module that it was made "
+    "from, with the same weights (load_state_dict takes the state_dict of the script)"
+)
 
 
 class CannotSplit(WsolkitError):
@@ -104,20 +112,20 @@ def nhwc(output: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
-AS_IT_IS = Reshape("", lambda output: output, lambda features: features)
-RESHAPES = {"tokens": Reshape("tokens", tokens), "nhwc": Reshape("nhwc", nhwc, lambda f: f.permute(0, 2, 3, 1))}
+RESHAPES = {
+    None: Reshape("", lambda output: output, lambda features: features),
+    "tokens": Reshape("tokens", tokens),
+    "nhwc": Reshape("nhwc", nhwc, lambda features: features.permute(0, 2, 3, 1)),
+}
 
 
-def as_reshape(reshape: str | Callable | Reshape | None) -> Reshape:
+def as_reshape(reshape: str | Callable | None) -> Reshape:
     """A `Reshape` from its name or from a function; ValueError for an unknown name."""
-    if reshape is None or isinstance(reshape, Reshape):
-        return reshape or AS_IT_IS
     if callable(reshape):
         return Reshape(getattr(reshape, "__name__", type(reshape).__name__), reshape)
     if reshape not in RESHAPES:
-        raise WsolkitError(
-            f"unknown reshape {reshape!r}; valid are {', '.join(RESHAPES)}, or a function to (B, C, h, w)"
-        )
+        names = ", ".join(filter(None, RESHAPES))
+        raise WsolkitError(f"unknown reshape {reshape!r}; valid are {names}, or a function to (B, C, h, w)")
     return RESHAPES[reshape]
 
 
@@ -167,30 +175,38 @@ def split(
     """
     model = uncompiled(model)
     name, module = find_layer(model, layer)
-    shape = as_reshape(reshape)
+    try:
+        return _halves(model, name, module, as_reshape(reshape), example)
+    except CannotSplit as error:
+        raise CannotSplit(
+            f"{type(model).__name__} cannot be split at layer '{name}': {error}. Or use hooked(model, '{name}'), "
+            "which takes every network but runs the whole of it for each method"
+        ) from error.__cause__
+
+
+def _halves(model: nn.Module, name: str, layer: nn.Module, shape: Reshape, example: Tensor | None) -> SplitModel:
+    """The cut, tried; CannotSplit with the reason alone."""
     if shape.inverse is None:
-        raise _cannot(
-            name,
-            model,
+        raise CannotSplit(
             f"reshape {shape.name!r} cannot be undone (it drops entries, such as a class token, or is a function of "
-            "your own), so the rest cannot be fed from the feature map alone",
+            "your own), so the rest cannot be fed from the feature map alone"
         )
-    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        images, logits = example_for(model, example)
-        body, rest = _cut(model, name, module)
+    with _on_example(model, example) as (images, logits):
+        body, rest = _cut(model, layer)
         parts = Body(body, shape, name), _Rest(rest, shape)
         network = SplitModel(*parts, name, type(model).__name__, logits.shape[1]).eval()
         features = network.body(images)
         if not same_values(network.rest(features), logits):
-            raise _cannot(
-                name,
-                model,
+            raise CannotSplit(
                 "the two parts give other logits than the whole: its forward method decides by values or types that "
-                "tracing does not see, or it is random in evaluation mode",
+                "tracing does not see, or it is random in evaluation mode"
             )
-        head = _linear_head(network.rest, features)
-        if head is not None:
-            network.pool, network.head, network.has_cam = GlobalAveragePool(), head, True
+        layers = [m for m in rest.modules() if isinstance(m, nn.Linear)]
+        if len(layers) == 1 and layers[0].in_features == features.shape[1]:
+            # any sign, so that a ReLU in between shows
+            noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
+            if same_values(layers[0](noise.mean(dim=(2, 3))), network.rest(noise)):
+                network.pool, network.head, network.has_cam = GlobalAveragePool(), layers[0], True
         return network
 
 
@@ -216,7 +232,7 @@ class _Rest(nn.Module):
 
 
 class _AroundLayer(fx.Tracer):
-    """Looks only into the modules that hold the target layer."""
+    """Traces only the modules that hold the target layer."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -226,7 +242,7 @@ class _AroundLayer(fx.Tracer):
         return module is self.layer or all(inner is not self.layer for inner in module.modules())
 
 
-def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
+def _cut(model: nn.Module, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
     """The graphs up to the layer's output and from there on."""
     try:
         # an optional argument is what its default says: as a traced value, `is None` would be wrong
@@ -237,46 +253,41 @@ def _cut(model: nn.Module, name: str, layer: nn.Module) -> tuple[fx.GraphModule,
             nodes = [node for node in traced if not _is_check(node)]
             calls = [n for n in nodes if n.op == "call_module" and model.get_submodule(n.target) is layer]
             if len(calls) != 1:
-                reason = f"it runs {len(calls)} times in a forward pass: choose a layer that runs once"
-                raise _cannot(name, model, reason)
+                raise CannotSplit(f"it runs {len(calls)} times in a forward pass: choose a layer that runs once")
             at = nodes.index(calls[0])
             body: fx.Graph = fx.Graph()
             copies: dict[fx.Node, fx.Node] = {}
             for node in nodes[: at + 1]:
                 copies[node] = body.node_copy(node, copies.__getitem__)
             body.output(copies[nodes[at]])
-            rest = _graph_after(model, nodes, at, name)
-            return fx.GraphModule(model, body), fx.GraphModule(model, rest)
+            return fx.GraphModule(model, body), fx.GraphModule(model, _graph_after(nodes[at], nodes[at + 1 :]))
     except CannotSplit:
         raise
     except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise _cannot(name, model, f"the forward methods around it cannot be traced: {reason}") from error
+        raise CannotSplit(f"the forward methods around it cannot be traced: {reason}") from error
 
 
-def _graph_after(model: nn.Module, nodes: list[fx.Node], at: int, name: str) -> fx.Graph:
+def _graph_after(layer: fx.Node, nodes: list[fx.Node]) -> fx.Graph:
     graph = fx.Graph()
-    copies = {nodes[at]: graph.placeholder("features")}
+    copies = {layer: graph.placeholder("features")}
 
     def copy_of(node: fx.Node) -> fx.Node:
         if node not in copies:
             if node.op == "get_attr":
                 copies[node] = graph.node_copy(node)
             elif _is_batch_size(node):
-                copies[node] = graph.call_method("size", (copies[nodes[at]], 0))
+                copies[node] = graph.call_method("size", (copies[layer], 0))
             else:
-                made = {"call_module": f"the output of '{node.target}'", "placeholder": "the input of the network"}
-                raise _cannot(
-                    name,
-                    model,
-                    f"{made.get(node.op, repr(node.name))} passes beside it (a skip connection or branch): choose a layer "
-                    "after which the paths have met",
-                )
+                known = {"call_module": f"the output of '{node.target}'", "placeholder": "the input of the network"}
+                value = known.get(node.op, repr(node.name))
+                advice = "(a skip connection or branch): choose a layer after which the paths have met"
+                raise CannotSplit(f"{value} passes beside it {advice}")
         return copies[node]
 
-    for node in nodes[at + 1 :]:
+    for node in nodes:
         if node.op == "output" and not isinstance(node.args[0], fx.Node):
-            raise _cannot(name, model, "the network returns no single tensor of logits: wrap it in one that does")
+            raise CannotSplit("the network returns no single tensor of logits: wrap it in one that does")
         copies[node] = graph.node_copy(node, copy_of)
     return graph
 
@@ -297,23 +308,6 @@ def _is_batch_size(node: fx.Node) -> bool:
     return isinstance(of, fx.Node) and (is_size or of.args[1:] == ("shape",))
 
 
-def _linear_head(rest: nn.Module, features: Tensor) -> nn.Linear | None:
-    """The linear layer that is, after global average pooling, the whole rest; found by its numbers."""
-    layers = [m for m in rest.modules() if isinstance(m, nn.Linear)]
-    if len(layers) != 1 or layers[0].in_features != features.shape[1]:
-        return None
-    # any sign, so that a ReLU in between shows
-    noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
-    return layers[0] if same_values(layers[0](noise.mean(dim=(2, 3))), rest(noise)) else None
-
-
-def _cannot(name: str, model: nn.Module, reason: str) -> CannotSplit:
-    return CannotSplit(
-        f"{type(model).__name__} cannot be split at layer '{name}': {reason}. Or use hooked(model, '{name}'), "
-        "which takes every network but runs the whole of it for each method"
-    )
-
-
 # --------------------------------------------------------------------------- by a hook
 
 
@@ -321,21 +315,16 @@ class HookedModel(nn.Module):
     """A network with a hook on one layer, which is there during a call only.
 
     Attributes:
-        model: the user's network, whole. layer_name: dotted name of the target layer. num_classes: K.
+        model: the user's network, whole. layer: dotted name of the target layer. num_classes: K.
         reason: why it was not split. backbone: class name of the network. has_cam: False, no head is known.
     """
 
     has_cam = False
 
-    def __init__(self, model: nn.Module, layer_name: str, reshape: Reshape, reason: str) -> None:
+    def __init__(self, model: nn.Module, layer: str, reshape: Reshape, reason: str) -> None:
         super().__init__()
-        self.model, self.layer_name, self.reshape, self.reason = model, layer_name, reshape, reason
-        self.backbone = type(model).__name__
-        self.num_classes = 0
-
-    @property
-    def layer(self) -> nn.Module:
-        return self.model.get_submodule(self.layer_name)
+        self.model, self.layer, self.reshape, self.reason = model, layer, reshape, reason
+        self.backbone, self.num_classes = type(model).__name__, 0
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -344,7 +333,7 @@ class HookedModel(nn.Module):
         """(B, c, H, W) -> feature map (B, C, h, w), by a pass through the whole network."""
         seen: list[Tensor] = []
         # a copy, as the next operation may work in place
-        self.run(images, lambda output: seen.append(self.reshape.features(output, self.layer_name).clone()))
+        self.run(images, lambda output: seen.append(self.reshape.features(output, self.layer).clone()))
         return seen[0]
 
     def run(self, images: Tensor, meet: Callable[[Tensor], Tensor | None]) -> Tensor:
@@ -356,16 +345,16 @@ class HookedModel(nn.Module):
             calls += 1
             return meet(output)
 
-        handle = self.layer.register_forward_hook(hook)
+        handle = self.model.get_submodule(self.layer).register_forward_hook(hook)
         try:
             logits = self.model(images)
         finally:
             handle.remove()
         if calls != 1:
             raise WsolkitError(
-                f"layer '{self.layer_name}' of {self.backbone} runs {calls} times in a forward pass, so that it has no "
+                f"layer '{self.layer}' of {self.backbone} runs {calls} times in a forward pass, so that it has no "
                 "one feature map: choose a layer that runs once"
-                + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer_name else "")
+                + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer else "")
             )
         return logits
 
@@ -406,12 +395,10 @@ def hooked(
         CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
     """
     model = uncompiled(model)
-    name, _ = find_layer(model, layer)
-    shape = as_reshape(reshape)
-    network = HookedModel(model, name, shape, reason)
-    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        images, logits = example_for(model, example)
-        network.run(images, lambda output: shape.put(shape.features(output, name), output))
+    network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape), reason)
+    shape = network.reshape
+    with _on_example(model, example) as (images, logits):
+        network.run(images, lambda output: shape.put(shape.features(output, network.layer), output))
         network.num_classes = logits.shape[1]
     return network
 
@@ -439,15 +426,8 @@ def uncompiled(model: nn.Module) -> nn.Module:
     code: CannotSplit.
     """
     if isinstance(model, torch.jit.ScriptModule):
-        raise _scripted(type(model).__name__)
+        raise CannotSplit(type(model).__name__ + _SCRIPTED)
     return getattr(model, "_orig_mod", model)
-
-
-def _scripted(name: str) -> CannotSplit:
-    return CannotSplit(
-        f"{name} is a TorchScript network (torch.jit), inside which no layer can be reached: give the nn.Module that it "
-        "was made from, with the same weights (load_state_dict takes the state_dict of the script)"
-    )
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
@@ -464,7 +444,7 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
     parts = name.split(".")
     for above in (".".join(parts[:end]) for end in range(len(parts))):
         if isinstance(modules.get(above), torch.jit.ScriptModule):
-            raise _scripted(f"'{above}', in which layer '{name}' lies,")
+            raise CannotSplit(f"'{above}', in which layer '{name}' lies," + _SCRIPTED)
     try:
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
@@ -474,12 +454,18 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
         raise CannotSplit(f"{kind} has no layer '{name}'; {there}: {listed}") from None
 
 
-def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One image that the network accepts, and its logits (1, K)."""
+@contextmanager
+def _on_example(model: nn.Module, example: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
+    """Evaluation mode without gradients, with an image that the network accepts and its logits (1, K)."""
+    with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+        yield _example_for(model, example)
+
+
+def _example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
     kind = type(model).__name__
     if example is not None:
         images = example[:1].detach().clone()
-        logits = model(images)
+        logits = model(images.clone())  # as the first operation may work in place
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
@@ -491,7 +477,7 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
     for size in (own, *_SIZES) if isinstance(own, int) else _SIZES:
         images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0)).to(like)
         try:
-            logits = model(images)
+            logits = model(images.clone())
         except Exception:  # too small, or not the one size it was built for
             continue
         if isinstance(logits, Tensor) and logits.ndim == 2:
@@ -500,3 +486,137 @@ def example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tenso
         f"{kind} gives no logits (1, K) for a random image of {channels} channels and {_SIZES} px: "
         "give example=images that it accepts"
     )
+
+
+# --------------------------------------------------------------------------- the layer of a known network, and all together
+
+# The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
+# (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
+_TARGETS: dict[type[nn.Module], str | Callable[[Any], str]] = {
+    models.AlexNet: lambda model: f"features.{len(model.features) - 2}",  # the last ReLU; a max pooling ends `features`
+    models.VGG: lambda model: f"features.{len(model.features) - 2}",
+    models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
+    models.DenseNet: "features",
+    **dict.fromkeys((models.MobileNetV2, models.MobileNetV3, models.EfficientNet), "features"),
+    **dict.fromkeys((models.ConvNeXt, models.SqueezeNet), "features"),
+    models.Inception3: "Mixed_7c",
+    models.GoogLeNet: "inception5b",
+    models.MNASNet: "layers",
+    models.RegNet: "trunk_output",
+    models.ShuffleNetV2: "conv5",
+    models.MaxVit: lambda model: f"blocks.{len(model.blocks) - 1}",
+    models.SwinTransformer: "norm",
+    models.VisionTransformer: lambda model: f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1",
+}
+
+_kept: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()  # what was split before
+_checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+
+
+def network_for(
+    model: nn.Module,
+    layer: str | nn.Module | None = None,
+    reshape: str | Callable | None = None,
+    example: Tensor | None = None,
+) -> nn.Module:
+    """What `score_maps` works on: split at the layer where that is possible, else hooked there.
+
+    This takes two or three passes of one image; a split is kept as long as the model lives and its modules stay the same.
+
+    Args:
+        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
+            torch.compile wraps it, the network inside is taken.
+        layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
+        reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need.
+        example: images that the network accepts, of which the first is used; None: a random one.
+
+    Returns:
+        `SplitModel`, or `HookedModel`, whose `reason` says why the network could not be split.
+
+    Raises:
+        ValueError: no layer given for an unknown network (candidates are listed); a layer that does not exist or
+            whose output is no feature map.
+    """
+    if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
+        raise WsolkitError(f"the network is already {type(model).__name__} at layer '{model.layer}': give no layer")
+    model = uncompiled(model)
+    if layer is None and hasattr(model, "body"):
+        if example is not None:
+            _check_parts(model, example)
+        return model
+    name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
+    reshape = _known_reshape(model, name, module) if reshape is None else reshape
+    key, state = (name, reshape), structure(model)
+    kept_state, kept = _kept.get(model, (None, {}))
+    if kept_state != state:
+        kept = {}
+    if key not in kept:
+        try:
+            kept[key] = split(model, module, reshape, example)
+        except CannotSplit as error:
+            return hooked(model, module, reshape, example, reason=str(error))  # holds the model, so is not kept
+        _kept[model] = (state, kept)
+    return kept[key]
+
+
+def _check_parts(model: Any, example: Tensor) -> None:
+    """Once for each model that is not of this package: `body` and what follows must be what the model computes.
+
+    Raises:
+        ValueError: they are not; maps would be those of another network.
+    """
+    if isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec") or model in _checked:
+        return
+    if type(model).forward is nn.Module.forward:  # parts are all that there is
+        return
+    with _on_example(model, example) as (image, expected):
+        if not same_values(rest_of(model)(model.body(image).clone()), expected):
+            raise WsolkitError(
+                f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give what the "
+                "model computes: give layer=, the dotted name of the module whose output is the feature map"
+            )
+    _checked.add(model)
+
+
+def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
+    """Dotted name of the layer that localisation methods use by default, for the networks of torchvision.
+
+    Raises:
+        ValueError: another network; the message lists the last layers that give a feature map or tokens.
+    """
+    model = uncompiled(model)
+    for family, name in _TARGETS.items():
+        if isinstance(model, family):
+            return name if isinstance(name, str) else name(model)
+    listed = "; ".join(f"'{name}' {shape}" for name, shape in candidates(model, example)[-8:])
+    raise WsolkitError(
+        f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
+        f"last one before the pooling. Its last layers with a feature map (B, C, h, w) are {listed or '(none found)'}"
+    )
+
+
+def candidates(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, tuple[int, ...]]]:
+    """Names and output shapes, for one image, of the modules that give a feature map of more than one position.
+
+    In the order in which they finish, in one forward pass in evaluation mode.
+    """
+    shapes: list[tuple[str, tuple[int, ...]]] = []
+
+    def note(name: str, _module: nn.Module, _inputs: tuple, output: object) -> None:
+        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            shapes.append((name, tuple(output.shape)))
+
+    with _on_example(model, example) as (images, _), ExitStack() as hooks:
+        for name, module in model.named_modules():
+            if name:
+                hooks.callback(module.register_forward_hook(partial(note, name)).remove)
+        model(images)
+    return shapes
+
+
+def _known_reshape(model: nn.Module, name: str, module: nn.Module) -> str | None:
+    if isinstance(module, nn.Conv2d):  # the patch embedding, before anything is reshaped
+        return None
+    if isinstance(model, models.VisionTransformer) and name.startswith("encoder"):
+        return "tokens"
+    return "nhwc" if isinstance(model, models.SwinTransformer) and name != "permute" else None

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from wsolkit.networks.models import WSOLModel
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import listing
 
 
 def load_pretrained(model: WSOLModel, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
@@ -28,28 +29,23 @@ def load_pretrained(model: WSOLModel, weights: str | Path, torchvision_name: str
         # a file of torchvision: without our prefixes, and its classifier has other classes
         state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
         names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
-    check_keys(
-        {name: wanted[key] for key, name in names.items()}, state, f"weights '{source}' do not fit {model.backbone}"
-    )
-    model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
-
-
-def check_keys(wanted: dict[str, torch.Tensor], given: dict[str, torch.Tensor], what: str) -> None:
-    """Raise ValueError that names missing, unexpected and mis-shaped keys (a missing batch counter is no fault)."""
-    missing = [key for key in wanted if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in wanted]
+    wanted = {name: wanted[key] for key, name in names.items()}
     shapes = [
-        f"{key} is {tuple(given[key].shape)}, expected {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
+        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
+        for key, tensor in wanted.items()
+        if key in state and state[key].shape != tensor.shape
     ]
-    faults = [
-        f"{len(keys)} {kind}: {_first(keys)}"
-        for kind, keys in (("missing", missing), ("unexpected", unexpected), ("mis-shaped", shapes))
-        if keys
-    ]
-    if faults:
-        raise WsolkitError(f"{what}; " + "; ".join(faults) + ". Choose the file of this backbone, or weights='none'")
+    faults = {  # a missing batch counter is none
+        "missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
+        "unexpected": [key for key in state if key not in wanted],
+        "mis-shaped": shapes,
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)
+        raise WsolkitError(
+            f"weights '{source}' do not fit {model.backbone}; {listed}. Choose the file of this backbone, or weights='none'"
+        )
+    model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -88,10 +84,6 @@ def _imagenet_state(name: str) -> dict[str, torch.Tensor]:
             f"the ImageNet weights of {name} could not be downloaded ({_short(error)}). Fetch {weights.url} on a machine "
             f"with a network and put it into {folder}, or pass the file's path as weights, or weights='none'"
         ) from error
-
-
-def _first(items: list[str], count: int = 6) -> str:
-    return ", ".join(items[:count]) + (f" and {len(items) - count} more" if len(items) > count else "")
 
 
 def _short(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -49,12 +50,12 @@ class MapStore:
         settings["weights"] = _weights(model)
         settings["indices"] = None if indices is None else np.asarray(indices).tolist()
         cheap = not settings["smooth"] and not options and resolve(method).needs != "forward"
-        if (found := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
-            return found
+        if (kept := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
+            return kept
         # one lock, that of plain CAM, for what is made together; one for each of the others, which take long
         with alone(self._path("cam" if cheap else method, settings).with_suffix(".lock")):
-            if (found := self._load(method, settings)) is not None:
-                return found
+            if (kept := self._load(method, settings)) is not None:
+                return kept
             companions = self._companions(model) if cheap else []
             missing = [name for name in companions if not self._path(name, settings).exists()]
             names = list(dict.fromkeys([method, *missing]))
@@ -64,11 +65,11 @@ class MapStore:
         return made[method]
 
     def _companions(self, model: WSOLModel) -> list[str]:
-        """Methods whose first report looks at this training, and whose maps cost next to nothing beside its features."""
+        """Methods whose first report uses this training run, and whose maps cost next to nothing beside its features."""
         own = [name for name in study_methods() if resolve(name).variants_on(self.config.backbone)[0] == self.variant]
         return [name for name in own if resolve(name).needs != "forward" and is_defined(name, model)[0]]
 
-    def _path(self, method: str, settings: dict[str, Any]):
+    def _path(self, method: str, settings: dict[str, Any]) -> Path:
         made_from = {"training": self.config.training_key(self.variant), "code": localising_code(resolve(method))}
         made_from |= {name: version(name) for name in ("torch", "grad-cam")}
         return self.folder / f"{resolve(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"

@@ -15,7 +15,7 @@ from wsolkit.methods.context import Context
 from wsolkit.methods.maps import score_maps
 from wsolkit.methods.registry import METHODS, Method, resolve
 from wsolkit.networks.models import unit_range
-from wsolkit.study.small_networks import STEPS, Lamps, Ring, small_network
+from wsolkit.study.small_networks import STEPS, lamps, ring, small_network
 
 TRIAL = "method_on_trial"
 SIGNS = {(True, True): "✓ holds", (True, False): "✗ fails", (False, True): "· holds", (False, False): "· does not"}
@@ -180,7 +180,7 @@ def _classes(entry: Method) -> str:
 
 @_claims("it lights the place of the class's own channel")
 def _planted(entry: Method) -> str:
-    model, draw = Lamps(), torch.Generator().manual_seed(1)
+    model, draw = lamps(), torch.Generator().manual_seed(1)
     for _ in range(6):
         places = torch.randperm(36, generator=draw)[:2].tolist()
         coarse = torch.zeros(1, 3, 36)
@@ -225,7 +225,7 @@ def _again(entry: Method) -> str:
 
 @_claims("a mirrored image has the mirrored map")
 def _mirror(entry: Method) -> str:
-    model, images, labels = Ring(), torch.randn(2, 3, 24, 24), torch.tensor([0, 3])
+    model, images, labels = ring(), torch.randn(2, 3, 24, 24), torch.tensor([0, 3])
     mirrored = _unit(entry, model, images.flip(3), labels).flip(2)
     _same(mirrored, _unit(entry, model, images, labels), "a mirrored image does not have the mirrored map")
     return "a mirrored image has the mirrored map"
@@ -284,7 +284,7 @@ def _cost(entry: Method) -> str:
 
 @_claims("a moved image has the moved map", asked=False)
 def _shift(entry: Method) -> str:
-    model, images, labels = Ring(), torch.randn(2, 3, 24, 24), torch.tensor([0, 3])
+    model, images, labels = ring(), torch.randn(2, 3, 24, 24), torch.tensor([0, 3])
     moved = _unit(entry, model, images.roll((STEPS, 2 * STEPS), (2, 3)), labels).roll((-1, -2), (1, 2))
     _same(moved, _unit(entry, model, images, labels), "enlarged masks have other borders then, as in Score-CAM")
     return "an image moved around its edges has the map moved"

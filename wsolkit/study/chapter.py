@@ -32,7 +32,7 @@ the area be large (Petsiuk et al., *RISE*, BMVC 2018). **ROAD** fills removed pi
 the least relevant ones with taking the most relevant ones: large is good (Rong et al., ICML 2022). A random map and a Gaussian in
 the centre, which know nothing of the network, say what is much and what is little.
 
-What the curves cannot tell: a half-grey or blurred picture is unlike any training image, and part of the answer is to that
+What the curves cannot tell: a half-grey or blurred image is unlike any training image, and part of the answer is to that
 strangeness. Other fillings give other numbers, so compare maps on one network only. And a faithful map may be a poor box: where
 the network looks at a beak alone, the beak is the faithful answer.
 """
@@ -41,8 +41,8 @@ the network looks at a beak alone, the beak is the faithful answer.
 def curve_sentence(result: EvalResult, name: str) -> str:
     """What the accuracy curve of a result says, in words."""
     best = result.operating_points.get("best_on_test")
-    where = {"validation": f"chosen on {result.n_val} validation images", "fixed": "fixed"}[result.operating_point]
-    text = f"{name} at the threshold {result.threshold:.2f} ({where}) finds {result.gt_known_loc:.1f} % of the objects"
+    source = {"validation": f"chosen on {result.n_val} validation images", "fixed": "fixed"}[result.operating_point]
+    text = f"{name} at the threshold {result.threshold:.2f} ({source}) finds {result.gt_known_loc:.1f} % of the objects"
     if best:
         text += f"; no threshold finds more than {best['gt_known_loc']:.1f} %"
         taus, accuracy = (np.asarray(result.curve[key]) for key in ("thresholds", "gt_known_loc"))
@@ -61,12 +61,10 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
         return
     name, first = next(iter(curves.items()))
     centre = first.centre_box["gt_known_loc"]
+    lines = {label: (result.curve["thresholds"], result.curve["gt_known_loc"]) for label, result in curves.items()}
+    marks = {label: result.threshold for label, result in curves.items()}
     figures.show(
-        figures.accuracy_curves(
-            {label: (result.curve["thresholds"], result.curve["gt_known_loc"]) for label, result in curves.items()},
-            marks={label: result.threshold for label, result in curves.items()},
-            centre_box=centre,
-        ),
+        figures.accuracy_curves(lines, marks=marks, centre_box=centre),
         alt=f"GT-known localisation accuracy against the threshold for {', '.join(curves)}, with the centre-box baseline",
         caption=f"{curve_sentence(first, name)} A box of fixed size in the middle finds {centre:.1f} %. {note}".strip(),
     )
@@ -80,8 +78,9 @@ def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4)
     boxes = "" if ious is None else ", ground-truth box and predicted box"
     for title, picks in parts.items():
         items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
-        how = "there are no boxes to compare with" if ious is None else (
-            f"IoU {ious[picks].min():.2f} to {ious[picks].max():.2f}")  # fmt: skip
+        how = "there are no boxes to compare with"
+        if ious is not None:
+            how = f"IoU {ious[picks].min():.2f} to {ious[picks].max():.2f}"
         figures.show(
             figures.gallery(items),
             alt=f"The {title} images of {name} with score map{boxes}",
@@ -150,16 +149,11 @@ class Trial:
             return
         best = max(scores, key=lambda name: scores[name].accuracy)
         others = [name for name in scores if name != best and scores[name].accuracy >= scores[best].interval[0]]
-        reach = (
-            f"within its 95 % interval also: {', '.join(others)}" if others else "no other reaches its 95 % interval"
-        )
+        within = f"within its 95 % interval also: {', '.join(others)}"
+        reach = within if others else "no other reaches its 95 % interval"
+        values, intervals = ({name: score[field] for name, score in scores.items()} for field in (0, 1))
         figures.show(
-            figures.bars(
-                {name: score.accuracy for name, score in scores.items()},
-                {name: score.interval for name, score in scores.items()},
-                reference=self.centre,
-                reference_label="best centre box",
-            ),
+            figures.bars(values, intervals, reference=self.centre, reference_label="best centre box"),
             alt=f"Bars of GT-known localisation accuracy on validation images: {what}",
             caption=f"{what}, {len(self)} validation images. Highest: {best} with {scores[best].accuracy:.1f} %; {reach}.",
         )
@@ -171,10 +165,8 @@ class Trial:
             image, target = self.data[int(index)]
             for name, made in maps.items():
                 box = extract_box(made[position], threshold=scores[name].threshold, size=self.size)
-                items.append({
-                    "pixels": denormalise(image), "score_map": made[position], "gt_boxes": target.boxes, "title": name,
-                    "box": box if self.located else None,
-                })  # fmt: skip
+                item = {"pixels": denormalise(image), "score_map": made[position], "title": name}
+                items.append(item | {"gt_boxes": target.boxes, "box": box if self.located else None})
         figures.show(
             figures.gallery(items, columns=len(maps)),
             alt=f"Validation images in rows, and in columns {', '.join(maps)}, with boxes and IoU",
@@ -199,11 +191,9 @@ def show_faithfulness(run: Run, result: Evaluation) -> None:
     from IPython.display import Markdown, display
 
     display(Markdown(FAITHFULNESS))
-    images = min(run.config.faithfulness, result.n_images)
-    maps = {result.method: result.maps["test"]}
-    measured = measure_faithfulness(
-        run.model(result.variant), run.dataset("test"), maps, limit=images, seed=run.config.seed
-    )
+    maps, limit = {result.method: result.maps["test"]}, min(run.config.faithfulness, result.n_images)
+    model = run.model(result.variant)
+    measured = measure_faithfulness(model, run.dataset("test"), maps, limit=limit, seed=run.config.seed)
     count = len(next(iter(measured.values())))
     figures.show(
         faithfulness_curves(measured),

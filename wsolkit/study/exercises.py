@@ -6,7 +6,6 @@ it returns is compared with what the package (or torch) computes from the same i
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Any, NamedTuple
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from wsolkit.boxes.extract import extract_box, iou
 from wsolkit.boxes.preparation import normalise_map
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.parameters import nearest
 from wsolkit.evaluation.comparison import mcnemar
 from wsolkit.evaluation.intervals import share_interval
 from wsolkit.methods import adl
@@ -27,7 +27,7 @@ from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.pooling import thresholded_average_pool
-from wsolkit.study.small_networks import CLASSES, Positive, small_network
+from wsolkit.study.small_networks import CLASSES, positive, small_network
 
 
 class Exercise(NamedTuple):
@@ -51,8 +51,7 @@ def judge(name: str, answer: Any) -> tuple[str, str]:
         WsolkitError: no exercise has that name.
     """
     if name not in EXERCISES:
-        near = difflib.get_close_matches(str(name), EXERCISES, 1)
-        raise WsolkitError(f"unknown exercise {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        raise WsolkitError(f"unknown exercise {name!r}{nearest(name, EXERCISES)}")
     expects = EXERCISES[name].expects
     if answer is None or answer is Ellipsis:
         return "open", f"Expected is {expects}."
@@ -244,14 +243,11 @@ def _loss(answer) -> str:
 @exercise("cam-second", "a function (features (B, C, h, w), weight (K, C), logits (B, K)) -> maps (B, h, w)")
 def _second(answer) -> str:
     features, weight, _ = _case()
-    case = (features, weight, features.mean(dim=(2, 3)) @ weight.T)
-    mistakes = {
-        "That is the map of the most probable class.": lambda f, w, logits: _class_maps(f, w, logits.argmax(dim=1))
-    }
+    logits = features.mean(dim=(2, 3)) @ weight.T
+    first, second = (_class_maps(features, weight, labels) for labels in logits.topk(2).indices.T)
+    mistakes = {"That is the map of the most probable class.": lambda *_: first}
     hint = "Try logits.argsort(dim=1)[:, -2]."
-    return compared(
-        answer, [case], lambda f, w, logits: _class_maps(f, w, logits.topk(2).indices[:, 1]), hint, mistakes
-    )
+    return compared(answer, [(features, weight, logits)], lambda *_: second, hint, mistakes)
 
 
 @exercise("cam-bias", 'one word, "yes" or "no"')
@@ -289,9 +285,8 @@ def _rest(answer) -> str:
 def _level(answer) -> str:
     cases = [(torch.rand(9, 9), theta, percentile) for theta, percentile in ((0.35, 90), (0.5, 100), (0.2, 70))]
     mistakes = {"That is a share of the maximum, for any percentile.": lambda some, theta, _: theta * some.max()}
-    return compared(
-        answer, cases, lambda some, theta, q: theta * np.percentile(some, q), "See numpy.percentile.", mistakes
-    )
+    hint = "See numpy.percentile."
+    return compared(answer, cases, lambda some, theta, q: theta * np.percentile(some, q), hint, mistakes)
 
 
 @exercise("rethinking-tau", "one of max, mean, sum, min")
@@ -318,7 +313,7 @@ def _grad_weights(answer) -> str:
 @exercise("grad-factor", "a function (h, w) -> number")
 def _factor(answer) -> str:
     def truth(height: int, width: int) -> Tensor:
-        features, network, labels = torch.rand(1, 6, height, width), Positive(6), torch.tensor([2])
+        features, network, labels = torch.rand(1, 6, height, width), positive(6), torch.tensor([2])
         cam = _class_maps(features, network.head.weight, labels)
         return (cam / score_maps(network, None, labels, "grad_cam", features=features)).flatten()[cam.argmax()]
 
@@ -362,10 +357,9 @@ def _scale(answer) -> str:
 @exercise("plusplus-tap", 'one word, "yes" or "no"')
 def _plusplus_tap(answer) -> str:
     context = _context("tap")
-    highest, lowest = (context.gradients.flatten(2).amax(dim=2), context.gradients.flatten(2).amin(dim=2))
-    gradient = highest.where(context.class_weights > 0, lowest)
-    product_of_sums = context.features.sum(dim=(2, 3)) * gradient
-    same = not differs(product_of_sums, context.class_weights * context.model.pool(context.features))
+    places, weights = context.gradients.flatten(2), context.class_weights
+    gradient = places.amax(dim=2).where(weights > 0, places.amin(dim=2))
+    same = not differs(context.features.sum(dim=(2, 3)) * gradient, weights * context.model.pool(context.features))
     hint = "S_c sums all positions, also those that TAP leaves out. Are they all zero?"
     return chosen(answer, same, ("yes", "no"), hint)
 
@@ -409,9 +403,7 @@ def _any_max(answer) -> str:
 @exercise("any-mean", "a function (first (B, h, w), second (B, h, w)) -> (B, h, w)")
 def _any_mean(answer) -> str:
     case = (torch.randn(3, 4, 4), 1000 * torch.rand(3, 4, 4))
-    plain = (
-        "The second map is a thousand times larger, so the first one plays no part: scale both to [0, 1], map by map."
-    )
+    plain = "The second map is a thousand times larger, so the first plays no part: scale both to [0, 1], map by map."
     hint = "Each map has its own minimum and maximum: amin and amax over (1, 2), with keepdim."
     mistakes = {plain: lambda first, second: (first + second) / 2}
     return compared(answer, [case], lambda first, second: (unit_range(first) + unit_range(second)) / 2, hint, mistakes)
@@ -468,9 +460,8 @@ def _cutmix(answer) -> str:
         return share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, partners)
 
     cases = [(torch.randn(6, 4), *torch.randint(4, (2, 6)), share) for share in (0.8, 0.3)]
-    return compared(
-        answer, cases, truth, "The cross-entropy of each label counts as much as its share of the mixed image."
-    )
+    hint = "The cross-entropy of each label counts as much as its share of the mixed image."
+    return compared(answer, cases, truth, hint)
 
 
 @exercise("training-adl", "a function (features (B, C, h, w), gamma) -> (B, 1, h, w) of 0 and 1")

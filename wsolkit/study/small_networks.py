@@ -8,13 +8,13 @@ from torch import Tensor, nn
 from wsolkit.networks.models import WSOLModel, build_model
 
 CLASSES = 5
-STEPS = 4  # pixels of the image in one position of the feature map of `Ring` and `Lamps`
+STEPS = 4  # pixels of the image in one position of the feature map of `ring` and `lamps`
 
 
 def small_network(pooling: str = "gap", backbone: str = "resnet18", seed: int = 0) -> tuple[WSOLModel, Tensor, Tensor]:
     """A thin network of this package with random weights, images (3, 3, 32, 32) and labels (3,)."""
-    model = build_model(backbone, CLASSES, pooling, weights="none", stride=16 if backbone == "vgg16_fc" else 8,
-                        width=0.0625, seed=seed).eval()  # fmt: skip
+    stride = 16 if backbone == "vgg16_fc" else 8
+    model = build_model(backbone, CLASSES, pooling, weights="none", stride=stride, width=0.0625, seed=seed).eval()
     draw = torch.Generator().manual_seed(seed)
     with torch.no_grad():  # a fresh head is nearly zero
         model.head.weight.normal_(generator=draw)
@@ -38,38 +38,32 @@ class Small(nn.Module):
         return self.head(self.pool(self.body(x)))
 
 
-class Ring(Small):
-    """Two convolutions with left-right symmetric kernels on a picture without edges: mirrored in, mirrored out."""
-
-    def __init__(self) -> None:
-        layers = []
-        for inputs, outputs in ((3, 6), (6, 8)):
-            convolution = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular")
-            with torch.no_grad():
-                convolution.weight.copy_(torch.randn_like(convolution.weight))
-                convolution.weight += convolution.weight.flip(3)
-            layers += [convolution, nn.ReLU(), nn.AvgPool2d(2)]
-        head = nn.Linear(8, 4)
-        nn.init.normal_(head.weight)
-        super().__init__(nn.Sequential(*layers), head)
-
-
-class Lamps(Small):
-    """The feature map is the picture in coarse: channel 0 speaks for class 0 and against class 1, channel 1 the reverse (and
-    more against than for), channel 2 for neither."""
-
-    def __init__(self) -> None:
-        head = nn.Linear(3, 2)
+def ring() -> Small:
+    """Two convolutions with left-right symmetric kernels on an image without edges: mirrored in, mirrored out."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((3, 6), (6, 8)):
+        convolution = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular")
         with torch.no_grad():
-            head.weight.copy_(torch.tensor([[1.0, -1.5, 0.1], [-1.5, 1.0, 0.1]]))
-            head.bias.zero_()
-        super().__init__(nn.Sequential(nn.AvgPool2d(STEPS), nn.ReLU()), head)
+            convolution.weight.copy_(torch.randn_like(convolution.weight))
+            convolution.weight += convolution.weight.flip(3)
+        layers += [convolution, nn.ReLU(), nn.AvgPool2d(2)]
+    head = nn.Linear(8, 4)
+    nn.init.normal_(head.weight)
+    return Small(nn.Sequential(*layers), head)
 
 
-class Positive(Small):
-    """The feature map is the picture, and all weights of the head are positive: CAM's map has no negative value."""
+def lamps() -> Small:
+    """The feature map is the image in coarse: channel 0 speaks for class 0 and against class 1, channel 1 the reverse (and
+    more against than for), channel 2 for neither."""
+    head = nn.Linear(3, 2)
+    with torch.no_grad():
+        head.weight.copy_(torch.tensor([[1.0, -1.5, 0.1], [-1.5, 1.0, 0.1]]))
+        head.bias.zero_()
+    return Small(nn.Sequential(nn.AvgPool2d(STEPS), nn.ReLU()), head)
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(nn.Identity(), nn.Linear(channels, CLASSES))
-        nn.init.uniform_(self.head.weight, 0.1, 1.0)
-        self.requires_grad_(False)
+
+def positive(channels: int) -> Small:
+    """The feature map is the image, and all weights of the head are positive: CAM's map has no negative value."""
+    network = Small(nn.Identity(), nn.Linear(channels, CLASSES))
+    nn.init.uniform_(network.head.weight, 0.1, 1.0)
+    return network.requires_grad_(False)

@@ -22,8 +22,7 @@ import torch
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.common.processes import agreed, rank
-from wsolkit.networks.models import WSOLModel, build_model
-from wsolkit.networks.ts_cam import rebuild
+from wsolkit.networks.models import WSOLModel, build_model, rebuild
 
 FORMAT = 2
 HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
