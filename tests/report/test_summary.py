@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from wsolkit.evaluation.per_image import FAILURES
-from wsolkit.report.method_page import box_ratios, summary
+from wsolkit.report.method_page import RunFiles, box_ratios, summary
 from wsolkit.report.numbers import ordinal, seconds, signed, spread, verdict
-from wsolkit.report.report_data import RunFiles
+from wsolkit.runs.folder import Metrics
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
 RESULT = {
@@ -37,8 +37,9 @@ def table(ratio=1.0, empty=0, failures=("right", "part only"), n=40):
 
 def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
     against = {"cam": cam, "centre_box": box}
-    values = {"method": method, "config": {"variant": "gap"}, "result": RESULT | changes, "against": against}
-    return " ".join(summary(RunFiles(tmp_path, values, table=rows))).replace("\u00a0", " ")
+    values = {"status": "completed", "method": method, "config": {"variant": "gap"}, "result": RESULT | changes}
+    checked = Metrics.model_validate(values | {"against": against}).model_dump()
+    return " ".join(summary(RunFiles(tmp_path, checked, boxes=rows))).replace("\u00a0", " ")
 
 
 def test_ordinals():

@@ -62,24 +62,19 @@ def _plain(text: str) -> str:
 
 def _legend(axes, place: str = "below", columns: int = 2, **options) -> None:
     """Beside the axes: it hides no data, and stays readable on a phone. A series' entry is hidden with the series."""
-    anchor = {"below": ("upper center", (0.5, -0.16)), "above": ("lower center", (0.5, 1.0))}[place]
-    options = {"bbox_to_anchor": anchor[1], "handlelength": 2.6} | options
-    legend = axes.legend(loc=anchor[0], ncols=columns, **options)
+    loc, anchor = {"below": ("upper center", (0.5, -0.16)), "above": ("lower center", (0.5, 1.0))}[place]
+    legend = axes.legend(loc=loc, ncols=columns, **{"bbox_to_anchor": anchor, "handlelength": 2.6} | options)
     series = {line.get_gid() for line in axes.lines}
     for handle, text in zip(legend.legend_handles, legend.get_texts(), strict=True):
-        name = SERIES + text.get_text().strip()
-        if name in series:
+        if (name := SERIES + text.get_text().strip()) in series:
             handle.set_gid(name)
             text.set_gid(name)
 
 
 def _curve(name: str, curve) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(curve, Mapping):
-        absent = [key for key in ("thresholds", "gt_known_loc") if key not in curve]
-        if absent:
-            raise ValueError(
-                f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no such curve"
-            )
+        if absent := [key for key in ("thresholds", "gt_known_loc") if key not in curve]:
+            raise ValueError(f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no curve")
         curve = curve["thresholds"], curve["gt_known_loc"]
     taus, accuracy = (np.asarray(as_numpy(values), float) for values in curve)
     if taus.shape != accuracy.shape or taus.ndim != 1:
@@ -119,15 +114,16 @@ def accuracy_curves(
             curve = curve.curve
         taus, accuracy = _curve(name, curve)
         drawn, gid = look((looks or {}).get(name, index)), SERIES + str(name)
-        known = {key: point for key, point in points.get(name, {}).items() if _drawn(point)}
-        through = dict(zip(taus, accuracy, strict=True))  # a stored curve is thinned
-        through |= {point["threshold"]: point["gt_known_loc"] for point in known.values()}
+        pairs = {
+            key: (point["threshold"], point["gt_known_loc"]) for key, point in points.get(name, {}).items() if point
+        }
+        known = {key: pair for key, pair in pairs.items() if None not in pair}
+        through = dict([*zip(taus, accuracy, strict=True), *known.values()])  # a stored curve is thinned
         axes.plot(*zip(*sorted(through.items()), strict=True), **drawn | {"marker": ""}, label=_plain(name), gid=gid)
         dot = {"color": drawn["color"], "markersize": 8, "zorder": 5, "linestyle": "", "gid": gid}
         for key, (marker, filled, label) in POINTS.items():
             if key in known:
-                tau, height = known[key]["threshold"], known[key]["gt_known_loc"]
-                inside = {} if filled else {"markerfacecolor": "white"}
+                (tau, height), inside = known[key], {} if filled else {"markerfacecolor": "white"}
                 axes.plot(tau, height, marker, **dot | inside, label=f"{label}: {height:.1f} % at {tau:g}")
         if (tau := marks.pop(name, None)) is not None:
             height = np.interp(tau, taus, accuracy)
@@ -143,10 +139,6 @@ def accuracy_curves(
         axes.set_title(_plain(title), loc="left", fontweight="bold")
     _legend(axes, columns=1 if points else 2)  # an operating point's label is long
     return fig
-
-
-def _drawn(point: Mapping[str, float | None] | None) -> bool:
-    return point is not None and None not in (point.get("threshold"), point.get("gt_known_loc"))
 
 
 @style()
@@ -194,10 +186,8 @@ def history_figure(rows: Sequence[Mapping], kept: float | None = None) -> Figure
     """
     if not rows:
         raise ValueError("the history is empty: train for at least one epoch")
-    columns = {
-        name: [float("nan") if row.get(name) in (None, "") else float(row[name]) for row in rows]
-        for name in ("epoch", *(f"{part}_{kind}" for part in ("train", "val") for kind in ("loss", "top1")))
-    }
+    names = ["epoch", *(f"{part}_{kind}" for part in ("train", "val") for kind in ("loss", "top1"))]
+    columns = pd.DataFrame(list(rows)).reindex(columns=names).apply(pd.to_numeric)
     fig, (upper, lower) = _figure(5.6, rows=2)
     for axes, kind, label in ((upper, "loss", "loss"), (lower, "top1", "Top-1 Cls (%)")):
         for index, part in enumerate(("train", "val")):
@@ -256,9 +246,8 @@ def iou_histogram(ious, threshold: float = 0.5) -> Figure:
     ious: one array, or name -> array: then outlines, the first one filled, in percent of each one's images.
     """
     several = isinstance(ious, Mapping)
-    arrays = {
-        name: np.asarray(as_numpy(each), float).ravel() for name, each in (ious if several else {"": ious}).items()
-    }
+    given = (ious if several else {"": ious}).items()
+    arrays = {name: np.asarray(as_numpy(each), float).ravel() for name, each in given}
     arrays = {name: values[~np.isnan(values)] for name, values in arrays.items()}
     if not arrays or not all(len(values) for values in arrays.values()):
         raise ValueError("there is no IoU to count")
@@ -305,8 +294,8 @@ def failure_bars(results: Mapping[str, Any]) -> Figure:
                 place = (left[index] + width / 2, index)
                 axes.text(*place, f"{width:.0f}", ha="center", va="center", color=ink, path_effects=outline)
         left += widths
-    axes.set_yticks(range(len(names)), names)
     axes.set(xlim=(0, 100), xlabel="images (%)", ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticks(range(len(names)), names)
     axes.grid(False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -327,8 +316,7 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
     if not parts or not all(len(part) for part in parts.values()):
         known = sorted({str(item) for frame in frames.values() for item in frame["kind"]})
         raise ValueError(f"there is no slice of kind {kind!r} to draw; there are {', '.join(known) or 'none'}")
-    twice = [name for name, part in parts.items() if not part.index.is_unique]
-    if twice:
+    if twice := [name for name, part in parts.items() if not part.index.is_unique]:
         raise ValueError(f"two slices of {twice[0]!r} have the same name; give the classes different names")
     first, note = next(iter(parts.values())), ""
     slices = list(first.index)
@@ -344,11 +332,7 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
     for number, (name, part) in enumerate(parts.items()):
         part = part.reindex(slices)
         places = np.arange(len(slices)) + (number - (len(parts) - 1) / 2) * thick
-        looks = {
-            "color": PALETTE[number % len(PALETTE)] if several else PALETTE[7],
-            "edgecolor": "white",
-            "linewidth": 0,
-        }
+        looks = {"color": PALETTE[number % len(PALETTE) if several else 7], "edgecolor": "white", "linewidth": 0}
         looks |= {"hatch": HATCHES[number % len(HATCHES)]} if several else {}
         values = part["gt_known_loc"].to_numpy(float)
         axes.barh(places, np.nan_to_num(values), 0.88 * thick, label=_plain(name), **looks)
@@ -377,7 +361,7 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
 
 def _tick(item: str, parts: Mapping[str, pd.DataFrame], kind: str) -> str:
     counts = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
-    number = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+    number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
     return f"{shortened(item, 24)} ({number})" if kind == "class" else f"{item}\n{number} images"
 
 

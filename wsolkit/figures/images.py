@@ -7,12 +7,12 @@ and a second sign (line style, marker, symbol) wherever a colour means something
 from __future__ import annotations
 
 import base64
-import contextlib
 import html
 import io
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import cv2
 import matplotlib
@@ -38,34 +38,25 @@ PHOTO_BYTES = 72_000  # of one montage: ten of them, in base64, stay under 1 MB
 SETTINGS = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Liberation Sans", "sans-serif"],
-    "font.size": 12,
-    "axes.titlesize": 12,
-    "axes.labelsize": 12,
+    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 12),
     "legend.fontsize": 11,
     "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.major.pad": 7,
-    "ytick.major.pad": 7,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    **dict.fromkeys(("xtick.major.pad", "ytick.major.pad"), 7),
     "grid.color": GRID,
     "lines.linewidth": 2.0,
     "text.parse_math": False,  # a dollar sign in a name is no formula
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
+    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white"),
     "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
     "svg.hashsalt": "wsolkit",  # the same figure gives the same bytes
 }
 
 
-@contextlib.contextmanager
 def style():
-    """The one look of all figures, as a context around matplotlib code."""
-    with matplotlib.rc_context(SETTINGS):
-        yield
+    """The one look of all figures, as a context around matplotlib code or as a decorator."""
+    return matplotlib.rc_context(SETTINGS)
 
 
 # ------------------------------------------------------------------------------------------------ onto the page
@@ -117,28 +108,22 @@ def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None)
     text = re.sub(r"font-family: [^;\"]*(?:; )?|<path d=\"[^\"]*\" style=\"fill: none\"/>|</?defs/?>", "", text)
     text = re.sub(r' (?:d|x|y|transform|style)="[^"]*"', _short_numbers, text)
     text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
-    text = text.replace("<g/>", "")
-    while "<g></g>" in text:
-        text = text.replace("<g></g>", "")
+    while (shorter := text.replace("<g/>", "").replace("<g></g>", "")) != text:
+        text = shorter
     for colour, name in INLINE.items():
         text = text.replace(colour, name)
-    words = html.escape(label, quote=True)
-    return f'<svg class="plot" role="img" aria-label="{words}" viewBox="{view}">{text}'
+    return f'<svg class="plot" role="img" aria-label="{html.escape(label)}" viewBox="{view}">{text}'
 
 
 def photo_uri(fig: Figure, dpi: float = 100, limit: int = PHOTO_BYTES) -> str:
     """`fig` as a data URI of JPEG (for photographs): quality 85, less and then smaller until it fits `limit` bytes."""
-    data = b""
-    for scale in (1.0, 0.85, 0.7, 0.6, 0.5):
-        for quality in (85, 80, 74, 68):
-            buffer = io.BytesIO()
-            options = {"quality": quality, "optimize": True, "progressive": True}
-            with style():
-                fig.savefig(buffer, format="jpeg", dpi=dpi * scale, pil_kwargs=options)
-            data = buffer.getvalue()
-            if len(data) <= limit:
-                return _uri("image/jpeg", data)
-    return _uri("image/jpeg", data)
+    for scale, quality in product((1.0, 0.85, 0.7, 0.6, 0.5), (85, 80, 74, 68)):
+        buffer, options = io.BytesIO(), {"quality": quality, "optimize": True, "progressive": True}
+        with style():
+            fig.savefig(buffer, format="jpeg", dpi=dpi * scale, pil_kwargs=options)
+        if buffer.tell() <= limit:
+            break
+    return _uri("image/jpeg", buffer.getvalue())
 
 
 def _uri(kind: str, data: bytes) -> str:
@@ -149,17 +134,14 @@ def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -
     """`fig` as `<figure><img><figcaption>`, self-contained and escaped. ValueError without an alternative text."""
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError(
-            "a figure needs a non-empty alt text: say in a sentence what it shows to a reader who cannot see it"
+            "a figure needs a non-empty alt text: a sentence on what it shows, for readers who cannot see it"
         )
     uri = photo_uri(fig) if photo else svg_uri(fig)
-    words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     drawn = not photo and not any(axes.images for axes in fig.axes)  # lines and bars only: a dark page may invert them
-    look = 'class="ink" ' if drawn else ""
-    return (
-        f'<figure class="{"photo" if photo else "chart"}"><img {look}'
-        f'src="{uri}" alt="{html.escape(alt, quote=True)}" '
-        f'style="max-width: 100%; height: auto">{words}</figure>'
-    )
+    look, kind = 'class="ink" ' if drawn else "", "photo" if photo else "chart"
+    image = f'<img {look}src="{uri}" alt="{html.escape(alt)}" style="max-width: 100%; height: auto">'
+    return f'<figure class="{kind}">{image}{below}</figure>'
 
 
 def show(fig: Figure, alt: str, caption: str = "", photo: bool = False):
@@ -209,7 +191,6 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
 
     gt_boxes (n, 4), box (4,) or None: x0, y0, x1, y1 with inclusive corners. size (H, W): boxes are cut at the frame.
     """
-    outline = [Stroke(linewidth=width + 2, foreground="white"), Normal()]
     truths = np.asarray(as_numpy(gt_boxes), float).reshape(-1, 4)
     shown: list[tuple] = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
     if box is not None:
@@ -217,15 +198,11 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
     for (x0, y0, x1, y1), colour, line in shown:
         if size is not None:
             (x0, x1), (y0, y1) = np.clip((x0, x1), 0, size[1] - 1), np.clip((y0, y1), 0, size[0] - 1)
-        place, extent = (x0 - 0.5, y0 - 0.5), (x1 - x0 + 1, y1 - y0 + 1)
+        shape = {"xy": (x0 - 0.5, y0 - 0.5), "width": x1 - x0 + 1, "height": y1 - y0 + 1, "fill": False}
         # the solid under-stroke shows through the gaps of a dashed line
-        axes.add_patch(Rectangle(place, *extent, fill=False, edgecolor="white", linewidth=width + 2))
-        effects = outline if line == "-" else None
-        axes.add_patch(
-            Rectangle(
-                place, *extent, fill=False, edgecolor=colour, linewidth=width, linestyle=line, path_effects=effects
-            )
-        )
+        axes.add_patch(Rectangle(**shape, edgecolor="white", linewidth=width + 2))
+        outline = [Stroke(linewidth=width + 2, foreground="white"), Normal()] if line == "-" else None
+        axes.add_patch(Rectangle(**shape, edgecolor=colour, linewidth=width, linestyle=line, path_effects=outline))
 
 
 def iou_text(overlap: float) -> str:
@@ -240,8 +217,7 @@ def best_iou(gt_boxes, box) -> float | None:
 
 
 def _image(axes, item: Mapping) -> None:
-    pixels = _pixels(item["pixels"])
-    score_map = item.get("score_map")
+    pixels, score_map = _pixels(item["pixels"]), item.get("score_map")
     axes.imshow(pixels if score_map is None else overlay(pixels, score_map), interpolation="lanczos", aspect="auto")
     draw_boxes(axes, item.get("gt_boxes", ()), item.get("box"), size=pixels.shape[:2])
     axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
@@ -266,18 +242,16 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
     with style():
         fig = Figure(figsize=(1.9 * columns, 2.38 * rows + 0.35))
         grid = fig.subplots(rows, columns, squeeze=False)
-        foot = 0.35 / (2.38 * rows + 0.35)
-        fig.subplots_adjust(
-            left=0.01, right=0.99, bottom=foot + 0.01, top=1 - 0.46 / (2.38 * rows), hspace=0.29, wspace=0.05
-        )
+        bottom, top = 0.35 / (2.38 * rows + 0.35) + 0.01, 1 - 0.46 / (2.38 * rows)
+        fig.subplots_adjust(left=0.01, right=0.99, bottom=bottom, top=top, hspace=0.29, wspace=0.05)
         for axes in grid.flat[len(items) :]:
             axes.set_visible(False)
         for axes, item in zip(grid.flat, items, strict=False):
             _image(axes, item)
             overlap = best_iou(item.get("gt_boxes", ()), item.get("box"))
             mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
-            words = [shortened(item.get(key) or "", 20) for key in ("title", "caption")]
-            axes.set_title("\n".join(filter(None, [*words, mark])), fontsize=11.5, pad=3)
+            texts = [shortened(item.get(key) or "", 20) for key in ("title", "caption")]
+            axes.set_title("\n".join(filter(None, [*texts, mark])), fontsize=11.5, pad=3)
         keys = []
         if any(len(as_numpy(item.get("gt_boxes", ()))) for item in items):
             keys.append(Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))

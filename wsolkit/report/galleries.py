@@ -3,7 +3,6 @@ JavaScript, and a table of boxes, IoUs and sums at every stop of the reader's sl
 
 from __future__ import annotations
 
-import base64
 import io
 import zlib
 from pathlib import Path
@@ -23,8 +22,8 @@ from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
-from wsolkit.report.markup import fragment
-from wsolkit.report.numbers import counted, ordinal
+from wsolkit.report.markup import fragment, image_uri
+from wsolkit.report.numbers import counted
 from wsolkit.runs.galleries import read, read_images
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
@@ -32,14 +31,17 @@ OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at sc
 THRESHOLDS = [round(0.04 * step, 2) for step in range(25)]  # stops of the sliders, with those of the run
 PERCENTILES = [80.0, 90.0, 95.0, 100.0]
 # what files that were cut off, changed or written by another version lead to, here and in the template
-DAMAGE = (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, SyntaxError)
+DAMAGE: tuple[type[Exception], ...] = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    SyntaxError,
+)
 DAMAGE += (BadZipFile, zlib.error, cv2.error, UndefinedError)
-CHOSEN = {"validation": "chosen on the validation images", "fixed": "fixed beforehand"}
-TITLES = {
-    "random": ("Random images", "Drawn with seed {seed}, so nobody picked them. This row shows what is usual."),
-    "best": ("Best", "The highest IoU of all test images, at the run's threshold."),
-    "worst": ("Worst", "The lowest IoU of all test images, at the run's threshold."),
-}
 PLACES = {(0, 0): "centre", (-1, 0): "upper middle", (1, 0): "lower middle", (0, -1): "left middle", (0, 1): "right middle",
           (-1, -1): "upper left", (-1, 1): "upper right", (1, -1): "lower left", (1, 1): "lower right"}  # fmt: skip
 
@@ -60,32 +62,21 @@ def section(folder: str | Path) -> Markup:
 
 
 def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
-    frame, tau, percentile = tuple(kept["frame"]), kept["threshold"], kept["percentile"]
+    frame = tuple(kept["frame"])
     prepared = [prepare_map(scores, frame) for scores in maps]
     images = [
-        image | {"photo": _uri("jpeg", photo), "heat": _uri("png", heat(scores)), "strongest": _strongest(scores)}
+        image | {"photo": image_uri(photo), "heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
         for image, photo, scores in zip(kept["pictures"], photos, prepared, strict=True)
     ]
-    data = None if tau is None else slider_table(kept, prepared)
+    data = None if kept["threshold"] is None else slider_table(kept, prepared)
     for number, image in enumerate(images):
         truths = [_rectangle(box, frame) for box in image["gt_boxes"]]
         share = max((width * height for _, _, width, height in truths), default=0) / (frame[0] * frame[1])
         state = None if data is None else data["images"][number]["states"][data["images"][number]["at"][data["start"]]]
         image |= {"truths": truths, "covers": _percent(share), "state": state}
-    shades = matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))
-    return fragment(
-        "galleries.html.j2",
-        data=data,
-        height=frame[0],
-        width=frame[1],
-        images=images,
-        colours=[matplotlib.colors.to_hex(shade) for shade in shades],
-        rule=""
-        if tau is None
-        else f"{tau:g} of the map's " + ("maximum" if percentile == 100 else f"{ordinal(percentile)} percentile"),
-        rows=[_row(row, kept) for row in kept["rows"]],
-        chosen=CHOSEN.get(kept["operating_point"], kept["operating_point"]),
-    )
+    colours = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))]
+    values = {"kept": kept, "data": data, "images": images, "colours": colours, "failures": FAILURES}
+    return fragment("galleries.html.j2", **values)
 
 
 def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, Any]:
@@ -105,18 +96,18 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
     for image, scores in zip(kept["pictures"], prepared, strict=True):
         contours, truths = ContourBoxes(scores), np.array(image["gt_boxes"])
         levels = [threshold_value(contours.u8, *pair) for pair in pairs]
-        states, found = {}, {}
+        states, measured = {}, {}
         for level, pair in zip(levels, pairs, strict=True):
             if level not in states:
                 box, empty = contours.box(*pair, kept["protocol"])
-                found[level] = box, float(iou(box, truths).max())
-                states[level] = _state(*found[level], empty, level, frame, clamped)
-        box, overlap = found[levels[start]]
+                measured[level] = box, float(iou(box, truths).max())
+                states[level] = _state(*measured[level], empty, level, frame, clamped)
+        box, overlap = measured[levels[start]]
         if box.tolist() != image["box"] or abs(overlap - image["iou"]) > 1e-9:
             raise WsolkitError(f"the map of {image['id']!r} does not give its box")
         places = {level: place for place, level in enumerate(states)}
         tables.append({"at": [places[level] for level in levels], "states": list(states.values())})
-        overlaps.append([found[level][1] for level in levels])
+        overlaps.append([measured[level][1] for level in levels])
     every = np.array(overlaps)
     rows = {"image": every, "random one": every[kept["rows"][0]["pictures"]]}
     sums = ["\n".join(_sum(name, values[:, place]) for name, values in rows.items()) for place in range(len(pairs))]
@@ -135,17 +126,6 @@ def _sum(name: str, overlaps: np.ndarray) -> str:
     return f"{counted(len(overlaps), name)}: mean IoU {overlaps.mean():.2f}, {share} reach 0.5"
 
 
-def _row(row: dict[str, Any], kept: dict[str, Any]) -> dict[str, Any]:
-    if row["name"] in TITLES:
-        title, text = (text.format(seed=kept["seed"]) for text in TITLES[row["name"]])
-    else:
-        total, share = kept["n_images"], 100 * row["count"] / kept["n_images"]
-        title = "No failure: right" if row["name"] == "right" else f"Failure type: {row['name']}"
-        how_many = f"{row['count']} of {counted(total, 'test image')} ({share:.0f}\u00a0%)"
-        text = f"{FAILURES[row['name']]} {how_many} at the run's threshold."
-    return row | {"title": title, "text": text, "slug": row["name"].replace(" ", "-")}
-
-
 def _percent(share: float) -> str:
     return f"{int(100 * share + 0.5)} %"
 
@@ -161,9 +141,8 @@ def _strongest(prepared: np.ndarray) -> str:
     if not prepared.any():
         return "blank"
     peak = np.unravel_index(prepared.argmax(), prepared.shape)
-    return (
-        f"strongest in the {PLACES[tuple(3 * at // side - 1 for at, side in zip(peak, prepared.shape, strict=True))]}"
-    )
+    place = tuple(3 * int(at) // side - 1 for at, side in zip(peak, prepared.shape, strict=True))
+    return f"strongest in the {PLACES[place]}"
 
 
 def heat(prepared: np.ndarray) -> bytes:
@@ -179,7 +158,3 @@ def heat(prepared: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", transparency=alpha.tobytes(), optimize=True)
     return buffer.getvalue()
-
-
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

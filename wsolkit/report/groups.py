@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from statistics import fmean
+from itertools import groupby
+from statistics import fmean, stdev
 from typing import Any
 
 from wsolkit.report.numbers import plain, signed, verdict
-from wsolkit.report.rows import METRICS, gt_known_on_images_of, sort_rows
+from wsolkit.report.rows import gt_known_on_images_of, sort_rows
 
 HEADLINE = "gt_known_loc"
 BASELINES = ("cam", "centre_box")
@@ -100,7 +101,7 @@ class Group:
 def interval(row: dict, name: str) -> Ends:
     """The 95 % interval that a run has stored of a metric, or of "centre_box"; None without one."""
     ends = row["result"].get("intervals", {}).get(name)
-    return None if ends is None or None in ends else tuple(ends)
+    return None if ends is None else tuple(ends)
 
 
 def summary(numbers: Sequence[float], ends: Sequence[Ends] = ()) -> Value | None:
@@ -108,18 +109,13 @@ def summary(numbers: Sequence[float], ends: Sequence[Ends] = ()) -> Value | None
     if not numbers:
         return None
     low, high = map(fmean, zip(*ends, strict=True)) if ends and None not in ends else (None, None)
-    mean, n = fmean(numbers), len(numbers)
-    sd = math.sqrt(sum((number - mean) ** 2 for number in numbers) / (n - 1)) if n > 1 else None
-    return Value(mean, sd, n, low, high)
+    return Value(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers), low, high)
 
 
 def grouped(rows: Sequence[dict[str, Any]]) -> list[Group]:
     """Rows of one dataset (`read_rows`, `missing_rows`) as groups, by backbone and method."""
-    groups: dict[tuple[str, str], Group] = {}
-    for row in sort_rows(rows):
-        key = (row["backbone"], row["method"])
-        groups.setdefault(key, Group(row["dataset"], *key, [])).runs.append(row)
-    return list(groups.values())
+    by = groupby(sort_rows(rows), key=lambda row: (row["dataset"], row["backbone"], row["method"]))
+    return [Group(*key, list(runs)) for key, runs in by]
 
 
 def comparable(groups: Sequence[Group], name: str, full: int) -> dict[str, Value]:
@@ -182,10 +178,9 @@ def _paired(group: Group, baseline: str, name: str) -> Difference | None:
         return None
     ends = [None if None in (item["low"], item["high"]) else (item["low"], item["high"]) for item in stored]
     counts = {item["n"] for item in stored} - {None, group.n_images}
-    verdicts = [verdict(item) for item in stored]
-    value = summary([item["difference"] for item in stored], ends)
+    verdicts, value = [verdict(item) for item in stored], summary([item["difference"] for item in stored], ends)
     note = f"on {min(counts):g} images" if counts else ""
-    return Difference(value, verdicts.count("better"), verdicts.count("worse"), note)
+    return Difference(value, verdicts.count("better"), verdicts.count("worse"), note) if value else None
 
 
 def _plain_cam(row: dict, cam: Group) -> tuple[tuple[float | None, Ends], str] | None:
@@ -205,9 +200,3 @@ def _side(own: Ends, other: Ends) -> int:
     if own is None or other is None:
         return 0
     return int(own[0] > other[1]) - int(own[1] < other[0])
-
-
-def means(group: Group) -> dict[str, Any]:
-    """The group's first completed row, with the means over its seeds in place of its metrics."""
-    values = {name: group.value(name) for name in METRICS}
-    return group.done[0] | {name: None if value is None else value.mean for name, value in values.items()}

@@ -7,19 +7,15 @@ imported where a chart is drawn, torch nowhere.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
-from PIL import Image
 
 from wsolkit.common.files import atomic_write_text
 from wsolkit.data.catalogue import DATASETS
@@ -38,7 +34,7 @@ from wsolkit.report.groups import (
 )
 from wsolkit.report.numbers import plain
 from wsolkit.report.published import published_table
-from wsolkit.report.rows import POINTS, missing_rows, rank, read_rows, sort_rows, write_csv
+from wsolkit.report.rows import missing_rows, rank, read_rows, sort_rows, write_csv
 
 PAGE_BYTES = 2_900_000  # of the whole page
 PICTURE_BYTES = 1_900_000  # of them for thumbnails, in base64
@@ -51,24 +47,11 @@ REASON = 220  # characters of an error in a cell; the whole text stands at the e
 TIMES = (1e-9, 1e9)  # seconds per image outside of these are a mistake
 BIRDS = ("synthetic", "cub")
 OTHERS = {"top1_loc": "Top-1 Loc", "max_box_acc_v2": "MaxBoxAccV2", "top1_cls": "Top-1 Cls"}
-RUN_COLUMNS = {"n_images": "Images", "top1_cls": "Top-1 Cls", "top5_cls": "Top-5 Cls", "gt_known_loc": "GT-known Loc"}
-RUN_COLUMNS |= {"top1_loc": "Top-1 Loc", "top5_loc": "Top-5 Loc", "max_box_acc": "MaxBoxAcc"}
-RUN_COLUMNS |= {
-    "max_box_acc_v2": "MaxBoxAccV2",
-    "pxap": "PxAP",
-    "seconds_per_image": "s / image",
-    "peak_memory_mb": "Peak MB",
-}
-POINT_NAMES = dict(zip(POINTS, ("Fixed threshold", "Chosen on validation", "Best on test (optimistic)"), strict=True))
-STATUS_NAMES = {"undefined": "not defined", "failed": "failed", "missing": "missing"}
 STATUS_TEXTS = {"failed": "failed", "missing": "planned without a result", "undefined": "not defined"}
-SETTING_NAMES = {"metadata": "metadata", "size": "input side", "geometry": "geometry", "classes": "classes"}
-SETTING_NAMES |= {"weights": "weights", "epochs": "epochs", "seed": "seed", "stride": "stride", "width": "width"}
-SETTING_NAMES |= {"batch_norm": "batch norm"}
+SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the
     best ones, with plain CAM), rows of single runs and of operating points on the page, points of a curve, and bytes for
     the full texts of errors."""
@@ -102,26 +85,19 @@ def write_index(out: str | Path) -> Path:
     missing, notes = missing_rows(out, rows)
     rows = sort_rows([*rows, *missing])
     looks = {method: place for place, method in enumerate(sorted({row["method"] for row in rows}, key=rank))}
-    datasets = _keys(sorted({row["dataset"] for row in rows}))
+    datasets, taken = sorted({row["dataset"] for row in rows}), Counter[str]()
+    keys = {dataset: markup.unique_id(f"data-{dataset}", taken) for dataset in datasets}
     compared = [row for row in rows if row["status"] == "completed"] or rows
     troubles = sum(row["status"] != "completed" for row in rows)
     common = {
-        "title": "Weakly supervised localisation: methods compared",
-        "subtitle": "",
-        "home": None,
-        "contents": [],
         "notes": notes,
         "counts": {status: sum(row["status"] == status for row in rows) for status in STATUSES},
         "methods": {row["method"] for row in compared},
         "backbones": {row["backbone"] for row in compared},
-        "status_names": STATUS_NAMES,
         "headline": HEADLINE,
         "others": OTHERS,
-        "run_columns": RUN_COLUMNS,
-        "point_names": POINT_NAMES,
         "folded": FOLDED,
         "reason": _reason,
-        "run_text": run_text,
     }
 
     def page(sections: list[dict], limits: Limits) -> str:
@@ -131,27 +107,14 @@ def write_index(out: str | Path) -> Path:
         return markup.render("index.html.j2", styles=("index.css",), scripts=("index.js",), **common, **values)
 
     for limits in LEVELS:
-        sections = [
-            _section(name, key, [row for row in rows if row["dataset"] == name], looks, limits)
-            for name, key in datasets.items()
-        ]
+        parts = {name: [row for row in rows if row["dataset"] == name] for name in datasets}
+        sections = [_section(name, keys[name], part, looks, limits) for name, part in parts.items()]
         size = len(page(sections, limits).encode())
         if size <= TEXT_BYTES:
             break
     _add_images(sections, min(PICTURE_BYTES, PAGE_BYTES - size))
     atomic_write_text(out / "index.html", page(sections, limits))
     return out / "index.html"
-
-
-def _keys(datasets: Sequence[str]) -> dict[str, str]:
-    """An id for each dataset's section, which no other one has."""
-    keys: dict[str, str] = {}
-    for dataset in datasets:
-        key = "data-" + "".join(c if c.isalnum() and c.isascii() else "-" for c in dataset.lower())
-        while key in keys.values():
-            key += "-"
-        keys[dataset] = key
-    return keys
 
 
 def _clip(text: str, most: int) -> str:
@@ -166,16 +129,6 @@ def _reason(row: dict) -> str:
     return text if len(text) <= REASON else text[:REASON] + " …"
 
 
-def run_text(row: dict, name: str) -> str:
-    """A cell of the table of single runs."""
-    value = row[name]
-    if value is None:
-        return ""
-    if name == "seconds_per_image":
-        return f"{value:.3g}" if value < 100 else f"{value:.0f}"
-    return plain(value, 0 if name in ("n_images", "peak_memory_mb") else 2)
-
-
 def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], limits: Limits) -> dict[str, Any]:
     """Everything that the page shows of one dataset; "galleries" are added where bytes are left."""
     groups = grouped(rows)
@@ -184,8 +137,8 @@ def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], li
     done = [row for row in rows if row["status"] == "completed"]
     full = max((row["n_images"] or 0 for row in done), default=0)
     shown = chosen(groups, limits.methods, limits.backbones)
-    backbones = list(dict.fromkeys(group.backbone for group in shown))
     fewer = (row for row in done if row["n_images"] != full)
+    fewer_texts = (f"{row['method']} on {row['backbone']} used {row['n_images'] or 0}" for row in fewer)
     lines = result_lines(shown, full, key)
     return {
         "dataset": dataset,
@@ -194,7 +147,7 @@ def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], li
         "groups": groups,
         "shown": shown,
         "full": full,
-        "backbones": backbones,
+        "backbones": _backbones(shown),
         "methods": sorted({group.method for group in shown}, key=rank),
         "lines": lines,
         "matrix": {(line["group"] and line["group"].method, line["backbone"]): line for line in lines},
@@ -202,9 +155,7 @@ def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], li
         "rows": rows,
         "settings": settings(done or rows),
         "seeds": sorted({row["seed"] for row in done if row["seed"] is not None}),
-        "fewer": list(
-            dict.fromkeys(f"{row['method']} on {row['backbone']} used {row['n_images'] or 0:.0f}" for row in fewer)
-        ),
+        "fewer": list(dict.fromkeys(fewer_texts)),
         "troubles": [row for row in rows if row["status"] != "completed"],
         "galleries": [],
         "answer": answer(groups, full),
@@ -217,10 +168,10 @@ def chosen(groups: Sequence[Group], methods: int, backbones: int) -> list[Group]
     """Groups of at most so many methods and backbones: those with the highest GT-known Loc, and plain CAM first of all."""
 
     def best(kind: str, most: int) -> set[str]:
-        height = {getattr(group, kind): -1.0 for group in groups}
+        height: dict[str, float] = {}
         for group in groups:
-            value = group.value(HEADLINE)
-            height[getattr(group, kind)] = max(height[getattr(group, kind)], -1.0 if value is None else value.mean)
+            name, value = getattr(group, kind), group.value(HEADLINE)
+            height[name] = max(height.get(name, -1.0), value.mean if value else -1.0)
         return set(sorted(height, key=lambda name: (name != "cam", -height[name]))[:most])
 
     kept, places = best("method", methods), best("backbone", backbones)
@@ -230,17 +181,15 @@ def chosen(groups: Sequence[Group], methods: int, backbones: int) -> list[Group]
 def result_lines(groups: Sequence[Group], full: int, key: str) -> list[dict[str, Any]]:
     """One line per method and backbone, and one ("group" None) per backbone's centre box."""
     lines: list[dict[str, Any]] = []
-    for backbone in dict.fromkeys(group.backbone for group in groups):
+    for backbone in _backbones(groups):
         members = [group for group in groups if group.backbone == backbone]
         cam = next((group for group in members if group.method == "cam"), None)
         marked = {name: marks(members, name, full) for name in (HEADLINE, *OTHERS)}
         for group in members:
             row = next(row for row in group.runs if row["status"] == group.status)
             baselines = difference(group, "cam", cam), difference(group, "centre_box")
-            of_group = {name: of.get(group.method) for name, of in marked.items()}
-            lines.append(
-                {"backbone": backbone, "group": group, "marks": of_group, "differences": baselines, "row": row}
-            )
+            line = {"backbone": backbone, "group": group, "differences": baselines, "row": row}
+            lines.append(line | {"marks": {name: of.get(group.method) for name, of in marked.items()}})
         if (centre := centre_box(members, full)) is not None:
             lines.append({"backbone": backbone, "group": None, **centre})
     return [line | {"id": f"{key}-line-{place}"} for place, line in enumerate(lines)]
@@ -266,16 +215,16 @@ def centre_box(groups: Sequence[Group], full: int) -> dict[str, Any] | None:
 def settings(rows: Sequence[dict]) -> list[tuple[str, str]]:
     """What the runs of one dataset have in common or differ in, from their parameters, as a reader calls it."""
     pairs: dict[str, str] = {}
-    for key, label in SETTING_NAMES.items():
+    for key in SETTINGS:
         texts = []
         for value in (row["config"].get(key) for row in rows):
             if value is None or (value in ("", [], 0) and key != "seed"):
                 continue
-            many = isinstance(value, list) and len(value) > 6
-            text = str(len(value)) if many else ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            texts.append(os.path.basename(text) if key in ("weights", "metadata") else text)
+            if isinstance(value, list):
+                value = len(value) if len(value) > 6 else ", ".join(map(str, value))
+            texts.append(os.path.basename(str(value)) if key in ("weights", "metadata") else str(value))
         if texts:
-            pairs[label] = " / ".join(dict.fromkeys(texts))
+            pairs["input side" if key == "size" else key.replace("_", " ")] = " / ".join(dict.fromkeys(texts))
     for row in rows:  # how many images a row used stands in the row, and a method is no setting of all
         conditions = row["result"].get("conditions", {}).items()
         pairs |= {name.replace("_", " "): str(text) for name, text in conditions if name not in ("images", "method")}
@@ -293,14 +242,11 @@ def answer(groups: Sequence[Group], full: int) -> dict[str, Any]:
 
     full: the number of test images; only runs on all of them are compared.
     """
-    members: dict[str, list[Group]] = {}
-    for group in groups:
-        members.setdefault(group.backbone, []).append(group)
+    members = {name: [group for group in groups if group.backbone == name] for name in _backbones(groups)}
     said = {name: _network(part, full) for name, part in members.items() if any(group.done for group in part)}
-    lines = [
-        {"backbone": name, "text": Markup("On <strong>{}</strong>, {}").format(name, text)}
-        for name, (text, _) in said.items()
-    ]
+    lines: list[dict[str, Any]] = []
+    for name, (text, _) in said.items():
+        lines.append({"backbone": name, "text": Markup("On <strong>{}</strong>, {}").format(name, text)})
     if empty := [name for name in members if name not in said]:
         counts = Counter(row["status"] for name in empty for group in members[name] for row in group.runs)
         texts = [f"{counts[status]} {text}" for status, text in STATUS_TEXTS.items() if counts[status]]
@@ -308,10 +254,14 @@ def answer(groups: Sequence[Group], full: int) -> dict[str, Any]:
         lines.append({"backbone": empty[0] if len(empty) == 1 else None, "text": text})
     winners, lead = {winner for _, winner in said.values()}, Markup("")
     if len(said) > 1 and len(winners) == 1 and "" not in winners:
-        where = "both networks" if len(said) == 2 else f"all {len(said)} networks"
-        where += " that have results" if empty else ""
-        lead = Markup("<strong>{}</strong> is best on {}.").format(winners.pop(), where)
+        networks = "both networks" if len(said) == 2 else f"all {len(said)} networks"
+        networks += " that have results" if empty else ""
+        lead = Markup("<strong>{}</strong> is best on {}.").format(winners.pop(), networks)
     return {"lead": lead, "lines": lines, "why": _why(groups, full)}
+
+
+def _backbones(groups: Iterable[Group]) -> list[str]:
+    return list(dict.fromkeys(group.backbone for group in groups))
 
 
 def _names(items: Sequence[str]) -> Markup:
@@ -326,8 +276,12 @@ def _network(members: list[Group], full: int) -> tuple[Markup, str]:
     values = comparable(members, HEADLINE, full)
     if not values:
         if any(group.value(HEADLINE) is not None for group in members):
-            return Markup("no method was measured on all {:.0f} images, so none is called best.").format(full), ""
-        return _without_boxes(members), ""
+            return Markup("no method was measured on all {} images, so none is called best.").format(full), ""
+        text = Markup("no run has a GT-known Loc, so no method is called best.")
+        right = next((value for group in members if (value := group.value("top1_cls")) is not None), None)
+        if right is not None and not any(row["result"].get("threshold") for group in members for row in group.done):
+            text += Markup(" The test images have no boxes; the class is right on {}\u00a0% of them.").format(right)
+        return text, ""
     top = max(value.mean for value in values.values())
     best = [method for method, value in values.items() if math.isclose(value.mean, top)]
     group, value = next(group for group in members if group.method == best[0]), values[best[0]]
@@ -346,46 +300,30 @@ def _network(members: list[Group], full: int) -> tuple[Markup, str]:
     tied = [method for method, mark in marks(members, HEADLINE, full).items() if mark == "tie" and method != "cam"]
     if tied:
         others = _names(tied) if len(tied) <= MOST_NAMES else f"{len(tied)} other methods"
-        text += Markup(" {} {} not significantly different from the best.").format(
-            others, "is" if len(tied) == 1 else "are"
-        )
+        verb = "is" if len(tied) == 1 else "are"
+        text += Markup(" {} {} not significantly different from the best.").format(others, verb)
     return text, best[0] if len(best) == 1 and len(values) > 1 else ""
-
-
-def _without_boxes(members: list[Group]) -> Markup:
-    """Of a network whose results have no GT-known Loc: what is known of the classes."""
-    text = Markup("no run has a GT-known Loc, so no method is called best.")
-    classes = [value for group in members if (value := group.value("top1_cls")) is not None]
-    if classes and not any(row["result"].get("threshold") for group in members for row in group.done):
-        text += Markup(" The test images have no boxes; the class is right on {}\u00a0% of them.").format(
-            str(classes[0])
-        )
-    return text
 
 
 def _compared(group: Group, cam: Group | None, is_cam: bool) -> Markup:
     """The sentence that sets the best method beside plain CAM and the centre box."""
     to_cam = None if is_cam else difference(group, "cam", cam)
     pairs = [("plain CAM", to_cam), ("a box in the middle of the image", difference(group, "centre_box"))]
-    known = [(name, away, _significance(away)) for name, away in pairs if away is not None]
-    parts = [f"{_amount(away)} than {name}" + (f" {away.note}" if away.note else "") for name, away, _ in known]
+    known = [(_amount(away, name), _significance(away)) for name, away in pairs if away is not None]
+    said = list(dict.fromkeys(significance for _, significance in known))
     text = Markup("")
-    if len(known) == 2 and known[0][2] == known[1][2]:
-        said = known[0][2]
-        both = said.replace("not", "neither", 1) if "not" in said else f"both {said}"
-        text = Markup(" That is {} and {} ({}).").format(*parts, both)
+    if len(known) == 2 and len(said) == 1:
+        both = said[0].replace("not", "neither", 1) if "not" in said[0] else f"both {said[0]}"
+        text = Markup(" That is {} and {} ({}).").format(known[0][0], known[1][0], both)
     elif known:
-        text = Markup(" That is {}.").format(
-            " and ".join(f"{part} ({said})" for part, (*_, said) in zip(parts, known, strict=True))
-        )
+        text = Markup(" That is {}.").format(" and ".join(f"{amount} ({said})" for amount, said in known))
     return text if is_cam or to_cam is not None else text + Markup(" There is no comparable result of plain CAM.")
 
 
-def _amount(away: Difference) -> str:
-    mean = round(away.value.mean, 1)
-    if not mean:
-        return "no more"
-    return f"{abs(mean):.1f} {'point' if abs(mean) == 1 else 'points'} {'more' if mean > 0 else 'less'}"
+def _amount(away: Difference, name: str) -> str:
+    mean, note = round(away.value.mean, 1), f" {away.note}" if away.note else ""
+    points = f"{abs(mean):.1f} {'point' if abs(mean) == 1 else 'points'} {'more' if mean > 0 else 'less'}"
+    return f"{points if mean else 'no more'} than {name}{note}"
 
 
 def _significance(away: Difference) -> str:
@@ -412,11 +350,11 @@ def _why(groups: Sequence[Group], full: int) -> Markup | str:
         cam = next((other for other in groups if other.backbone == group.backbone and other.method == "cam"), None)
         if group.method != "rethinking_cam" or cam is None or not group.n_images == cam.n_images == full:
             continue
-        gained, parts = difference(group, "cam", cam), (cam.share_of("part only"), group.share_of("part only"))
-        if gained is None or gained.above < gained.value.n or None in parts or parts[0] <= parts[1]:
+        gained, before, after = difference(group, "cam", cam), cam.share_of("part only"), group.share_of("part only")
+        if gained is None or gained.above < gained.value.n or before is None or after is None or before <= after:
             continue
-        if parts[0] > max(cam.share_of(name) or 0 for name in ("too large", "multiple instances", "background")):
-            shown.append((group.backbone, *parts))
+        if before > max(cam.share_of(name) or 0 for name in ("too large", "multiple instances", "background")):
+            shown.append((group.backbone, before, after))
     if not shown:
         return ""
     thing = "bird" if groups[0].dataset in BIRDS else "object"
@@ -442,42 +380,42 @@ def charts(groups: Sequence[Group], looks: dict[str, int], most: int) -> dict[st
     curves = {(group.backbone, group.method): curve for group in done if (curve := mean_curve(group, most))}
     costs = {(group.backbone, group.method): point for group in done if (point := _cost(group))}
     values = [value for group in done if (value := group.value(HEADLINE)) is not None]
-    tops = [0.0, *_centre_boxes(done), *(value.high or value.mean for value in values)]
-    top = max([*tops, *(max(curve[1]) for curve in curves.values())])
+    tops = [*_centre_boxes(done), *(value.high or value.mean for value in values)]
+    top = max([0.0, *tops, *(max(curve[1]) for curve in curves.values())])
     top = min(100.0, max(20.0, 10 * math.ceil((top + 1) / 10)))
     seconds = [point[0] for point in costs.values()] or [0.01]
     span = min(seconds) / 1.5, max(max(seconds) * 1.5, min(seconds) / 1.5 * 10)  # one power of ten at least
     drawn: dict[str, list] = {"curves": [], "cost": []}
-
-    def add(kind: str, backbone: str, figure, label: str, told: dict[str, str]) -> None:
-        parts = list(told.values())
-        names = ", ".join(parts[:TOLD]) + (f" and {len(parts) - TOLD} more methods" if len(parts) > TOLD else "")
-        chart = Markup(inline_svg(figure, f"{label}{names}.", told))
-        drawn[kind].append({"backbone": backbone, "chart": chart})
-
-    for backbone in dict.fromkeys(group.backbone for group in done):
+    for backbone in _backbones(done):
         members = {group.method: group for group in done if group.backbone == backbone}
         lines = {method: curves[backbone, method] for method in members if (backbone, method) in curves}
+        points = {method: costs[backbone, method] for method in members if (backbone, method) in costs}
         if lines:
             marked = {method: _threshold(members[method]) for method in lines}
             boxes = _centre_boxes(members.values())
             figure = accuracy_curves(lines, marked, fmean(boxes) if boxes else None, looks=looks, top=top)
             label = f"GT-known Loc against the threshold on {backbone}; highest point in percent: "
-            add(
-                "curves",
-                backbone,
-                figure,
-                label,
-                {method: f"{method} {max(line[1]):.1f}" for method, line in lines.items()},
+            told = {method: f"{method} {max(line[1]):.1f}" for method, line in lines.items()}
+            drawn["curves"].append(
+                {"backbone": backbone, "chart": Markup(inline_svg(figure, _told(label, told), told))}
             )
-        points = {method: costs[backbone, method] for method in members if (backbone, method) in costs}
         if points:
             heights = {method: members[method].value(HEADLINE) for method in points}
-            ends = {method: (value.low, value.high) for method, value in heights.items() if value.low is not None}
+            having = {
+                method: value for method, value in heights.items() if value and None not in (value.low, value.high)
+            }
+            ends: dict[str, Any] = {method: (value.low, value.high) for method, value in having.items()}
             figure = cost_scatter({backbone: points}, intervals={backbone: ends}, looks=looks, top=top, span=span)
+            label = f"GT-known Loc against seconds per image on {backbone}. "
             told = {method: f"{method}: {heights[method]} %, {points[method][0]:.3g} s per image" for method in points}
-            add("cost", backbone, figure, f"GT-known Loc against seconds per image on {backbone}. ", told)
+            drawn["cost"].append({"backbone": backbone, "chart": Markup(inline_svg(figure, _told(label, told), told))})
     return drawn
+
+
+def _told(label: str, told: dict[str, str]) -> str:
+    """A chart's label: so many methods by name, and a count of the others."""
+    parts = list(told.values())
+    return label + ", ".join(parts[:TOLD]) + f" and {len(parts) - TOLD} more methods" * (len(parts) > TOLD) + "."
 
 
 def mean_curve(group: Group, most: int = 250) -> tuple[list[float], list[float]] | None:
@@ -489,7 +427,8 @@ def mean_curve(group: Group, most: int = 250) -> tuple[list[float], list[float]]
     taus = curves[0][0]
     same = [accuracy for other, accuracy in curves if other == taus]
     points = [(tau, fmean(heights)) for tau, *heights in zip(taus, *same, strict=True) if tau <= 1]
-    return tuple(map(list, zip(*points[:: -(-len(points) // most) or 1], strict=True)))
+    points = points[:: -(-len(points) // most) or 1]
+    return [tau for tau, _ in points], [height for _, height in points]
 
 
 def _threshold(group: Group) -> float | None:
@@ -500,8 +439,9 @@ def _threshold(group: Group) -> float | None:
 
 def _cost(group: Group) -> tuple[float, float] | None:
     value, seconds = group.value(HEADLINE), group.value("seconds_per_image")
-    known = value is not None and seconds is not None and TIMES[0] <= seconds.mean <= TIMES[1]
-    return (seconds.mean, value.mean) if known else None
+    if value is None or seconds is None or not TIMES[0] <= seconds.mean <= TIMES[1]:
+        return None
+    return seconds.mean, value.mean
 
 
 def _centre_boxes(groups) -> list[float]:
@@ -521,20 +461,19 @@ def _add_images(sections: Sequence[dict], budget: int) -> None:
             if any(row["gallery"] for group in members for row in group.done):
                 wanted.append((section, members))
     for index, (section, members) in enumerate(wanted):
-        gallery = same_images(members, budget // (len(wanted) - index))
-        budget -= gallery["bytes"]
+        gallery, used = same_images(members, budget // (len(wanted) - index))
+        budget -= used
         section["galleries"].append(gallery)
 
 
-def same_images(groups: Sequence[Group], budget: int) -> dict[str, Any]:
+def same_images(groups: Sequence[Group], budget: int) -> tuple[dict[str, Any], int]:
     """Rows of thumbnails (image x method) of the groups of one backbone, as many as fit `budget` bytes of base64.
 
-    Every method is shown by its first seed's run. {"backbone", "seed" (of the shown runs, None where they differ),
-    "methods", "lines": [{"id", "cells": [{"uri", "alt", "caption", "method", "report"} or None]}], "left_out": how many
-    images did not fit, "bytes"}.
+    Every method is shown by its first seed's run. Returns {"backbone", "seed" (of the shown runs, None where they differ),
+    "methods", "lines": [(id, [{"uri", "alt", "caption", "report"} or None])], "left_out": how many images did not fit} and
+    the bytes used.
     """
-    members = [next((row for row in group.done if row["gallery"]), None) for group in groups]
-    rows = [row for row in members if row is not None]
+    rows = [row for group in groups if (row := next((row for row in group.done if row["gallery"]), None))]
     longest = max(rows, key=lambda row: len(row["gallery"]))["gallery"][:SAME_IMAGES]
     lines, used = [], 0
     for entry in longest:
@@ -544,16 +483,11 @@ def same_images(groups: Sequence[Group], budget: int) -> dict[str, Any]:
             break
         used += size
         if any(cells):
-            lines.append({"id": _shortened(entry["id"]), "cells": cells})
+            lines.append((_shortened(entry["id"]), cells))
     seeds = {row["seed"] for row in rows}
-    return {
-        "backbone": groups[0].backbone,
-        "seed": seeds.pop() if len(seeds) == 1 else None,
-        "methods": [row["method"] for row in rows],
-        "lines": lines,
-        "left_out": len(longest) - len(lines),
-        "bytes": used,
-    }
+    gallery = {"backbone": groups[0].backbone, "seed": seeds.pop() if len(seeds) == 1 else None}
+    gallery |= {"methods": [row["method"] for row in rows], "lines": lines, "left_out": len(longest) - len(lines)}
+    return gallery, used
 
 
 def _cell(row: dict, name: str) -> dict[str, Any] | None:
@@ -562,14 +496,11 @@ def _cell(row: dict, name: str) -> dict[str, Any] | None:
     if entry is None or entry["path"] is None:
         return None
     try:
-        data = entry["path"].read_bytes()
-        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            image.load()  # an image that was cut off would be a gap on the page
-            uri = f"data:image/{image.format.lower()};base64,{base64.b64encode(data).decode('ascii')}"
+        uri = markup.image_uri(entry["path"].read_bytes())
     except (OSError, SyntaxError):
         return None
     alt = f"{_shortened(name)} under {row['method']} on {row['backbone']}. {entry['caption']}"
-    return {"uri": uri, "alt": alt, "caption": entry["caption"], "method": row["method"], "report": row["report"]}
+    return {"uri": uri, "alt": alt, "caption": entry["caption"], "report": row["report"]}
 
 
 def _shortened(text: str, most: int = 80) -> str:

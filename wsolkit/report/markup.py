@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import io
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ import nh3
 from bs4 import BeautifulSoup
 from markupsafe import Markup
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from PIL import Image
 
 from wsolkit.report import numbers
 
@@ -144,12 +146,9 @@ class _Renderer(IPythonRenderer):
         return mathml(body)
 
     def latex_environment(self, name: str, body: str) -> str:
-        inner = (
-            body
-            if name.rstrip("*") in ("equation", "math", "displaymath")
-            else f"\\begin{{{name}}}{body}\\end{{{name}}}"
-        )
-        return f'<span class="formula">{mathml(inner, display=True)}</span>'
+        if name.rstrip("*") not in ("equation", "math", "displaymath"):
+            body = f"\\begin{{{name}}}{body}\\end{{{name}}}"
+        return self.block_math(body)
 
     def block_mermaidjs(self, code: str) -> str:
         return f"<pre><code>{html.escape(code)}</code></pre>"
@@ -163,16 +162,14 @@ def markdown_to_html(source: str, attachments: dict | None = None) -> str:
 # ------------------------------------------------------------------------------------------------ structure
 
 
-def _unique(wanted: str, taken: Counter) -> str:
+def unique_id(wanted: str, taken: Counter) -> str:
     """`wanted` as an id that no element has yet."""
     base = re.sub(r"[^\w-]+", "-", wanted.strip().lower()).strip("-") or "section"
     taken[base] += 1
-    return base if taken[base] == 1 else _unique(f"{base}-{taken[base]}", taken)
+    return base if taken[base] == 1 else unique_id(f"{base}-{taken[base]}", taken)
 
 
-def tidy(
-    body: str, title: str, reserved: tuple[str, ...] = ("contents", "top")
-) -> tuple[str, str, list[dict[str, Any]]]:
+def tidy(body: str, title: str, reserved: Sequence[str] = ("contents", "top")) -> tuple[str, str, list[dict[str, Any]]]:
     """Give a page body its structure; returns (body, subtitle, contents).
 
     The body's first h1 becomes the subtitle ("" when it repeats `title`), further ones become h2: the page has its own.
@@ -194,28 +191,23 @@ def tidy(
     contents = []
     for heading in soup.find_all(["h2", "h3"]):
         text = heading.get_text(" ", strip=True)
-        heading["id"] = _unique(heading.get("id") or text, taken)
+        heading["id"] = unique_id(str(heading.get("id") or text), taken)
         contents.append({"level": int(heading.name[1]), "id": heading["id"], "text": text})
     for table in soup.find_all("table"):
-        _table(soup, table)
+        table.attrs.pop("border", None)
+        for cell in table.find_all("th", scope=False):
+            wide = str(cell.get("colspan", "1")) != "1"
+            cell["scope"] = ("colgroup" if wide else "col") if cell.find_parent("thead") else "row"
+        if table.find_parent(class_="scroll") is None:
+            table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
     for picture in soup.find_all("img"):
         if not picture.get("src"):  # an address outside the page was removed: its words remain
             picture.name = "span"
             picture.string = f"[picture not included: {picture.get('alt') or 'no description'}]"
             picture.attrs = {"class": "missing"}
-        elif not (picture.get("alt") or "").strip():
+        elif not str(picture.get("alt") or "").strip():
             picture["alt"] = "Picture made by the code above, without a description"
     return str(soup), subtitle, contents
-
-
-def _table(soup: BeautifulSoup, table) -> None:
-    table.attrs.pop("border", None)
-    for cell in table.find_all("th"):
-        if not cell.get("scope"):
-            wide = str(cell.get("colspan", "1")) != "1"
-            cell["scope"] = ("colgroup" if wide else "col") if cell.find_parent("thead") else "row"
-    if table.find_parent(class_="scroll") is None:
-        table.wrap(soup.new_tag("div", attrs={"class": "scroll", "tabindex": "0"}))
 
 
 # ------------------------------------------------------------------------------------------------ pages
@@ -228,15 +220,8 @@ def _environment() -> jinja2.Environment:
     )
     environment.undefined = jinja2.StrictUndefined
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
-    written = (
-        numbers.plain,
-        numbers.signed,
-        numbers.seconds,
-        numbers.spread,
-        numbers.between,
-        numbers.ordinal,
-        numbers.counted,
-    )
+    written = [numbers.plain, numbers.signed, numbers.seconds, numbers.spread, numbers.between]
+    written += [numbers.ordinal, numbers.counted, numbers.times]
     environment.filters |= {function.__name__: function for function in written}
     return environment
 
@@ -264,3 +249,10 @@ def fragment(template: str, **values: Any) -> Markup:
 def _digest(text: str) -> str:
     """A script's hash as a Content-Security-Policy names it."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
+
+
+def image_uri(data: bytes) -> str:
+    """A PNG or JPEG as a data URI; OSError or SyntaxError where it is no complete image, which a page would show as a gap."""
+    with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
+        image.load()
+        return f"data:image/{str(image.format).lower()};base64,{base64.b64encode(data).decode('ascii')}"

@@ -86,7 +86,12 @@ def notebook_to_html(
     if errors:
         body = re.sub(r'<section class="cell stopped"', r'\g<0> id="error"', body, count=1)
     body, subtitle, contents = markup.tidy(body, title, reserved=("contents", "content", "top", "run", "error"))
-    values = {"title": title, "subtitle": subtitle, "home": home_of(html_path, home), "contents": contents}
+    values: dict[str, Any] = {
+        "title": title,
+        "subtitle": subtitle,
+        "home": home_of(html_path, home),
+        "contents": contents,
+    }
     values |= {"banner": banner, "errors": errors[:1], "body": Markup(body)}
     values["footer"] = [(name, as_text(value)) for name, value in footer.items()]
     atomic_write_text(html_path, markup.render("report.html.j2", **values))

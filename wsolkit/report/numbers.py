@@ -27,7 +27,7 @@ def between(ends: Sequence[float] | None, sign: bool = False) -> str:
 def spread(value: float | None, ends: Sequence[float] | None) -> str:
     """An interval of a share in percent. Where all images are alike no resample differs, and "0.0 to 0.0" would promise
     what a few images cannot: then it says so."""
-    return {0: "none of them", 100: "all of them"}.get(value, between(ends))
+    return "none of them" if value == 0 else "all of them" if value == 100 else between(ends)
 
 
 def seconds(value: float | None) -> str:
@@ -52,30 +52,30 @@ def times(ratio: float) -> str:
 
 def ordinal(value: float) -> str:
     """ "90th", "91st", "97.5th"."""
-    ends = {1: "st", 2: "nd", 3: "rd"} if value % 100 not in (11, 12, 13) else {}
-    return f"{value:g}{ends.get(value % 10, 'th')}"
+    end = value % 10 if value % 100 not in (11, 12, 13) else 0
+    return f"{value:g}{'st' if end == 1 else 'nd' if end == 2 else 'rd' if end == 3 else 'th'}"
 
 
-def counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"
+def counted(count: int, noun: str) -> str:
+    return f"{count} {noun if count == 1 else noun + 's'}"
 
 
 def listed(items: Sequence[str], word: str = "and") -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} {word} {items[-1]}" if items else ""
+    return f" {word} ".join(filter(None, [", ".join(items[:-1]), *items[-1:]]))
 
 
-def verdict(found: dict[str, Any]) -> str:
+def verdict(paired: dict[str, Any]) -> str:
     """ "better", "worse", "equal" (no image differs), "open" (not significantly different), or "" where no interval is known.
 
     A difference counts where its interval lies on one side of zero and, where there is an exact test, its p is small. A few
     images show no significant difference: there an interval may have no width at all.
     """
-    difference, low, high = (found.get(name) for name in ("difference", "low", "high"))
+    difference, low, high = (paired.get(name) for name in ("difference", "low", "high"))
     if difference is None or low is None or high is None:
         return ""
     if difference == low == high == 0:
         return "equal"
-    chance, n = found.get("p"), found.get("n")
+    chance, n = paired.get("p"), paired.get("n")
     few = n is not None and n < FEW
     if low <= 0 <= high or few or (chance is not None and chance >= CHANCE):
         return "open"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared
-from wsolkit.report.groups import Group, means
+from wsolkit.report.groups import Group
+from wsolkit.report.rows import METRICS
 
 FIELDS = ["top1_cls", "gt_known_loc", "top1_loc", "max_box_acc_v2"]
 TEST_IMAGES = 5794
@@ -53,7 +54,10 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     own = [(method.label, entry, method.name) for method in METHODS.values() for entry in method.published]
     for label, entry, method in [*own, *((label, entry, None) for label, entry in OTHERS)]:
         group = _measured(groups, method if entry.comparable else None, entry.network)
-        row = means(group) if group else None
+        row = None
+        if group:  # its first completed row, with the means over its seeds
+            values = {name: group.value(name) for name in METRICS}
+            row = group.done[0] | {name: value and value.mean for name, value in values.items()}
         table.append({
             "method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source,
             "published": _text(entry.values), "measured": _text(row) if row else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]
 COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
 ORDER = list(study_methods())  # others follow by name
 SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
-POINTS = ("fixed", "validation", "best_on_test")
 MOST = 20_000  # planned runs of one file: more is a mistake in it
 
 
@@ -82,7 +81,7 @@ def rank(method: str) -> tuple[int, str]:
 def homes(out: Path) -> list[Path]:
     """The folders that hold runs/: OUT with those of the first seed, then OUT/seed-N."""
     seeds = [path for path in out.glob("seed-*") if path.is_dir() and SEED_FOLDER.fullmatch(path.name)]
-    return [out, *sorted(seeds, key=lambda path: int(SEED_FOLDER.fullmatch(path.name)[1]))]
+    return [out, *sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))]
 
 
 def read_rows(out: str | Path) -> list[dict[str, Any]]:
@@ -101,8 +100,7 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
         for folder in sorted(home.glob("runs/*/*/*")):
             if not folder.is_dir() or folder.name.startswith(files.TRAINING_PREFIX):
                 continue
-            row = _read(folder, home, out)
-            if row is None:
+            if (row := _read(folder, home, out)) is None:
                 continue
             key = (row["dataset"], row["backbone"], declared(row["method"]).slug, row["seed"])
             if key not in rows or (rows[key]["status"] != "completed" and row["status"] == "completed"):
@@ -112,11 +110,16 @@ def read_rows(out: str | Path) -> list[dict[str, Any]]:
 
 def sort_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     """By dataset, backbone, method (the study's five first) and seed (unknown ones first)."""
-
-    def place(row: dict[str, Any]) -> tuple:
-        return row["dataset"], row["backbone"], *rank(row["method"]), row["seed"] is not None, row["seed"] or 0
-
-    return sorted(rows, key=place)
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["dataset"],
+            row["backbone"],
+            rank(row["method"]),
+            row["seed"] is not None,
+            row["seed"] or 0,
+        ),
+    )
 
 
 def _cell(value: Any) -> str:
@@ -140,16 +143,16 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
 def gt_known_on_images_of(row: dict, cam: dict) -> float | None:
     """Plain CAM's GT-known Loc on the images that `row` used, from the per-image files; None where they do not tell."""
     try:
-        used, plain = ({line["id"]: line["localised"] == "True" for line in _per_image(item)} for item in (row, cam))
+        used, plain = _localised(row), _localised(cam)
     except (OSError, KeyError):
         return None
     hits = [plain[name] for name in used if name in plain]
     return 100 * sum(hits) / len(hits) if hits and len(hits) == len(used) else None
 
 
-def _per_image(row: dict) -> Iterator[dict[str, str]]:
+def _localised(row: dict) -> dict[str, bool]:
     with open(row["source"].parent / files.PER_IMAGE, newline="", encoding="utf-8") as file:
-        yield from csv.DictReader(file)
+        return {line["id"]: line["localised"] == "True" for line in csv.DictReader(file)}
 
 
 # ------------------------------------------------------------------------------------------------ planned runs
