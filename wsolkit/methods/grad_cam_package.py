@@ -20,7 +20,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.grad_cam_plusplus import grad_cam_plusplus
-from wsolkit.methods.registry import MethodNotDefined, find, register
+from wsolkit.methods.registry import ADAPTER, MethodNotDefined, find, register
 
 
 @contextmanager
@@ -152,6 +152,9 @@ def adapted(class_name: str, step: str = "") -> Callable[..., Tensor]:
 
     method.__qualname__ = class_name
     return method
+
+
+ADAPTER |= {"register": register_installed, "adapted": adapted}
 
 
 # -- methods of the package -------------------------------------------------------------------------------------------

@@ -187,6 +187,9 @@ class Method:
 
 
 METHODS: dict[str, Method] = {}
+# what the adapter of the grad-cam package, which imports this module, offers for names that are not declared:
+# "register" makes the package's other classes methods (importing it takes a second), "adapted" is the function of one
+ADAPTER: dict[str, Callable[..., Any]] = {}
 VARIANTS: dict[str, Variant] = {}
 
 _origin = attrgetter("__module__", "__qualname__")  # of a function
@@ -256,10 +259,7 @@ def resolve(name: str) -> Method:
     if not isinstance(name, str):
         raise WsolkitError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
     if find(name) is None:
-        # late, because importing grad-cam takes a second and only names that are not ours need it
-        from wsolkit.methods.grad_cam_package import register_installed
-
-        register_installed()
+        ADAPTER["register"]()
     if (method := find(name)) is None:
         raise WsolkitError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
     return method
@@ -278,10 +278,8 @@ def declared(name: str) -> Method:
     >>> declared("GradCAM++").name, declared("Other-CAM").name
     ('grad_cam++', 'other_cam')
     """
-    from wsolkit.methods.grad_cam_package import adapted
-
     plain = name.strip().lower().replace("-", "_").replace("_plusplus", "++")
-    return find(name) or Method(plain, adapted(plain), "gradient", "")
+    return find(name) or Method(plain, ADAPTER["adapted"](plain), "gradient", "")
 
 
 def variant(name: str) -> Variant:

@@ -99,11 +99,11 @@ def default_threshold(
     report = files.read_metrics(folder)
     result = report.result
     same = report.config.get("variant") == variant and _comparable(report.config) == _comparable(own)
-    chosen = result.operating_point == "validation" and result.threshold is not None
-    if not (same and chosen and result.percentile == percentile):
+    chosen = result.operating_point == "validation"
+    if result.threshold is None or not (same and chosen and result.percentile == percentile):
         return fixed
-    if view not in (None, trained.geometry):
-        known = trained.geometry
+    known = trained.geometry
+    if known is not None and view not in (None, known):
         return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
     return result.threshold, f"chosen on {result.n_val} validation images ({folder / files.METRICS})"
 
