@@ -21,7 +21,7 @@ SMALL = {"backbone": "vgg16", "width": 0.125, "batch_norm": "no", "size": 32, "c
          "epochs": 3, "batch_size": 5, "lr": 0.05, "accumulate": 2, "checkpoint_seconds": 1e-9, "device": "cpu"}  # fmt: skip
 FAILING = """
 import wsolkit as wk
-from wsolkit.distributed import process_group, rank
+from wsolkit.common.processes import process_group, rank
 from wsolkit.training.objective import Objective
 
 class Failing(Objective):
