@@ -321,7 +321,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         (["--limit", "layer_cam=3"], "not among the methods"),
         (["--classes", "dodo,scarlet-billed finch"], "class 'dodo'"),
         (["--weights", "absent.pth"], "absent.pth"),
-        (["--methods", ","], "at least one method"),
+        (["--methods", ","], "methods must be a list of names with at least one entry"),
         (["--schedule", "magic"], "schedule must be"),
         (["--epochs", "-1"], "epochs must be at least 1"),
         (["--device", "nowhere"], "unknown device 'nowhere'"),
