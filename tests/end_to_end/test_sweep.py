@@ -322,10 +322,10 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         (["--classes", "dodo,scarlet-billed finch"], "class 'dodo'"),
         (["--weights", "absent.pth"], "absent.pth"),
         (["--methods", ","], "methods must be a list of names with at least one entry"),
-        (["--schedule", "magic"], "schedule must be"),
+        (["--schedule", "magic"], "'magic' is not one of 'step', 'cosine'"),
         (["--epochs", "-1"], "epochs must be at least 1"),
         (["--device", "nowhere"], "unknown device 'nowhere'"),
-        (["--val-share", "1.5"], "val_share must lie"),
+        (["--val-share", "1.5"], "val_share must be greater than 0 and less than 1"),
         (["--lr-steps", "a,b"], "lr_steps"),
     ],
 )

@@ -141,7 +141,14 @@ for command in (init, data, evaluate, compare, predict, localise):
 def main() -> None:
     """The command `wsolkit`: 2 is the exit code of a mistake that the caller can put right."""
     try:
-        cli(standalone_mode=True)
+        sys.exit(cli(standalone_mode=False))
+    except click.UsageError as error:
+        if not isinstance(error, click.exceptions.NoArgsIsHelpError):
+            error.ctx = None  # one line, without the command's usage
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        sys.exit(1)
     except (WsolkitError, OSError) as error:  # the caller's; any other is a fault of the program and has its trace
         where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
         click.echo(f"error{where}: {error}", err=True)
