@@ -57,8 +57,8 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     with process_group(device, timeout=week) as place:
         trained = load_trained(checkpoint, place)
         dataset, state, seed = _dataset(trained, data, split)
-        identity = {"weights": weights_state(str(trained.path)), "data": [state, repr(dataset.geometry)]}
-        identity |= {"split": split, "options": options, "code": list(map(localising_code, entries.values()))}
+        identity: dict[str, Any] = {"weights": weights_state(str(trained.path)), "split": split, "options": options}
+        identity |= {"data": [state, repr(dataset.geometry)], "code": list(map(localising_code, entries.values()))}
         identity |= {"versions": versions(), "device": place.type}
         folder, first = target.with_name(target.name + ".parts"), rank() == 0
 

@@ -122,7 +122,9 @@ class _Tests:
 
     entry: Method
 
-    def maps(self, *case: Any, around: Callable = lambda function, context: function(context)) -> Tensor:
+    def maps(
+        self, model: Any, images: Tensor, labels: Tensor, around: Callable = lambda made, case: made(case)
+    ) -> Tensor:
         """Maps of a network, images and labels, made under a name that is registered for the time of the call only."""
 
         def function(context: Context) -> Tensor:
@@ -138,7 +140,7 @@ class _Tests:
 
         METHODS[TRIAL] = replace(self.entry, name=TRIAL, function=function)
         try:
-            maps: Any = score_maps(*case, TRIAL)
+            maps: Any = score_maps(model, images, labels, TRIAL)
         finally:
             del METHODS[TRIAL]
         if not bool(torch.isfinite(maps).all()):
@@ -208,10 +210,10 @@ class _Tests:
             shared[:] = [("shared", not torch.equal(getattr(context, name), old), name) for name, old in before]
             return made
 
-        for _, model, *case in _networks():
+        for _, model, images, labels in _networks():
             model.train()  # somebody else's mode
             before = {name: value.clone() for name, value in model.state_dict().items()}
-            self.maps(model, *case, around=watched)
+            self.maps(model, images, labels, around=watched)
             for name, value in model.state_dict().items():
                 yield "weights", not torch.equal(value, before[name]), name
             yield "gradients", any(parameter.grad is not None for parameter in model.parameters())

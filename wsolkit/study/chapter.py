@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -170,7 +170,7 @@ def show_faithfulness(run: Run, result: Evaluation) -> None:
     alt = f"Deletion and insertion curves of {names}: mean class probability against the share of pixels"
     caption = f"Mean over {count} test images with 95 % bootstrap bands."
     figures.show(faithfulness_curves(measured), alt, caption)
-    table = faithfulness_table(measured)
+    table: Any = faithfulness_table(measured)
     result.faithfulness = table.to_dict("index")
     for name in ("deletion", "insertion", "road"):
         ends = zip(table[name], table.pop(f"{name}_low"), table.pop(f"{name}_high"), strict=True)

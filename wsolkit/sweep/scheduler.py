@@ -319,8 +319,9 @@ class Sweep:
 
         alike: defaultdict[str, list[float]] = defaultdict(list)
         for name, seconds in self.expected.items():
-            for kind in kinds(name) if seconds is not None else ():
-                alike[kind].append(seconds)
+            if seconds is not None:
+                for kind in kinds(name):
+                    alike[kind].append(seconds)
         if not alike:
             return None
         times, now = [0.0], time.monotonic()
