@@ -387,7 +387,8 @@ def test_unsafe_members_are_refused(tmp_path, case):
 
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
 def test_damaged_archive_or_without_the_folder(tmp_path, kind):
-    body = make_tgz({"birds/a": NOISE})[:-2000] if kind == "tgz" else BODY[:-30]
+    whole = make_tgz({"birds/a": NOISE}) if kind == "tgz" else BODY
+    body = whole[: len(whole) // 2]
     with Server(body) as server, pytest.raises(DownloadError, match="cannot be unpacked"):
         fetch(archive(body), tmp_path, server.url)
     other = make_tgz({"other/a": b"x"}) if kind == "tgz" else make_zip({"other/a": b"x"})
