@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_localisation import goal, machine, rounds, synchronise, table
+from localisation import goal, machine, rounds, synchronise, table
 from PIL import Image
 from torch import nn
 from torch.nn import functional
