@@ -46,18 +46,18 @@ def best_ious(u8, truths):
 def _component_ious(values, height, width, holes, truths):
     """Best IoU over the components of `values > t`, padded and flat, for every t, (256,) float64, 0 without one."""
     low, high = 1 if holes else 0, 2 if holes else 1  # the boxes of holes grow by one pixel
-    order, parent, extent = _component_tree(values, width, 4 if holes else 8)
+    (order, parent), numbers = _component_tree(values, width, 4 if holes else 8), _own_numbers(height, width)
     best = np.zeros(LEVELS)
     for pixel in order:
         after = parent[pixel]
         base = values[after] if after >= 0 else 0
-        x0, y0, x1, y1 = extent[pixel]
+        x0, y0, x1, y1, _, _ = numbers[pixel]
         if values[pixel] > base and not (holes and (x0 == 0 or y0 == 0 or x1 == width - 1 or y1 == height - 1)):
             value = _best_iou(x0 - low, y0 - low, min(x1 + high, width - 1), min(y1 + high, height - 1), truths)
             for level in range(base, values[pixel]):
                 best[level] = max(best[level], value)
         if after >= 0:
-            _widen(extent, after, pixel)
+            _widen(numbers, after, pixel)
     return best
 
 
@@ -69,28 +69,26 @@ def largest_boxes(u8):
     """
     height, width = u8.shape
     filled = _fill_holes(u8)
-    order, parent, extent = _component_tree(filled, width, 8)
-    gathered = np.empty((filled.size, 6), np.int32)  # box, first pixel row by row, and twice the area of the contour
-    gathered[:, :4] = extent
-    gathered[:, 4], gathered[:, 5] = np.arange(filled.size), _own_areas(filled, height, width)
+    (order, parent), numbers = _component_tree(filled, width, 8), _own_numbers(height, width)
+    _add_areas(filled, height, width, numbers[:, 5])
     boxes, best_area, best_first = np.full((LEVELS, 4), -1), np.full(LEVELS, -1), np.full(LEVELS, -1)
     for pixel in order:
-        own, after = gathered[pixel], parent[pixel]
+        after, first, area = parent[pixel], numbers[pixel, 4], numbers[pixel, 5]
         for t in range(filled[after] if after >= 0 else 0, filled[pixel]):
-            if own[5] > best_area[t] or (own[5] == best_area[t] and own[4] > best_first[t]):
-                boxes[t], best_first[t], best_area[t] = own[:4], own[4], own[5]
+            if area > best_area[t] or (area == best_area[t] and first > best_first[t]):
+                boxes[t], best_first[t], best_area[t] = numbers[pixel, :4], first, area
         if after >= 0:
-            _widen(gathered, after, pixel)
-            gathered[after, 4] = min(gathered[after, 4], own[4])
-            gathered[after, 5] += own[5]
+            _widen(numbers, after, pixel)
+            numbers[after, 4] = min(numbers[after, 4], first)
+            numbers[after, 5] += area
     boxes[:, 2:] += boxes[:, 2:] >= 0
     return boxes
 
 
 @compiled
 def _component_tree(values, width, connected):
-    """The pixels above 0 of a padded flat frame, highest level first and row by row in one, (n,); for each the one
-    with which its component of 4 or 8 `connected` neighbours grows next, -1 where none does; and each one's box.
+    """The pixels above 0 of a padded flat frame, highest level first and row by row in one, (n,); and for each the one
+    with which its component of 4 or 8 `connected` neighbours grows next, (values.size,), -1 where none does.
 
     A pixel comes after all that its component holds: one pass gathers the component's numbers. It is a component of the
     mask `values > t` from its own level down to that of the pixel that follows."""
@@ -100,13 +98,10 @@ def _component_tree(values, width, connected):
         starts[LEVELS - value] += 1
     starts = np.cumsum(starts)
     order = np.empty(starts[LEVELS - 1], np.int32)
-    extent = np.empty((values.size, 4), np.int32)
     for pixel in range(values.size):
         if values[pixel] > 0:
             order[starts[LEVELS - 1 - values[pixel]]] = pixel
             starts[LEVELS - 1 - values[pixel]] += 1
-            extent[pixel, 0] = extent[pixel, 2] = pixel % stride - 1
-            extent[pixel, 1] = extent[pixel, 3] = pixel // stride - 1
     beside = np.array([-1, 1, -stride, stride, -stride - 1, -stride + 1, stride - 1, stride + 1])[:connected].copy()
     parent = np.full(values.size, -1, np.int32)
     root = np.full(values.size, -1, np.int32)  # of the pixels that are there, by union-find
@@ -135,7 +130,7 @@ def _component_tree(values, width, connected):
         root[pixel] = own
         size[own] += 1
         last[own] = pixel
-    return order, parent, extent
+    return order, parent
 
 
 @compiled
@@ -175,9 +170,20 @@ def _padded(u8):
 
 
 @compiled
-def _own_areas(values, height, width):
-    """Twice what each pixel adds to its contour's area: 1 for each block of 2 x 2 to which it comes third or fourth."""
-    area = np.zeros(values.size, np.int32)
+def _own_numbers(height, width):
+    """Of each pixel of a padded frame alone, (n, 6) int32: its box, the first pixel row by row, and 0 for an area."""
+    numbers = np.zeros((height + 2, width + 2, 6), np.int32)
+    for y in range(height + 2):
+        for x in range(width + 2):
+            numbers[y, x, 0] = numbers[y, x, 2] = x - 1
+            numbers[y, x, 1] = numbers[y, x, 3] = y - 1
+            numbers[y, x, 4] = y * (width + 2) + x
+    return numbers.reshape(-1, 6)
+
+
+@compiled
+def _add_areas(values, height, width, area):
+    """Add to twice each contour's area what a pixel adds: 1 for each block of 2 x 2 where it comes third or fourth."""
     for y in range(1, height):
         for x in range(1, width):
             corner = y * (width + 2) + x
@@ -189,15 +195,14 @@ def _own_areas(values, height, width):
                     third = other
             area[last] += 1
             area[third] += 1
-    return area
 
 
 @compiled
-def _widen(extent, pixel, part):
+def _widen(numbers, pixel, part):
     """Let a pixel's box hold another one's."""
     for corner in range(2):
-        extent[pixel, corner] = min(extent[pixel, corner], extent[part, corner])
-        extent[pixel, corner + 2] = max(extent[pixel, corner + 2], extent[part, corner + 2])
+        numbers[pixel, corner] = min(numbers[pixel, corner], numbers[part, corner])
+        numbers[pixel, corner + 2] = max(numbers[pixel, corner + 2], numbers[part, corner + 2])
 
 
 @register_jitable
