@@ -97,7 +97,7 @@ def check_rule(threshold: float, percentile: float) -> None:
         raise WsolkitError(f"percentile must be in [0, 100], got {percentile}")
 
 
-def threshold_value(u8: np.ndarray, threshold: float | np.ndarray, percentile: float = 100.0) -> Any:
+def threshold_value(u8: np.ndarray, threshold: Any, percentile: float = 100.0) -> Any:
     """The level t = int(threshold * percentile(u8)) of the mask `u8 > t`, 100 = maximum; of thresholds (T,): int64."""
     check_rule(np.min(threshold), percentile)
     levels = threshold * float(u8.max() if percentile == 100 else np.percentile(u8, percentile))

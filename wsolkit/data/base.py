@@ -119,12 +119,13 @@ class WSOLDataset(Dataset):
     def target(self, index: int) -> Target:
         """What belongs to one image in the evaluation geometry; where it has masks, their instances have the boxes."""
         sample, mask = self.samples[index], None
+        boxes: Sequence[Sequence[float]] = sample.boxes
         if files := sample.masks:
             boxes, size = instance_boxes(files.root, files.paths)
             pixels = read_mask(files.root, files.paths, files.ignore, self.geometry.side)
             mask = torch.from_numpy(self.geometry.crop(pixels).copy())
         else:
-            boxes, size = sample.boxes, sample.size or (image_size(sample.file) if sample.boxes else (1, 1))
+            size = sample.size or (image_size(sample.file) if boxes else (1, 1))
         return Target(sample.label, self.geometry.boxes(boxes, size), mask, sample.id)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:

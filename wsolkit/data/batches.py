@@ -52,7 +52,8 @@ def denormalise(image: Tensor) -> np.ndarray:
 AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
 # (256, 3) float32, what normalising makes of each grey level of each channel. Looked up instead of computed, the values
 # are the same on every device, and the CPU reads one byte and writes one float per value.
-LEVELS = (AS_THEY_ARE / np.float32(255) - np.float32(IMAGENET_MEAN)) / np.float32(IMAGENET_STD)
+_MEAN, _STD = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32)
+LEVELS = (AS_THEY_ARE / np.float32(255) - _MEAN) / _STD
 
 
 @compiled

@@ -143,6 +143,6 @@ def load_dataset(
         raise WsolkitError(f"dataset '{name}' knows no option {', '.join(map(repr, unknown))}; remove it")
     frame = Geometry(DATASETS[name].defaults["size"] if size is None else size, geometry)
     dataset = opener(Request(split, root, frame, classes, val_share, seed), **options)
-    again = {"root": root, "size": size, "geometry": geometry, "classes": classes, "val_share": val_share, "seed": seed}
-    dataset.opener = partial(load_dataset, name, **again, **options)
+    again: dict[str, Any] = {"root": root, "size": size, "geometry": geometry, "classes": classes, "seed": seed}
+    dataset.opener = partial(load_dataset, name, val_share=val_share, **again, **options)
     return dataset

@@ -302,7 +302,8 @@ def read_coco(read: _Source) -> None:
         content = json.loads(read.place.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise WsolkitError(f"{read.place} is not readable JSON ({error})") from None
-    parts = [content.get(key) if isinstance(content, dict) else None for key in ("images", "annotations", "categories")]
+    keys = ("images", "annotations", "categories")
+    parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
         form = "expected an object with the lists images, annotations and categories of objects"
         raise WsolkitError(f"{read.place}: {form}")
