@@ -30,7 +30,7 @@ COMMAND = [
     *(
         sys.executable,
         "-m",
-        "wsolkit.cli.main",
+        "wsolkit",
         "sweep",
         "--per-class",
         "2",
@@ -119,7 +119,7 @@ def test_results_lie_in_files_that_need_no_model(swept):
 
 
 def test_a_training_time_method_in_a_sweep(tmp_path):
-    command = [sys.executable, "-m", "wsolkit.cli.main", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
+    command = [sys.executable, "-m", "wsolkit", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
     command += [
         "--per-class",
         "2",
