@@ -24,6 +24,7 @@ from wsolkit.sweep.jobs import SweepFile
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
+YAML = click.Path(exists=True, dir_okay=False)
 STUDY = Path(__file__).with_name("study")  # what `init` writes beside the notebooks
 
 
@@ -69,7 +70,7 @@ def init(folder: Path) -> None:
 
 @cli.command()
 @parameter_options([*OPTIONS, "backbones", "methods", "seeds", "jobs"], SweepFile)
-@click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
+@click.option("--file", metavar="YAML", type=YAML, help="take the rest from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
 @click.option("--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or its file)")
 @click.option("--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="seconds to wait")

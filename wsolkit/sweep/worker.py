@@ -205,22 +205,16 @@ class Execution:
 
 
 def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], keep_open: tuple[int, ...] = ()) -> None:
-    """Execute a notebook through papermill.
+    """Execute a notebook through papermill. (That it has no such parameter, a notebook of the kit says itself.)
 
     Args:
         output: where the executed notebook is written.
         parameters: of its cell tagged "parameters".
         keep_open: open files that the kernel inherits.
-
-    Raises:
-        ValueError: a parameter that the notebook does not have.
     """
     import papermill
     from jupyter_client.manager import AsyncKernelManager
 
-    known = set(papermill.inspect_notebook(notebook))
-    if unknown := ", ".join(sorted(set(parameters) - known)):  # papermill itself only warns, and the value is lost
-        raise WsolkitError(f"{notebook} has no parameter {unknown}; it has {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory(prefix="wsolkit-") as sockets:
 
         class Manager(AsyncKernelManager):
