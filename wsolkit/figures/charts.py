@@ -229,7 +229,8 @@ def bars(
     fig, axes = _figure(1.1 + 0.46 * len(values), values, "number to draw a bar for")
     numbers = np.array(list(values.values()), float)
     ends = [(intervals or {}).get(name) or (number, number) for name, number in zip(values, numbers, strict=True)]
-    _interval_bars(axes, range(len(numbers)), numbers, *np.array(ends).T, "%.1f", color=PALETTE[7], height=0.62)
+    low, high = np.array(ends, float).T
+    _interval_bars(axes, range(len(numbers)), numbers, low, high, "%.1f", color=PALETTE[7], height=0.62)
     if reference is not None:
         axes.axvline(reference, color=INK, linestyle=DOTTED, label=_plain(reference_label))
         _legend(axes, "above")

@@ -35,7 +35,7 @@ INK, GRID = "#222222", "#e2e5e8"
 INLINE = {colour: f"var(--c{index})" for index, colour in enumerate(PALETTE)}
 INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", GRID: "var(--grid)"}
 SERIES = "series:"  # and a name: the group id of what a filter of a page shows or hides
-KEYS = {  # of boxes: text, colour (neither occurs in the colour map), line
+KEYS: dict[str, tuple[str, str, Any]] = {  # of boxes: text, colour (neither occurs in the colour map), line
     "gt_boxes": ("ground truth", "#e8450a", "-"),
     "box": ("prediction", "#08306b", (0, (3, 2))),
 }

@@ -158,7 +158,11 @@ def networks_of(groups: Sequence[Group], full: int) -> list[dict[str, Any]]:
         tied = [method for method, mark in marked[HEADLINE].items() if mark == "tie" and method != "cam"]
         named = [value for group in members if (value := group.value("top1_cls"))]
         located = any(group.threshold is not None for group in members)
-        network = {"backbone": backbone, "groups": members, "done": [row for group in members for row in group.done]}
+        network: dict[str, Any] = {
+            "backbone": backbone,
+            "groups": members,
+            "done": [row for group in members for row in group.done],
+        }
         network["right"] = named[0] if named and not located else None  # where there are no boxes
         network |= {"lines": lines, "centre": centre["value"].mean if centre else None, "values": values, "best": best}
         networks.append(network | {"tied": tied, "winner": best[0] if len(best) == 1 < len(values) else ""})

@@ -204,7 +204,8 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
 
 def summary(run: RunFiles) -> Markup:
     """What happened, in a few paragraphs; the first is the main one. Only what the numbers carry is said."""
-    counts, sized = run.result["failures"], None
+    counts = run.result["failures"]
+    sized: dict[str, float] | None = None
     if run.boxes is not None:
         counts, ratios = run.boxes["failure"].value_counts().to_dict(), box_ratios(run.boxes)
         sized = {"n": len(ratios), "empty": len(run.boxes) - len(ratios)}
@@ -299,7 +300,8 @@ def class_and_box(run: RunFiles) -> dict[str, Any] | None:
     pairs = wrong.groupby(["label", "predicted"]).size()
     pairs = pairs[pairs >= 2].sort_values(ascending=False, kind="stable").head(CONFUSED)
     totals, names = table["label"].value_counts(), run.class_name
-    confused = [(names(truth), names(taken), n, totals[truth]) for (truth, taken), n in pairs.items()]
+    several = pairs.reset_index(name="n").itertuples(index=False)
+    confused = [(names(truth), names(taken), n, totals[truth]) for truth, taken, n in several]
     return {"unknown": len(run.boxes) - len(table), "counts": counts, "confused": confused, "wrong": len(wrong)}
 
 

@@ -73,7 +73,7 @@ def times(ratio: float) -> str:
 def ordinal(value: float) -> str:
     """ "90th", "91st", "97.5th"."""
     end = value % 10 if value % 100 not in (11, 12, 13) else 0
-    endings = {1: "st", 2: "nd", 3: "rd"}
+    endings: dict[float, str] = {1: "st", 2: "nd", 3: "rd"}
     return f"{value:g}{endings.get(end, 'th')}"
 
 

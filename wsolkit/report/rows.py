@@ -356,7 +356,11 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     for label, entry, method in [*own, *((label, entry, "") for label, entry in OTHERS)]:
         same = [group for group in groups if entry.comparable and group.method == method and group.done]
         group = next((group for group in same if group.backbone == entry.network), same[0] if same else None)
-        line = {"method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source}
+        line: dict[str, Any] = {
+            "method": f"{label} {entry.note}".strip(),
+            "network": entry.network,
+            "source": entry.source,
+        }
         differs = _differences(group, entry.network) if group else ""
         table.append(line | {"published": entry.values, "group": group, "differs": differs})
     return sorted(table, key=lambda line: line["group"] is None)
