@@ -87,8 +87,8 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
         contours, truths = ContourBoxes(scores), np.array(image["gt_boxes"])
         levels = [threshold_value(contours.u8, *pair) for pair in pairs]
         states, measured = [], {}
-        for level, pair in dict(zip(levels, pairs, strict=True)).items():
-            box, empty = contours.box(*pair, kept["protocol"])
+        for level, (threshold, share) in dict(zip(levels, pairs, strict=True)).items():
+            box, empty = contours.box(threshold, share, kept["protocol"])
             overlap = float(iou(box, truths).max())
             rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
             covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
