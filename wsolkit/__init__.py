@@ -13,8 +13,7 @@ _NAMES = {
     "data.base": "WSOLDataset",
     "data.samples": "Geometry",
     "data.batches": "denormalise normalise",
-    "networks.models": "build_model ts_cam WSOLModel",
-    "networks.pooling": "thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
+    "networks.models": "build_model ts_cam WSOLModel thresholded_average_pool ThresholdedAveragePool GlobalAveragePool",
     "networks.split": "CannotSplit hooked network_for split",
     "training.loop": "fit",
     "training.recipe": "Recipe",
@@ -65,8 +64,14 @@ if TYPE_CHECKING:
     from wsolkit.methods import is_defined, method_names, register
     from wsolkit.methods.maps import feature_map, score_maps
     from wsolkit.methods.registry import MethodNotDefined
-    from wsolkit.networks.models import WSOLModel, build_model, ts_cam
-    from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
+    from wsolkit.networks.models import (
+        GlobalAveragePool,
+        ThresholdedAveragePool,
+        WSOLModel,
+        build_model,
+        thresholded_average_pool,
+        ts_cam,
+    )
     from wsolkit.networks.split import CannotSplit, hooked, network_for, split
     from wsolkit.runs.parameters import RunConfig
     from wsolkit.runs.run import Run

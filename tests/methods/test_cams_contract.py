@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsolkit as wk
 from wsolkit import methods as cams
-from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.models import GlobalAveragePool
 
 KINDS = ["cam", "grad_cam", "grad_cam++", "layer_cam", "shapley_cam", "score_cam", "ablation_cam", "full_grad", "sess"]
 OPTIONS = {"sess": {"num_scales": 1}}

@@ -25,8 +25,7 @@ from wsolkit.methods import adl
 from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
-from wsolkit.networks.models import unit_range
-from wsolkit.networks.pooling import thresholded_average_pool
+from wsolkit.networks.models import thresholded_average_pool, unit_range
 from wsolkit.study.small_networks import CLASSES, positive, small_network
 
 
