@@ -252,7 +252,7 @@ def test_labels_of_any_whole_number_kind():
     "arguments, message",
     [
         ({"method": "no_cam"}, "unknown method 'no_cam'; the names are: cam, rethinking_cam"),
-        ({"method": None}, "given by its name"),
+        ({"method": None}, "unknown method None; the names are: cam"),
         ({"smooth": ("eigen", "blur")}, "unknown smoothing 'blur'.*valid are: eigen, aug"),
         ({"chunk": 0}, "chunk=0"),
         ({"chunk": 2.0}, "chunk=2.0"),

@@ -22,6 +22,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -190,6 +191,8 @@ VARIANTS: dict[str, Variant] = {}
 # "register" makes the package's other classes methods (importing it takes a second), "adapted" is the function of one
 ADAPTER: dict[str, Callable[..., Any]] = {}
 
+_origin = attrgetter("name", "function.__module__", "function.__qualname__")  # of a method
+
 
 def register(
     name: str, needs: str, description: str, *, variants: tuple[Variant | str, ...] = ("gap",), **declaration: Any
@@ -231,10 +234,6 @@ def register(
     return decorate
 
 
-def _origin(method: Method) -> tuple[str, ...]:
-    return method.name, method.function.__module__, method.function.__qualname__
-
-
 def method_names() -> tuple[str, ...]:
     """Names of all methods that make a map of their own: the kit's in the order of the study, then by registration."""
     return tuple(name for name, method in METHODS.items() if method.map == name)
@@ -257,11 +256,10 @@ def resolve(name: str) -> Method:
     Raises:
         ValueError: nothing is called so; the message lists the names.
     """
-    if not isinstance(name, str):
-        raise WsolkitError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
-    if find(name) is None:
+    known = isinstance(name, str)
+    if known and find(name) is None:
         ADAPTER["register"]()
-    if (method := find(name)) is None:
+    if not known or (method := find(name)) is None:
         raise WsolkitError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
     return method
 

@@ -118,10 +118,11 @@ class SplitModel(nn.Module):
         has_cam: the rest is global average pooling and one linear layer; only then `pool` and `head` are there.
     """
 
+    has_cam = False
+
     def __init__(self, body: nn.Module, rest: nn.Module, layer: str, backbone: str, num_classes: int) -> None:
         super().__init__()
         self.body, self.rest, self.layer, self.backbone, self.num_classes = body, rest, layer, backbone, num_classes
-        self.has_cam = False
 
     def forward(self, images: Tensor) -> Tensor:
         return self.rest(self.body(images))
@@ -251,12 +252,11 @@ class HookedModel(nn.Module):
         backbone: class name of the network. has_cam: False, no head is known.
     """
 
-    has_cam = False
+    has_cam, num_classes, reason = False, 0, ""
 
-    def __init__(self, model: nn.Module, layer: str, reshape: Move | None, reason: str) -> None:
+    def __init__(self, model: nn.Module, layer: str, reshape: Move | None) -> None:
         super().__init__()
-        self.model, self.layer, self.reshape, self.reason = model, layer, reshape, reason
-        self.backbone, self.num_classes = type(model).__name__, 0
+        self.model, self.layer, self.reshape, self.backbone = model, layer, reshape, type(model).__name__
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
@@ -302,11 +302,7 @@ class _RestFor(nn.Module):
 
 
 def hooked(
-    model: nn.Module,
-    layer: str | nn.Module,
-    reshape: str | Move | None = None,
-    example: Tensor | None = None,
-    reason: str = "",
+    model: nn.Module, layer: str | nn.Module, reshape: str | Move | None = None, example: Tensor | None = None
 ) -> HookedModel:
     """Take any network by a hook on a layer; `score_maps` takes the result like a `WSOLModel`.
 
@@ -317,7 +313,7 @@ def hooked(
         CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
     """
     model = uncompiled(model)
-    network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape), reason)
+    network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape))
     with _on_example(model, example) as (images, logits):
         network.look(images)
         network.num_classes = logits.shape[1]
@@ -471,7 +467,9 @@ def network_for(
         try:
             kept[key] = split(model, module, reshape, example)
         except CannotSplit as error:
-            return hooked(model, module, reshape, example, reason=str(error))  # holds the model, so is not kept
+            by_hook = hooked(model, module, reshape, example)
+            by_hook.reason = str(error)
+            return by_hook  # holds the model, so is not kept
         _kept[model] = (state, kept)
     return kept[key]
 
