@@ -182,7 +182,7 @@ def test_adl_draws_once_per_layer_and_forward_pass():
     assert len(outcomes) == 8, "two outcomes at each of three layers"
     model = Toy().train()
     for rate, expected in ((1.0, drop_mask(x, 0.9)), (0.0, importance_map(x))):
-        with ADL(0.9, rate).attached(model):
+        with ADL(gamma=0.9, rate=rate).attached(model):
             assert torch.equal(model.body.layer3(x), x * expected)
 
 
@@ -240,7 +240,7 @@ def branches():
         return nn.Sequential(convolution)
 
     spec = {"backbone": "toy", "num_classes": 2, "pooling": "acol", "stride": 1, "delta": 0.6}
-    return ACoLModel(spec, (), nn.Identity(), branch_a=one(1.0), branch_b=one(2.0), pool=GlobalAveragePool())
+    return ACoLModel(spec, (), body=nn.Identity(), branch_a=one(1.0), branch_b=one(2.0), pool=GlobalAveragePool())
 
 
 FEATURES = torch.tensor([[[[0.0, 1.0], [3.0, 5.0]], [[4.0, 0.0], [2.0, 1.0]]]])

@@ -209,12 +209,12 @@ def build_model(
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
         if value not in allowed:
             raise WsolkitError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
-    for name, value, top in (
-        ("width multiplies the channels", width, 4),
-        ("delta is a share of a map's maximum", delta, 1),
+    for share, top, text in (
+        (width, 4, "width multiplies the channels"),
+        (delta, 1, "delta is a share of a map's maximum"),
     ):
-        if not 0 < value <= top:
-            raise WsolkitError(f"{name} and must lie in (0, {top}], but is {value}")
+        if not 0 < share <= top:
+            raise WsolkitError(f"{text} and must lie in (0, {top}], but is {share}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):

@@ -182,7 +182,7 @@ def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.Grap
     """The graphs up to the layer's output and from there on; `nhwc` ends the one and is undone in the other."""
     tracer, body, rest = fx.Tracer(), fx.Graph(), fx.Graph()
     # only the modules that hold the layer are traced
-    tracer.is_leaf_module = lambda module, _: module is layer or layer not in module.modules()  # type: ignore[method-assign]
+    tracer.is_leaf_module = lambda m, module_qualified_name: m is layer or layer not in m.modules()  # type: ignore
     try:
         # an optional argument is what its default says: as a traced value, `is None` would be wrong
         parameters = list(inspect.signature(model.forward).parameters.values())[1:]
