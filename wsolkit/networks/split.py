@@ -382,22 +382,22 @@ def _on_example(model: nn.Module, example: Tensor | None) -> Iterator[tuple[Tens
 
 
 def _example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    given, hint = "", "" if example is not None else f" for a random image of {channels} channels: give example=images"
-    for size in (getattr(model, "image_size", 64), 64, 224, 299):
-        try:
-            images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-            images = images.to(next(model.parameters(), images)) if example is None else example[:1].detach().clone()
-            logits = model(images.clone())  # as the first operation may work in place
-        except Exception as error:  # too small, or not the one size it was built for
-            if example is not None:
-                raise
-            given = type(error).__name__
-            continue
+    kind, channels = type(model).__name__, next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    if example is not None:
+        images = example[:1].detach().clone()
+        logits = model(images.clone())  # as the first operation may work in place
         if isinstance(logits, Tensor) and logits.ndim == 2:
             return images, logits
         given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-    raise WsolkitError(f"{type(model).__name__} must return logits (B, K), but returned {given}{hint}")
+        raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
+    for size in (getattr(model, "image_size", 64), 64, 224, 299):
+        try:
+            images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+            return _example_for(model, images.to(next(model.parameters(), images)))
+        except Exception:  # too small, not the one size it was built for, or no logits
+            continue
+    sizes = "64, 224 or 299 px: give example=images that it accepts"
+    raise WsolkitError(f"{kind} gives no logits (1, K) for a random image of {channels} channels and {sizes}")
 
 
 # --------------------------------------------------------------------------- all together
