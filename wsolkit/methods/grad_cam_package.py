@@ -105,9 +105,9 @@ def register_installed() -> None:
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
-    kind: Any
-    for class_name, kind in list(vars(pytorch_grad_cam).items()):
-        if not (inspect.isclass(kind) and issubclass(kind, BaseCAM)) or find(class_name):
+    classes: dict[str, Any] = {name: kind for name, kind in vars(pytorch_grad_cam).items() if inspect.isclass(kind)}
+    for class_name, kind in classes.items():
+        if not issubclass(kind, BaseCAM) or find(class_name):
             continue
         step = "get_cam_weights" if kind.get_cam_image is BaseCAM.get_cam_image else "get_cam_image"
         if kind.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer:
