@@ -16,7 +16,7 @@ import numpy as np
 from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_path, atomic_write_text, listing
+from wsolkit.common.files import atomic_path, atomic_write_text, check_out, listing
 from wsolkit.data.images import instance_boxes, read_mask
 from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
@@ -161,16 +161,6 @@ def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> tuple[list[Any], l
     with ThreadPoolExecutor(threads()) as pool:
         answers = list(pool.map(boxes, meta.ids))
     return answers, [answer for answer in answers if isinstance(answer, str)]
-
-
-def check_out(out: str | Path) -> Path:
-    """The folder to write to; ValueError, before any work, where it is or lies below a file or cannot be written to."""
-    out = Path(out).expanduser()
-    there = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        fault = "is a file" if not there.is_dir() else "cannot be written to"
-        raise WsolkitError(f"{there} {fault}: choose another folder for the results (--out)")
-    return out
 
 
 def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:

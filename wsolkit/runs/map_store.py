@@ -10,8 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from wsolkit.common.files import digest
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone, digest
 from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import is_defined, resolve, study_methods
