@@ -240,7 +240,7 @@ def branches():
         return nn.Sequential(convolution)
 
     spec = {"backbone": "toy", "num_classes": 2, "pooling": "acol", "stride": 1, "delta": 0.6}
-    return ACoLModel(spec, (), body=nn.Identity(), branch_a=one(1.0), branch_b=one(2.0), pool=GlobalAveragePool())
+    return ACoLModel(spec, (), nn.Identity(), branch_a=one(1.0), branch_b=one(2.0), pool=GlobalAveragePool())
 
 
 FEATURES = torch.tensor([[[[0.0, 1.0], [3.0, 5.0]], [[4.0, 0.0], [2.0, 1.0]]]])

@@ -89,12 +89,12 @@ class WSOLModel(nn.Module):
     pool: nn.Module
     head: nn.Linear
 
-    def __init__(self, spec: dict, new_parts: tuple[str, ...], **parts: nn.Module) -> None:
+    def __init__(self, spec: dict, new_parts: tuple[str, ...], body: nn.Module, **parts: nn.Module) -> None:
         super().__init__()
         self.spec, self.new_parts = spec, new_parts
         self.backbone, self.pooling, self.stride = spec["backbone"], spec["pooling"], spec["stride"]
         self.num_classes, self.has_cam = spec["num_classes"], self.pooling in ("gap", "tap")
-        for name, part in parts.items():
+        for name, part in {"body": body, **parts}.items():
             self.add_module(name, part)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -233,14 +233,14 @@ def build_model(
         if pooling == "acol":
             spec["delta"] = delta
             branches = {name: _branch(channels, scaled(1024, width), num_classes) for name in ("branch_a", "branch_b")}
-            model: WSOLModel = ACoLModel(spec, (*branches,), body=body, **branches, pool=GlobalAveragePool())
+            model: WSOLModel = ACoLModel(spec, (*branches,), body, **branches, pool=GlobalAveragePool())
             heads = [branch[-1] for branch in branches.values()]
         else:
             pool: nn.Module = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
             if pooling == "fc":
                 pool, channels = _fully_connected(channels, scaled(4096, width)), scaled(4096, width)
             heads = [nn.Linear(channels, num_classes)]
-            model = WSOLModel(spec, (*family.extra, "head"), body=body, pool=pool, head=heads[0])
+            model = WSOLModel(spec, (*family.extra, "head"), body, pool=pool, head=heads[0])
         if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp
             model.new_parts = tuple(name for name, _ in model.named_children())
         own = set(body.modules()) if family.own_start else set()

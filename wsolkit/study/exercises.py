@@ -332,7 +332,7 @@ class _Cases:
         images = torch.rand(4, 3, 32, 32) + 0.1
 
         def kept(rate: Any) -> Tensor:
-            hidden, _ = HaS(0.25, _array(rate).item()).change(images, torch.zeros(4))
+            hidden, _ = HaS(grid=0.25, rate=_array(rate).item()).change(images, torch.zeros(4))
             return (hidden == images).float().mean()
 
         yield kept, 1.0
