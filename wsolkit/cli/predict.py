@@ -12,7 +12,6 @@ import click
 from wsolkit.cli.options import names_in, results_folder
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
-from wsolkit.data.annotations import read_lines
 
 BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one image may be larger
 
@@ -110,6 +109,8 @@ def _check_out(folder: Path, names: list[Path]) -> None:
 
 
 def _names(path: str, count: int) -> list[str]:
+    from wsolkit.data.readers import read_lines
+
     names = [line for _, line in read_lines(Path(path).expanduser())]
     if len(names) != count:
         raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")

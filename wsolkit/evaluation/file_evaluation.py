@@ -18,7 +18,7 @@ from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_path, atomic_write_text, listing
 from wsolkit.data.images import instance_boxes, read_mask
-from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
+from wsolkit.data.readers import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.metrics import same_lengths
