@@ -31,13 +31,12 @@ _NAMES = {
     "evaluation.scoring": "score Maps Truth Rule",
     "evaluation.results": "EvalResult",
     "evaluation.comparison": "compare",
-    "evaluation.failures": "failure_types slices",
+    "evaluation.per_image": "failure_types slices",
     "evaluation.faithfulness": "faithfulness_table measure_faithfulness",
     "evaluation.file_evaluation": "evaluate_files export_score_maps",
     "figures": "show",
-    "runs.run": "Run",
+    "runs.run": "Run load_trained",
     "runs.parameters": "RunConfig",
-    "runs.trained": "load_trained",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 _WINGS = ("boxes", "data", "evaluation", "figures", "methods", "networks", "report", "training")
@@ -54,9 +53,9 @@ if TYPE_CHECKING:
     from wsolkit.data.samples import Geometry
     from wsolkit.evaluation.comparison import compare
     from wsolkit.evaluation.evaluate import evaluate
-    from wsolkit.evaluation.failures import failure_types, slices
     from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
     from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps
+    from wsolkit.evaluation.per_image import failure_types, slices
     from wsolkit.evaluation.results import EvalResult
     from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
     from wsolkit.figures import show
@@ -69,8 +68,7 @@ if TYPE_CHECKING:
     from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool, thresholded_average_pool
     from wsolkit.networks.split import CannotSplit, hooked, network_for, split
     from wsolkit.runs.parameters import RunConfig
-    from wsolkit.runs.run import Run
-    from wsolkit.runs.trained import load_trained
+    from wsolkit.runs.run import Run, load_trained
     from wsolkit.training.checkpoints import load_checkpoint
     from wsolkit.training.loop import fit
     from wsolkit.training.recipe import Recipe

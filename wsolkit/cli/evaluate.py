@@ -32,10 +32,12 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
     from tqdm import tqdm
 
-    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files, save_evaluation
+    from wsolkit.cli.predict import check_out
+    from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, save_evaluation
 
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
-    folder = check_out(out or results_folder("evaluations") / name)
+    folder = Path(out).expanduser() if out else results_folder("evaluations") / name
+    check_out(folder)
     quiet = not sys.stderr.isatty()
     options["progress"] = lambda images: tqdm(images, unit=" images", disable=quiet)
     result = evaluate_files(scoremaps, metadata, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -47,14 +48,13 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     folder = Path(out).expanduser() if out else results_folder("predictions")
     unsearched: list[str] = []
     files = find_images(images, unsearched)
-    _check_out(folder, [file.name for file in files])
+    check_out(folder, [file.name for file in files])
 
     from wsolkit.cli.predictions import save
     from wsolkit.data.samples import Geometry
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.run import _device, versions
-    from wsolkit.runs.trained import default_threshold, load_trained
+    from wsolkit.runs.run import _device, default_threshold, load_trained, versions
 
     trained = load_trained(checkpoint, _device(device))
     if trained.geometry is None and size is None:
@@ -93,7 +93,7 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
         sys.exit(1)
 
 
-def _check_out(folder: Path, names: list[Path]) -> None:
+def check_out(folder: Path, names: Sequence[Path] = ()) -> None:
     """Refuse, before the network runs, a folder that cannot be written and results in the place of someone's files."""
     from wsolkit.data.images import is_result
 

@@ -1,4 +1,4 @@
-"""The galleries of a report page, from the files that `wsolkit.runs.galleries.write` left: figures that are complete without
+"""The galleries of a report page, from the files that `runs.folder.write_galleries` left: figures that are complete without
 JavaScript, and a table of boxes, IoUs and sums at every stop of the reader's sliders, which galleries.js only looks up."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
 from wsolkit.report.markup import fragment, image_uri
 from wsolkit.report.numbers import counted
-from wsolkit.runs.galleries import read, read_images
+from wsolkit.runs.folder import read_galleries, read_gallery_images
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
@@ -49,13 +49,13 @@ PLACES = {(0, 0): "centre", (-1, 0): "upper middle", (1, 0): "lower middle", (0,
 def section(folder: str | Path) -> Markup:
     """The part of a page for the run in `folder` (which holds galleries/), "" where no galleries were kept.
 
-    The page needs galleries.css and galleries.js. ValueError names a file that is not as `galleries.write` writes it.
+    The page needs galleries.css and galleries.js. ValueError names a file that is not as `write_galleries` writes it.
     """
-    kept = read(folder)
+    kept = read_galleries(folder)
     if kept is None:
         return Markup("")
     try:
-        return _section(kept, *read_images(folder, kept))
+        return _section(kept, *read_gallery_images(folder, kept))
     except DAMAGE as error:
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error

@@ -20,7 +20,7 @@ from wsolkit.boxes.preparation import normalise_map
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.parameters import nearest
 from wsolkit.evaluation.comparison import mcnemar
-from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation.metrics import share_interval
 from wsolkit.methods import adl
 from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
