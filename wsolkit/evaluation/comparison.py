@@ -202,7 +202,8 @@ def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.Da
 
 
 def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
-    ious, counts, n = [table["iou"].to_numpy(float) for table in (first, second)], (), len(first)
+    ious, n = [table["iou"].to_numpy(float) for table in (first, second)], len(first)
+    counts: tuple[int, ...] = ()
     if metric == "iou":
         a, b = (100 * own for own in ious)
         *_, draws = bootstrap_mean(a - b, samples=samples, seed=seed)

@@ -262,7 +262,7 @@ def measure_faithfulness(
         for start in shown(starts, "delete and insert", unit="batches") if progress is None else progress(starts):
             batch = slice(start, start + batch_size)
             chosen = indices[batch]
-            images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen])
+            images, labels = dataset.images(chosen.tolist()).to(device), torch.from_numpy(dataset.labels[chosen])
             maps = {name: kept.maps[rows[name][batch]] for name, kept in made.items()}
             maps[RANDOM] = np.stack([np.random.default_rng([seed, int(i)]).random(cells) for i in chosen])
             maps[CENTRE] = np.stack([_centre_gaussian(side)] * len(chosen))
@@ -286,7 +286,7 @@ def faithfulness_table(measured: dict[str, Faithfulness]) -> pd.DataFrame:
 def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarray) -> np.ndarray:
     """The rows of the maps of these images among the kept ones."""
     ids = [dataset.samples[i].id for i in indices]
-    rows = pd.Index(kept.ids).get_indexer(ids)
+    rows = pd.Index(kept.ids).get_indexer(pd.Index(ids))
     if absent := [identity for identity, row in zip(ids, rows, strict=True) if row < 0]:
         lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
         raise WsolkitError(f"the maps of {name!r} {lacks}; localise them too")

@@ -249,9 +249,9 @@ def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> l
     groups = [("all", "all images", np.arange(len(table)))]
     for kind, (titles, place) in kinds.items():
         groups += [(kind, title, np.flatnonzero(place == index)) for index, title in enumerate(titles)]
-    names = dict(enumerate(classes or ()))
-    rows = table.groupby("label").indices
-    return groups + [("class", str(names.get(int(label), int(label))), rows[label]) for label in sorted(rows)]
+    names, labels = dict(enumerate(classes or ())), table["label"].to_numpy()
+    present = np.unique(labels).tolist()
+    return groups + [("class", str(names.get(label, label)), np.flatnonzero(labels == label)) for label in present]
 
 
 def slices(source, classes: Sequence[str] | None = None) -> pd.DataFrame:

@@ -70,8 +70,8 @@ class ScoreMaps:
     def load(cls, path: str | Path) -> ScoreMaps:
         try:
             with np.load(path, allow_pickle=False) as content:
-                arrays = (content["labels"], content["logits"], content["maps"])
-                return cls(content["ids"].tolist(), *arrays, *content["cost"].tolist(), path=Path(path))
+                labels, logits, maps, cost = (content[name] for name in ("labels", "logits", "maps", "cost"))
+                return cls(content["ids"].tolist(), labels, logits, maps, float(cost[0]), float(cost[1]), Path(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
@@ -112,7 +112,7 @@ def localise(
     clock = partial(_clock, device)
     settings = {"precision": precision, "clock": clock, "chunk": options.pop("chunk", 32)}
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
-    model = network_for(model, layer, reshape, dataset.images(indices[:1], device))  # once for all batches
+    model = network_for(model, layer, reshape, dataset.images(indices[:1].tolist(), device))  # once for all batches
     takes = {name: {option for option in options if {option, "*"} & set(resolve(name).options)} for name in names}
     alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `score_maps` says so
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -122,7 +122,10 @@ def localise(
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in shown(starts, title, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
-            images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
+            images, labels = (
+                dataset.images(chosen.tolist(), device),
+                torch.from_numpy(dataset.labels[chosen]).to(device),
+            )
             begin = clock()
             features = feature_map(model, images, precision)
             with torch.inference_mode():
@@ -133,7 +136,8 @@ def localise(
             for group in [[name] for name in names] if by_itself else [names]:
                 own = {option: options[option] for option in (takes[group[0]] if by_itself else options)}
                 own |= settings | {"features": features, "seconds": seconds}
-                for name, made in score_maps(model, images, labels, group, smooth, **own).items():
+                scored: Any = score_maps(model, images, labels, group, smooth, **own)
+                for name, made in scored.items():
                     maps[name].append(made.float().cpu().numpy())
                 if start == 0:
                     peaks[group[0]] = max(network, memory.lap())
@@ -262,9 +266,10 @@ class Parts:
             ids = [name for part in parts for name in part.ids]
             order = np.argsort([self.places[name] for name in ids])
             fields = ([getattr(part, name) for part in parts] for name in ("labels", "logits", "maps"))
+            labels, logits, maps = (np.concatenate(field)[order] for field in fields)
             seconds = sum(part.seconds_per_image * len(part) for part in parts) / len(ids)
             cost = seconds, max(part.peak_memory_mb for part in parts)
-            results[method] = ScoreMaps(list(self.places), *(np.concatenate(field)[order] for field in fields), *cost)
+            results[method] = ScoreMaps(list(self.places), labels, logits, maps, *cost)
         return results
 
 

@@ -128,7 +128,8 @@ def predict(
         require(label is None or 0 <= label < count, f"label {label} is outside 0..{count - 1}")
         shares = logits.softmax(1).numpy()
         labels = shares.argmax(1) if label is None else np.full(len(shares), label)
-        maps = score_maps(model, batch, torch.from_numpy(labels), method, smooth, features=features, **options)
+        own = {"features": features, **options}
+        maps: Any = score_maps(model, batch, torch.from_numpy(labels), method, tuple(smooth), **own)
         for row, score_map, own, size in zip(shares, maps.float().cpu().numpy(), labels, sizes, strict=True):
             order = np.argsort(-row, kind="stable")[:5]
             shown, *top5 = (ClassScore(names[k], int(k), float(row[k])) for k in (own, *order))
@@ -150,15 +151,15 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
     return geometry.crop(np.asarray(square)), image.size
 
 
-def original_box(box: Sequence[int], original: tuple[int, int], geometry: Geometry) -> np.ndarray:
+def original_box(box: Sequence[int] | np.ndarray, original: tuple[int, int], geometry: Geometry) -> np.ndarray:
     """The inverse of `geometry.boxes`: a box (4,) in the input frame -> (4,) int64 in pixels of the original image.
 
     box: x0, y0, x1, y1, inclusive corners; what lies outside of the frame is cut off first. original: (width, height).
     Corners are the outermost original pixels that `geometry.boxes` puts into the box, so the way back gives the same
     box wherever the image is at least as large as the frame; in a smaller one, the original pixels below it.
     """
-    box = np.clip(np.asarray(box, np.int64), 0, geometry.size - 1) + geometry.offset
+    corners = np.clip(np.asarray(box, np.int64), 0, geometry.size - 1) + geometry.offset
     extent = np.array(original, np.int64)
-    last = -(-(box[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
-    first = np.minimum(-(-box[:2] * extent // geometry.side), last)
+    last = -(-(corners[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
+    first = np.minimum(-(-corners[:2] * extent // geometry.side), last)
     return np.concatenate([first, last])

@@ -61,8 +61,8 @@ def _read(folder: Path, home: Path, out: Path) -> dict[str, Any] | None:
             row |= {name: getattr(metrics, name) for name in ("config", "versions", "wall_seconds", "finished")}
             curve = metrics.result.curve
             row |= {
-                "status": "completed", "result": metrics.result.model_dump(), "against": metrics.against.model_dump(),
-                "curve": (curve.thresholds, curve.gt_known_loc) if curve.thresholds else None,
+                "status": "completed", "result": metrics.result.to_dict(), "against": metrics.against.model_dump(),
+                "curve": (curve["thresholds"], curve["gt_known_loc"]) if curve["thresholds"] else None,
                 "gallery": [image.model_dump() | {"path": image.inside(folder)} for image in metrics.gallery],
             }  # fmt: skip
     except (ValueError, OSError) as error:  # a damaged file is one failed row, never the end of the page

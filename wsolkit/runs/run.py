@@ -270,7 +270,7 @@ class MapStore:
         plain = all(isinstance(value, str | int | float | None) for value in options.values())
         if not plain or entry.name == "random_cam" or not entry.function.__module__.startswith("wsolkit.methods."):
             return localise(model, dataset, method, smooth, indices, **running, **options)
-        settings = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
+        settings: dict[str, Any] = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
         settings |= {"weights": _weights(model), "indices": None if indices is None else np.asarray(indices).tolist()}
         cheap = not settings["smooth"] and not options and entry.needs != "forward"
         if (kept := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
