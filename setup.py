@@ -1,4 +1,4 @@
-"""The notebooks lie at the top of the repository; a wheel carries them as wsolkit/notebooks (all else: pyproject.toml)."""
+"""The notebooks lie at the top of the repository; a wheel carries them as wsolkit/notebooks."""
 
 from __future__ import annotations
 

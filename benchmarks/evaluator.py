@@ -1,9 +1,9 @@
 """`make bench`: the evaluator against OpenCV's contour search, side by side.
 
-Compared are one search per threshold (1000, as the protocol is written down), one search per distinct mask (at most 256: the
-fair comparison, which is the number to quote) and the package. All get the same map (224 x 224, float64, in [0, 1]) and
-ground-truth box, on one core, in turns, and must give equal curves, bit for bit. Then a whole set is scored (resize, min-max,
-curves, boxes, pixels) with more threads.
+Compared are one search per threshold (1000, as the protocol is written down), one search per distinct mask (at most
+256: the fair comparison, which is the number to quote) and the package. All get the same map (224 x 224, float64, in
+[0, 1]) and ground-truth box, on one core, in turns, and must give equal curves, bit for bit. Then a whole set is scored
+(resize, min-max, curves, boxes, pixels) with more threads.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""`make bench`: an epoch of `wk.fit` beside the bare training step and beside a DataLoader with torchvision's transforms.
+"""`make bench`: an epoch of `wk.fit` beside the bare training step, and beside a DataLoader with torchvision.
 
 All contestants take turns in one process, round after round, so that whatever else the machine does meets them alike; a
-ratio is the median of the ratios within a round. The pictures are JPEGs of random smooth patterns with some noise, about
+ratio is the median of the ratios within a round. The images are JPEGs of random smooth patterns with some noise, about
 500 x 375 px, made for the occasion, and read by the kit's public dataset (metadata layout) and by the DataLoader alike.
 The bare step works on one random tensor of the batch's shape over and over: no epoch can be faster.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from bench_localisation import goal, machine, rounds, synchronise, table
+from localisation import goal, machine, rounds, synchronise, table
 from PIL import Image
 from torch import nn
 from torch.nn import functional
@@ -42,7 +42,7 @@ CUB = {"train": 5994, "test": 5794}
 EPOCHS = 50
 
 
-# -- pictures ----------------------------------------------------------------------------------------------------------
+# -- images ------------------------------------------------------------------------------------------------------------
 
 
 def paint(folder: Path, index: int) -> str:
@@ -55,8 +55,8 @@ def paint(folder: Path, index: int) -> str:
     return f"{index:05d}.jpg"
 
 
-def make_pictures(folder: Path, count: int) -> None:
-    """`count` pictures, and metadata that names them all for training and the first few for validation and test."""
+def make_images(folder: Path, count: int) -> None:
+    """`count` images, and metadata that names them all for training and the first few for validation and test."""
     images = folder / "images"
     images.mkdir(parents=True)
     with ThreadPoolExecutor() as pool:
@@ -70,7 +70,7 @@ def make_pictures(folder: Path, count: int) -> None:
     (folder / "metadata" / "classes.txt").write_text("".join(f"class {k}\n" for k in range(CLASSES)))
 
 
-class Pictures(Dataset):
+class Images(Dataset):
     """What a tutorial writes."""
 
     def __init__(self, folder: Path, side: int) -> None:
@@ -156,10 +156,10 @@ def one_epoch(folder: Path, options: argparse.Namespace) -> None:
     data = opened(folder, "train", options.side)
     decode(data)
     model = wk.build_model(options.backbone, CLASSES, weights="none")
-    pictures = Pictures(folder, options.side)
+    images = Images(folder, options.side)
     loaders = {
         workers: DataLoader(
-            pictures, options.batch, shuffle=True, num_workers=workers, pin_memory=options.device == "cuda"
+            images, options.batch, shuffle=True, num_workers=workers, pin_memory=options.device == "cuda"
         )
         for workers in (2, 0)
     }
@@ -197,16 +197,15 @@ def one_epoch(folder: Path, options: argparse.Namespace) -> None:
 def whole_study(folder: Path, options: argparse.Namespace) -> None:
     """Images per second of training and localising at full CUB size, and what the whole table would take.
 
-    Two trainings per backbone: one network for cam, grad_cam, grad_cam++ and score_cam, one for rethinking_cam. An epoch
-    is counted as all 5,994 images trained on, though a fifth of them is only looked at (validation).
+    Two training runs per backbone: one network for cam, grad_cam, grad_cam++ and score_cam, one for rethinking_cam. An
+    epoch counts as all 5,994 images trained on, though a fifth of them is validation.
     """
     data, test = opened(folder, "train", options.side), opened(folder, "test", options.side)
     decode(data)
     test.prepare()
     hours = 0.0
-    print(
-        f"\n{len(data)} random pictures of {options.side} px, batch {options.batch}, {options.recipe or 'default recipe'}"
-    )
+    recipe = options.recipe or "default recipe"
+    print(f"\n{len(data)} random images of {options.side} px, batch {options.batch}, {recipe}")
     for backbone in ("resnet50", "vgg16"):
         model = wk.build_model(backbone, CLASSES, weights="none").to(options.device)
         epochs = fit_epochs(model, data, options, epochs=4)
@@ -221,14 +220,15 @@ def whole_study(folder: Path, options: argparse.Namespace) -> None:
                 wk.localise(model, test, methods, indices=range(some), batch_size=64, precision=precision)
                 synchronise(options.device)
             speed[title] = count / (time.perf_counter() - start)
-        trainings = 2 * EPOCHS * CUB["train"] / train
-        looks = 2 * (CUB["test"] + CUB["train"] // 5) / speed["maps"]
-        hours += (trainings + looks) / 3600
-        print(f"  {backbone:<9} first epoch {epochs[0]:.1f} s, then {train:.0f} images/s of training; "
-              f"{speed['maps']:.0f} images/s for the maps of {len(SHARED_MAPS)} methods, {speed['score_cam']:.1f} for score_cam; "
-              f"two trainings of {EPOCHS} epochs {trainings / 60:.1f} min, localising {looks / 60:.1f} min")  # fmt: skip
-    print(f"  whole table (2 backbones x 5 methods, {EPOCHS} epochs, full CUB) without Score-CAM: {60 * hours:.1f} min "
-          f"on one device; {'met' if 60 * hours < 10 else 'MISSED'}, aim < 10")  # fmt: skip
+        training = 2 * EPOCHS * CUB["train"] / train
+        localising = 2 * (CUB["test"] + CUB["train"] // 5) / speed["maps"]
+        hours += (training + localising) / 3600
+        print(f"  {backbone:<9} first epoch {epochs[0]:.1f} s, then {train:.0f} images/s of training;")
+        print(f"    {speed['maps']:.0f} images/s for the maps of {len(SHARED_MAPS)} methods,")
+        print(f"    {speed['score_cam']:.1f} images/s for score_cam;")
+        print(f"    two training runs of {EPOCHS} epochs {training / 60:.1f} min, localising {localising / 60:.1f} min")
+    print(f"  whole table (2 backbones x 5 methods, {EPOCHS} epochs, full CUB) without Score-CAM:")
+    print(f"    {60 * hours:.1f} min on one device; {'met' if 60 * hours < 10 else 'MISSED'}, aim < 10")
 
 
 def _pair(text: str) -> tuple[str, object]:
@@ -249,9 +249,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="paired rounds (default 5)")
     parser.add_argument("--recipe", nargs="*", type=_pair, default=[], metavar="NAME=VALUE",
                         help="values of the recipe of fit; the bare step stays in float32")  # fmt: skip
-    parser.add_argument(
-        "--whole", type=int, default=CUB["train"], help="pictures of the whole study, cuda only; 0 none"
-    )
+    parser.add_argument("--whole", type=int, default=CUB["train"], help="images of the whole study, cuda only; 0 none")
     options = parser.parse_args()
     if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no CUDA device here")
@@ -260,15 +258,15 @@ def main() -> None:
     if options.images < 2 or options.rounds < 1 or options.batch < 2:
         parser.error("--images and --batch are at least 2, --rounds at least 1")
     options.recipe = dict(options.recipe)
-    decoded.SMALL_BYTES = 0  # few pictures take the way of many: through the file
+    decoded.SMALL_BYTES = 0  # few images take the way of many: through the file
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # two workers on purpose
     machine(options.device)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WSOLKIT_CACHE"] = str(Path(folder) / "cache")
-        make_pictures(Path(folder) / "few", options.images)
+        make_images(Path(folder) / "few", options.images)
         one_epoch(Path(folder) / "few", options)
         if options.device == "cuda" and options.whole:
-            make_pictures(Path(folder) / "many", options.whole)
+            make_images(Path(folder) / "many", options.whole)
             whole_study(Path(folder) / "many", options)
 
 

@@ -45,11 +45,11 @@ GRIDS: dict[str, tuple[dict[str, Any], str, str]] = {
 
 
 def expected(rows: list[dict[str, str]], metric: str) -> tuple[float, float]:
-    """The range in percent in which a rerun of one seed must lie: the mean of the seeds, and as reach the largest of 5 points,
-    4 sample standard deviations over the seeds, and 1.5 standard errors of a share of so many test images.
+    """The range in percent in which a rerun of one seed must lie: the mean of the seeds, and as reach the largest of
+    5 points, 4 sample standard deviations over the seeds, and 1.5 standard errors of a share of so many test images.
 
-    Another processor or torch version rounds differently, so that a training takes another way, as with another seed. Three
-    seeds may agree by chance, hence the two other terms.
+    Another processor or torch version rounds differently, so that a training run takes another way, as with another
+    seed. Three seeds may agree by chance, hence the two other terms.
     """
     values = [float(row[metric]) for row in rows]
     mean, images = statistics.fmean(values), int(rows[0]["images"])
@@ -91,7 +91,7 @@ def table(data: str) -> str:
 
 
 def with_tables(text: str) -> str:
-    """`text` with what stands between the markers `<!-- measured NAME -->` and `<!-- end -->` replaced by the tables."""
+    """`text` with the tables in place of what is between `<!-- measured NAME -->` and `<!-- end -->`."""
 
     def fill(match: re.Match) -> str:
         return f"{match[1]}\n\n{table(match[2])}\n{match[3]}"

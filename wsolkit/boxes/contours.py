@@ -2,7 +2,7 @@
 search for each.
 
 The mask `u8 > t` only grows as t falls, so its connected components form a tree (Salembier et al., IEEE TIP 1998; the
-union-find over sorted pixels is that of Najman and Couprie, IEEE TIP 2006). A component's box and area are gathered from its
+union-find over sorted pixels is that of Najman and Couprie, IEEE TIP 2006). A component's box and area are numbers from its
 parts on the way to the root. What OpenCV's `findContours` with the full tree would find in every mask follows from three
 such trees:
 
@@ -52,18 +52,18 @@ def _component_ious(values, height, width, neighbours, holes, truths):
     """
     low, high = 1 if holes else 0, 2 if holes else 1
     order, parent = _component_tree(values, height, width, neighbours)
-    extent = _own_boxes(order, values.size, width)
+    numbers = _own_numbers(height, width)
     best = np.zeros(LEVELS)
     for pixel in order:
         after = parent[pixel]
         base = values[after] if after >= 0 else 0
-        x0, y0, x1, y1 = extent[pixel]
+        x0, y0, x1, y1, _, _ = numbers[pixel]
         if values[pixel] > base and not (holes and (x0 == 0 or y0 == 0 or x1 == width - 1 or y1 == height - 1)):
             value = _best_iou(x0 - low, y0 - low, min(x1 + high, width - 1), min(y1 + high, height - 1), truths)
             for level in range(base, values[pixel]):
                 best[level] = max(best[level], value)
         if after >= 0:
-            _widen(extent, after, pixel)
+            _widen(numbers, after, pixel)
     return best
 
 
@@ -76,19 +76,18 @@ def largest_boxes(u8):
     height, width = u8.shape
     filled = _fill_holes(u8)
     order, parent = _component_tree(filled, height, width, _eight(width))
-    gathered = np.empty((filled.size, 6), np.int32)  # box, first pixel row by row, and twice the area of the contour
-    gathered[:, :4] = _own_boxes(order, filled.size, width)
-    gathered[:, 4], gathered[:, 5] = np.arange(filled.size), _own_areas(filled, height, width)
+    numbers = _own_numbers(height, width)
+    _add_areas(filled, height, width, numbers[:, 5])
     boxes, best_area, best_first = np.full((LEVELS, 4), -1), np.full(LEVELS, -1), np.full(LEVELS, -1)
     for pixel in order:
-        own, after = gathered[pixel], parent[pixel]
+        after, first, area = parent[pixel], numbers[pixel, 4], numbers[pixel, 5]
         for t in range(filled[after] if after >= 0 else 0, filled[pixel]):
-            if own[5] > best_area[t] or (own[5] == best_area[t] and own[4] > best_first[t]):
-                boxes[t], best_first[t], best_area[t] = own[:4], own[4], own[5]
+            if area > best_area[t] or (area == best_area[t] and first > best_first[t]):
+                boxes[t], best_first[t], best_area[t] = numbers[pixel, :4], first, area
         if after >= 0:
-            _widen(gathered, after, pixel)
-            gathered[after, 4] = min(gathered[after, 4], own[4])
-            gathered[after, 5] += own[5]
+            _widen(numbers, after, pixel)
+            numbers[after, 4] = min(numbers[after, 4], first)
+            numbers[after, 5] += area
     boxes[:, 2:] += boxes[:, 2:] >= 0
     return boxes
 
@@ -98,7 +97,7 @@ def _component_tree(values, height, width, neighbours):
     """The pixels above 0 of a padded flat frame, highest level first and row by row within one, (n,); and for each pixel
     the one with which its component grows next, (values.size,), -1 where nothing follows.
 
-    In this order a pixel comes after all that its component holds, so that a component's numbers are gathered in one pass.
+    In this order a pixel comes after all that its component holds, so that a component's numbers are numbers in one pass.
     It is a component of the mask `values > t` from its own level down to that of the pixel that follows.
     """
     order = _by_level(values, height, width)
@@ -112,7 +111,7 @@ def _component_tree(values, height, width, neighbours):
             other = root[pixel + step]
             if other < 0 or other == own:
                 continue
-            other = _find(root, pixel + step)
+            other = _find(root, other)
             if other == own:
                 continue
             parent[last[other]] = pixel
@@ -198,10 +197,9 @@ def _eight(width):
 
 
 @compiled
-def _own_areas(values, height, width):
-    """What each pixel adds to twice its contour's area: 1 for each block of 2 x 2 pixels to which it comes as the third, 1 for
-    each to which it comes as the fourth; (values.size,) int32."""
-    area = np.zeros(values.size, np.int32)
+def _add_areas(values, height, width, area):
+    """Add to `area` (values.size,) what each pixel adds to twice its contour's area: 1 for each block of 2 x 2 pixels to
+    which it comes as the third, 1 for each to which it comes as the fourth."""
     for y in range(1, height):
         for x in range(1, width):
             corner = y * (width + 2) + x
@@ -213,25 +211,27 @@ def _own_areas(values, height, width):
                     third = other
             area[last] += 1
             area[third] += 1
-    return area
 
 
 @compiled
-def _own_boxes(order, size, width):
-    """x0, y0, x1, y1 of each pixel alone, (size, 4) int32."""
-    extent = np.empty((size, 4), np.int32)
-    for pixel in order:
-        extent[pixel, 0] = extent[pixel, 2] = pixel % (width + 2) - 1
-        extent[pixel, 1] = extent[pixel, 3] = pixel // (width + 2) - 1
-    return extent
+def _own_numbers(height, width):
+    """Of each pixel of a padded frame alone, (n, 6) int32: its box x0, y0, x1, y1, the first pixel row by row, and 0 for
+    twice the area of the contour."""
+    numbers = np.zeros((height + 2, width + 2, 6), np.int32)
+    for y in range(height + 2):
+        for x in range(width + 2):
+            numbers[y, x, 0] = numbers[y, x, 2] = x - 1
+            numbers[y, x, 1] = numbers[y, x, 3] = y - 1
+            numbers[y, x, 4] = y * (width + 2) + x
+    return numbers.reshape(-1, 6)
 
 
 @compiled
-def _widen(extent, pixel, part):
+def _widen(numbers, pixel, part):
     """Let a pixel's box hold another one's."""
     for corner in range(2):
-        extent[pixel, corner] = min(extent[pixel, corner], extent[part, corner])
-        extent[pixel, corner + 2] = max(extent[pixel, corner + 2], extent[part, corner + 2])
+        numbers[pixel, corner] = min(numbers[pixel, corner], numbers[part, corner])
+        numbers[pixel, corner + 2] = max(numbers[pixel, corner + 2], numbers[part, corner + 2])
 
 
 @compiled
