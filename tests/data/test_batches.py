@@ -14,10 +14,9 @@ from wsolkit.data.batches import (
     denormalise,
     draw_epoch,
     from_device,
+    held_on,
     normalise,
-    normalised_on_device,
     share_of,
-    uploaded,
     windows,
     windows_on_device,
 )
@@ -145,7 +144,7 @@ def test_every_level_of_every_channel():
     expected = normalise(pixels)
     none = np.zeros((3, 2), np.int64), np.zeros(3, bool)
     assert torch.equal(torch.from_numpy(windows(pixels, np.arange(3), *none, 16)).permute(0, 3, 1, 2), expected)
-    assert torch.equal(normalised_on_device(torch.from_numpy(pixels)), expected)
+    assert torch.equal(normalise(torch.from_numpy(pixels)), expected)
     assert np.array_equal(denormalise(expected), pixels)
 
 
@@ -164,7 +163,7 @@ def test_windows_stay_inside():
 def test_the_gather_of_a_device_equals_the_loop(birds):
     """The function that CUDA batches come from, on tensors of the CPU."""
     side, size = birds.geometry.enlarged, birds.geometry.size
-    held = uploaded(birds.decoded(side), torch.device("cpu"))
+    held = held_on(birds.decoded(side), torch.device("cpu"))
     assert np.array_equal(held.numpy(), birds.pixels(range(27), side))
     drawn = draw_epoch(27, 8, side - size, 3, 1)
     assert_same(

@@ -240,17 +240,16 @@ def test_numbers_as_labels(images, tmp_path):
     ("text", "message"),
     [
         ("<annotation><filename>", r"a\.xml \(no element found|a\.xml \(unclosed token"),
-        (voc_file("../a.jpg"), r"a\.xml \(<filename> '\.\./a\.jpg' is not a path below"),
+        (voc_file("../a.jpg"), r"a\.xml \('\.\./a\.jpg' is not a path below"),
         (voc_file("/etc/a.jpg"), r"is not a path below"),
-        (voc_file("a, b.jpg"), r"holds a comma.*rename the image"),
+        (voc_file("a, b.jpg"), r"holds a comma.*rename it"),
         (voc_file(""), r"is no path"),
-        (voc_file("b.jpg"), r"b\.xml \(<filename> 'b\.jpg' is in two files\)"),
-        (voc_file(objects=[("", 1, 1, 2, 2)]), r"a\.xml \(object 1 lacks a name"),
-        (voc_file(objects=[("cat", 9, 1, 2, 2)]), r"a\.xml \(object 1 lacks"),
-        (voc_file(objects=[("cat", "x", 1, 2, 2)]), r"a\.xml \(object 1 lacks"),
+        (voc_file("b.jpg"), r"b\.xml \('b\.jpg' is there already\)"),
+        (voc_file(objects=[("", 1, 1, 2, 2)]), r"a\.xml, object 1 \('' is no name"),
+        (voc_file(objects=[("cat", 9, 1, 2, 2)]), r"a\.xml, object 1 .* is not xmin <= xmax"),
+        (voc_file(objects=[("cat", "x", 1, 2, 2)]), r"a\.xml, object 1 .* is not xmin <= xmax"),
         (voc_file(objects=[("cat", 100, 1, 110, 2)]), r"a\.jpg \(box \(99.0, 0.0, 109.0, 1.0\) lies outside 60 x 40"),
         (voc_file(size=(0, 40)), r"a\.jpg \(no size is given"),
-        ('<!DOCTYPE x [<!ENTITY a "b">]>' + voc_file("&a;.jpg"), r"a\.xml \(it declares a document type"),
         ('<?xml version="1.0" encoding="nowhere"?><annotation/>', r"a\.xml \("),
     ],
 )
@@ -261,10 +260,11 @@ def test_wrong_voc(voc, tmp_path, text, message):
     assert not (tmp_path / "meta").exists()
 
 
-def test_entities_are_refused_in_every_encoding(voc, tmp_path):
-    bomb = '<?xml version="1.0" encoding="utf-16"?><!DOCTYPE b [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><x>&b;</x>'
+def test_entities_that_grow_are_refused_in_every_encoding(voc, tmp_path):
+    levels = "".join(f'<!ENTITY l{i} "{f"&l{i - 1};" * 10}">' for i in range(1, 10))
+    bomb = f'<?xml version="1.0" encoding="utf-16"?><!DOCTYPE b [<!ENTITY l0 "aaaaaaaaaa">{levels}]><x>&l9;</x>'
     (voc / "Annotations/a.xml").write_bytes(bomb.encode("utf-16"))
-    with pytest.raises(ValueError, match="declares a document type"):
+    with pytest.raises(ValueError, match=r"a\.xml \(limit on input amplification"):
         convert("voc", voc, tmp_path / "meta")
 
 
@@ -281,20 +281,20 @@ def changed(part: str, index: int, **values) -> dict:
         ({"images": [], "annotations": []}, "expected an object with the lists"),
         ({"images": [1], "annotations": [], "categories": []}, "expected an object with the lists"),
         ({"images": [], "annotations": [], "categories": []}, "names no image"),
-        (changed("images", 0, file_name="../b.jpg"), r"image 7 \(file_name '\.\./b\.jpg' is not a path below"),
+        (changed("images", 0, file_name="../b.jpg"), r"image 7 \('\.\./b\.jpg' is not a path below"),
         (changed("images", 0, file_name="a,b.jpg"), "image 7 .*holds a comma"),
         (changed("images", 0, file_name=None), "image 7 .*is no path"),
         (changed("images", 1, file_name="x/b.jpg"), "image 3 .*is there already"),
-        (changed("images", 1, id=7), r"image a\.jpg \(id 7 is no id, or is there already"),
-        (changed("images", 1, id=[7]), r"image a\.jpg \(id \[7\] is no id"),
+        (changed("images", 1, id=7), r"image 7 \(the id of a\.jpg is no id, or is there already"),
+        (changed("images", 1, id=[7]), r"image \[7\] \(the id of a\.jpg is no id"),
         (changed("images", 1, width=None), r"a\.jpg \(no size is given"),
         (changed("categories", 1, name="zebra"), "category 90 .'zebra'"),
         (changed("categories", 1, id=18), "category 18 "),
         (changed("categories", 1, name=5), "category 90 "),
         (changed("annotations", 0, image_id=99), "annotation 1 .unknown image_id 99 or category_id 90"),
         (changed("annotations", 0, category_id={}), "annotation 1 .unknown image_id"),
-        (changed("annotations", 0, bbox=[1, 2, 3]), r"annotation 1 \(bbox \[1, 2, 3\] is not"),
-        (changed("annotations", 0, bbox=[1, 2, -3, 4]), r"annotation 1 \(bbox \[1, 2, -3, 4\] is not"),
+        (changed("annotations", 0, bbox=[1, 2, 3]), r"annotation 1 \(.* box \[1, 2, 3\] is not x, y"),
+        (changed("annotations", 0, bbox=[1, 2, -3, 4]), r"annotation 1 \(.* box \[1, 2, -3, 4\] is not"),
         (changed("annotations", 0, bbox=[1, 2, "3", 4]), "annotation 1 "),
         (changed("annotations", 0, bbox=[1, float("nan"), 3, 4]), "annotation 1 "),
         (changed("annotations", 0, bbox=[31, 2, 3, 4]), r"a\.jpg \(box .* lies outside 30 x 50"),
@@ -317,7 +317,10 @@ def test_a_json_that_is_none(tmp_path):
 @pytest.mark.parametrize(
     ("row", "message"),
     [
-        ("a.jpg,owl,1,2,3", r"one entry is wrong: line 2 'a\.jpg,owl,1,2,3'; expected lines 'path,label,x0,y0,x1,y1'"),
+        (
+            "a.jpg,owl,1,2,3",
+            r"one entry is wrong: line 2 'a\.jpg,owl,1,2,3' \(.*; expected lines 'path,label,x0,y0,x1,y1'",
+        ),
         ("a.jpg,owl,1,2,3,4,5", "line 2"),
         ("a.jpg,,1,2,3,4", "line 2"),
         (",owl,1,2,3,4", "line 2 .*is no path"),
@@ -327,7 +330,7 @@ def test_a_json_that_is_none(tmp_path):
         ("path,label,x0,y0,x1,y1", "line 2"),
         ('"a, b.jpg",owl,1,2,3,4', "line 2 .*holds a comma"),
         ('"a.jpg,owl,1,2,3,4', "line 2"),
-        ("../a.jpg,owl,1,2,3,4", r"line 2 \('\.\./a\.jpg' is not a path"),
+        ("../a.jpg,owl,1,2,3,4", r"line 2 .*'\.\./a\.jpg' is not a path"),
         ("a.jpg,owl,100,2,103,4", r"a\.jpg \(box .* lies outside 60 x 40"),
     ],
 )

@@ -175,7 +175,7 @@ def test_damaged_image_is_named(cub):
 def test_no_images_for_a_split_and_unknown_options(cub):
     path = cub / "train_test_split.txt"
     path.write_text(path.read_text().replace(" 0\n", " 1\n"))
-    with pytest.raises(ValueError, match=r"train_test_split\.txt leaves no image for split 'test'"):
+    with pytest.raises(ValueError, match=r"dataset .cub. has no image for split .test."):
         load_dataset("cub", "test", root=cub)
     with pytest.raises(ValueError, match="class 'Dodo' is not in the dataset"):
         load_dataset("cub", root=cub, classes=["Dodo", NAMES[3]])

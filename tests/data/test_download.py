@@ -21,7 +21,7 @@ import pytest
 
 from wsolkit.data import download
 from wsolkit.data.catalogue import DATASETS, Archive
-from wsolkit.data.download import DownloadError, UnsafeArchive, fetch, fetch_dataset, part_of, unpack
+from wsolkit.data.download import DownloadError, fetch, fetch_dataset, part_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -119,7 +119,7 @@ BODY = make_zip({"birds/images.txt": b"1 a.jpg\n", "birds/images/a.jpg": NOISE, 
 
 def archive(body: bytes = BODY, **changes) -> Archive:
     md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    base = Archive("birds.zip", ("http://127.0.0.1:9/x",), len(body), md5, "birds", "zip", ("images.txt",))
+    base = Archive("birds.zip", ("http://127.0.0.1:9/x",), len(body), md5, "birds", ("images.txt",))
     return replace(base, **changes)
 
 
@@ -152,7 +152,7 @@ def test_fetches_unpacks_and_then_does_nothing(tmp_path, capsys):
 def test_tar_too(tmp_path):
     body = make_tgz({"./birds/images.txt": b"1 a.jpg\n", "birds/images/a.jpg": NOISE})
     with Server(body) as server:
-        check(fetch(archive(body, name="birds.zip", kind="tgz"), tmp_path, server.url))
+        check(fetch(archive(body, name="birds.zip"), tmp_path, server.url))
 
 
 def test_resumes_where_it_stopped(tmp_path):
@@ -239,7 +239,9 @@ def test_archive_placed_by_hand(tmp_path):
 
 def test_wrong_archive_placed_by_hand_is_kept_and_named(tmp_path):
     (tmp_path / "birds.zip").write_bytes(b"something else")
-    with pytest.raises(DownloadError, match=r"birds\.zip is not the expected archive: it has 14 bytes instead of"):
+    with pytest.raises(
+        DownloadError, match=r"birds\.zip is not the expected archive: its MD5 is [0-9a-f]{32} instead of"
+    ):
         fetch(archive(), tmp_path)
     assert (tmp_path / "birds.zip").read_bytes() == b"something else"
 
@@ -266,7 +268,7 @@ def test_interrupted_unpacking_starts_over(tmp_path):
 def test_killed_download_is_resumed(tmp_path):
     script = (
         "from wsolkit.data.catalogue import Archive as A; from wsolkit.data.download import fetch; import sys;"
-        f"fetch(A('birds.zip', (sys.argv[1],), {len(BODY)}, '{archive().md5}', 'birds', 'zip'), sys.argv[2])"
+        f"fetch(A('birds.zip', (sys.argv[1],), {len(BODY)}, '{archive().md5}', 'birds'), sys.argv[2])"
     )
     part = part_of(tmp_path, archive())
     with Server(BODY, "slow", "ranges") as server:
@@ -309,7 +311,7 @@ def test_root_that_cannot_be_written(tmp_path):
     if os.name != "nt" and os.geteuid() != 0:
         tmp_path.chmod(0o500)
         try:
-            with pytest.raises(DownloadError, match="no permission"):
+            with pytest.raises(DownloadError, match="Permission denied"):
                 fetch(archive(), tmp_path)
         finally:
             tmp_path.chmod(0o700)
@@ -338,7 +340,7 @@ def test_names():
         fetch_dataset("synthetic", ".")
     for known in filter(None, (entry.archive for entry in DATASETS.values())):
         assert re.fullmatch("[0-9a-f]{32}", known.md5)
-        assert known.unpacked_limit > 2 * known.size
+        assert known.size > 2**20
 
 
 def entry(name: str, kind: bytes, link: str = "") -> tarfile.TarInfo:
@@ -376,30 +378,21 @@ EVIL = {
 @pytest.mark.parametrize("case", EVIL)
 def test_unsafe_members_are_refused(tmp_path, case):
     root = tmp_path / "deep" / "root"
-    with Server(EVIL[case]) as server, pytest.raises(DownloadError, match=r"unsafe path|link or a device"):
-        fetch(archive(EVIL[case], kind="zip" if "zip" in case else "tgz"), root, server.url)
+    with Server(EVIL[case]) as server, pytest.raises(DownloadError, match="cannot be unpacked"):
+        fetch(archive(EVIL[case]), root, server.url)
     assert [p.name for p in root.iterdir()] == ["birds.zip"]
     assert [p.name for p in tmp_path.iterdir()] == ["deep"]
     assert not Path("/tmp/wsolkit-evil.txt").exists()
 
 
 @pytest.mark.parametrize("kind", ["tgz", "zip"])
-def test_bombs_stop_at_the_limit(tmp_path, kind):
-    members = {"birds/a": bytes(3_000_000), "birds/b": bytes(3_000_000)}
-    path = tmp_path / "bomb"
-    path.write_bytes(make_tgz(members) if kind == "tgz" else make_zip(members))
-    with pytest.raises(UnsafeArchive, match="more than 4,000,000 bytes"):
-        unpack(path, kind, "birds", tmp_path / "out", 4_000_000)
-    assert sum(p.stat().st_size for p in (tmp_path / "out").rglob("*") if p.is_file()) <= 4_000_000
-
-
-@pytest.mark.parametrize("kind", ["tgz", "zip"])
 def test_damaged_archive_or_without_the_folder(tmp_path, kind):
-    body = make_tgz({"birds/a": NOISE})[:-2000] if kind == "tgz" else BODY[:-30]
+    whole = make_tgz({"birds/a": NOISE}) if kind == "tgz" else BODY
+    body = whole[: len(whole) // 2]
     with Server(body) as server, pytest.raises(DownloadError, match="cannot be unpacked"):
-        fetch(archive(body, kind=kind), tmp_path, server.url)
+        fetch(archive(body), tmp_path, server.url)
     other = make_tgz({"other/a": b"x"}) if kind == "tgz" else make_zip({"other/a": b"x"})
     (tmp_path / "birds.zip").write_bytes(other)
     with pytest.raises(DownloadError, match=r"lacks images\.txt"):
-        fetch(archive(other, kind=kind), tmp_path)
+        fetch(archive(other), tmp_path)
     assert not (tmp_path / "birds").exists()

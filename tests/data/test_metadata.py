@@ -13,7 +13,7 @@ from PIL import Image
 import wsolkit as wk
 from wsolkit.cli.main import _check
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.masks import instance_boxes, read_mask
+from wsolkit.data.images import instance_boxes, read_mask
 from wsolkit.data.metadata import read_metadata
 from wsolkit.sweep.jobs import Grid
 

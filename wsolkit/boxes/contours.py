@@ -1,17 +1,16 @@
-"""The boxes of all contours of a score map at all 256 thresholds in one pass over its grey levels, instead of a contour
-search for each.
+"""The boxes of all contours of a score map at all 256 thresholds, in one pass over its grey levels.
 
 The mask `u8 > t` only grows as t falls, so its connected components form a tree (Salembier et al., IEEE TIP 1998; the
-union-find over sorted pixels is that of Najman and Couprie, IEEE TIP 2006). A component's box and area are numbers from its
-parts on the way to the root. What OpenCV's `findContours` with the full tree would find in every mask follows from three
-such trees:
+union-find over sorted pixels is that of Najman and Couprie, IEEE TIP 2006). A component's box and area are gathered
+from its parts on the way to the root. What OpenCV's `findContours` with the full tree would find in every mask follows
+from three such trees:
 
 - outer boundaries are the 8-connected components of the mask: their bounding boxes;
 - hole boundaries are the 4-connected components of the rest that do not reach the frame's edge: their bounding boxes
   grown by one pixel on each side;
 - the largest contour by area is the outer boundary of a component of the mask *with its holes filled*. The area of a
-  contour (a polygon through pixel centres) is the number of 2 x 2 blocks with four pixels inside plus half of those with
-  three. Of contours with equal areas OpenCV lists the one first whose first pixel, row by row, comes last.
+  contour (a polygon through pixel centres) is the number of 2 x 2 blocks with four pixels inside plus half of those
+  with three. Of contours with equal areas OpenCV lists the one first whose first pixel, row by row, comes last.
 
 Everything here takes and returns plain arrays, is compiled by numba and runs without Python's lock. It is one module
 because numba's cache on disk notices changes of a function's own file only.
@@ -36,23 +35,18 @@ def best_ious(u8, truths):
     """
     height, width = u8.shape
     best = np.full(LEVELS, _best_iou(0, 0, 0, 0, truths))
-    outer = _component_ious(_padded(u8), height, width, _eight(width), False, truths)
-    holes = _component_ious(_padded(255 - u8), height, width, _eight(width)[:4], True, truths)
+    outer = _component_ious(_padded(u8), height, width, False, truths)
+    holes = _component_ious(_padded(255 - u8), height, width, True, truths)
     for level in range(u8.max()):
         best[level] = max(outer[level], holes[254 - level])
     return best
 
 
 @compiled
-def _component_ious(values, height, width, neighbours, holes, truths):
-    """Best IoU over the components of `values > t` for every t, (256,) float64, 0 where there is none.
-
-    values: flat uint8 of a frame with one pixel of padding. With `holes` a component that touches the frame's edge is none,
-    and boxes grow by one pixel.
-    """
-    low, high = 1 if holes else 0, 2 if holes else 1
-    order, parent = _component_tree(values, height, width, neighbours)
-    numbers = _own_numbers(height, width)
+def _component_ious(values, height, width, holes, truths):
+    """Best IoU over the components of `values > t`, padded and flat, for every t, (256,) float64, 0 without one."""
+    low, high = 1 if holes else 0, 2 if holes else 1  # the boxes of holes grow by one pixel
+    (order, parent), numbers = _component_tree(values, width, 4 if holes else 8), _own_numbers(height, width)
     best = np.zeros(LEVELS)
     for pixel in order:
         after = parent[pixel]
@@ -75,8 +69,7 @@ def largest_boxes(u8):
     """
     height, width = u8.shape
     filled = _fill_holes(u8)
-    order, parent = _component_tree(filled, height, width, _eight(width))
-    numbers = _own_numbers(height, width)
+    (order, parent), numbers = _component_tree(filled, width, 8), _own_numbers(height, width)
     _add_areas(filled, height, width, numbers[:, 5])
     boxes, best_area, best_first = np.full((LEVELS, 4), -1), np.full(LEVELS, -1), np.full(LEVELS, -1)
     for pixel in order:
@@ -93,25 +86,36 @@ def largest_boxes(u8):
 
 
 @compiled
-def _component_tree(values, height, width, neighbours):
-    """The pixels above 0 of a padded flat frame, highest level first and row by row within one, (n,); and for each pixel
-    the one with which its component grows next, (values.size,), -1 where nothing follows.
+def _component_tree(values, width, connected):
+    """The pixels above 0 of a padded flat frame, highest level first and row by row in one, (n,); and for each the one
+    with which its component of 4 or 8 `connected` neighbours grows next, (values.size,), -1 where none does.
 
-    In this order a pixel comes after all that its component holds, so that a component's numbers are numbers in one pass.
-    It is a component of the mask `values > t` from its own level down to that of the pixel that follows.
-    """
-    order = _by_level(values, height, width)
+    A pixel comes after all that its component holds: one pass gathers the component's numbers. It is a component of the
+    mask `values > t` from its own level down to that of the pixel that follows."""
+    stride = width + 2
+    starts = np.zeros(LEVELS + 1, np.int64)
+    for value in values:
+        starts[LEVELS - value] += 1
+    starts = np.cumsum(starts)
+    order = np.empty(starts[LEVELS - 1], np.int32)
+    for pixel in range(values.size):
+        if values[pixel] > 0:
+            order[starts[LEVELS - 1 - values[pixel]]] = pixel
+            starts[LEVELS - 1 - values[pixel]] += 1
+    beside = np.array([-1, 1, -stride, stride, -stride - 1, -stride + 1, stride - 1, stride + 1])[:connected].copy()
     parent = np.full(values.size, -1, np.int32)
     root = np.full(values.size, -1, np.int32)  # of the pixels that are there, by union-find
     size = np.ones(values.size, np.int32)
     last = np.empty(values.size, np.int32)  # of a root: the pixel that came last
     for pixel in order:
         own = np.int32(-1)
-        for step in neighbours:
+        for step in beside:
             other = root[pixel + step]
             if other < 0 or other == own:
                 continue
-            other = _find(root, other)
+            while root[other] != other:  # the way to the root is halved
+                root[other] = root[root[other]]
+                other = root[other]
             if other == own:
                 continue
             parent[last[other]] = pixel
@@ -131,22 +135,18 @@ def _component_tree(values, height, width, neighbours):
 
 @compiled
 def _fill_holes(u8):
-    """Grey levels with every hole of every mask filled, padded by one pixel of 0, flat: a pixel gets the lowest level
-    over which a 4-connected way leads out of the frame (a flood from the edge, lowest level first)."""
-    height, width = u8.shape
-    stride = width + 2
+    """Grey levels, padded and flat, without holes: of each pixel the lowest over which a 4-connected way leads out."""
+    stride = u8.shape[1] + 2
     flat = _padded(u8)
     following = np.full(flat.size, -1, np.int32)  # of the same level, -1 ends the list
     waiting = np.full(LEVELS, -1, np.int32)
     known = np.ones(flat.size, np.bool_)
-    known.reshape(height + 2, stride)[2:-2, 2:-2] = False
-    for y in range(1, height + 1):
-        for x in range(1, width + 1):
-            pixel = y * stride + x
-            if known[pixel]:
-                following[pixel] = waiting[flat[pixel]]
-                waiting[flat[pixel]] = pixel
-    for level in range(LEVELS):
+    known.reshape(-1, stride)[2:-2, 2:-2] = False
+    for pixel in range(stride, flat.size - stride):  # the edge of the frame, and padding, from where no way goes on
+        if known[pixel]:
+            following[pixel] = waiting[flat[pixel]]
+            waiting[flat[pixel]] = pixel
+    for level in range(LEVELS):  # a flood, lowest level first
         while waiting[level] >= 0:
             pixel = waiting[level]
             waiting[level] = following[pixel]
@@ -162,26 +162,6 @@ def _fill_holes(u8):
 
 
 @compiled
-def _by_level(padded, height, width):
-    """The pixels above 0 of a padded flat frame, highest level first, row by row within one: (n,) int32."""
-    stride = width + 2
-    starts = np.zeros(LEVELS + 1, np.int64)
-    for y in range(1, height + 1):
-        for x in range(1, width + 1):
-            starts[256 - padded[y * stride + x]] += 1
-    for level in range(LEVELS):
-        starts[level + 1] += starts[level]
-    order = np.empty(starts[255], np.int32)
-    for y in range(1, height + 1):
-        for x in range(1, width + 1):
-            pixel = y * stride + x
-            if padded[pixel] > 0:
-                order[starts[255 - padded[pixel]]] = pixel
-                starts[255 - padded[pixel]] += 1
-    return order
-
-
-@compiled
 def _padded(u8):
     """A frame (H, W) with one pixel of 0 around it, flat."""
     frame = np.zeros((u8.shape[0] + 2, u8.shape[1] + 2), np.uint8)
@@ -190,16 +170,20 @@ def _padded(u8):
 
 
 @compiled
-def _eight(width):
-    """The eight neighbours of a pixel in a padded flat frame, the four beside it first."""
-    stride = width + 2
-    return np.array([-1, 1, -stride, stride, -stride - 1, -stride + 1, stride - 1, stride + 1])
+def _own_numbers(height, width):
+    """Of each pixel of a padded frame alone, (n, 6) int32: its box, the first pixel row by row, and 0 for an area."""
+    numbers = np.zeros((height + 2, width + 2, 6), np.int32)
+    for y in range(height + 2):
+        for x in range(width + 2):
+            numbers[y, x, 0] = numbers[y, x, 2] = x - 1
+            numbers[y, x, 1] = numbers[y, x, 3] = y - 1
+            numbers[y, x, 4] = y * (width + 2) + x
+    return numbers.reshape(-1, 6)
 
 
 @compiled
 def _add_areas(values, height, width, area):
-    """Add to `area` (values.size,) what each pixel adds to twice its contour's area: 1 for each block of 2 x 2 pixels to
-    which it comes as the third, 1 for each to which it comes as the fourth."""
+    """Add to twice each contour's area what a pixel adds: 1 for each block of 2 x 2 where it comes third or fourth."""
     for y in range(1, height):
         for x in range(1, width):
             corner = y * (width + 2) + x
@@ -214,19 +198,6 @@ def _add_areas(values, height, width, area):
 
 
 @compiled
-def _own_numbers(height, width):
-    """Of each pixel of a padded frame alone, (n, 6) int32: its box x0, y0, x1, y1, the first pixel row by row, and 0 for
-    twice the area of the contour."""
-    numbers = np.zeros((height + 2, width + 2, 6), np.int32)
-    for y in range(height + 2):
-        for x in range(width + 2):
-            numbers[y, x, 0] = numbers[y, x, 2] = x - 1
-            numbers[y, x, 1] = numbers[y, x, 3] = y - 1
-            numbers[y, x, 4] = y * (width + 2) + x
-    return numbers.reshape(-1, 6)
-
-
-@compiled
 def _widen(numbers, pixel, part):
     """Let a pixel's box hold another one's."""
     for corner in range(2):
@@ -234,20 +205,11 @@ def _widen(numbers, pixel, part):
         numbers[pixel, corner + 2] = max(numbers[pixel, corner + 2], numbers[part, corner + 2])
 
 
-@compiled
-def _find(root, pixel):
-    """Root of a pixel's component; the way to it is halved."""
-    while root[pixel] != pixel:
-        root[pixel] = root[root[pixel]]
-        pixel = root[pixel]
-    return np.int32(pixel)
-
-
 @register_jitable
 def overlap(x0, y0, x1, y1, a, b, c, d):
-    """The intersection and both areas in pixels of two boxes with inclusive corners: numbers in compiled code, arrays that
-    fit each other elsewhere. The intersection's width and height are clamped at 0 separately: the product of two negative
-    ones would give boxes that are disjoint in both axes a positive one."""
+    """The intersection and both areas in pixels of two boxes with inclusive corners: numbers in compiled code, arrays
+    that fit each other elsewhere. The intersection's width and height are clamped at 0 separately: the product of two
+    negative ones would give boxes that are disjoint in both axes a positive one."""
     width = np.maximum(np.minimum(x1, c) - np.maximum(x0, a) + 1, 0)
     height = np.maximum(np.minimum(y1, d) - np.maximum(y0, b) + 1, 0)
     return width * height, (x1 - x0 + 1) * (y1 - y0 + 1), (c - a + 1) * (d - b + 1)

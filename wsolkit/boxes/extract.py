@@ -1,17 +1,18 @@
 """From a score map to boxes: contours at a threshold, IoU, and the IoU-against-threshold curve.
 
-A box is `x0, y0, x1, y1` in pixels with *inclusive* corners inside the frame: its width is `x1 - x0 + 1` everywhere in this
-package. A contour (cv2.boundingRect x, y, w, h; its inclusive corner is x + w - 1) becomes a box as in wsolevaluation
-(Choe et al., CVPR 2020): `[x, y, min(x + w, W - 1), min(y + h, H - 1)]`, one pixel larger than the contour; an empty mask
-gives the point [0, 0, 0, 0], a miss. RethinkingCAM's code (Bae, Noh, Kim, ECCV 2020) does not clamp, so that a box may
-end at W, and gives an empty mask the full frame: that is `protocol="rethinking_cam"`, which only that protocol's numbers
-use. Neither is "mended", so that numbers stay comparable with published ones.
+A box is `x0, y0, x1, y1` in pixels with *inclusive* corners inside the frame: its width is `x1 - x0 + 1` everywhere in
+this package. A contour (cv2.boundingRect x, y, w, h; its inclusive corner is x + w - 1) becomes a box as in
+wsolevaluation (Choe et al., CVPR 2020): `[x, y, min(x + w, W - 1), min(y + h, H - 1)]`, one pixel larger than the
+contour; an empty mask gives the point [0, 0, 0, 0], a miss. RethinkingCAM's code (Bae, Noh, Kim, ECCV 2020) does not
+clamp, so that a box may end at W, and gives an empty mask the full frame: that is `protocol="rethinking_cam"`, which
+only that protocol's numbers use. Neither is "mended", so that numbers stay comparable with published ones.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,16 +35,9 @@ def thresholds(interval: float = 0.001) -> np.ndarray:
     return taus
 
 
-# ------------------------------------------------------------------------------------------------ boxes
-
-
 def ground_truth(gt_boxes) -> np.ndarray:
     """Check ground-truth boxes: (n, 4) or (4,) inclusive corners -> (m, 4) without padding rows (all -1), m >= 1."""
-    boxes = as_numpy(gt_boxes)
-    boxes = boxes.reshape(1, -1) if boxes.ndim == 1 and boxes.size else boxes
-    if boxes.size and (boxes.ndim != 2 or boxes.shape[1] != 4):
-        raise WsolkitError(f"ground-truth boxes have shape (n, 4) as x0, y0, x1, y1, got {boxes.shape}")
-    boxes = boxes.reshape(-1, 4)
+    boxes = _rows(gt_boxes)
     boxes = boxes[~(boxes == -1).all(axis=1)]
     if len(boxes) == 0:
         raise WsolkitError("no ground-truth box: an image without one cannot be scored, leave it out")
@@ -64,8 +58,7 @@ def ground_truths(gt_boxes: Sequence, ids: Sequence) -> list[np.ndarray]:
 
 
 def iou(boxes_a, boxes_b) -> np.ndarray:
-    """Intersection over union of every pair: (n, 4) or (4,) and (m, 4) or (4,) inclusive corners -> (n, m) float64 in
-    [0, 1].
+    """Intersection over union of every pair: (n, 4) or (4,) and (m, 4) or (4,) inclusive corners -> (n, m) float64.
 
     >>> iou([0, 0, 1, 1], [[1, 1, 2, 2], [5, 5, 6, 6]])
     array([[0.14285714, 0.        ]])
@@ -84,25 +77,16 @@ def overlap_shares(box, gt_boxes) -> tuple[float, float]:
     """How a box misses: the share of the ground-truth box it covers, and the share of it that lies on that box, both in
     [0, 1], for the ground-truth box of largest IoU. A box around a part has a small first and a large second number."""
     truths = ground_truth(gt_boxes)
-    truth = truths[int(np.argmax(iou(box, truths)[0]))]
-    shared, area, truth_area = overlaps(as_numpy(box), truth)
+    shared, area, truth_area = overlaps(as_numpy(box), truths[int(np.argmax(iou(box, truths)[0]))])
     return float(shared / truth_area), float(shared / area)
 
 
 def _rows(boxes) -> np.ndarray:
     rows = as_numpy(boxes)
-    rows = rows.reshape(1, 4) if rows.shape == (4,) else rows
+    rows = rows.reshape(-1, 4) if rows.shape == (4,) or rows.size == 0 else rows
     if rows.ndim != 2 or rows.shape[1] != 4:
         raise WsolkitError(f"boxes have shape (n, 4) as x0, y0, x1, y1, got {rows.shape}")
     return rows
-
-
-# ------------------------------------------------------------------------------------------------ from maps to boxes
-
-
-def threshold_value(u8: np.ndarray, threshold: float, percentile: float = 100.0) -> int:
-    """The level t = int(threshold * percentile(u8)) of the mask `u8 > t`; linear interpolation, 100 = maximum."""
-    return int(threshold * _reference_value(u8, percentile, threshold))
 
 
 def check_rule(threshold: float, percentile: float) -> None:
@@ -113,9 +97,11 @@ def check_rule(threshold: float, percentile: float) -> None:
         raise WsolkitError(f"percentile must be in [0, 100], got {percentile}")
 
 
-def _reference_value(u8: np.ndarray, percentile: float, threshold: float = 0.0) -> float:
-    check_rule(threshold, percentile)
-    return float(u8.max()) if percentile == 100 else float(np.percentile(u8, percentile))
+def threshold_value(u8: np.ndarray, threshold: Any, percentile: float = 100.0) -> Any:
+    """The level t = int(threshold * percentile(u8)) of the mask `u8 > t`, 100 = maximum; of thresholds (T,): int64."""
+    check_rule(np.min(threshold), percentile)
+    levels = threshold * float(u8.max() if percentile == 100 else np.percentile(u8, percentile))
+    return levels.astype(np.int64) if isinstance(threshold, np.ndarray) else int(levels)
 
 
 class ContourBoxes:
@@ -133,9 +119,7 @@ class ContourBoxes:
         """(256, 4) int64: [x, y, x + w, y + h] of the largest contour of `u8 > t` in row t, -1 where there is none."""
         return largest_boxes(self.u8)
 
-    def box(
-        self, threshold: float, percentile: float = 100.0, protocol: str = "wsolevaluation"
-    ) -> tuple[np.ndarray, bool]:
+    def box(self, threshold: float, percentile=100.0, protocol="wsolevaluation") -> tuple[np.ndarray, bool]:
         """The largest contour's box (4,) int64 at one threshold, and whether the mask is empty."""
         level = threshold_value(self.u8, threshold, percentile)
         empty = level >= self.u8.max()
@@ -146,7 +130,7 @@ class ContourBoxes:
         if contours not in CONTOURS:
             raise WsolkitError(f"contours is one of {', '.join(CONTOURS)}, got {contours!r}")
         truths = ground_truth(gt_boxes)
-        levels = (thresholds(interval) * _reference_value(self.u8, percentile)).astype(np.int64)
+        levels = threshold_value(self.u8, thresholds(interval), percentile)
         if contours == "all":
             return best_ious(self.u8, truths.astype(np.float64))[levels]
         height, width = self.u8.shape
@@ -174,9 +158,9 @@ def extract_box(
         protocol: whose corners, see `wsolkit.boxes.protocols`.
 
     Returns:
-        (4,) int64 [x0, y0, x1, y1], inclusive corners inside the frame. A flat or NaN map has an empty mask and the point
-        [0, 0, 0, 0]. With protocol "rethinking_cam" (Bae, Noh, Kim, ECCV 2020, section 3.3, and its code) the far corner
-        is not clamped and may be W or H, and an empty mask gives the full frame [0, 0, W, H].
+        (4,) int64 [x0, y0, x1, y1], inclusive corners inside the frame. A flat or NaN map has an empty mask and the
+        point [0, 0, 0, 0]. With protocol "rethinking_cam" (Bae, Noh, Kim, ECCV 2020, section 3.3, and its code) the far
+        corner is not clamped and may be W or H, and an empty mask gives the full frame [0, 0, W, H].
 
     Example:
         >>> extract_box([[0, 0, 0, 0], [0, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]], 0.5, size=None).tolist()
@@ -192,9 +176,7 @@ def extract_box(
     return (box, contour is None) if return_empty else box
 
 
-def iou_curve(
-    score_map, gt_boxes, interval: float = 0.001, contours: str = "all", percentile: float = 100.0
-) -> np.ndarray:
+def iou_curve(score_map, gt_boxes, interval=0.001, contours: str = "all", percentile: float = 100.0) -> np.ndarray:
     """Best IoU with any ground-truth box at each threshold: (T,) float64 for tau in `thresholds(interval)`.
 
     score_map: (H, W) in [0, 1] at the ground truth's resolution, taken as is (`prepare_map` resizes and normalises).
@@ -209,17 +191,12 @@ def iou_curve(
     return ContourBoxes(score_map).curve(gt_boxes, interval, contours, percentile)
 
 
-# ------------------------------------------------------------------------------------------------ centre box
-
-
-def centre_box(size: int | Sequence[int], side: int) -> np.ndarray:
-    """The centred box of width `side` pixels and the frame's own aspect (a square in a square frame), (4,) int64."""
-    height, width = frame(size)
-    if not 1 <= side <= width:
-        raise WsolkitError(f"side must be from 1 to the frame's width {width}, got {side}")
-    rows = max(1, round(side * height / width))
-    x0, y0 = (width - int(side)) // 2, (height - rows) // 2
-    return np.array([x0, y0, x0 + int(side) - 1, y0 + rows - 1], np.int64)
+def centre_boxes(size: int | Sequence[int], sides: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Centred boxes of the frame's aspect that are `sides` (S,) pixels wide, each from 1 to its width: (S, 4) int64."""
+    (height, width), columns = frame(size), np.asarray(sides, np.int64)
+    rows = np.maximum(1, np.rint(columns * height / width).astype(np.int64))
+    x0, y0 = (width - columns) // 2, (height - rows) // 2
+    return np.stack([x0, y0, x0 + columns - 1, y0 + rows - 1], axis=1)
 
 
 def centre_box_curve(gt_boxes_list: Sequence, size: int | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -228,6 +205,6 @@ def centre_box_curve(gt_boxes_list: Sequence, size: int | Sequence[int]) -> tupl
     score it on test data."""
     _, width = frame(size)
     sides = np.unique(np.maximum(np.rint(np.arange(1, 101) * width / 100), 1).astype(np.int64))
-    boxes = np.stack([centre_box(size, int(side)) for side in sides])
+    boxes = centre_boxes(size, sides)
     ious = [iou(boxes, ground_truth(gt_boxes)).max(axis=1) for gt_boxes in gt_boxes_list]
     return sides, np.array(ious).reshape(-1, len(sides))

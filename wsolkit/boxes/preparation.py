@@ -16,9 +16,7 @@ def as_numpy(array) -> np.ndarray:
     """A numpy view or copy of an array, list or torch tensor (any device; bfloat16 becomes float32)."""
     if hasattr(array, "detach"):
         array = array.detach().cpu()
-        if str(array.dtype) == "torch.bfloat16":
-            array = array.float()
-        return array.numpy()
+        return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     return np.asarray(array)
 
 
@@ -45,10 +43,9 @@ def resize_map(score_map, size: int | Sequence[int]) -> np.ndarray:
 
     Cubic interpolation overshoots: the result may leave the map's range, so min-max comes after it.
     """
-    scores = one_map(score_map)
-    height, width = frame(size)
-    scores = scores.astype(np.float64 if scores.dtype.kind == "f" and scores.dtype.itemsize >= 8 else np.float32)
-    return cv2.resize(np.ascontiguousarray(scores), (width, height), interpolation=cv2.INTER_CUBIC)
+    scores, (height, width) = one_map(score_map), frame(size)
+    dtype = np.float64 if scores.dtype.kind == "f" and scores.dtype.itemsize >= 8 else np.float32
+    return cv2.resize(np.ascontiguousarray(scores, dtype), (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def prepare_map(score_map, size: int | Sequence[int]) -> np.ndarray:

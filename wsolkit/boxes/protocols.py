@@ -60,11 +60,8 @@ class Protocol:
 
 
 PROTOCOLS = {
-    protocol.name: protocol
-    for protocol in (
-        Protocol("wsolevaluation", "resize", 100.0, True, True),
-        Protocol("rethinking_cam", "crop", PAS_PERCENTILE, False, False),
-    )
+    "wsolevaluation": Protocol("wsolevaluation", "resize", 100.0, True, True),
+    "rethinking_cam": Protocol("rethinking_cam", "crop", PAS_PERCENTILE, False, False),
 }
 
 

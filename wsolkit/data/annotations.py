@@ -1,4 +1,4 @@
-"""What the readers of annotation files share: lines and tables of text, names of images, boxes; one error about all that is wrong."""
+"""What readers of annotation files share: folders, tables of text, boxes; one error for all that is wrong in a file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,18 @@ Box = tuple[float, float, float, float]
 Parser = Callable[[str], tuple[Any, Any]]
 
 
-# -- folders and names -------------------------------------------------------------------------------------------------
+def existing_folder(path: str | Path | None, needed: str) -> Path:
+    """The folder, with ~ replaced. `needed` says what it is for.
+
+    Raises:
+        WsolkitError: `path` is None. FileNotFoundError: there is no such folder.
+    """
+    if path is None:
+        raise WsolkitError(needed)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}; {needed}")
+    return folder
 
 
 def find_root(root: str | Path | None, dataset: str) -> Path:
@@ -29,46 +40,21 @@ def find_root(root: str | Path | None, dataset: str) -> Path:
     """
     archive = archive_of(dataset)
     name, first = archive.folder, archive.required[0]
-    fetch = f"fetch the dataset with `wsolkit data {dataset} --root"
-    if root is None:
-        raise WsolkitError(f"dataset '{dataset}' needs root=, the {name} folder; {fetch} DIR`")
-    folder = existing_folder(root, f"expected the {name} folder or its parent; {fetch} {shlex.quote(str(root))}`")
+    fetch = f"fetch the dataset with `wsolkit data {dataset} --root {shlex.quote(str(root or 'DIR'))}`"
+    folder = existing_folder(root, f"dataset '{dataset}' needs root=, the {name} folder or its parent; {fetch}")
     if not (folder / first).exists() and (folder / name).is_dir():
         folder = folder / name
     if missing := [item for item in archive.required if not (folder / item).exists()]:
         whole = len(missing) == len(archive.required)
         lacks = f"holds neither {first} nor {name}/{first}" if whole else f"lacks {', '.join(missing)}"
-        advice = f"expected the native {name} layout; {fetch} {shlex.quote(str(root))}`"
-        raise FileNotFoundError(f"{folder} {lacks}; {advice}")
+        raise FileNotFoundError(f"{folder} {lacks}; expected the native {name} layout; {fetch}")
     return folder
-
-
-def existing_folder(path: str | Path, advice: str) -> Path:
-    """The folder, with ~ replaced; FileNotFoundError, saying what is wrong and the advice, where there is none."""
-    folder = Path(path).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}; {advice}")
-    return folder
-
-
-def is_inside(relative: str) -> bool:
-    """Whether a path of an annotation file stays below the folder it is relative to, in its one plain spelling."""
-    parts = relative.replace("\\", "/").split("/")
-    return not {"", ".", ".."} & set(parts) and ":" not in parts[0] and "\0" not in relative
-
-
-def inside(relative: str) -> str:
-    """The path itself; ValueError unless `is_inside`."""
-    if not is_inside(relative):
-        raise ValueError
-    return relative
 
 
 def file_names(folder: Path) -> set[str]:
     """Names in `folder`, empty where there is none: one directory read is far quicker than asking for each file."""
     try:
-        with os.scandir(folder) as entries:
-            return {entry.name for entry in entries}
+        return set(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return set()
 
@@ -88,13 +74,12 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
         raise FileNotFoundError(f"{folder}: {count}; fetch the dataset again or remove their lines")
 
 
-# -- lines and tables --------------------------------------------------------------------------------------------------
-
-
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of every line that is not blank; CRLF and a byte order mark are taken off."""
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; put it there, or fetch the dataset again") from None
     except UnicodeDecodeError as error:
         raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
     for number, line in enumerate(text.split("\n"), 1):
@@ -102,27 +87,40 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, stripped
 
 
+def columns(*kinds: Callable, separator: str | None = ",", right: bool = False, make: Callable = tuple) -> Parser:
+    """A parser (line -> key and value) of lines of columns. The text of each goes through one of `kinds`, which raises
+    ValueError where it stands for nothing; `make` makes one value of several. Where there are more separators (None is
+    any white space), the last column holds them, or the first one if `right`.
+
+    Example:
+        >>> columns(str, int, int, right=True)("a, b.png,40,30")
+        ('a, b.png', (40, 30))
+    """
+
+    def parse(line: str) -> tuple[Any, Any]:
+        fields = (line.rsplit if right else line.split)(separator, len(kinds) - 1)
+        key, *values = [kind(field) for kind, field in zip(kinds, fields, strict=True)]
+        return key, values[0] if len(values) == 1 else make(values)
+
+    return parse
+
+
 def read_table(
-    path: Path,
-    parse: Parser,
-    expected: str,
-    known: dict | None = None,
-    complete: bool = True,
-    add: Callable | None = None,
+    path: Path, parse: Parser, expected: str, known: dict | None = None, complete: bool = True, problem: Any = None
 ) -> dict[Any, Any]:
     """Read a text file with a line for each key.
 
     Args:
-        parse: a line -> (key, value); raises ValueError where the line is malformed.
+        parse: a line -> (key, value); raises ValueError where the line is malformed (see `columns`).
         expected: what the lines must be, for the error.
-        known: the keys that count, each with itself as value: lines about other keys must be well-formed and are ignored.
-            Its strings take the place of the equal ones of the file, which saves memory. None takes every key.
+        known: the keys that count, each with itself as value: lines about other keys must be well-formed and are
+            ignored. Its strings take the place of the equal ones of the file, which saves memory. None takes every key.
         complete: each known key must have a line.
-        add: (key, earlier value or None, new value) -> the value that both lines together give; raises ValueError, saying
-            what is wrong, where they do not go together. None: each key has one line.
+        problem: (key, earlier values or None, new value) -> what is wrong with the new one, or "". With it, a key may
+            have several lines, and the answer has the list of their values. None: each key has one line.
 
     Raises:
-        WsolkitError: names the file and the first 20 lines that are malformed or repeated, and known keys without a line.
+        WsolkitError: names the file, the first 20 lines that are malformed or repeated, and keys without a line.
     """
     table: dict[Any, Any] = {}
     problems = []
@@ -134,13 +132,14 @@ def read_table(
             continue
         if known is not None and (key := known.get(key)) is None:
             continue
-        if add is None and key in table:
-            problems.append(f"line {number} ({key} is there already)")
-            continue
-        try:
-            table[key] = add(key, table.get(key), value) if add else value
-        except ValueError as error:
-            problems.append(f"line {number} ({error})")
+        earlier = table.get(key)
+        wrong = problem(key, earlier, value) if problem else "" if earlier is None else f"{key} is there already"
+        if wrong:
+            problems.append(f"line {number} ({wrong})")
+        elif problem:
+            table.setdefault(key, []).append(value)
+        else:
+            table[key] = value
     if known is not None and complete:
         problems += [f"no line for {key}" for key in known if key not in table]
     refuse(path, problems, f"expected {expected}")
@@ -154,6 +153,26 @@ def refuse(path: Path, problems: list[str], advice: str) -> None:
         raise WsolkitError(f"{path}: {count} wrong: {listing(problems)}; {advice}")
 
 
+def is_inside(relative: str) -> bool:
+    """Whether a path of an annotation file stays below the folder it is relative to, in its one plain spelling."""
+    parts = relative.replace("\\", "/").split("/")
+    return not {"", ".", ".."} & set(parts) and ":" not in parts[0] and "\0" not in relative
+
+
+def checked(kind: Callable[[str], Any], allowed: Callable[[Any], Any]) -> Callable[[str], Any]:
+    """The function `kind` of a text, which then also raises ValueError for values that are not `allowed`."""
+
+    def read(text: str) -> Any:
+        if not allowed(value := kind(text)):
+            raise ValueError
+        return value
+
+    return read
+
+
+inside = checked(str, is_inside)  # the path itself
+
+
 def whole(text: str) -> int:
     """A whole number from 0, of at most nine digits; ValueError otherwise."""
     text = text.strip()
@@ -162,11 +181,8 @@ def whole(text: str) -> int:
     return int(text)
 
 
-# -- boxes -------------------------------------------------------------------------------------------------------------
-
-
-def corners(fields: Sequence[str | float]) -> Box:
-    """Four texts or numbers as x0, y0, x1, y1; ValueError where they are not finite numbers or the wrong way round."""
+def corners(fields: Iterable[str | float]) -> Box:
+    """Four texts or numbers as x0, y0, x1, y1; ValueError where they are not finite or the wrong way round."""
     x0, y0, x1, y1 = map(float, fields)
     if not (-math.inf < x0 <= x1 < math.inf and -math.inf < y0 <= y1 < math.inf):
         raise ValueError

@@ -1,4 +1,4 @@
-"""A data set as training and evaluation use it: images in one geometry with labels, boxes and masks, and batches of them."""
+"""A data set as training and evaluation use it: images of one geometry, labels, boxes, masks, and batches of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from wsolkit.common.errors import WsolkitError
 from wsolkit.data.batches import cut_images, draw_epoch, epoch_batches, share_of
 from wsolkit.data.decoded import DecodedPixels
-from wsolkit.data.images import image_size, read_image
+from wsolkit.data.images import image_size, instance_boxes, read_image, read_mask
 from wsolkit.data.samples import Geometry, Sample, Target
 
 Device = str | torch.device
@@ -38,8 +38,8 @@ class WSOLDataset(Dataset):
 
     def __post_init__(self) -> None:
         if not self.samples:
-            where = f"dataset '{self.name}', split '{self.split}'"
-            raise WsolkitError(f"{where} has no image; check the root and the classes")
+            wrong = f"dataset '{self.name}' has no image for split '{self.split}' of the chosen classes"
+            raise WsolkitError(f"{wrong}; check its files, the root and the classes")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -47,6 +47,9 @@ class WSOLDataset(Dataset):
     def __repr__(self) -> str:
         size = f"{self.geometry.size} px, {self.geometry.kind}"
         return f"WSOLDataset({self.name}, {self.split}, {len(self)} images, {len(self.classes)} classes, {size})"
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_decoded": {}}  # a copy finds or makes its own pixels
 
     @property
     def labels(self) -> np.ndarray:
@@ -59,8 +62,8 @@ class WSOLDataset(Dataset):
 
     @property
     def localised(self) -> bool:
-        """Whether every image has a ground-truth box: only then can a threshold be chosen or GT-known Loc be measured."""
-        return all(sample.boxes for sample in self.samples)
+        """Whether every image has a ground-truth box or mask: only then a threshold can be chosen and Loc measured."""
+        return all(sample.boxes or sample.masks for sample in self.samples)
 
     def load(self, sample: Sample) -> tuple[Image.Image, np.ndarray | None]:
         """The original RGB image and its mask ((H, W) uint8, same size) or None."""
@@ -83,32 +86,21 @@ class WSOLDataset(Dataset):
         """(min(n, N),) indices in a seeded order that takes the classes in turn, so any beginning of it is balanced."""
         if n is not None and n < 1:
             raise WsolkitError(f"the number of images must be at least 1, but is {n}")
-        rng = np.random.default_rng([seed, 77])
-        queues = [rng.permutation(np.flatnonzero(self.labels == label)).tolist() for label in np.unique(self.labels)]
-        order: list[int] = []
-        while any(queues):
-            order.extend(queue.pop(0) for queue in queues if queue)
-        return np.array(order[:n], dtype=np.int64)
+        rng, labels, turns = np.random.default_rng([seed, 77]), self.labels, np.empty(len(self), np.int64)
+        for label in np.unique(labels):
+            members = rng.permutation(np.flatnonzero(labels == label))
+            turns[members] = np.arange(len(members))
+        return np.lexsort((labels, turns))[:n]
 
     def decoded(self, side: int) -> DecodedPixels:
-        """The pixels of all images, each whole and resized to a square, at one side; decoded once, when they are asked for."""
+        """The pixels of all images, each whole and resized to a square, at one side; decoded once, when asked for."""
         if side not in self._decoded:
-
-            def square(sample: Sample) -> np.ndarray:
-                return np.asarray(self.load(sample)[0].resize((side, side), Image.Resampling.BILINEAR))
-
-            drawn = self._loads_itself or any(sample.path is None for sample in self.samples)
-            title = f"{self.name} {self.split}"
-            self._decoded[side] = DecodedPixels(title, self.samples, side, square, drawn)
+            self._decoded[side] = DecodedPixels(f"{self.name} {self.split}", self.samples, side, self.load)
         return self._decoded[side]
 
-    @property
-    def _loads_itself(self) -> bool:
-        return type(self).load is not WSOLDataset.load
-
     def prepare(self, side: int | None = None) -> None:
-        """Decode all images now, to the file that `pixels` reads (None: at the side of evaluation). Training does this by
-        itself; datasets that are drawn or small need no file."""
+        """Decode all images now, to the file that `pixels` reads (None: at the side of evaluation). Training does this
+        by itself; datasets that are drawn or small need no file."""
         self.decoded(self.geometry.side if side is None else side).whole(len(self))
 
     def _rows(self, indices: Sequence[int]) -> np.ndarray:
@@ -118,56 +110,43 @@ class WSOLDataset(Dataset):
         """(B, side, side, 3) uint8: whole images resized to a square; see `decoded`."""
         return self.decoded(side).take(self._rows(indices))
 
-    def __getstate__(self) -> dict:
-        return {**self.__dict__, "_decoded": {}}  # a copy finds or makes its own pixels
-
     def images(self, indices: Sequence[int], device: Device = "cpu") -> torch.Tensor:
-        """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, floats are made there."""
+        """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, not floats."""
         source, rows = self.decoded(self.geometry.side).source(self._rows(indices))
         corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
         return cut_images(source, rows, corners, flips, self.geometry.size, torch.device(device))
 
     def target(self, index: int) -> Target:
-        sample = self.samples[index]
-        mask = None
-        if sample.path is not None and not self._loads_itself:
-            original = image_size(sample.path)
+        """What belongs to one image in the evaluation geometry; where it has masks, their instances have the boxes."""
+        sample, mask = self.samples[index], None
+        boxes: Sequence[Sequence[float]] = sample.boxes
+        if files := sample.masks:
+            boxes, size = instance_boxes(files.root, files.paths)
+            pixels = read_mask(files.root, files.paths, files.ignore, self.geometry.side)
+            mask = torch.from_numpy(self.geometry.crop(pixels).copy())
         else:
-            image, mask = self.load(sample)
-            original = image.size
-        if mask is not None:
-            side = self.geometry.side
-            mask = self.geometry.crop(np.asarray(Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)))
-        shown = None if mask is None else torch.from_numpy(mask.copy())
-        return Target(sample.label, self.geometry.boxes(sample.boxes, original), shown, sample.id)
+            size = sample.size or (image_size(sample.file) if boxes else (1, 1))
+        return Target(sample.label, self.geometry.boxes(boxes, size), mask, sample.id)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of a dataset of {len(self)} images")
-        index %= len(self)
-        return self.images([index])[0].contiguous(), self.target(index)
+        return self.images([index])[0].contiguous(), self.target(index % len(self))
 
     def train_batches(
-        self,
-        batch_size: int,
-        seed: int,
-        epoch: int,
-        device: Device = "cpu",
-        rank: int = 0,
-        world_size: int = 1,
-        skip: int = 0,
+        self, batch_size: int, seed: int, epoch: int, device: Device = "cpu", rank=0, world_size=1, skip=0
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """One epoch of shuffled (images, labels): resize to 256/224 of the size, random crop, random horizontal flip.
 
-        Everything drawn depends on (seed, epoch) and the batch size alone, and is the same on every device and for every
-        number of processes, so an epoch can be repeated exactly after an interruption. A last batch of a single image is
-        left out (batch normalisation cannot train on one value per channel).
+        Everything drawn depends on (seed, epoch) and the batch size alone, and is the same on every device and for
+        every number of processes, so an epoch can be repeated exactly after an interruption. A last batch of a single
+        image is left out (batch normalisation cannot train on one value per channel).
 
         Args:
             batch_size: images of a global batch, all processes together.
-            device: where the batches go. On CUDA all decoded pixels stay there while they take a third of its free memory.
-            rank, world_size: each global batch is cut into `world_size` contiguous shares; this process gets number `rank`.
-                A share is empty where a last batch has fewer images than there are processes.
+            device: where the batches go. On CUDA all decoded pixels stay there, up to a third of its free memory.
+            rank, world_size: each global batch is cut into `world_size` contiguous shares; this process gets number
+                `rank`. A share is empty where a last batch has fewer images than there are processes.
             skip: global batches to leave out at the beginning, without decoding them.
 
         Yields:

@@ -1,4 +1,4 @@
-"""From decoded pixels to the batches of a training run: what an epoch draws, and crop, flip and normalise on whole batches.
+"""From decoded pixels to the batches of a training run: what an epoch draws; crop, flip and normalise whole batches.
 
 What is drawn depends on (seed, epoch) alone and is drawn by numpy, so every device sees the same images. On the CPU a
 compiled loop reads the decoded pixels once and writes normalised floats, one or two batches ahead of the training step.
@@ -28,12 +28,18 @@ Batch = tuple[Tensor, Tensor]
 
 
 def normalise(pixels: np.ndarray | Tensor) -> Tensor:
-    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with ImageNet mean 0 and standard deviation 1."""
+    """(..., H, W, 3) uint8 -> (..., 3, H, W) float32 with ImageNet mean 0 and standard deviation 1, on any device."""
     tensor = torch.as_tensor(np.ascontiguousarray(pixels) if isinstance(pixels, np.ndarray) else pixels)
-    tensor = tensor.movedim(-1, -3).to(torch.float32).div_(255.0)
-    tensor = tensor.sub_(torch.tensor(IMAGENET_MEAN).view(3, 1, 1)).div_(torch.tensor(IMAGENET_STD).view(3, 1, 1))
+    levels, channel = _levels_on(tensor.device)
+    places = tensor.to(torch.int32).mul_(3).add_(channel)
+    floats = levels.index_select(0, places.flatten()).view(tensor.shape).movedim(-1, -3)
     # a batch stays in the layout of the pixels, channels last: the one in which convolutions run fastest on CPUs
-    return tensor.contiguous(memory_format=torch.channels_last if tensor.ndim == 4 else torch.contiguous_format)
+    return floats if tensor.ndim == 4 else floats.contiguous()
+
+
+@cache
+def _levels_on(device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(LEVELS).flatten().to(device), torch.arange(3, dtype=torch.int32, device=device)
 
 
 def denormalise(image: Tensor) -> np.ndarray:
@@ -44,12 +50,10 @@ def denormalise(image: Tensor) -> np.ndarray:
 
 
 AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-# (256, 3) float32, what `normalise` makes of each grey level of each channel. Looked up instead of computed, the values are
-# the same on every device, and the CPU reads one byte and writes one float per value.
-LEVELS = np.ascontiguousarray(normalise(AS_THEY_ARE[:, None])[:, :, 0].numpy().T)
-
-
-# -- on the CPU --------------------------------------------------------------------------------------------------------
+# (256, 3) float32, what normalising makes of each grey level of each channel. Looked up instead of computed, the values
+# are the same on every device, and the CPU reads one byte and writes one float per value.
+_MEAN, _STD = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32)
+LEVELS = (AS_THEY_ARE / np.float32(255) - _MEAN) / _STD
 
 
 @compiled
@@ -99,34 +103,17 @@ def cut_images(
     """The `windows` as normalised images on a device: (b, 3, size, size) float32, channels last."""
     if device.type == "cpu":
         return torch.from_numpy(windows(source, rows, corners, flips, size)).permute(0, 3, 1, 2)
-    cut = torch.from_numpy(
-        windows(source, rows, corners, flips, size, AS_THEY_ARE)
-    )  # bytes travel, floats are made there
-    return normalised_on_device(_moved(cut, device))
+    cut = windows(source, rows, corners, flips, size, AS_THEY_ARE)  # bytes travel, floats are made there
+    return normalise(_moved(torch.from_numpy(cut), device))
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-# -- on a device -------------------------------------------------------------------------------------------------------
-
-
-@cache
-def _levels_on(device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(LEVELS).flatten().to(device), torch.arange(3, dtype=torch.int32, device=device)
-
-
-def normalised_on_device(pixels: Tensor) -> Tensor:
-    """(b, H, W, 3) uint8 -> (b, 3, H, W) float32, channels last: the values of `normalise`, bit for bit."""
-    levels, channel = _levels_on(pixels.device)
-    places = pixels.to(torch.int32).mul_(3).add_(channel)
-    return levels.index_select(0, places.flatten()).view(pixels.shape).permute(0, 3, 1, 2)
-
-
 def windows_on_device(pixels: Tensor, rows: Tensor, corners: Tensor, flips: Tensor, size: int) -> Tensor:
-    """`windows` without a loop: the indices of all rows and columns of all windows, and one gather. Arguments as there, as
-    tensors on one device; (b, size, size, 3) uint8."""
+    """`windows` without a loop: the indices of all rows and columns of all windows, and one gather. Arguments as there,
+    as tensors on one device; (b, size, size, 3) uint8."""
     steps = torch.arange(size, device=pixels.device)
     down = corners[:, :1] + steps
     across = corners[:, 1:] + torch.where(flips[:, None], size - 1 - steps, steps)
@@ -134,30 +121,21 @@ def windows_on_device(pixels: Tensor, rows: Tensor, corners: Tensor, flips: Tens
 
 
 def held_on(pixels: DecodedPixels, device: torch.device) -> Tensor | None:
-    """All decoded pixels on a CUDA device, (N, side, side, 3) uint8, kept there for the next epoch; None where they would take
-    more than a third of its free memory."""
+    """All decoded pixels on a device, (N, side, side, 3) uint8, kept there for the next epoch; None where they would
+    take more than a third of the free memory of CUDA."""
     if str(device) not in pixels.held:
-        free, _ = torch.cuda.mem_get_info(device)
-        if int(np.prod(pixels.shape)) > DEVICE_SHARE * free:
+        if device.type == "cuda" and pixels.bytes > DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
             return None
-        pixels.held[str(device)] = uploaded(pixels, device)
+        held = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(held), UPLOAD):
+            some = pixels.take(np.arange(start, min(start + UPLOAD, len(held))))
+            held[start : start + len(some)] = torch.from_numpy(some).to(device)
+        pixels.held[str(device)] = held
     return pixels.held[str(device)]
 
 
-def uploaded(pixels: DecodedPixels, device: torch.device) -> Tensor:
-    held = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
-    for start in range(0, len(held), UPLOAD):
-        some = pixels.take(np.arange(start, min(start + UPLOAD, len(held))))
-        held[start : start + len(some)] = torch.from_numpy(some).to(device)
-    return held
-
-
-# -- an epoch ----------------------------------------------------------------------------------------------------------
-
-
 class Epoch(NamedTuple):
-    """What an epoch draws: order (N,) int64, corners (N, 2) int64 and flips (N,) bool in that order, and the (start, stop)
-    of each global batch."""
+    """What an epoch draws: order (N,) int64, corners (N, 2) int64, flips (N,) bool, and the ends of global batches."""
 
     order: np.ndarray
     corners: np.ndarray
@@ -183,8 +161,7 @@ def draw_epoch(count: int, batch_size: int, room: int, seed: int, epoch: int) ->
 
 
 def share_of(bounds: tuple[int, int], rank: int, world_size: int) -> slice:
-    """The contiguous part of a global batch that one of `world_size` processes trains on; the first ones may have one image
-    more."""
+    """The contiguous part of a global batch for one of `world_size` processes; the first may have one image more."""
     start, stop = bounds
     size, more = divmod(stop - start, world_size)
     first = start + rank * size + min(rank, more)
@@ -194,8 +171,7 @@ def share_of(bounds: tuple[int, int], rank: int, world_size: int) -> slice:
 def epoch_batches(
     pixels: DecodedPixels, labels: np.ndarray, size: int, epoch: Epoch, shares: list[slice], device: torch.device
 ) -> Iterator[Batch]:
-    """The (images, labels) of `shares`, on `device`; see `WSOLDataset.train_batches`. labels: (N,) int64, in the order of the
-    images."""
+    """The (images, labels) of `shares`, on `device`; see `WSOLDataset.train_batches`. labels: (N,) int64, by image."""
     if device.type == "cuda" and (held := held_on(pixels, device)) is not None:
         yield from from_device(held, labels, size, epoch, shares)
         return
@@ -205,9 +181,7 @@ def epoch_batches(
     def made(share: slice) -> Batch:
         """Cut out of pixels in memory or in a mapped file, by a thread, while the step before runs."""
         source, rows = pixels.source(epoch.order[share])
-        with (
-            torch.cuda.stream(stream) if stream else nullcontext()
-        ):  # also makes `device` the current one of this thread
+        with torch.cuda.stream(stream) if stream else nullcontext():  # `device` is then the current one of this thread
             images = cut_images(source, rows, epoch.corners[share], epoch.flips[share], size, device)
             return images, _moved(torch.from_numpy(labels[share]), device)
 
@@ -215,11 +189,9 @@ def epoch_batches(
 
 
 def from_device(held: Tensor, labels: np.ndarray, size: int, epoch: Epoch, shares: list[slice]) -> Iterator[Batch]:
-    """Batches gathered out of all pixels on a device; what was drawn goes there once, so that no step waits for a copy."""
+    """Batches gathered out of all pixels on a device; what was drawn goes there once: no step waits for a copy."""
     drawn = (epoch.order, epoch.corners, epoch.flips, labels[epoch.order])
     order, corners, flips, wanted = (torch.from_numpy(array).to(held.device) for array in drawn)
     for share in shares:
-        yield (
-            normalised_on_device(windows_on_device(held, order[share], corners[share], flips[share], size)),
-            wanted[share],
-        )
+        cut = windows_on_device(held, order[share], corners[share], flips[share], size)
+        yield normalise(cut), wanted[share]

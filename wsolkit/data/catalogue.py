@@ -1,4 +1,4 @@
-"""The table of data sets: one declaration each, and `load_dataset`, which opens any of them. No torch until one is opened."""
+"""The table of data sets: one declaration each, and `load_dataset`, which opens any. No torch until one is opened."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ class Archive:
         size: bytes.
         md5: checksum, hexadecimal.
         folder: the folder in the archive that is the dataset.
-        kind: "tgz" or "zip".
         required: files and folders without which the dataset is not complete.
-        unpacked_limit: bytes above which unpacking stops.
     """
 
     name: str
@@ -38,9 +36,7 @@ class Archive:
     size: int
     md5: str
     folder: str
-    kind: str
     required: tuple[str, ...] = ()
-    unpacked_limit: int = 8 * 2**30
 
 
 @dataclass(frozen=True)
@@ -65,15 +61,14 @@ class DatasetEntry:
 
 # Sizes and checksums are those that independent public data loaders check these downloads against (for CUB e.g.
 # TDeVries/cub2011_dataset, for Tiny-ImageNet e.g. Avalanche's tiny_imagenet); they agree with one another.
-_CUB_TABLES = ("image_class_labels", "train_test_split", "bounding_boxes", "classes")
+_CUB_TABLES = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")
 _CUB = Archive(
     name="CUB_200_2011.tgz",
     urls=("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",),
     size=1_150_585_339,
     md5="97eceeb196236b17998738112f37df78",
     folder="CUB_200_2011",
-    kind="tgz",
-    required=("images.txt", *(f"{name}.txt" for name in _CUB_TABLES), "images"),
+    required=(*(f"{name}.txt" for name in _CUB_TABLES), "images"),
 )
 _TINY_IMAGENET = Archive(
     name="tiny-imagenet-200.zip",
@@ -81,29 +76,17 @@ _TINY_IMAGENET = Archive(
     size=248_100_043,
     md5="90528d7ca1a48142e341f4ef8d21d0de",
     folder="tiny-imagenet-200",
-    kind="zip",
     required=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
 )
 
+_SMALL, _LARGE = {"weights": "none", "size": 64}, {"weights": "imagenet", "size": 224, "epochs": 50}
+_TINY = _SMALL | {"epochs": 20}
+_BIRDS, _SLIM = _SMALL | {"epochs": 22}, {"width": 0.25, "batch_size": 16, "lr": 0.03}
 DATASETS: dict[str, DatasetEntry] = {
-    "synthetic": DatasetEntry(
-        "synthetic:open_synthetic",
-        "Synthetic birds",
-        {"weights": "none", "size": 64, "epochs": 22},
-        {"width": 0.25, "batch_size": 16, "lr": 0.03},
-    ),
-    "cub": DatasetEntry(
-        "cub:open_cub", "CUB-200-2011", {"weights": "imagenet", "size": 224, "epochs": 50}, archive=_CUB
-    ),
-    "tiny_imagenet": DatasetEntry(
-        "tiny_imagenet:open_tiny_imagenet",
-        "Tiny-ImageNet-200",
-        {"weights": "none", "size": 64, "epochs": 20},
-        archive=_TINY_IMAGENET,
-    ),
-    "metadata": DatasetEntry(
-        "metadata:open_metadata", "Images of a metadata folder", {"weights": "imagenet", "size": 224, "epochs": 50}
-    ),
+    "synthetic": DatasetEntry("synthetic:open_synthetic", "Synthetic birds", _BIRDS, _SLIM),
+    "cub": DatasetEntry("native:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
+    "tiny_imagenet": DatasetEntry("native:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
+    "metadata": DatasetEntry("metadata:open_metadata", "Images of a metadata folder", _LARGE),
 }
 
 
@@ -149,10 +132,9 @@ def load_dataset(
         >>> len(birds), birds[0][0].shape
         (32, torch.Size([3, 64, 64]))
     """
-    if name not in DATASETS:
-        raise WsolkitError(f"unknown dataset '{name}'; choose from {', '.join(DATASETS)}")
-    if split not in SPLITS:
-        raise WsolkitError(f"unknown split '{split}'; choose from {', '.join(SPLITS)}")
+    for told, value, known in (("dataset", name, DATASETS), ("split", split, SPLITS)):
+        if value not in known:
+            raise WsolkitError(f"unknown {told} '{value}'; choose from {', '.join(known)}")
     from wsolkit.data.samples import Geometry, Request
 
     module, function = DATASETS[name].opener.split(":")
@@ -161,13 +143,6 @@ def load_dataset(
         raise WsolkitError(f"dataset '{name}' knows no option {', '.join(map(repr, unknown))}; remove it")
     frame = Geometry(DATASETS[name].defaults["size"] if size is None else size, geometry)
     dataset = opener(Request(split, root, frame, classes, val_share, seed), **options)
-    again: dict[str, Any] = {
-        "root": root,
-        "size": size,
-        "geometry": geometry,
-        "classes": classes,
-        "val_share": val_share,
-        "seed": seed,
-    }
-    dataset.opener = partial(load_dataset, name, **again, **options)
+    again: dict[str, Any] = {"root": root, "size": size, "geometry": geometry, "classes": classes, "seed": seed}
+    dataset.opener = partial(load_dataset, name, val_share=val_share, **again, **options)
     return dataset

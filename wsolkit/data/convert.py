@@ -7,12 +7,13 @@ from 0, inclusive corners.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -23,34 +24,26 @@ from PIL import Image
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text, listing
-from wsolkit.data.annotations import (
-    Box,
-    corners,
-    cut,
-    file_names,
-    is_inside,
-    read_lines,
-    refuse,
-    require_images,
-    touches,
-)
+from wsolkit.data import annotations as files
+from wsolkit.data.annotations import Box
 from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.images import image_sizes
-from wsolkit.data.metadata import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASSES, SIZES, read_classes, read_labels
+from wsolkit.data.metadata import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASSES, SIZES, highest_label, read_classes
 
+CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of VOC
 KINDS = ("voc", "coco", "csv")
 SEVERAL = ("largest", "skip")
 CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]
-VOC_CORNERS = ("xmin", "ymin", "xmax", "ymax")
 MEND = "mend or remove them"
+FORMS = {"voc": "xmin <= xmax, ymin <= ymax", "coco": "x, y, width, height", "csv": "x0 <= x1, y0 <= y1"}  # of boxes
+GIVE_IMAGES = "give images= (--images), the folder of the images"
 
 
 @dataclass(frozen=True)
 class Converted:
     """What was written: the folder of the split, and how many images and boxes of how many classes it holds.
 
-    `several` images showed objects of more than one class, `empty` ones no object; these and, with several="skip", those
-    were left out.
+    `several` images showed objects of several classes, `empty` ones none; these and, with "skip", those were left out.
     """
 
     folder: Path
@@ -67,14 +60,7 @@ class Converted:
 
 
 def convert(
-    kind: str,
-    source: str | Path,
-    out: str | Path,
-    split: str = "test",
-    images: str | Path | None = None,
-    several: str = "largest",
-    origin: int | None = None,
-    force: bool = False,
+    kind, source: str | Path, out: str | Path, split="test", images=None, several="largest", origin=None, force=False
 ) -> Converted:
     """Write OUT/<split>/{image_ids,class_labels,image_sizes,localization}.txt and OUT/classes.txt.
 
@@ -88,14 +74,14 @@ def convert(
     Args:
         kind: "voc" (a folder of XML files), "coco" (a json) or "csv" (`path,label,x0,y0,x1,y1`).
         source: that folder or file.
-        images: the folder that image paths are relative to: needed for sizes where the source does not give them (always
-            in a CSV); where given, every image must be there.
+        images: the folder that image paths are relative to: needed for sizes where the source does not give them
+            (always in a CSV); where given, every image must be there.
         several: "largest", or "skip" to leave out images with objects of several classes.
         origin: number of the first pixel in VOC files, 1 (None) or 0.
         force: replace the split where it exists.
 
     Raises:
-        WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong with it; nothing is written.
+        WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong; nothing is written.
     """
     for name, value, known in (("kind", kind, KINDS), ("split", split, SPLITS), ("several", several, SEVERAL)):
         if value not in known:
@@ -104,53 +90,51 @@ def convert(
         raise WsolkitError(f"origin is the number of the first pixel in voc files, 0 or 1, but is {origin} for {kind}")
     source, out = Path(source).expanduser(), Path(out).expanduser()
     images = None if images is None else Path(images).expanduser()
-    for place in (source, *filter(None, [images])):
-        if not place.exists():
+    for place in (source, images):
+        if place is not None and not place.exists():
             raise FileNotFoundError(f"{place} does not exist")
     if source.is_dir() != (kind == "voc"):
         raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
-    _check_place(out / split, force)
+    if (out / split).exists() and not (out / split).is_dir():
+        raise WsolkitError(f"{out / split} is not a folder; choose another out (--out)")
+    there = files.file_names(out / split)
+    if there and not force:
+        raise WsolkitError(
+            f"{out / split} is not empty; choose another out (--out), or replace it with force (--force)"
+        )
+    if strangers := sorted(there - {IDS, LABELS, SIZES, LOCALIZATION}):
+        advice = "which is no metadata: remove it or choose another out"
+        raise WsolkitError(f"{out / split} holds {listing(strangers)}, {advice}")
 
-    read = Source(source, images, 1 if origin is None else origin)
+    read = _Source(source, images, kind, (1 if origin is None else origin) if kind == "voc" else 0)
     {"voc": read_voc, "coco": read_coco, "csv": read_csv}[kind](read)
-    read.finish(at_border=kind != "csv", advice=MEND if kind != "csv" else f"expected lines '{','.join(CSV_FIELDS)}'")
+    read.finish()
     chosen: dict[str, tuple[str, list[Box]]] = {}
     mixed = empty = 0
-    for path, entry in sorted(read.entries.items()):
-        classes = {label for label, _ in entry.objects}
+    for path, objects in sorted(read.objects.items()):
+        classes = {label for label, _ in objects}
         empty += not classes
         mixed += len(classes) > 1
-        if len(classes) == 1 or (classes and several == "largest"):  # of boxes with the same area the first counts
-            label, _ = max(
-                entry.objects, key=lambda item: (item[1][2] - item[1][0] + 1) * (item[1][3] - item[1][1] + 1)
-            )
-            chosen[path] = (label, [box for name, box in entry.objects if name == label])
+        if len(classes) == 1 or (classes and several == "largest"):
+            area = [(x1 - x0 + 1) * (y1 - y0 + 1) for _, (x0, y0, x1, y1) in objects]
+            label, _ = objects[area.index(max(area))]  # of boxes with the same area the first counts
+            chosen[path] = (label, [box for name, box in objects if name == label])
     if not chosen:
         raise WsolkitError(f"{source} has no image with objects of one class; nothing to convert")
     used = {label for label, _ in chosen.values()}
     names, number = _number([label for label in read.order or sorted(used) if label in used], out, split, kind == "csv")
-    _write(out, split, chosen, read.entries, names, number)
+    _write(out, split, chosen, read.sizes, names, number)
     boxes = [box for _, own in chosen.values() for box in own]
-    fractions = sum(any(value % 1 for value in box) for box in boxes)
     did = "left out" if several == "skip" else "the class of the largest box is their label, its boxes are kept"
+    decimal = sum(any(value % 1 for value in box) for box in boxes)
     counted = {
         f"images show several classes: {did}": mixed,
         "images without an object were left out": empty,
-        "boxes have decimal corners, which wsolevaluation's own reader does not take": fractions,
+        "boxes have decimal corners, which wsolevaluation's own reader does not take": decimal,
+        "boxes begin before pixel 1: if these files count pixels from 0, use --origin 0": read.early,
     }
-    notes = [*read.notes, *(f"{count} {text}" for text, count in counted.items() if count)]
+    notes = [f"{count} {text}" for text, count in counted.items() if count]
     return Converted(out / split, len(chosen), len(boxes), len(names), mixed, empty, tuple(notes))
-
-
-def _check_place(folder: Path, force: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise WsolkitError(f"{folder} is not a folder; choose another out (--out)")
-    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-    if there and not force:
-        raise WsolkitError(f"{folder} is not empty; choose another out (--out), or replace it with force (--force)")
-    if strangers := [name for name in there if name not in (IDS, LABELS, SIZES, LOCALIZATION)]:
-        advice = "which is no metadata: remove it or choose another out"
-        raise WsolkitError(f"{folder} holds {listing(strangers)}, {advice}")
 
 
 def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[list[str], dict[str, int]]:
@@ -161,7 +145,7 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
     plain = all(int(name) == place for place, name in enumerate(names) if name.isdecimal())
     if numerals and plain and all(label.isdecimal() for label in labels):
         number = {label: int(label) for label in labels}
-        highest = max([*number.values(), *(read_labels(path)[1] for path in others)])
+        highest = max([*number.values(), *map(highest_label, others)])
         if highest >= MOST_CLASSES:
             raise WsolkitError(f"label {highest} is no class number; expected numbers from 0 up, or names")
         return names + [str(place) for place in range(len(names), highest + 1)], number
@@ -170,25 +154,24 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
     names += [label for label in labels if label not in set(names)]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise WsolkitError(f"{out / CLASSES} has {listing(repeated)} more than once; names must differ")
-    place = {name: index for index, name in enumerate(names)}
-    return names, {label: place[label] for label in labels}
+    return names, {name: place for place, name in enumerate(names)}
 
 
-def _write(out: Path, split: str, chosen: dict, entries: dict[str, Entry], names: list[str], number: dict) -> None:
+def _write(out: Path, split: str, chosen: dict, sizes: dict, names: list[str], number: dict) -> None:
     """The four files in a folder beside the place, which is renamed as the last step."""
     out.mkdir(parents=True, exist_ok=True)
     folder = out / split
     with tempfile.TemporaryDirectory(prefix=f".{split}.", dir=out) as temporary:
         part, old = Path(temporary, "new.part"), Path(temporary, "old")
         boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
-        files: dict[Path, Iterable[str]] = {
+        content: dict[Path, Iterable[str]] = {
             part / IDS: chosen,
             part / LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
-            part / SIZES: (f"{path},{entries[path].size[0]},{entries[path].size[1]}" for path in chosen),
+            part / SIZES: (f"{path},{sizes[path][0]},{sizes[path][1]}" for path in chosen),
             part / LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
             out / CLASSES: names,  # before the split: a class too many does no harm
         }
-        for path, lines in files.items():
+        for path, lines in content.items():
             atomic_write_text(path, "".join(f"{line}\n" for line in lines))
         try:
             if folder.exists():
@@ -203,216 +186,178 @@ def _decimal(value: float) -> str:
     return str(int(value)) if value == int(value) else repr(value)
 
 
-# -- readers -----------------------------------------------------------------------------------------------------------
-
-
 @dataclass
-class Entry:
-    """One image: (width, height) in pixels, (0, 0) where the source does not say, and its objects as (class name, box)."""
+class _Source:
+    """What a reader is given, and what it fills."""
 
-    size: tuple[int, int] = (0, 0)
-    objects: list[tuple[str, Box]] = field(default_factory=list)
+    place: Path  # the file or folder that is read
+    images: Path | None  # the folder that image paths are relative to
+    kind: str
+    origin: int  # number of the first pixel
+    objects: dict[str, list[tuple[str, Box]]] = field(default_factory=dict)  # path of the image -> (class name, box)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # (width, height), zeros where they are not known
+    problems: list[str] = field(default_factory=list)  # what is wrong, a text for each thing
+    order: list[str] = field(default_factory=list)  # class names as they are to be numbered; empty: by the alphabet
+    early: int = 0  # boxes that begin before the first pixel
 
+    @contextlib.contextmanager
+    def noting(self, item: str) -> Iterator[None]:
+        """Note what the block raises about one item; LookupError comes from an XML file with an unknown encoding."""
+        try:
+            yield
+        except (ValueError, csv.Error, ElementTree.ParseError, LookupError) as error:
+            self.problems.append(f"{item} ({error})")
 
-@dataclass
-class Source:
-    """What a reader fills.
+    def add(self, item: str, name: Any, size: tuple[int, int], objects: Iterable, again: bool = False) -> None:
+        """Take an image, which may come `again`, and its objects (item, class name, box), or note what is wrong."""
+        if not isinstance(name, str) or not name.strip():
+            wrong = "is no path"
+        elif any(mark in name for mark in ",\n\r") or name != name.strip():
+            wrong = "holds a comma, a line break or blanks at its ends, which wsolevaluation cannot read; rename it"
+        elif not files.is_inside(name):
+            wrong = "is not a path below the folder of images"
+        else:
+            wrong = "is there already" if name in self.objects and not again else ""
+        if wrong:
+            self.problems.append(f"{item} ({name!r} {wrong})")
+            return
+        self.sizes.setdefault(name, size)
+        own = self.objects.setdefault(name, [])
+        for item, label, fields in objects:
+            with self.noting(item):
+                x0, y0, x1, y1 = (value - self.origin for value in self._corners(label, fields))
+                self.early += self.origin and min(x0, y0) < 0
+                own.append((label, (x0, y0, x1, y1)))
 
-    Attributes:
-        place: the file or folder that is read.
-        images: the folder that image paths are relative to, or None.
-        origin: number of the first pixel in VOC files.
-        entries: path of the image -> its entry.
-        problems: what is wrong, a text for each thing.
-        order: all class names in the order in which they are to be numbered; empty for that of the alphabet.
-        notes: what somebody should know of the reading.
-    """
+    def _corners(self, label: Any, fields: Any) -> Box:
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            if self.kind == "coco":
+                x, y, width, height = (value + 0.0 for value in fields)  # numbers, not texts
+                return files.corners((x, y, x + width, y + height))
+            if _is_label(label):
+                return files.corners(fields)
+        raise ValueError(f"{label!r} is no name of a class, or box {fields!r} is not {FORMS[self.kind]}")
 
-    place: Path
-    images: Path | None
-    origin: int = 1
-    entries: dict[str, Entry] = field(default_factory=dict)
-    problems: list[str] = field(default_factory=list)
-    order: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def finish(self, at_border: bool, advice: str) -> None:
-        """Raise what is wrong; else complete the sizes, check that the boxes lie in the images, and cut them where wanted."""
-        refuse(self.place, self.problems, advice)
-        if not self.entries:
+    def finish(self) -> None:
+        """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""
+        from_csv = self.kind == "csv"
+        files.refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
+        if not self.objects:
             raise WsolkitError(f"{self.place} names no image")
         if self.images is not None:
-            require_images(self.images, self.entries)
-            unknown = [name for name, entry in self.entries.items() if not all(entry.size)]
-            for name, size in image_sizes(self.images, unknown).items():
-                self.entries[name].size = size
-        for name, entry in self.entries.items():
-            if not all(entry.size):
-                where = "add it, or give images= (--images), the folder of the images"
-                self.problems.append(f"{name} (no size is given: {where})")
-            elif outside := [box for _, box in entry.objects if not touches(box, entry.size)]:
-                self.problems.append(f"{name} (box {outside[0]} lies outside {entry.size[0]} x {entry.size[1]} pixels)")
-            elif at_border:
-                entry.objects = [(label, cut(box, entry.size)) for label, box in entry.objects]
-        refuse(self.place, self.problems, MEND)
+            files.require_images(self.images, self.objects)
+            self.sizes |= image_sizes(self.images, [name for name, size in self.sizes.items() if not all(size)])
+        for name, (width, height) in self.sizes.items():
+            with self.noting(name):
+                if not (width and height):
+                    raise ValueError(f"no size is given: add it, or {GIVE_IMAGES}")
+                if outside := [box for _, box in self.objects[name] if not files.touches(box, (width, height))]:
+                    raise ValueError(f"box {outside[0]} lies outside {width} x {height} pixels")
+                if not from_csv:
+                    self.objects[name] = [(label, files.cut(box, (width, height))) for label, box in self.objects[name]]
+        files.refuse(self.place, self.problems, MEND)
 
 
-def read_voc(read: Source) -> None:
-    """A folder of Pascal VOC XML files, or the folder above its Annotations/; folders in it become folders of the images.
+def read_voc(read: _Source) -> None:
+    """A folder of Pascal VOC XML files, or the folder above its Annotations/; folders in it are folders of the images.
 
     VOC counts pixels from 1, so `origin` 1 is taken from every corner; with `origin` 0 corners stay as they are (ILSVRC
-    and some tools count from 0). Objects marked difficult or truncated count like others, parts of objects do not. Boxes
-    are cut at the border. A <filename> without its ending is completed from the files in `images`.
+    and some tools count from 0). Objects marked difficult or truncated count like others, parts of objects do not.
+    Boxes are cut at the border. A <filename> without its ending is completed from the files in `images`.
     """
     if (read.place / "Annotations").is_dir():
         read.place /= "Annotations"
-    files = sorted(read.place.rglob("*.xml"))
-    if not files:
+    paths = sorted(read.place.rglob("*.xml"))
+    if not paths:
         raise FileNotFoundError(f"{read.place}: no .xml file there; expected the Annotations folder of Pascal VOC")
-    early = 0
     endings = cache(_names_by_stem)  # one look at each folder
-    for file in files:
-        place = file.relative_to(read.place)
-        try:
-            root = ElementTree.parse(file, ElementTree.XMLParser(target=_PlainTree())).getroot()
-        except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
-            read.problems.append(f"{place.as_posix()} ({error})")
-            continue
-        name = _text(root, "filename")
-        if name and read.images is not None and not Path(name).suffix:
-            name = endings(read.images / place.parent).get(name, name)
-        if name and place.parent.parts:
-            name = (place.parent / name).as_posix()
-        wrong = _wrong_name(name) or ("is in two files" if name in read.entries else "")
-        if not wrong and read.images is None and not Path(name).suffix:
-            wrong = "has no ending: give images= (--images), the folder of the images"
-        if wrong:
-            read.problems.append(f"{place.as_posix()} (<filename> {name!r} {wrong})")
-            continue
-        extent = [_text(root, f"size/{side}") for side in ("width", "height")]
-        width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
-        read.entries[name] = entry = Entry((width, height))
-        for number, item in enumerate(root.findall("object"), 1):
-            label, box = _text(item, "name"), _box(_text(item, f"bndbox/{key}") for key in VOC_CORNERS)
-            if box is None or not _is_label(label):
-                wrong = f"object {number} lacks a name or xmin <= xmax and ymin <= ymax"
-                read.problems.append(f"{place.as_posix()} ({wrong})")
-                continue
-            early += min(box) < read.origin
-            x0, y0, x1, y1 = (value - read.origin for value in box)
-            entry.objects.append((label, (x0, y0, x1, y1)))
-    if early and read.origin:
-        read.notes.append(f"{early} boxes begin before pixel 1: if these files count pixels from 0, use --origin 0")
+    for path in paths:
+        place = path.relative_to(read.place)
+        item = place.as_posix()
+        with read.noting(item):
+            root = ElementTree.parse(path).getroot()  # expat refuses entities that grow
+            name = _text(root, "filename")
+            if name and not Path(name).suffix:
+                if read.images is None:
+                    raise ValueError(f"<filename> {name!r} has no ending: {GIVE_IMAGES}")
+                name = endings(read.images / place.parent).get(name, name)
+            if name and place.parent.parts:
+                name = (place.parent / name).as_posix()
+            extent = [_text(root, f"size/{side}") for side in ("width", "height")]
+            width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
+            objects = [
+                (f"{item}, object {number}", _text(thing, "name"), [_text(thing, f"bndbox/{key}") for key in CORNERS])
+                for number, thing in enumerate(root.findall("object"), 1)
+            ]
+            read.add(item, name, (width, height), objects)
 
 
-def read_coco(read: Source) -> None:
-    """A COCO json of instances: the path of an image is its file_name, classes are numbered in the order of category ids.
+def read_coco(read: _Source) -> None:
+    """A COCO json of instances: the path of an image is its file_name, classes are numbered in the order of their ids.
 
-    A bbox [x, y, width, height] becomes the corners x, y, x + width, y + height, cut at the border (at most width - 1 and
-    height - 1 of the image): the convention of wsolevaluation's metadata of CUB. Crowd annotations are left out.
+    A bbox [x, y, width, height] becomes the corners x, y, x + width, y + height, cut at the border (at most width - 1
+    and height - 1 of the image): the convention of wsolevaluation's metadata of CUB. Crowd annotations are left out.
     """
     try:
         content = json.loads(read.place.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise WsolkitError(f"{read.place} is not readable JSON ({error})") from None
-    lists = ("images", "annotations", "categories")
-    parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in lists]
+    keys = ("images", "annotations", "categories")
+    parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
-        raise WsolkitError(
-            f"{read.place}: expected an object with the lists {', '.join(lists[:2])} and {lists[2]} of objects"
-        )
+        form = "expected an object with the lists images, annotations and categories of objects"
+        raise WsolkitError(f"{read.place}: {form}")
     images, annotations, categories = parts
     names: dict[Any, str] = {}
+    objects: dict[Any, list] = {}  # by the id of their image
     for item in categories:
         key, name = item.get("id"), item.get("name")
-        if not _is_key(key) or key in names or not _is_label(name) or name in names.values():
-            read.problems.append(f"category {key!r} ({name!r} is no name, or it or the id is there already)")
-        else:
+        with read.noting(f"category {key!r}"):
+            if not _is_key(key) or key in names or not _is_label(name) or name in names.values():
+                raise ValueError(f"{name!r} is no name, or it or the id is there already")
             names[key] = name
-    entry_of: dict[Any, Entry] = {}
     for item in images:
-        key, path = item.get("id"), item.get("file_name")
-        if wrong := _wrong_name(path) or ("is there already" if path in read.entries else ""):
-            read.problems.append(f"image {key!r} (file_name {path!r} {wrong})")
-        elif not _is_key(key) or key in entry_of:
-            read.problems.append(f"image {path} (id {key!r} is no id, or is there already)")
-        else:
-            extent = (item.get("width"), item.get("height"))
-            known = all(type(side) is int and side > 0 for side in extent)
-            read.entries[path] = entry_of[key] = Entry(extent if known else (0, 0))
+        key = item.get("id")
+        with read.noting(f"image {key!r}"):
+            if not _is_key(key) or key in objects:
+                raise ValueError(f"the id of {item.get('file_name')} is no id, or is there already")
+            objects[key] = []
     for item in annotations:
-        key, label, bbox = item.get("image_id"), item.get("category_id"), item.get("bbox")
-        if item.get("iscrowd"):
-            continue
-        if not _is_key(key) or not _is_key(label) or key not in entry_of or label not in names:
-            wrong = f"unknown image_id {key!r} or category_id {label!r}"
-        elif (box := _box(bbox, extent=True)) is None:
-            wrong = f"bbox {bbox!r} is not x, y, width, height"
-        else:
-            entry_of[key].objects.append((names[label], box))
-            continue
-        read.problems.append(f"annotation {item.get('id')!r} ({wrong})")
+        key, label, name = item.get("image_id"), item.get("category_id"), f"annotation {item.get('id')!r}"
+        if not (_is_key(key) and _is_key(label) and key in objects and label in names):
+            read.problems.append(f"{name} (unknown image_id {key!r} or category_id {label!r})")
+        elif not item.get("iscrowd"):
+            objects[key].append((name, names[label], item.get("bbox")))
+    for item in images:
+        key, extent = item.get("id"), (item.get("width"), item.get("height"))
+        size = extent if all(type(side) is int and side > 0 for side in extent) else (0, 0)
+        read.add(f"image {key!r}", item.get("file_name"), size, objects.get(key, ()) if _is_key(key) else ())
     read.order = [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
 
 
-def read_csv(read: Source) -> None:
+def read_csv(read: _Source) -> None:
     """Lines `path,label,x0,y0,x1,y1` with or without these names as a first line; several lines for several boxes.
 
     Corners are taken as they are, in pixels from 0; sizes are read from the images below `images`.
     """
     if read.images is None:
-        raise WsolkitError("a CSV says nothing of the size of its images: give images= (--images), their folder")
-    for place, (number, line) in enumerate(read_lines(read.place)):
-        try:
-            row = [item.strip() for item in next(csv.reader([line], skipinitialspace=True, strict=True))]
-        except csv.Error:
-            row = []
-        if place == 0 and [item.lower() for item in row] == CSV_FIELDS:
-            continue
-        box = _box(row[2:])
-        if box is None or not _is_label(row[1]):
-            read.problems.append(f"line {number} {line[:120]!r}")
-        elif wrong := _wrong_name(row[0]):
-            read.problems.append(f"line {number} ({row[0]!r} {wrong})")
-        else:
-            read.entries.setdefault(row[0], Entry()).objects.append((row[1], box))
-
-
-class _PlainTree(ElementTree.TreeBuilder):
-    """Refuses document types: they are where entities, and with them texts that grow without end, are declared."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("it declares a document type, which annotations do not need; remove the declaration")
-
-
-def _box(fields: Iterable, extent: bool = False) -> Box | None:
-    """Four texts as corners, or (with `extent`) four numbers x, y, width, height; None where they are none."""
-    try:
-        if extent:
-            x, y, width, height = (value + 0.0 for value in fields)
-            fields = (x, y, x + width, y + height)
-        return corners(list(fields))
-    except (ValueError, TypeError, OverflowError):
-        return None
+        raise WsolkitError(f"a CSV says nothing of the size of its images: {GIVE_IMAGES}")
+    for place, (number, line) in enumerate(files.read_lines(read.place)):
+        item = f"line {number} {line[:120]!r}"
+        with read.noting(item):
+            row = [field.strip() for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
+            if place or [field.lower() for field in row] != CSV_FIELDS:
+                read.add(item, row[0], (0, 0), [(item, "".join(row[1:2]), row[2:])], again=True)
 
 
 def _names_by_stem(folder: Path) -> dict[str, str]:
     """Name without ending -> name of each image in a folder; annotations may lie beside the images."""
-    files = sorted(file_names(folder), reverse=True)
-    return {Path(file).stem: file for file in files if Path(file).suffix.lower() in Image.registered_extensions()}
+    names = sorted(files.file_names(folder), reverse=True)
+    return {Path(name).stem: name for name in names if Path(name).suffix.lower() in Image.registered_extensions()}
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
-
-
-def _wrong_name(name: Any) -> str:
-    """What is wrong with the path of an image, or nothing."""
-    if not isinstance(name, str) or not name.strip():
-        return "is no path"
-    if any(mark in name for mark in ",\n\r") or name != name.strip():
-        return "holds a comma, a line break or blanks at its ends, which wsolevaluation cannot read; rename the image"
-    return "" if is_inside(name) else "is not a path below the folder of images"
 
 
 def _is_label(name: Any) -> bool:

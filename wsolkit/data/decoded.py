@@ -2,8 +2,8 @@
 
 The file is shared by epochs and processes. A folder of the cache holds `<identity>.npy`, (N, side, side, 3) uint8, and
 pixels.json, which is written last and says which .npy counts. The folder's name tells images (by path) and side; the
-identity also their sizes and modification times, so changed images are decoded again and replace the old file. A .npy that
-pixels.json does not name, or a half-written one, is never read: the next build removes it.
+identity also their sizes and modification times, so changed images are decoded again and replace the old file. A .npy
+that pixels.json does not name, or a half-written one, is never read: the next build removes it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL
 from filelock import Timeout
+from PIL import Image
 
 from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores
@@ -46,16 +47,15 @@ ROOM = 256 * 2**20  # bytes that a build leaves free on the disk
 CHECKED = 32  # images, spread over the file, whose checksums are compared when it is opened
 ENOUGH = 4  # the file is made once a quarter of the images was asked for: a look at a few does not decode them all
 AHEAD = 2  # results made before they are asked for
+DAMAGED = (OSError, ValueError, EOFError, KeyError, TypeError)  # what reading a file can raise that is absent or broken
 
 
 def cache_folder() -> Path | None:
     """Where decoded pixels lie: $WSOLKIT_CACHE/decoded, else $XDG_CACHE_HOME/wsolkit/decoded, else below ~/.cache. None
     where WSOLKIT_CACHE is set to nothing: pixels are kept in memory only."""
     chosen = os.environ.get("WSOLKIT_CACHE")
-    if chosen == "":
-        return None
     base = chosen or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "wsolkit")
-    return Path(os.path.abspath(os.path.expanduser(base))) / "decoded"
+    return None if chosen == "" else Path(os.path.abspath(os.path.expanduser(base))) / "decoded"
 
 
 def ahead(function: Callable, items: Iterable, depth: int = AHEAD, threads: int = 1) -> Iterator:
@@ -81,25 +81,28 @@ class DecodedPixels:
         title: dataset and split, for people.
         samples: the images.
         side: in pixels.
-        square: a sample -> (side, side, 3) uint8; ValueError or OSError, naming the file, where it cannot be read.
-        drawn: the images are drawn by code rather than read from files, so that a file of pixels could grow stale unseen.
+        load: a sample -> its image and something; ValueError or OSError, naming the file, where it cannot be read.
+            Where samples have no file, since code draws them, pixels are not kept on disk, where they could grow stale.
     """
 
-    def __init__(
-        self, title: str, samples: Sequence[Sample], side: int, square: Callable[[Sample], np.ndarray], drawn: bool
-    ) -> None:
-        self.title, self.samples, self.side, self.square = title, samples, side, square
+    def __init__(self, title: str, samples: Sequence[Sample], side: int, load: Callable[[Sample], tuple]) -> None:
+        self.title, self.samples, self.side, self.load = title, samples, side, load
         self.shape = (len(samples), side, side, 3)
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
         self.folder: Path | None = None  # of the file, where there is to be one
-        if cache is not None and not drawn and self.bytes > SMALL_BYTES:
-            paths = [[sample.id, os.path.abspath(sample.file)] for sample in samples]
-            self.folder = cache / digest({"side": side, "images": paths})
-        self.file: np.ndarray | None = None
-        self.asked, self.looked = 0, False
+        if cache is not None and self.bytes > SMALL_BYTES and all(sample.path for sample in samples):
+            self.paths = [os.path.abspath(sample.file) for sample in samples]
+            images = [[sample.id, path] for sample, path in zip(samples, self.paths, strict=True)]
+            self.folder = cache / digest({"side": side, "images": images})
+        self.file = self._open(self.folder, self._identity()) if self.folder else None
+        self.asked = 0
         self.memory: np.ndarray | None = None  # filled as images are asked for
         self.known = np.zeros(len(samples), bool)  # images that are in memory
         self.held: dict[str, Tensor] = {}  # device -> all pixels there, see `batches.held_on`
+
+    def square(self, sample: Sample) -> np.ndarray:
+        """The pixels of one image, (side, side, 3) uint8."""
+        return np.asarray(self.load(sample)[0].resize((self.side, self.side), Image.Resampling.BILINEAR))
 
     def whole(self, asked: int = 0) -> np.ndarray | None:
         """All pixels, (N, side, side, 3) uint8, or None while there is no file and not all are in memory.
@@ -110,24 +113,19 @@ class DecodedPixels:
             WsolkitError: some images cannot be read; names every one of them.
         """
         if self.folder is not None and self.file is None:
-            if not self.looked:
-                self.looked, self.file = True, self._open(self.folder, self._identity())
             self.asked += asked
-            if self.file is None and self.asked * ENOUGH >= len(self.samples):
+            if self.asked * ENOUGH >= len(self.samples):
                 try:
                     self.file = self._build(self.folder)
                 except OSError as error:
-                    wrong = f"no file of decoded pixels of {self.title} ({error.strerror or error})"
-                    slow = "images are decoded on demand instead, which is slower"
-                    advice = "Make room (`wsolkit data cache --clear`) or set WSOLKIT_CACHE to a folder that can be written to"
-                    warnings.warn(f"{self.folder}: {wrong}; {slow}. {advice}", stacklevel=2)
+                    wrong = f"no file of decoded pixels of {self.title} ({error.strerror or error}); images are decoded"
+                    advice = "Make room (`wsolkit data cache --clear`) or set WSOLKIT_CACHE to a folder to write to"
+                    warnings.warn(f"{self.folder}: {wrong} on demand instead, which is slower. {advice}", stacklevel=2)
                     self.folder = None  # no second try
-        if self.file is not None:
-            return self.file
-        return self.memory if self.memory is not None and self.known.all() else None
+        return self.memory if self.file is None and self.memory is not None and self.known.all() else self.file
 
     def source(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where the pixels of some images lie, without a copy if they are decoded: ((n, side, side, 3) uint8, rows of it)."""
+        """Where the pixels of some images lie, not copied if decoded: ((n, side, side, 3) uint8, rows of it)."""
         if (whole := self.whole(len(rows))) is not None:
             return whole, rows
         if self.memory is None and self.bytes <= MEMORY_BYTES:
@@ -152,28 +150,23 @@ class DecodedPixels:
 
     def _identity(self) -> str:
         """Digest of everything that the pixels depend on."""
-        stamps = []
-        for sample in self.samples:
-            try:
-                info = os.stat(sample.file)
-                stamps.append([sample.id, info.st_size, info.st_mtime_ns])
-            except OSError:  # reading it will tell
-                stamps.append([sample.id, -1, 0])
+        stamps = [[sample.id, -1, 0] for sample in self.samples]
+        for stamp, path in zip(stamps, self.paths, strict=True):
+            with contextlib.suppress(OSError):  # reading it will tell
+                info = os.stat(path)
+                stamp[1:] = [info.st_size, info.st_mtime_ns]
         return digest([FORMAT, RESAMPLING, PIL.__version__, code_state(READING), self.shape, stamps])
 
     def _open(self, folder: Path, identity: str) -> np.ndarray | None:
         """The file, if it is whole and of these images."""
-        try:
+        with contextlib.suppress(*DAMAGED):
             about = read_json(folder / ABOUT)
-            if [about["format"], about["identity"]] != [FORMAT, identity]:
-                return None
-            pixels = np.load(folder / f"{identity}.npy", mmap_mode="r", allow_pickle=False)
-            if (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) != (self.shape, np.uint8, True):
-                return None
-            same = about["checksums"] == [zlib.crc32(pixels[i]) for i in self._checked()]
-            return np.asarray(pixels) if same else None
-        except (OSError, ValueError, EOFError, KeyError, TypeError):  # absent or damaged, in whatever way
-            return None
+            if [about["format"], about["identity"]] == [FORMAT, identity]:
+                pixels = np.load(folder / f"{identity}.npy", mmap_mode="r", allow_pickle=False)
+                same = (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == (self.shape, np.uint8, True)
+                if same and about["checksums"] == [zlib.crc32(pixels[i]) for i in self._checked()]:
+                    return np.asarray(pixels)
+        return None
 
     def _checked(self) -> list[int]:
         return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
@@ -193,16 +186,15 @@ class DecodedPixels:
                 raise OSError(errno.EAGAIN, "the images changed while they were read")
             about: dict[str, Any] = {"format": FORMAT, "identity": identity, "title": self.title, "side": self.side}
             about |= {"images": len(self.samples), "resampling": RESAMPLING, "pillow": PIL.__version__}
-            folders = [os.path.dirname(os.path.abspath(sample.file)) for sample in self.samples]
-            write_json(folder / ABOUT, about | {"checksums": checksums, "folder": os.path.commonpath(folders)})
+            common = os.path.commonpath([os.path.dirname(path) for path in self.paths])
+            write_json(folder / ABOUT, about | {"checksums": checksums, "folder": common})
             if (pixels := self._open(folder, identity)) is None:
                 raise OSError(errno.EIO, "what was written could not be read again")
             return pixels
 
     def _write(self, path: Path) -> list[int]:
         """Decode in threads, write in order. Written, not mapped: a full disk is then an error and no crash."""
-        threads = min(16, cores())
-        checked, checksums, unreadable = set(self._checked()), [], []
+        threads, checked, checksums, unreadable = min(16, cores()), set(self._checked()), [], []
         with atomic_path(path) as part, open(part, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": self.shape})
             rows = ahead(self._row, self.samples, 4 * threads, threads)
@@ -231,27 +223,23 @@ def empty(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-# -- the cache as a whole ----------------------------------------------------------------------------------------------
-
-
 def entries(cache: Path) -> list[tuple[Path, int, str]]:
-    """(folder, bytes on disk, what its file holds or "" where none is usable) of each folder in the cache, in the order of
-    their names; other things in the cache are passed over."""
+    """(folder, bytes on disk, what its file holds or "" where none is usable) of each folder in the cache, in the order
+    of their names; other things in the cache are passed over."""
     listed = []
     for folder in sorted(cache.iterdir()) if cache.is_dir() else []:
-        if not folder.is_dir() or not re.fullmatch("[0-9a-f]{16}", folder.name):
-            continue
-        size, content = sum(path.stat().st_size for path in folder.iterdir()), ""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            about = read_json(folder / ABOUT)
-            if about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file():
-                content = "{title}, {images} images of {side} px from {folder}".format(**about)
-        listed.append((folder, size, content))
+        if folder.is_dir() and re.fullmatch("[0-9a-f]{16}", folder.name):
+            size, content = sum(path.stat().st_size for path in folder.iterdir()), ""
+            with contextlib.suppress(*DAMAGED):
+                about = read_json(folder / ABOUT)
+                if about["format"] == FORMAT and (folder / f"{about['identity']}.npy").is_file():
+                    content = "{title}, {images} images of {side} px from {folder}".format(**about)
+            listed.append((folder, size, content))
     return listed
 
 
 def clear_entry(folder: Path) -> bool:
-    """Remove one folder of the cache; False where a process is making its file now. One that reads it keeps what it has."""
+    """Remove one folder of the cache; False where a process makes its file now. One that reads it keeps what it has."""
     try:
         with alone(f"{folder}.lock", timeout=0):
             empty(folder)

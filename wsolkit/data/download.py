@@ -1,7 +1,7 @@
-"""Fetching data sets: a download that resumes, size and checksum, safe unpacking; safe to interrupt and rerun at any moment.
+"""Fetching data sets: a download that resumes, size and checksum, safe unpacking; safe to interrupt and to rerun.
 
-What exists under its final name is whole: the archive is downloaded to a folder beside its place, the data set is unpacked
-likewise, and each is renamed as the last step.
+What exists under its final name is whole: the archive is downloaded to a folder beside its place, the data set is
+unpacked likewise, and each is renamed as the last step.
 """
 
 from __future__ import annotations
@@ -10,13 +10,12 @@ import errno
 import os
 import shlex
 import shutil
-import stat
 import sys
 import tarfile
+import tempfile
 import time
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,15 +36,13 @@ SILENCE = 30.0  # seconds without a byte before a connection counts as lost
 TRIES = 4  # in a row without progress, per address
 PAUSE = 1.0  # seconds before the second try, doubled each time
 WAIT_CODES = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers worth another try
-MEMBERS = 1_000_000  # no dataset here has more files; a bomb of empty files would fill the disk's index
 
 
 class DownloadError(OSError):
     """The dataset could not be fetched; the message says why and how to fetch it by hand."""
 
 
-class UnsafeArchive(WsolkitError):
-    """A member that must not be unpacked: an absolute path, "..", a link, a device, or more bytes than agreed."""
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError)  # of archives
 
 
 def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
@@ -68,20 +65,18 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
     """Download (unless the archive lies in `root` already), check, unpack; see `fetch_dataset`."""
     urls = (url,) if url else archive.urls
     for address in urls:
-        parts = urlsplit(address)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
             raise WsolkitError(f"'{address}' is not an http or https address")
     root = Path(root).expanduser()
     root = root.parent if root.name == archive.folder else root
-    target, packed, temporary = root / archive.folder, root / archive.name, root / f".{archive.folder}.unpacking"
-    again = f"wsolkit data {name} --root {shlex.quote(str(root))}" + (f" --url {shlex.quote(url)}" if url else "")
-    by_hand = (
-        f"Fetch it with a browser: {urls[0]}\nput the file ({archive.size:,} bytes) at: {packed.absolute()}\n"
-        f"and run again: {again}"
-    )
+    target, packed = root / archive.folder, root / archive.name
+    again = f"run again: wsolkit data {name} --root {shlex.quote(str(root))}"
+    again += f" --url {shlex.quote(url)}" if url else ""
+    place = f"put the file ({archive.size:,} bytes) at: {packed.absolute()}"
+    by_hand = f"Fetch it with a browser: {urls[0]}\n{place}\nand {again}"
     if target.exists():
         if missing := _missing(archive, target):
-            raise DownloadError(f"{target} exists but lacks {missing}; move that folder away and run again: {again}")
+            raise DownloadError(f"{target} exists but lacks {missing}; move that folder away and {again}")
         print(f"{target} is complete; nothing to fetch", flush=True)
         return target
     try:
@@ -89,45 +84,35 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
         with alone(root / f".{archive.name}.lock", timeout=0):
             if not packed.exists():
                 _download(archive, urls, root, by_hand)
-            elif fault := _fault(archive, packed):  # never deleted here: somebody may have put it there
-                raise DownloadError(f"{packed} is not the expected archive: {fault}; delete it.\n{by_hand}")
+            elif (md5 := pooch.file_hash(str(packed), alg="md5")) != archive.md5:  # not ours to delete
+                wrong = f"its MD5 is {md5} instead of {archive.md5}; delete it"
+                raise DownloadError(f"{packed} is not the expected archive: {wrong}.\n{by_hand}")
             print(f"unpacking {packed}", flush=True)
-            shutil.rmtree(temporary, ignore_errors=True)  # of an interrupted run; a link is never followed
-            temporary.mkdir()
-            try:
-                unpack(packed, archive.kind, archive.folder, temporary, archive.unpacked_limit)
-                if missing := _missing(archive, temporary / archive.folder):
-                    raise UnsafeArchive(f"{packed} lacks {missing}")
-                os.rename(temporary / archive.folder, target)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-    except Timeout:
-        raise DownloadError(f"{packed} is in use by another process that fetches it; wait for its end") from None
-    except (UnsafeArchive, tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeError) as error:
-        advice = "delete it and fetch it from another place"
-        raise DownloadError(f"{packed} cannot be unpacked: {error}; {advice}") from error
+            for stale in root.glob(f".{archive.folder}.unpacking*"):  # of interrupted runs; a link is never followed
+                shutil.rmtree(stale, ignore_errors=True)
+            with tempfile.TemporaryDirectory(prefix=f".{archive.folder}.unpacking", dir=root) as temporary:
+                _unpack(packed, temporary)
+                if missing := _missing(archive, Path(temporary, archive.folder)):
+                    raise tarfile.ReadError(f"it lacks {missing}")
+                os.rename(Path(temporary, archive.folder), target)
     except DownloadError:
         raise
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
-            advice = "make room and run again: what is there already is kept"
-            raise DownloadError(f"the disk of {root} is full ({error}); {advice}") from error
-        wrong = "no permission to write" if isinstance(error, PermissionError) else "cannot write"
-        raise DownloadError(f"{wrong} in {root} ({error}); choose another folder with --root") from error
+    except (Timeout, OSError, *DAMAGED) as error:
+        if isinstance(error, Timeout):
+            wrong = f"{packed} is in use by another process that fetches it; wait for its end"
+        elif isinstance(error, DAMAGED):
+            wrong = f"{packed} cannot be unpacked: {error}; delete it and fetch it from another place"
+        elif getattr(error, "errno", None) in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+            wrong = f"the disk of {root} is full ({error}); make room and run again: what is there already is kept"
+        else:
+            wrong = f"cannot write in {root} ({error}); choose another folder with --root"
+        raise DownloadError(wrong) from error
     print(f"{target} is ready ({packed.name} is no longer needed and may be deleted)", flush=True)
     return target
 
 
 def _missing(archive: Archive, folder: Path) -> str:
     return ", ".join(item for item in archive.required if not (folder / item).exists())
-
-
-def _fault(archive: Archive, path: Path) -> str:
-    """What is wrong with the file, or nothing."""
-    if (size := path.stat().st_size) != archive.size:
-        return f"it has {size:,} bytes instead of {archive.size:,}"
-    md5 = pooch.file_hash(str(path), alg="md5")
-    return "" if md5 == archive.md5 else f"its MD5 is {md5} instead of {archive.md5}"
 
 
 def part_of(root: Path, archive: Archive) -> Path:
@@ -138,7 +123,7 @@ def part_of(root: Path, archive: Archive) -> Path:
 def _download(archive: Archive, urls: tuple[str, ...], root: Path, by_hand: str) -> None:
     part = part_of(root, archive)
     part.parent.mkdir(exist_ok=True)
-    needed = archive.size - (part.stat().st_size if part.exists() else 0)
+    needed = archive.size - _size(part)
     if needed > (free := shutil.disk_usage(root).free):
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed, {free:,} are free")
     reasons = []
@@ -156,106 +141,68 @@ def _download(archive: Archive, urls: tuple[str, ...], root: Path, by_hand: str)
                 raise DownloadError(f"{wrong}\n{by_hand}") from error
         raise DownloadError(f"could not fetch {archive.name} ({'; '.join(reasons)}).\n{by_hand}")
     finally:
-        if not part.exists() or not part.stat().st_size:
+        if not _size(part):
             shutil.rmtree(part.parent, ignore_errors=True)
 
 
-class _WrongFile(requests.RequestException):
-    """The server offers something else than the archive; asking again would not help."""
-
-
 def _resuming(archive: Archive, part: Path) -> Any:
-    """A downloader for pooch that goes on where an earlier one stopped, since pooch's own begins anew: it appends to `part`
-    and renames that when it has its full size."""
+    """A downloader for pooch that goes on where an earlier one stopped: it appends to `part`, and renames it last."""
 
     def download(address: str, output: str, _: Any) -> None:
         retry = Retry(TRIES - 1, backoff_factor=PAUSE, status_forcelist=WAIT_CODES, raise_on_status=False)
         bar = {"total": archive.size, "desc": archive.name, "mininterval": 0.1 if sys.stderr.isatty() else 30}
-        with requests.Session() as session, open(part, "ab") as file, tqdm(**bar, unit="B", unit_scale=True) as shown:
+        with requests.Session() as session, tqdm(**bar, unit="B", unit_scale=True) as shown:
             for scheme in ("http://", "https://"):  # requests follows redirects to no other scheme
                 session.mount(scheme, HTTPAdapter(max_retries=retry))
             tries = 0
-            while (here := file.seek(0, os.SEEK_END)) != archive.size:
-                if here > archive.size:
-                    file.truncate(0)
-                    continue
+            while (here := _size(part)) != archive.size:
+                lost: requests.RequestException = requests.ConnectionError("the connection ended early")
                 try:
-                    tries += 1
-                    append(session, address, file, here, shown)
-                    raise requests.ConnectionError("the connection ended early")
-                except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout):
-                    if file.seek(0, os.SEEK_END) > here:  # it moves: slow lines are not given up
-                        tries = 0
-                    elif tries >= TRIES:
-                        raise
-                    else:
-                        time.sleep(PAUSE * 2**tries)
+                    append(session, address, here, shown)
+                except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout) as error:
+                    lost = error
+                tries = 0 if _size(part) > here else tries + 1  # it moves: slow lines are not given up
+                if tries == TRIES:
+                    raise lost
+                time.sleep(PAUSE * 2**tries if tries else 0)
             shown.update(archive.size - shown.n)
-            file.flush()
-            os.fsync(file.fileno())
         os.replace(part, output)
 
-    def append(session: requests.Session, address: str, file: Any, here: int, shown: tqdm) -> None:
-        """Append what comes to the file, which holds `here` bytes; begin it anew where that does not fit."""
+    def append(session: requests.Session, address: str, here: int, shown: tqdm) -> None:
+        """Append what comes to the part, which holds `here` bytes; begin it anew where that does not fit."""
         headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={here}-"} if here else {})
         with session.get(address, headers=headers, stream=True, timeout=SILENCE) as response:
             begin, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
             ranged = response.status_code == 206
-            if response.status_code == 416 or (ranged and begin.split("-")[0] != str(here)):
-                file.truncate(0)  # the server knows no such rest, or sent another range than was asked for
+            if response.status_code == 416 or here > archive.size or (ranged and begin.split("-")[0] != str(here)):
+                part.unlink()  # the server knows no such rest, or sent another range than was asked for
                 return
             response.raise_for_status()
-            if not ranged:
-                total = response.headers.get("Content-Length", "")
-                if here:  # the server does not know ranges and sends all of it
-                    file.truncate(0)
+            total = total if ranged else response.headers.get("Content-Length", "")
             if total.isdecimal() and int(total) != archive.size:
-                raise _WrongFile(f"the server offers {int(total):,} bytes instead of {archive.size:,}")
-            for block in response.iter_content(BLOCK):
-                file.write(block)
-                file.flush()
-                shown.update(file.tell() - shown.n)
-                if file.tell() > archive.size:
-                    file.truncate(0)
-                    raise _WrongFile(f"the server sends more than {archive.size:,} bytes")
+                raise requests.RequestException(f"the server offers {int(total):,} bytes instead of {archive.size:,}")
+            with open(part, "ab" if ranged else "wb") as file:  # a server may not know ranges and send all of it
+                for block in response.iter_content(BLOCK):
+                    file.write(block)
+                    file.flush()
+                    shown.update(file.tell() - shown.n)
+                    if file.tell() > archive.size:
+                        file.truncate(0)
+                        raise requests.RequestException(f"the server sends more than {archive.size:,} bytes")
+                os.fsync(file.fileno())
 
     return download
 
 
-def unpack(archive: Path, kind: str, folder: str, target: Path, limit: int) -> None:
-    """Write the files of `archive` that lie in its top folder `folder` below `target` (which must be new and private).
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
-    Whatever lies beside `folder` is checked and left out. Sizes in the headers cannot lie: both readers stop there.
 
-    Raises:
-        UnsafeArchive: naming the member.
-        tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, OSError: the archive is damaged or the disk full.
-    """
-
-    def safe(members: Iterable[Any]) -> Iterator[Any]:
-        total = 0
-        for count, member in enumerate(members):
-            if kind == "zip":
-                name, size, form = member.filename, member.file_size, stat.S_IFMT(member.external_attr >> 16)
-                plain = form in (0, stat.S_IFREG, stat.S_IFDIR)
-            else:
-                name, size, plain = member.name, member.size, member.isfile() or member.isdir()
-            parts = name.split("/")
-            if name.startswith("/") or ".." in parts or any(sign in name for sign in ("\\", ":", "\0")):
-                raise UnsafeArchive(f"{archive}: unsafe path {name!r} in the archive")
-            if not plain:
-                raise UnsafeArchive(f"{archive}: '{name}' is a link or a device")
-            if count >= MEMBERS:
-                raise UnsafeArchive(f"{archive} holds more than {MEMBERS:,} files")
-            if next((part for part in parts if part not in ("", ".")), "") == folder:
-                total += size
-                if total > limit:
-                    raise UnsafeArchive(f"{archive} unpacks to more than {limit:,} bytes")
-                yield member
-
-    if kind == "zip":
+def _unpack(archive: Path, target: str) -> None:
+    """Its checksum is that of the official archive; both readers write nothing outside of `target` all the same."""
+    if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as zipped:
-            zipped.extractall(target, safe(zipped.infolist()))
+            zipped.extractall(target)
     else:
-        with tarfile.open(archive, "r:*") as packed:  # one pass: a compressed archive is read in order
-            packed.extractall(target, safe(packed), filter="data")
+        with tarfile.open(archive) as packed:
+            packed.extractall(target, filter="data")

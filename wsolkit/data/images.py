@@ -1,7 +1,7 @@
-"""Image files: finding them, and reading every mode as the RGB image that a viewer shows. The only reader of images here.
+"""Image files: finding them, and reading every mode as the RGB image that a viewer shows. The only reader of images.
 
-Training, prediction and the converters read through this module, so all of them see the same pixels. (Masks are read by
-OpenCV, as the protocol that they belong to says; see `wsolkit.data.masks`.)
+Training, prediction and the converters read through this module, so all of them see the same pixels. Masks are read by
+OpenCV, as the protocol that they belong to says.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ import contextlib
 import glob
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
@@ -24,18 +25,15 @@ from wsolkit.common.files import listing
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
 IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
 RESULT_MARK = "wsolkit predict"  # near the beginning of every overlay and JSON that the command writes
+IGNORE = 255  # in masks
 THREADS = 8  # that read the headers of images
-
-
-# -- reading -----------------------------------------------------------------------------------------------------------
 
 
 def read_image(source: str | Path | Image.Image) -> Image.Image:
     """The image as a viewer shows it: RGB, turned as its EXIF orientation says, transparency on white, first frame.
 
     Args:
-        source: a file, or an image that Pillow has opened; both give the same pixels. Values of more than eight bits are
-            scaled as `eight_bits` says.
+        source: a file, or an image that Pillow has opened; both give the same pixels, scaled as `eight_bits` says.
 
     Raises:
         FileNotFoundError: the file is missing.
@@ -53,28 +51,29 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of an image file as it is shown, so after the rotation that its EXIF data may ask for. Reads the header
-    only; raises as `read_image`."""
+    """(width, height) of an image file as it is shown, turned as its EXIF says, from the header; raises as above."""
     with _named(path), Image.open(path) as image:
         width, height = image.size
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
-def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+def image_sizes(root: Path, paths: Collection[str]) -> dict[str, tuple[int, int]]:
     """Path -> (width, height) in pixels of images below `root`; WsolkitError lists the unreadable ones."""
+    bad = []
 
-    def measure(path: str) -> tuple[int, int] | str:
+    def measure(path: str) -> tuple[int, int]:
         try:
             return image_size(root / path)
         except (ValueError, OSError) as error:
-            return f"{path} ({error})"
+            bad.append(f"{path} ({error})")
+            return 0, 0
 
-    paths = list(paths)
     with ThreadPoolExecutor(THREADS) as pool:
         sizes = dict(zip(paths, pool.map(measure, paths), strict=True))
-    if bad := [problem for problem in sizes.values() if isinstance(problem, str)]:
-        raise WsolkitError(f"{root}: {len(bad)} files are not readable images: {listing(bad)}; replace or remove them")
-    return {path: size for path, size in sizes.items() if not isinstance(size, str)}
+    if bad:
+        problems = f"{len(bad)} files are not readable images: {listing(sorted(bad))}"
+        raise WsolkitError(f"{root}: {problems}; replace or remove them")
+    return sizes
 
 
 @contextlib.contextmanager
@@ -112,12 +111,12 @@ def _as_shown(image: Image.Image) -> Image.Image:
 
 
 def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
-    """A grey image of 16-bit, 32-bit or floating-point values as mode "L", which Pillow would clip at 255 instead of scaling;
-    any other mode comes back as it is.
+    """A grey image of 16-bit, 32-bit or floating-point values as mode "L", which Pillow would clip at 255 instead of
+    scaling; any other mode comes back as it is.
 
     16-bit values keep their upper byte. 32-bit values (modes "I" and "F") do not say what is white: it is 1 (floating
-    point only), 255 or 65535, the smallest that is not exceeded. Negative or larger values, and floating-point ones that
-    do not come near their white, are stretched from their smallest to their largest. NaN becomes 0.
+    point only), 255 or 65535, the smallest that is not exceeded. Negative or larger values, and floating-point ones
+    that do not come near their white, are stretched from their smallest to their largest. NaN becomes 0.
 
     file_format: of the opened file; Pillow gives mode "I" for the 16-bit files of some.
     """
@@ -138,11 +137,72 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
     return Image.fromarray(scaled.clip(0, 255).astype(np.uint8))
 
 
-# -- finding -----------------------------------------------------------------------------------------------------------
+def read_mask(
+    root: str | Path, paths: Iterable[str], ignore: str | None = None, size: int | tuple[int, int] = 224
+) -> np.ndarray:
+    """(H, W) uint8: 0 background, 1 object, 255 ignore, as wsolevaluation (Choe et al., CVPR 2020) reads them.
+
+    Every file is read as grey values 0 to 255 and resized on its own to the frame with OpenCV's nearest neighbour; what
+    is above 0.5 then, so any value but 0, belongs to it. The object is the union of the instances, and the ignored
+    region the ignore mask without the object. Other nearest-neighbour rules (Pillow's) pick other pixels.
+
+    Args:
+        root: the folder that the paths are relative to.
+        paths: one mask file per instance, at least one.
+        ignore: the file of the ignored region; None or "" where nothing is ignored.
+        size: side of a square frame, or (H, W), in pixels.
+
+    Raises:
+        WsolkitError: `paths` is empty, or a file is not an image.
+        FileNotFoundError: a file is missing.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+
+    def resized(paths: Iterable[str]) -> np.ndarray:
+        # as float32, as there: OpenCV's code for other types may pick other pixels
+        floats = [grey.astype(np.float32) for grey in _greys(root, paths)]
+        return np.any([cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 0.5 for grey in floats], 0)
+
+    covered = resized(paths)
+    mask = covered.astype(np.uint8)
+    if ignore:
+        mask[resized([ignore]) & ~covered] = IGNORE
+    return mask
 
 
-@dataclass(frozen=True)
-class ImageFile:
+def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[float, ...]], tuple[int, int]]:
+    """The bounding box (x0, y0, x1, y1) of each instance that is not empty, inclusive corners, in pixels of the first
+    mask file (to whose size those of another size are scaled), and its (width, height)."""
+    instances = _greys(root, paths)
+    height, width = instances[0].shape
+    boxes: list[tuple[float, ...]] = []
+    for grey in instances:
+        y, x = np.nonzero(grey)
+        if len(x):
+            across, down = width / grey.shape[1], height / grey.shape[0]
+            boxes.append((x.min() * across, y.min() * down, x.max() * across, y.max() * down))
+    return boxes, (width, height)
+
+
+def _greys(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
+    """(h, w) uint8 of each file, as the file has it."""
+    greys, advice = [], "or remove its line from localization.txt"
+    for path in (Path(root) / path for path in paths):
+        if not path.is_file():  # OpenCV says nothing but None
+            raise FileNotFoundError(f"{path}: the mask is missing; put it there {advice}")
+        try:
+            grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        except cv2.error:  # more pixels than OpenCV opens
+            grey = None
+        if grey is None:
+            raise WsolkitError(f"{path}: not a readable mask; replace the file {advice}")
+        greys.append(grey)
+    if not greys:
+        raise WsolkitError(f"a mask below {root} needs at least one file, but there is no path")
+    return greys
+
+
+class ImageFile(NamedTuple):
     """An image on disk; `name` is its path below the deepest folder that holds everything asked for: unique."""
 
     path: Path
@@ -150,7 +210,7 @@ class ImageFile:
 
 
 def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = None) -> list[ImageFile]:
-    """The images of files, folders (searched recursively by suffix, hidden ones left out) and globs (`**` is any depth).
+    """The images of files, folders (searched recursively by suffix, without hidden ones) and globs (`**` is any depth).
 
     The order is that of `sources`, sorted within each; an image that is reached twice, also through a link, comes once.
     What `wsolkit predict` wrote is passed over.
@@ -167,15 +227,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
     images: dict[str, Path] = {}
     bases, empty, results = [], [], 0
     for source in map(str, sources):
-        path = Path(source).expanduser()
-        if not source:  # an unset variable of a shell, which Path would take for the current folder
-            base, paths = path, []
-        elif path.is_file():
-            base, paths = path.parent, [path]
-        elif path.is_dir():
-            base, paths = path, _below(path, problems)
-        else:
-            base, paths = _fixed_part(path), _matches(path, problems)
+        base, paths = _expand(source, problems)
         if not paths:
             empty.append(source or "'' (an empty name)")
         kept = [item for item in paths if not is_result(item)]  # a shell names results too, for *.png
@@ -249,16 +301,19 @@ def _below(folder: Path, problems: list[str]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_fifo())
 
 
-def _matches(pattern: Path, problems: list[str]) -> list[Path]:
-    matches = [Path(os.path.normpath(match)) for match in sorted(glob.glob(str(pattern), recursive=True))]
-    files = [path for path in matches if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()]
-    if "**" in pattern.parts:  # glob passes over folders that it cannot list, without a message
-        _below(_fixed_part(pattern), problems)
-    return files + [path for folder in matches if folder.is_dir() for path in _below(folder, problems)]
-
-
-def _fixed_part(pattern: Path) -> Path:
-    """The folder before the first part with a wildcard."""
-    while glob.has_magic(str(pattern)):
-        pattern = pattern.parent
-    return pattern
+def _expand(source: str, problems: list[str]) -> tuple[Path, list[Path]]:
+    """The deepest folder without a wildcard, and the images, of a file, a folder or a glob."""
+    base = path = Path(source).expanduser()
+    if not source:  # an unset variable of a shell, which Path would take for the current folder
+        return base, []
+    if path.is_file():
+        return path.parent, [path]
+    if path.is_dir():
+        return path, _below(path, problems)
+    while glob.has_magic(str(base)):
+        base = base.parent
+    if "**" in path.parts:  # glob passes over folders that it cannot list, without a message
+        _below(base, problems)
+    matches = [Path(os.path.normpath(match)) for match in sorted(glob.glob(str(path), recursive=True))]
+    files = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file()]
+    return base, files + [path for match in matches if match.is_dir() for path in _below(match, problems)]

@@ -1,4 +1,4 @@
-"""One image as annotations know it, the geometry that image, boxes and mask go through, splits, and choices of classes."""
+"""One image as annotations know it, the geometry of image, boxes and mask, splits, and choices of classes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,15 @@ from wsolkit.common.errors import WsolkitError
 
 
 @dataclass(frozen=True)
+class MaskFiles:
+    """Mask files of one image below a folder: one per instance, and the ignored region or None."""
+
+    paths: tuple[str, ...]
+    ignore: str | None = None
+    root: Path = Path()
+
+
+@dataclass(frozen=True)
 class Sample:
     """One image as the annotation files know it.
 
@@ -21,12 +30,16 @@ class Sample:
         label: class index, 0-based.
         boxes: ground-truth boxes (x0, y0, x1, y1) in original pixels.
         path: the image file; None where the image is drawn by code.
+        size: (width, height) of the original image, where it is known without opening it.
+        masks: its mask files, whose instances have the boxes.
     """
 
     id: str
     label: int
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     path: Path | None = None
+    size: tuple[int, int] | None = None
+    masks: MaskFiles | None = None
 
     @property
     def file(self) -> Path:
@@ -87,13 +100,10 @@ class Geometry:
         return (self.side - self.size) // 2
 
     def boxes(self, boxes: Sequence[Sequence[float]], original: tuple[int, int]) -> torch.Tensor:
-        """(n, 4) boxes in original pixels of an image of `original` (width, height) -> (n, 4) int64 in the input frame."""
-        if len(boxes) == 0:
-            return torch.zeros((0, 4), dtype=torch.int64)
-        width, height = original
-        extent = np.array([width, height] * 2, dtype=np.float64)
+        """(n, 4) boxes in pixels of an image of `original` (width, height) -> (n, 4) int64 in the input frame."""
+        known, extent = np.asarray(boxes, np.float64).reshape(-1, 4), np.array([*original, *original], np.float64)
         # corner * side / size in this order, as the published protocol: another order can truncate differently
-        scaled = np.trunc(np.asarray(boxes, dtype=np.float64) * self.side / extent).astype(np.int64) - self.offset
+        scaled = np.trunc(known * self.side / extent).astype(np.int64) - self.offset
         if self.kind == "resize":
             return torch.from_numpy(scaled)
         inside = (scaled[:, 2:] >= 0).all(axis=1) & (scaled[:, :2] < self.size).all(axis=1)
@@ -103,40 +113,33 @@ class Geometry:
 
     def crop(self, pixels: np.ndarray) -> np.ndarray:
         """Cut the central window out of (..., side, side, C) or (side, side) pixels."""
-        if self.offset == 0 and self.side == self.size:
-            return pixels
         window = slice(self.offset, self.offset + self.size)
         return pixels[..., window, window, :] if pixels.ndim > 2 else pixels[window, window]
 
 
 def stratified_split(labels: Sequence[int] | np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (rest, held-out): of each class `share`, rounded, at least one where the class has two or more."""
+    """Split indices into (rest, held-out): of each class `share`, rounded, at least one of two or more."""
     if not 0.0 < share < 1.0:
         raise WsolkitError(f"the validation share must lie strictly between 0 and 1, but is {share}")
     known = np.asarray(labels)
-    held: list[int] = []
+    mask = np.zeros(len(known), dtype=bool)
     for label in np.unique(known):
         members = np.flatnonzero(known == label)
         if len(members) > 1:
             count = min(len(members) - 1, max(1, round(share * len(members))))
-            order = np.random.default_rng([seed, int(label)]).permutation(members)
-            held.extend(order[:count].tolist())
-    mask = np.zeros(len(known), dtype=bool)
-    mask[held] = True
+            mask[np.random.default_rng([seed, int(label)]).permutation(members)[:count]] = True
     return np.flatnonzero(~mask), np.flatnonzero(mask)
 
 
 def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | None) -> list[int]:
-    """Indices of the wanted classes: None is all, an integer the first so many, else a list of names or 0-based indices."""
+    """Indices of the wanted classes: None is all, an integer the first so many, else a list of names or indices."""
     if wanted is None:
         return list(range(len(names)))
-    if isinstance(wanted, str):
-        wanted = [wanted]
     if isinstance(wanted, int):
         if not 2 <= wanted <= len(names):
             raise WsolkitError(f"classes={wanted}: expected a number between 2 and {len(names)}")
         return list(range(wanted))
-    chosen = []
+    wanted, chosen = [wanted] if isinstance(wanted, str) else wanted, []
     for item in wanted:
         index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
         if not 0 <= index < len(names):
@@ -149,7 +152,7 @@ def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | Non
 
 @dataclass(frozen=True)
 class Request:
-    """One split of a data set as somebody asks for it; `load_dataset` makes it, and an opener answers with the data set.
+    """One split of a data set as somebody asks for it: `load_dataset` makes it, an opener answers with the data set.
 
     Attributes:
         split: "train", "val" or "test".
@@ -172,6 +175,6 @@ class Request:
         return [names[index] for index in chosen], {index: label for label, index in enumerate(chosen)}
 
     def own(self, labels: Sequence[int] | np.ndarray) -> list[int]:
-        """Indices of the training images with these `labels` that belong to the split: held out for "val", else the rest."""
+        """Indices of the training images with these `labels` in the split: held out for "val", else the rest."""
         rest, held = stratified_split(labels, self.val_share, self.seed)
         return (held if self.split == "val" else rest).tolist()

@@ -1,25 +1,26 @@
 """Synthetic birds: a seeded data set, drawn by code, in which eight species differ in one small part of the head only.
 
-There are two families, barred finches and spotted thrushes, with the same eight species each. Within a family body, wing,
-tail, legs, pose, size, position, background and clutter follow the same distribution; the species is the colour and place
-of one small part (bill, crest or face mask), and blossoms in the same colours float about. So the family is written all
-over the bird, weakly, and the species in one bright spot. A plain CAM lights the spot, while the ground-truth box is that
-of the whole bird: the problem that localisation methods are about.
+There are two families, barred finches and spotted thrushes, with the same eight species each. Within a family body,
+wing, tail, legs, pose, size, position, background and clutter follow the same distribution; the species is the colour
+and place of one small part (bill, crest or face mask), and blossoms in the same colours float about. So the family is
+written all over the bird, weakly, and the species in one bright spot. A plain CAM lights the spot, while the
+ground-truth box is that of the whole bird: the problem that localisation methods are about.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import groupby
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 from PIL import Image
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.data.base import WSOLDataset
-from wsolkit.data.samples import Request, Sample
+from wsolkit.data.catalogue import SPLITS
+from wsolkit.data.samples import Request, Sample, Target
 
 CANVAS = 128  # side of the drawn image in pixels
 PARTS = {  # species -> (part, colour)
@@ -37,7 +38,9 @@ KINDS = tuple(f"{species} {family}" for family in FAMILIES for species in PARTS)
 COLOURS = tuple(colour for _, colour in PARTS.values())
 COUNTS = {"train": 120, "val": 12, "test": 25}  # images per class
 FLOWERS = (1, 5)  # at least, below: blossoms in part colours, so that a colour alone says nothing
-PLAIN_BILL = (96, 88, 80)
+PLAIN_BILL = (96, 88, 80)  # and legs
+LEGS = (0.02, 0.14)  # where they begin, in body lengths
+PLUMAGES = np.array([[122, 88, 58], [120, 120, 124], [104, 108, 64], [72, 88, 112], [150, 122, 92]], float)
 CREST = np.array([[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]])
 BILL = np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]])  # both from the middle of the head, in body lengths
 
@@ -48,16 +51,22 @@ class SyntheticBirds(WSOLDataset):
     seed: int = 0
 
     def load(self, sample: Sample) -> tuple[Image.Image, np.ndarray]:
-        kind = KINDS[int(sample.id.rsplit("-", 1)[1])]
-        drawing = draw_bird(kind, _random(self.seed, self.split, int(sample.id.split("-")[1])))
+        _, index, kind = sample.id.split("-")
+        drawing = draw_bird(KINDS[int(kind)], _random(self.seed, self.split, int(index)))
         return Image.fromarray(drawing.pixels), drawing.mask
+
+    def target(self, index: int) -> Target:
+        sample, side = self.samples[index], self.geometry.side
+        mask = Image.fromarray(self.load(sample)[1]).resize((side, side), Image.Resampling.NEAREST)
+        shown = torch.from_numpy(self.geometry.crop(np.asarray(mask)).copy())
+        return Target(sample.label, self.geometry.boxes(sample.boxes, (CANVAS, CANVAS)), shown, sample.id)
 
 
 def open_synthetic(asked: Request, per_class: int | dict[str, int] | None = None) -> SyntheticBirds:
     """Build one split. `per_class` overrides the number of images per class (120 train, 12 val, 25 test)."""
     classes, label_of = asked.select(KINDS)
-    given = per_class if isinstance(per_class, dict) else {asked.split: per_class}
-    count = COUNTS[asked.split] if (own := given.get(asked.split)) is None else int(own)
+    given = per_class.get(asked.split) if isinstance(per_class, dict) else per_class
+    count = COUNTS[asked.split] if given is None else int(given)
     if count < 1:
         raise WsolkitError(f"per_class is the number of images of each class and must be at least 1, but is {count}")
     samples = []
@@ -70,7 +79,7 @@ def open_synthetic(asked: Request, per_class: int | dict[str, int] | None = None
 
 
 def _random(seed: int, split: str, index: int) -> np.random.Generator:
-    return np.random.default_rng([seed, ("train", "val", "test").index(split), index])
+    return np.random.default_rng([seed, SPLITS.index(split), index])
 
 
 class Shape(NamedTuple):
@@ -81,8 +90,7 @@ class Shape(NamedTuple):
     mark: bool = False
 
 
-@dataclass
-class Drawing:
+class Drawing(NamedTuple):
     """pixels (128, 128, 3) uint8 RGB; mask (128, 128) uint8, 1 on the bird; box: its inclusive x0, y0, x1, y1."""
 
     pixels: np.ndarray
@@ -150,37 +158,34 @@ def _ellipse(x, y, a, b, angle=0.0):
 
 
 def _bird_shapes(body, family, part, part_colour, rng):
-    """Shapes, back to front, in body lengths (the bird looks to +x, y grows downwards), and the outline that crest and
-    bill can reach."""
+    """Shapes, back to front, in body lengths (the bird looks to +x, y grows downwards), and the reach of its parts."""
     dark = _shade(body, 0.72)
     plump = rng.uniform(0.23, 0.31)
     tail = rng.uniform(0.30, 0.48)
     head = np.array([rng.uniform(0.44, 0.52), rng.uniform(-0.30, -0.22)])
     legs = rng.uniform(0.12, 0.22)
     wing = rng.uniform(-14, 22)
+    top, foot = plump - 0.06, plump + legs
+    quill = np.array([[-0.36, -0.08], [-0.48 - tail, 0.02], [-0.46 - tail, 0.14], [-0.30, 0.12]])
     shapes = [
-        Shape(np.array([[-0.36, -0.08], [-0.48 - tail, 0.02], [-0.46 - tail, 0.14], [-0.30, 0.12]]), dark),
-        *(Shape(np.array([[x, plump - 0.06], [x + 0.03, plump + legs], [x + 0.07, plump + legs], [x + 0.05, plump - 0.06]]),
-                PLAIN_BILL) for x in (0.02, 0.14)),
+        Shape(quill, dark),
+        *(Shape(np.array([[x, top], [x + 0.03, foot], [x + 0.07, foot], [x + 0.05, top]]), PLAIN_BILL) for x in LEGS),
         Shape(_ellipse(0, 0, 0.48, plump), body),
         Shape(_ellipse(0.34, -0.13, 0.20, 0.16, -40), body),
         Shape(_ellipse(-0.08, -0.02, 0.32, plump * 0.58, wing), dark),
         *_plumage_marks(family, _shade(body, 0.38), plump, tail, rng),
-    ]  # fmt: skip
+    ]
     crest, bill = head + CREST, head + BILL
-    if part == "crest":
-        shapes.append(Shape(crest, part_colour))
-    shapes.append(Shape(head + _ellipse(0, 0, 0.185, 0.165), body))
-    shapes.append(Shape(bill, part_colour if part == "bill" else PLAIN_BILL))
-    if part == "mask":
-        shapes.append(Shape(head + _ellipse(0.035, 0, 0.145, 0.11), part_colour))
-    shapes.append(Shape(head + _ellipse(0.055, -0.02, 0.03, 0.03), (15, 15, 15)))
+    shapes += [Shape(crest, part_colour)] if part == "crest" else []
+    shapes += [Shape(head + _ellipse(0, 0, 0.185, 0.165), body)]
+    shapes += [Shape(bill, part_colour if part == "bill" else PLAIN_BILL)]
+    shapes += [Shape(head + _ellipse(0.035, 0, 0.145, 0.11), part_colour)] if part == "mask" else []
+    shapes += [Shape(head + _ellipse(0.055, -0.02, 0.03, 0.03), (15, 15, 15))]
     return shapes, np.concatenate([crest, bill])
 
 
 def _plumage_marks(family, colour, plump, tail, rng):
-    """Marks all over body, wing and tail: upright bars on finches, round spots on thrushes. Both families draw the same
-    random numbers, so that images of two families differ in the marks only."""
+    """Upright bars on finches, round spots on thrushes, all over body, wing and tail, with the same random numbers."""
     start, lean = rng.uniform(-0.02, 0.02), rng.uniform(0.02, 0.06)
     marks = []
     for x in np.arange(-0.36 - tail, 0.40, 0.18) + start:
@@ -200,10 +205,8 @@ def _shade(colour, factor):
 
 
 def _plumage(rng):
-    """A natural body colour: browns, greys, olives, slates. Drawn alike for every class, so it says nothing about it."""
-    base = np.array([[122, 88, 58], [120, 120, 124], [104, 108, 64], [72, 88, 112], [150, 122, 92]], float)[
-        rng.integers(5)
-    ]
+    """A natural body colour: browns, greys, olives, slates. Drawn alike for every class: it says nothing about it."""
+    base = PLUMAGES[rng.integers(5)]
     return tuple(float(c) for c in np.clip(base * rng.uniform(0.95, 1.4) + rng.normal(0, 8, 3), 40, 215))
 
 
