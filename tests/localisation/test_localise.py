@@ -16,7 +16,7 @@ from small_jobs import until
 
 import wsolkit as wk
 from wsolkit.cli.localise import localise as command
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone
 from wsolkit.localisation import localise as sharding
 from wsolkit.localisation.localise import Parts, localise_in_parts
 

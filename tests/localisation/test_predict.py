@@ -22,8 +22,8 @@ from small_networks import NETWORKS
 from torch import nn
 
 import wsolkit as wk
+from wsolkit.cli.predict import draw
 from wsolkit.cli.predict import predict as command
-from wsolkit.cli.predictions import draw
 from wsolkit.common.files import read_json, write_json
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import find_images, read_image

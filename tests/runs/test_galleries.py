@@ -22,7 +22,7 @@ from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.figures import iou_text
 from wsolkit.report.galleries import heat, section, slider_table
-from wsolkit.report.markup import render
+from wsolkit.report.pages import render
 from wsolkit.runs import folder as files
 from wsolkit.runs.run import Run
 

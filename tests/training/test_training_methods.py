@@ -388,17 +388,15 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
-    from wsolkit.report.groups import Group
-    from wsolkit.report.published import published_table
-    from wsolkit.report.rows import METRICS
+    from wsolkit.report.rows import METRICS, Group, published_table
 
     row: dict = dict.fromkeys(METRICS, 50.0)
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}
     row |= {"status": "completed"}
-    lines = [line for line in published_table([Group("cub", "vgg16", "has", [row])]) if line["measured"]]
+    lines = [line for line in published_table([Group("cub", "vgg16", "has", [row])]) if line["group"]]
     assert [(line["method"], line["network"]) for line in lines] == [("HaS", "vgg16"), ("HaS", "resnet50")]
     assert (
-        lines[0]["published"][3] == "63.7"
+        lines[0]["published"]["max_box_acc_v2"] == 63.7
         and lines[0]["differs"] == "50 epochs, cells of one size, values not searched"
     )
     assert "network vgg16" in lines[1]["differs"]

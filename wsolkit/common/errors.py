@@ -6,9 +6,9 @@ from __future__ import annotations
 class WsolkitError(ValueError):
     """A mistake in what the package was given: a parameter, a file, a data set, an address.
 
-    The message names the file or value, what was expected and what to do. The command line shows a `WsolkitError` (and an `OSError`) in
-    one line; any other exception is a fault of the program and is shown with its trace. It is a `ValueError`, so that callers who catch
-    that keep working.
+    The message names the file or value, what was expected and what to do. The command line shows a `WsolkitError` (and
+    an `OSError`) in one line; any other exception is a fault of the program and is shown with its trace. It is a
+    `ValueError`, so that callers who catch that keep working.
 
     Example:
         >>> try:

@@ -21,8 +21,7 @@ import torch
 from wsolkit import figures, methods
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_write_bytes, digest
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone, atomic_write_bytes, digest
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.catalogue import load_dataset
