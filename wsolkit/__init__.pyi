@@ -42,12 +42,12 @@ from wsolkit.methods import register as register
 from wsolkit.methods.maps import feature_map as feature_map
 from wsolkit.methods.maps import score_maps as score_maps
 from wsolkit.methods.registry import MethodNotDefined as MethodNotDefined
+from wsolkit.networks.models import GlobalAveragePool as GlobalAveragePool
+from wsolkit.networks.models import ThresholdedAveragePool as ThresholdedAveragePool
 from wsolkit.networks.models import WSOLModel as WSOLModel
 from wsolkit.networks.models import build_model as build_model
+from wsolkit.networks.models import thresholded_average_pool as thresholded_average_pool
 from wsolkit.networks.models import ts_cam as ts_cam
-from wsolkit.networks.pooling import GlobalAveragePool as GlobalAveragePool
-from wsolkit.networks.pooling import ThresholdedAveragePool as ThresholdedAveragePool
-from wsolkit.networks.pooling import thresholded_average_pool as thresholded_average_pool
 from wsolkit.networks.split import CannotSplit as CannotSplit
 from wsolkit.networks.split import hooked as hooked
 from wsolkit.networks.split import network_for as network_for

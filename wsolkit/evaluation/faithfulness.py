@@ -33,7 +33,7 @@ from wsolkit.data.base import WSOLDataset
 from wsolkit.data.batches import normalise
 from wsolkit.evaluation.metrics import bootstrap_mean
 from wsolkit.localisation.localise import ScoreMaps, localise
-from wsolkit.methods.chunks import in_chunks
+from wsolkit.methods.context import in_chunks
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 
