@@ -11,12 +11,12 @@ import pytest
 from filelock import FileLock, Timeout
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone
 path, turns = Path(sys.argv[1]), int(sys.argv[2])
 for _ in range(turns):
     with alone(path):

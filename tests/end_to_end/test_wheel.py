@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit.cli.init import SWEEP
 from wsolkit.sweep import jobs as spec
 
 ROOT = Path(__file__).resolve().parents[2]
+SWEEP = (ROOT / "wsolkit/cli/study/sweep.yaml").read_text(encoding="utf-8")
 
 
 def call(*command: str, cwd: Path, path: Path | None = None) -> str:

@@ -313,7 +313,7 @@ def test_a_wrong_out_is_found_first(case, tmp_path, run):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file/below"):
         code, text = run("evaluate", "--scoremaps", tmp_path / "none", "--metadata", root / "meta", "--out", out)
-        assert code == 2 and "file is a file: choose another folder" in text
+        assert code == 2 and "file: Not a directory); choose another folder" in text
 
 
 def test_comparing_other_rules_is_said(case, tmp_path, run):

@@ -21,7 +21,7 @@ from __future__ import annotations
 import numpy as np
 from numba.extending import register_jitable
 
-from wsolkit.common.compiled import compiled
+from wsolkit.common.code import compiled
 
 LEVELS = 256
 

@@ -8,7 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from wsolkit.common.compiled import compiled
+from wsolkit.common.code import compiled
 from wsolkit.common.errors import WsolkitError
 
 

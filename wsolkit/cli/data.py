@@ -56,8 +56,8 @@ def convert(kind: str, source: str, **options) -> None:
 def decoded_pixels(clear: bool) -> None:
     """List the files of decoded images that training runs read.
 
-    They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded images
-    in memory only.
+    They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded
+    images in memory only.
     """
     from wsolkit.data.decoded import cache_folder, clear_entry, entries
 

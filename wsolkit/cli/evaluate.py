@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
-from wsolkit.cli.options import results_folder
+from wsolkit.cli.options import names_in, results_folder
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import check_out, read_json
+from wsolkit.common.progress import progress
 
 METRICS = ("gt_known_loc", "top1_loc", "top1_cls", "iou")  # a test holds them against those that `compare` knows
+RULES = {"protocol": "protocol", "operating_point": "choice of the threshold"}
 
 
 @click.command()
@@ -28,17 +31,13 @@ METRICS = ("gt_known_loc", "top1_loc", "top1_cls", "iou")  # a test holds them a
 @click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
 @click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
 @click.option("--out", help="folder of the results (default reports/evaluations/<score map folder>-<split>-<protocol>)")
-def evaluate(scoremaps: str, metadata: str, out: str | None, **options) -> None:
+def evaluate(scoremaps: str, metadata: str, out: str | None, **options: Any) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
-    from tqdm import tqdm
-
-    from wsolkit.evaluation.file_evaluation import check_out, class_names, evaluate_files, save_evaluation
+    from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, save_evaluation
 
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
     folder = check_out(out or results_folder("evaluations") / name)
-    quiet = not sys.stderr.isatty()
-    options["progress"] = lambda images: tqdm(images, unit=" images", disable=quiet)
-    result = evaluate_files(scoremaps, metadata, **options)
+    result = evaluate_files(scoremaps, metadata, **options, progress=lambda images: progress(images, "scoring"))
     click.echo(result)
     click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")
 
@@ -53,34 +52,21 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
     from wsolkit.evaluation.comparison import compare as compare_tables
     from wsolkit.evaluation.comparison import compare_slices
 
-    chosen = tuple(name.strip() for name in names.split(",")) if names else (_folder(a).name, _folder(b).name)
-    if len(chosen) != 2 or not all(chosen):
+    folders = [place.parent if place.suffix == ".csv" else place for place in (Path(a).resolve(), Path(b).resolve())]
+    chosen = names_in(names) if names else [folder.name for folder in folders]
+    if len(chosen) != 2:
         raise WsolkitError(f"--names {names}: expected two names separated by a comma")
     if chosen[0] == chosen[1]:
-        chosen = (f"{chosen[0]} (A)", f"{chosen[1]} (B)")
-    _note_other_rules(_rules(a), _rules(b))
-    click.echo(compare_tables(a, b, metric=metric, names=chosen))
+        chosen = [f"{chosen[0]} (A)", f"{chosen[1]} (B)"]
+    results = []
+    for path, folder in zip((a, b), folders, strict=True):  # a csv may lie alone
+        if Path(path).is_dir() and not (folder / "metrics.json").is_file():
+            raise WsolkitError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
+        content = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+        results.append(content.get("result", content))
+    for rule, text in RULES.items():
+        if None not in (values := [result.get(rule) for result in results]) and values[0] != values[1]:
+            click.echo(f"note: another {text}: {values[0]} for A, {values[1]} for B", err=True)
+    click.echo(compare_tables(a, b, metric=metric, names=tuple(chosen)))
     click.echo()
     click.echo(compare_slices(a, b, metric=metric).to_string(index=False, float_format="%.2f"))
-
-
-def _rules(path: str) -> dict:
-    """The result beside a per-image table; {} where a csv lies alone."""
-    from wsolkit.common.files import read_json
-
-    metrics = _folder(path) / "metrics.json"
-    if Path(path).is_dir() and not metrics.is_file():
-        raise WsolkitError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
-    content = read_json(metrics) if metrics.is_file() else {}
-    return content.get("result", content)
-
-
-def _note_other_rules(a: dict, b: dict) -> None:
-    for name, text in (("protocol", "protocol"), ("operating_point", "choice of the threshold")):
-        if None not in (values := (a.get(name), b.get(name))) and values[0] != values[1]:
-            click.echo(f"note: another {text}: {values[0]} for A, {values[1]} for B", err=True)
-
-
-def _folder(path: str) -> Path:
-    place = Path(path).resolve()
-    return place.parent if place.suffix == ".csv" else place

@@ -42,31 +42,24 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         wrong = "a file, but it is a folder" if single else "a folder, but it is a file"
         raise WsolkitError(f"--out {out}: expected {wrong}")
 
-    from wsolkit.common.locks import alone
+    from wsolkit.common.files import alone
     from wsolkit.common.processes import process_group, rank
-    from wsolkit.localisation.shards import localise_in_parts
+    from wsolkit.localisation.localise import localise_in_parts
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.fingerprints import localising_code, weights_state
-    from wsolkit.runs.run import _device, versions
-    from wsolkit.runs.trained import load_trained
+    from wsolkit.runs.run import _device, load_trained, versions
 
-    names = list(dict.fromkeys(resolve(name).name for name in names))
+    entries = {entry.name: entry for entry in map(resolve, names)}
     _device(device)
-    options = {"smooth": tuple(names_in(smooth)), "precision": precision}
-    options |= {"channels": channels} if channels else {}
+    options = {"smooth": tuple(names_in(smooth)), "precision": precision} | ({"channels": channels} if channels else {})
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
     with process_group(device, timeout=week) as place:
         trained = load_trained(checkpoint, place)
         dataset, state, seed = _dataset(trained, data, split)
-        identity = {
-            "weights": weights_state(str(trained.path)),
-            "data": [state, repr(dataset.geometry)],
-            "split": split,
-        }
-        identity |= {"options": options, "code": [localising_code(resolve(name)) for name in names]}
+        identity: dict[str, Any] = {"weights": weights_state(str(trained.path)), "split": split, "options": options}
+        identity |= {"data": [state, repr(dataset.geometry)], "code": list(map(localising_code, entries.values()))}
         identity |= {"versions": versions(), "device": place.type}
-        folder = target.with_name(target.name + ".parts")
-        first = rank() == 0
+        folder, first = target.with_name(target.name + ".parts"), rank() == 0
 
         def progress(done: int, total: int) -> None:
             if first and sys.stderr.isatty():
@@ -76,19 +69,19 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         busy = f"another localise is writing to {target}; wait for it, or choose another --out"
         with alone(f"{folder}.lock", busy=busy) if first else nullcontext():
             made = localise_in_parts(
-                trained.model, dataset, names, folder, identity, indices, batch_size, progress, **options
+                trained.model, dataset, list(entries), folder, identity, indices, batch_size, progress, **options
             )
             for name, maps in (made or {}).items():
-                path = target if single else target / f"{resolve(name).slug}.npz"
+                path = target if single else target / f"{entries[name].slug}.npz"
                 maps.save(path)
                 click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
             if first:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
-def _dataset(trained: Any, data: dict[str, Any], split: str):
-    """The split that the options name, opened as the training opened it where they say nothing; the state of its files; the
-    seed."""
+def _dataset(trained: Any, data: dict[str, Any], split: str) -> tuple:
+    """The split that the options name, opened as the training run opened it where they say nothing; the state of its
+    files; the seed."""
     from wsolkit.runs.fingerprints import data_state
     from wsolkit.runs.run import Run
 
@@ -102,7 +95,7 @@ def _dataset(trained: Any, data: dict[str, Any], split: str):
         known |= {"size": trained.geometry.size, "geometry": trained.geometry.kind}
     run = Run.start(**{**known, **asked}, device="cpu")
     dataset = run.dataset(split)
-    if [str(name) for name in dataset.classes] != trained.classes:
-        raise WsolkitError(f"{trained.path} knows the classes {', '.join(trained.classes[:3])}, ..., but {dataset} has "
-                         f"{', '.join(map(str, dataset.classes[:3]))}, ...; give the --classes of the training")  # fmt: skip
+    if (own := [str(name) for name in dataset.classes]) != trained.classes:
+        wrong = f"knows the classes {', '.join(trained.classes[:3])}, ..., but {dataset} has {', '.join(own[:3])}, ..."
+        raise WsolkitError(f"{trained.path} {wrong}; give the --classes of the training run")
     return dataset, data_state(run.config.root), run.config.seed

@@ -1,4 +1,4 @@
-"""`wsolkit init | sweep | train | localise | report | evaluate | compare | predict | data`: a mistake ends with one clear line."""
+"""`wsolkit init, sweep, train, localise, report, evaluate, compare, predict, data`; a mistake ends with one line."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ import click
 
 from wsolkit.cli.data import data
 from wsolkit.cli.evaluate import compare, evaluate
-from wsolkit.cli.init import init
 from wsolkit.cli.localise import localise
 from wsolkit.cli.options import given, names_in, parameter_options
 from wsolkit.cli.predict import predict
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import atomic_write_bytes
+from wsolkit.common.paths import packaged_notebooks
 from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plans
@@ -23,6 +24,7 @@ from wsolkit.sweep.jobs import SweepFile
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
+STUDY = Path(__file__).with_name("study")  # what `init` writes beside the notebooks
 
 
 def _reports() -> str:
@@ -53,14 +55,30 @@ def cli() -> None:
 
 
 @cli.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="study")
+def init(folder: Path) -> None:
+    """Put the notebooks, a sweep.yaml and a short README into FOLDER (default study).
+
+    A file that is there already stays as it is, so that the command can be run again after an update.
+    """
+    sources = {name: STUDY / name for name in ("sweep.yaml", "README.md")}
+    sources |= {f"notebooks/{path.name}": path for path in sorted(packaged_notebooks().glob("*.ipynb"))}
+    kept = [name for name in sources if (folder / name).exists()]
+    for name in sources.keys() - kept:
+        atomic_write_bytes(folder / name, sources[name].read_bytes())
+    if kept:
+        click.echo(f"kept as they are: {', '.join(kept)}", err=True)
+    written = f"{folder}: {len(sources) - len(kept)} files written"
+    click.echo(f"{written}. Next: cd {folder} && wsolkit sweep --file sweep.yaml")
+
+
+@cli.command()
 @parameter_options([*OPTIONS, "backbones", "methods", "seeds", "jobs"], SweepFile)
 @click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
 @click.option("--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or its file)")
 @click.option("--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="seconds to wait")
-@click.option(
-    "--limit", multiple=True, metavar="METHOD=N", help="localise at most N images; N alone is for all methods"
-)
+@click.option("--limit", multiple=True, metavar="METHOD=N", help="localise N images; N alone is for all methods")
 def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: tuple[str, ...], **options: Any) -> None:
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
     content = plans.read(file) if file else {}
@@ -72,13 +90,11 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
             _check(grid.config, list(grid.methods))
         except (WsolkitError, OSError) as error:
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
+    from wsolkit.sweep.scheduler import run_grids, workers_of
+
     jobs = asked.get("jobs", content.get("jobs"))
     if plan:
-        from wsolkit.sweep.scheduler import workers_of
-
         return plans.show_plan(grids, workers_of(jobs), click.echo)
-    from wsolkit.sweep.scheduler import run_grids
-
     sys.exit(run_grids(grids, jobs, click.echo, dask, dask_timeout))
 
 
@@ -134,12 +150,13 @@ def report(out: str | None, everything: bool) -> None:
     sys.exit(int(failed))
 
 
-for command in (init, data, evaluate, compare, predict, localise):
+for command in (data, evaluate, compare, predict, localise):
     cli.add_command(command)
 
 
 def main() -> None:
     """The command `wsolkit`: 2 is the exit code of a mistake that the caller can put right."""
+    many = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes of torchrun
     try:
         sys.exit(cli(standalone_mode=False))
     except click.UsageError as error:
@@ -150,11 +167,10 @@ def main() -> None:
     except click.Abort:
         sys.exit(1)
     except (WsolkitError, OSError) as error:  # the caller's; any other is a fault of the program and has its trace
-        where = f" in process {os.environ['RANK']}" if int(os.environ.get("WORLD_SIZE", "1")) > 1 else ""  # of torchrun
-        click.echo(f"error{where}: {error}", err=True)
+        click.echo(f"error{' in process ' + os.environ['RANK'] if many else ''}: {error}", err=True)
         sys.exit(2)
     except SystemExit as end:
-        if not end.code and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if many and not end.code:
             from wsolkit.common.processes import leave
 
             leave()

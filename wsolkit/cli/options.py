@@ -1,4 +1,4 @@
-"""Options of commands, made from declared parameters."""
+"""Options of commands, those made from declared parameters among them, and the values that they take."""
 
 from __future__ import annotations
 

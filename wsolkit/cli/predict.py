@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
+from PIL import Image
 
 from wsolkit.cli.options import names_in, results_folder
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import listing
+from wsolkit.common.files import atomic_write_bytes, check_out, listing, write_json
+from wsolkit.common.progress import progress
+from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
+
+if TYPE_CHECKING:  # they import torch
+    from wsolkit.data.samples import Geometry
+    from wsolkit.localisation.predict import Prediction
 
 BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one image may be larger
+LONGEST, SHORTEST = 1200, 320  # sides of an overlay in pixels: larger images are reduced, small ones get wider
+DPI = 100
+LINE = 22  # height of a line of text in pixels
 
 
 @click.command()
@@ -30,8 +42,7 @@ BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); o
 @click.option("--geometry", type=click.Choice(["resize", "crop"]), help="of the input (default: as the training run)")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
-def predict(images, checkpoint, method, out, threshold, percentile, smooth, label, classes, size, geometry, batch_size,
-            device) -> None:  # fmt: skip
+def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | None, **asked: Any) -> None:
     """Localise the object in images: files, folders (searched recursively) and globs.
 
     For each image <out>/<name>.png shows the score map of the predicted class and its box, and <out>/<name>.json has
@@ -39,48 +50,47 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     Earlier results in the folders are passed over, so <out> may be one of them. Exit code 1 when images or folders
     could not be read; the others are done.
     """
-    from tqdm import tqdm
-
-    from wsolkit.data.images import find_images, read_batches
-
-    folder = Path(out).expanduser() if out else results_folder("predictions")
     unsearched: list[str] = []
     files = find_images(images, unsearched)
-    _check_out(folder, [file.name for file in files])
+    folder = check_out(out or results_folder("predictions"))
+    places = [place for file in files for place in _places(folder / file.name)]
+    if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
+        raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
 
-    from wsolkit.cli.predictions import save
     from wsolkit.data.samples import Geometry
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.run import _device, versions
-    from wsolkit.runs.trained import default_threshold, load_trained
+    from wsolkit.runs.run import _device, default_threshold, load_trained, versions
 
-    trained = load_trained(checkpoint, _device(device))
-    if trained.geometry is None and size is None:
+    trained = load_trained(checkpoint, _device(asked["device"]))
+    known, size, batch_size = trained.geometry, asked["size"], asked["batch_size"]
+    if known is None and size is None:
         raise WsolkitError(f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
-    known = trained.geometry or Geometry(size)
-    view = Geometry(size or known.size, geometry or known.kind)
-    names = _names(classes, trained.model.num_classes) if classes else trained.classes
-    shown = _label(label, names)
-    smoothings = tuple(names_in(smooth))
-    percentile = resolve(method).percentile if percentile is None else percentile
+    known = known or Geometry(size)
+    view = Geometry(size or known.size, asked["geometry"] or known.kind)
+    names = _names(asked["classes"], trained.model.num_classes) if asked["classes"] else trained.classes
+    smooth, percentile, threshold = tuple(names_in(asked["smooth"])), asked["percentile"], asked["threshold"]
     source = "given"  # of the threshold
+    percentile = resolve(method).percentile if percentile is None else percentile
     if threshold is None:
-        threshold, source = default_threshold(trained, method, percentile, smoothings, view)
-    about = {"score_map": {"method": method, "smooth": list(smoothings)}, "threshold": threshold}
+        threshold, source = default_threshold(trained, method, percentile, smooth, view)
+    options = {"geometry": view, "classes": names, "label": _label(asked["label"], names), "threshold": threshold}
+    options |= {"percentile": percentile, "smooth": smooth, "batch_size": batch_size}
+    about = {"score_map": {"method": method, "smooth": list(smooth)}, "threshold": threshold}
     about |= {"threshold_source": source, "percentile": percentile, "protocol": "wsolevaluation"}
     about |= {"input": {"size": view.size, "geometry": view.kind}, "checkpoint": str(trained.path)}
     about |= {"network": f"{trained.model.backbone} ({trained.model.pooling})", "versions": versions()}
     rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
     failed: list[str] = []
-    options = {"geometry": view, "classes": names, "label": shown, "threshold": threshold, "percentile": percentile}
-    options |= {"smooth": smoothings, "batch_size": batch_size}
-    shown_files = tqdm(files, unit=" images", disable=not sys.stderr.isatty())
-    for batch in read_batches(shown_files, batch_size, BATCH_PIXELS, failed):
+    for batch in read_batches(progress(files, "images"), batch_size, BATCH_PIXELS, failed):
         predictions = predict_images(trained.model, [image for _, image in batch], method, **options)
         for (file, image), prediction in zip(batch, predictions, strict=True):
+            content = {"written_by": RESULT_MARK, "image": str(file.path), **_numbers(prediction), **about}
+            overlay, numbers = _places(folder / file.name)
             try:
-                save(folder / file.name, file.path, image, prediction, view, about, f"{method}, box at {rule}")
+                numbers.unlink(missing_ok=True)  # never beside another overlay
+                atomic_write_bytes(overlay, draw(image, prediction, view, f"{method}, box at {rule}"))
+                write_json(numbers, content)
             except OSError as error:  # a name that is too long with its new ending, say
                 failed.append(f"{file.path}: could not be written ({error})")
     click.echo(f"box: above {rule}, {source}")
@@ -88,24 +98,12 @@ def predict(images, checkpoint, method, out, threshold, percentile, smooth, labe
     for wrong, problems in (("failed", failed), ("folders not searched", unsearched)):
         if problems:
             click.echo(f"error: {len(problems)} {wrong}:\n{listing(problems, chr(10))}", err=True)
-    if failed or unsearched:
-        sys.exit(1)
+    sys.exit(int(bool(failed or unsearched)))
 
 
-def _check_out(folder: Path, names: list[Path]) -> None:
-    """Refuse, before the network runs, a folder that cannot be written and results in the place of someone's files."""
-    from wsolkit.data.images import is_result
-
-    there = next(place for place in (folder, *folder.absolute().parents) if os.path.lexists(place))
-    try:
-        with tempfile.TemporaryFile(dir=there):  # unlike a look at permissions, true for every file system
-            pass
-    except OSError as error:
-        reason = f"nothing can be written to {there}, {error.strerror}"
-        raise WsolkitError(f"no results can be written to {folder} ({reason}); choose another --out") from None
-    places = [(folder / name).with_name(name.name + suffix) for name in names for suffix in (".png", ".json")]
-    if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
-        raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
+def _places(base: Path) -> tuple[Path, Path]:
+    """The overlay and the numbers of an image."""
+    return base.with_name(base.name + ".png"), base.with_name(base.name + ".json")
 
 
 def _names(path: str, count: int) -> list[str]:
@@ -118,6 +116,7 @@ def _names(path: str, count: int) -> list[str]:
 
 
 def _label(text: str, names: list[str]) -> int | None:
+    """The number of the class that the user named; None for the predicted one."""
     if text == "predicted":
         return None
     if text in names:
@@ -126,3 +125,72 @@ def _label(text: str, names: list[str]) -> int | None:
         return int(text)
     choices = f"a number in 0..{len(names) - 1} or a class such as {names[0]}"
     raise WsolkitError(f"--label {text}: expected predicted, {choices}")
+
+
+def _numbers(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as its JSON tells it."""
+    (width, height), own = prediction.size, {True: "predicted", False: "given"}[prediction.predicted]
+    numbers = {"width": width, "height": height, "class": prediction.name, "label": prediction.label}
+    numbers |= {"probability": prediction.probability, "class_of_map": own}
+    numbers["top5"] = [{"class": name, "label": label, "probability": p} for name, label, p in prediction.top5]
+    return numbers | {"box": prediction.box.tolist(), "box_empty": prediction.box_empty}
+
+
+def draw(image: Image.Image, prediction: Prediction, geometry: Geometry, note: str = "") -> bytes:
+    """The image with its score map, its box and, below, class and probability, as PNG.
+
+    image: RGB, as `read_image` gives it. note: a last line in small print.
+    The longer side is at most 1200 pixels. The map covers what the network saw: of a centre crop only the centre.
+    """
+    from matplotlib.figure import Figure
+
+    from wsolkit.figures.images import draw_boxes, overlay, style
+
+    scale = min(LONGEST, max(SHORTEST, *image.size)) / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    pixels = np.array(image.resize((width, height), Image.Resampling.LANCZOS))
+    seen = slice(*_span(height, geometry)), slice(*_span(width, geometry))
+    pixels[seen] = overlay(pixels[seen], prediction.score_map)
+
+    canvas = max(width, SHORTEST)
+    lines = _lines(prediction, note, canvas)
+    foot = 8 + LINE * len(lines)
+    total = height + foot
+    with style():
+        figure = Figure(figsize=(canvas / DPI, total / DPI), dpi=DPI)
+        axes = figure.add_axes(((canvas - width) / 2 / canvas, foot / total, width / canvas, height / total))
+        frame = (-0.5, image.width - 0.5, image.height - 0.5, -0.5)
+        axes.imshow(pixels, extent=frame, aspect="auto", interpolation="nearest")
+        if not prediction.box_empty:
+            draw_boxes(axes, box=prediction.box, width=max(1.7, max(width, height) / 400))
+        axes.set(xlim=frame[:2], ylim=frame[2:])
+        axes.set_axis_off()
+        for number, (text, size, colour) in enumerate(lines):
+            y = (foot - 4 - LINE * (number + 0.5)) / total
+            figure.text(8 / canvas, y, text, fontsize=size, color=colour, va="center")
+        buffer, about = io.BytesIO(), {"Software": RESULT_MARK}
+        figure.savefig(buffer, format="png", dpi=DPI, metadata=about, pil_kwargs={"compress_level": 4})
+    return buffer.getvalue()
+
+
+def _span(extent: int, geometry: Geometry) -> tuple[int, int]:
+    """The part of a side of `extent` pixels that the network saw, from (inclusive) and to (exclusive), at least one."""
+    start, stop = (round(edge * extent / geometry.side) for edge in (geometry.offset, geometry.offset + geometry.size))
+    start = min(start, extent - 1)
+    return start, max(stop, start + 1)
+
+
+def _lines(prediction: Prediction, note: str, width: int) -> list[tuple[str, float, str]]:
+    """(text, size in points, colour) of each line; long names are cut, probabilities never."""
+
+    def line(before: str, name: str, after: str, size: float, colour: str = "black") -> tuple[str, float, str]:
+        room = int(width / (0.58 * size * DPI / 72)) - len(before + after)  # a letter is 0.58 of its size wide, or less
+        return before + (name if len(name) <= room else name[: max(1, room - 1)] + "…") + after, size, colour
+
+    best = prediction.top5[0]
+    lines = [line("", prediction.name, f"  {100 * prediction.probability:.1f} %", 12)]
+    if not prediction.predicted:
+        lines.append(line("predicted: ", best.name, f"  {100 * best.probability:.1f} %", 10))
+    if prediction.box_empty:
+        lines.append(line("no box: nothing is above the threshold", "", "", 10))
+    return [*lines, line("", note, "", 9, "#555555")] if note else lines

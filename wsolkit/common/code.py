@@ -1,4 +1,4 @@
-"""Digests of what modules of the package do."""
+"""The package's code: digests of what its modules do, and functions compiled by numba."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def _state(file: Path) -> str:
         if isinstance(node, named) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+
+
+def compiled(function):
+    """`function` compiled by numba on first use, to run without Python's lock. The machine code is kept beside the
+    module (or in the user's cache folder)."""
+    from numba import njit
+
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # numba found no folder that it can write to: compile for this process alone
+        return njit(nogil=True)(function)

@@ -13,8 +13,8 @@ MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
-    """Cores that this process may use: those of the machine, less what CPU affinity (taskset, Slurm, Dask) and the CPU quota
-    of a container (Docker's `--cpus`, Kubernetes' limits) take away.
+    """Cores that this process may use: those of the machine, less what CPU affinity (taskset, Slurm, Dask) and the CPU
+    quota of a container (Docker's `--cpus`, Kubernetes' limits) take away.
 
     Args:
         groups: where Linux mounts its control groups, of version 1 or 2; absent on other systems.
@@ -37,20 +37,18 @@ def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
 
 
 def _quota(groups: Path, membership: Path) -> float:
-    """The smallest CPU quota, in cores, of this process's control groups and of those around them; infinite without one."""
+    """The smallest CPU quota, in cores, of this process's control groups and those around them, or infinity."""
     quota = float("inf")
     for line in _text(membership).splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers and "cpu" not in controllers.split(","):
             continue
-        for mount in [groups] if not controllers else [groups / "cpu", groups / controllers]:  # version 2, or 1
-            own = PurePosixPath(path.lstrip("/"))
+        files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)  # version 1, or 2
+        own = PurePosixPath(path.lstrip("/"))
+        for mount in {"cpu", controllers} if controllers else {""}:
             for group in (own, *own.parents):  # in a container the path may be that of the host: its root is tried last
-                if controllers:
-                    values = [_text(mount / group / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
-                else:
-                    values = _text(mount / group / "cpu.max").split()
-                if len(values) == 2 and all(value.strip().isdigit() for value in values):  # "max" and -1: no quota
+                values = " ".join(_text(groups / mount / group / name) for name in files).split()
+                if len(values) == 2 and all(value.isdigit() for value in values):  # "max" and -1: no quota
                     quota = min(quota, int(values[0]) / int(values[1]))
     return quota
 
@@ -65,12 +63,11 @@ def _text(path: Path) -> str:
 def gpus() -> list[str]:
     """Names of the CUDA devices of this machine as CUDA_VISIBLE_DEVICES takes them; [] where there is none.
 
-    They are those of CUDA_VISIBLE_DEVICES where it is set, else the UUIDs that `nvidia-smi -L` lists (numbers would depend
-    on CUDA_DEVICE_ORDER).
+    They are those of CUDA_VISIBLE_DEVICES where it is set, else the UUIDs that `nvidia-smi -L` lists (numbers would
+    depend on CUDA_DEVICE_ORDER).
     """
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if given is not None:
-        names = [name.strip() for name in given.split(",")]
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        names = (name.strip() for name in given.split(","))
         return list(itertools.takewhile(lambda name: name not in ("", "-1"), names))  # CUDA stops reading there too
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30)

@@ -1,12 +1,13 @@
-"""Files that are either whole or absent: every result is written beside its place and renamed into it."""
+"""Files that are either whole or absent: every result is written beside its place and renamed into it. And locks."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
+import math
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from filelock import FileLock, Timeout
 
 from wsolkit.common.errors import WsolkitError
 
@@ -22,20 +24,57 @@ SHOWN = 20  # entries that an error lists before it only counts
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, remove it otherwise."""
+    """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, else remove it."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     part.touch(exist_ok=False)
     try:
         yield part
-        with open(
-            part, "rb+"
-        ) as file:  # the data must be on disk before the name is: a crash may not leave an empty file
+        with open(part, "rb+") as file:  # data must be on disk before the name is: a crash may not leave an empty file
             os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(path: str | Path, timeout: float = -1, busy: str = "") -> Iterator[None]:
+    """Hold the lock file `path` (its folder is made where it is absent), and remove it at the end.
+
+    It is removed while it is held. A process that had opened the file before and waits for it then gets a lock on a
+    file without a name; filelock (from version 4) notices that and starts over, so no two processes ever hold the lock.
+
+    Args:
+        timeout: seconds to wait; negative is for ever.
+        busy: an error to raise at once where another process holds the lock; "" is to wait.
+
+    Raises:
+        filelock.Timeout: another process still holds it. WsolkitError: the same, with the text of `busy`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with alone(f"{folder}/work.lock"):
+        ...         print(len(list(Path(folder).iterdir())))
+        ...     print(len(list(Path(folder).iterdir())))
+        1
+        0
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = FileLock(path, 0 if busy else timeout).acquire()
+    except Timeout:
+        if not busy:
+            raise
+        raise WsolkitError(busy) from None
+    with lock:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                path.unlink()
 
 
 def atomic_write_bytes(path: str | Path, data: bytes) -> None:
@@ -52,9 +91,8 @@ def atomic_save_npz(path: str | Path, **arrays: np.ndarray) -> None:
     for key, array in arrays.items():
         if np.asarray(array).dtype == object:
             raise TypeError(f"{path}: array '{key}' has dtype object; save numbers, booleans or fixed-width strings")
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]  # its stub takes names for its own options
-    atomic_write_bytes(path, buffer.getvalue())
+    with atomic_path(path) as part, open(part, "wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its stub takes names for its own options
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -63,9 +101,8 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise WsolkitError(f"{path} is not readable JSON ({error}); delete it and run again") from error
 
@@ -74,12 +111,11 @@ class _Loader(yaml.SafeLoader):
     """YAML's safe loader, which also refuses a key that is written twice in a mapping (the first would be lost)."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = set()
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"):
-            if key.value in seen:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        for number, key in enumerate(keys):
+            if key.value in [other.value for other in keys[:number]]:
                 again = f"(again in line {key.start_mark.line + 1}); keep one of the two"
                 raise WsolkitError(f"key '{key.value}' is written twice {again}")
-            seen.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -98,6 +134,22 @@ def read_yaml(path: Path) -> Any:
     raise WsolkitError(f"{path}{problem}")
 
 
+def check_out(out: str | Path) -> Path:
+    """The folder to write results to, made by whoever writes.
+
+    Raises:
+        WsolkitError: before any work, nothing can be written there.
+    """
+    out = Path(out).expanduser()
+    there = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
+    try:
+        with tempfile.TemporaryFile(dir=there):  # unlike a look at permissions, true for every file system
+            return out
+    except OSError as error:
+        wrong = f"{there}: {error.strerror}"
+        raise WsolkitError(f"no results can be written to {out} ({wrong}); choose another folder (--out)") from None
+
+
 def listing(items: Sequence, separator: str = ", ") -> str:
     """At most 20 items, then a count of the others: what an error about many entries names."""
     more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
@@ -111,16 +163,25 @@ def digest(value: Any) -> str:
 
 
 def _finite(value: Any) -> Any:
+    """Plain values: no arrays, and None for what is not finite."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, dict):
         return {str(key): _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, np.ndarray):
-        return _finite(value.tolist())
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
-    if isinstance(value, Path):
-        return str(value)
-    return value
+    return str(value) if isinstance(value, Path) else value
+
+
+def files_below(folder: str, name: str = "", above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """(relative name, path) of all files below a folder, in order; a link back to a folder above is not followed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from files_below(entry.path, f"{name}{entry.name}/", (*above, real))
+        elif entry.is_file():
+            yield f"{name}{entry.name}", entry.path

@@ -14,8 +14,8 @@ from pydantic_core import PydanticCustomError
 
 from wsolkit.common.errors import WsolkitError
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping",
-          tuple: "whole numbers separated by commas"}  # fmt: skip
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+_KINDS |= {dict: "a mapping", tuple: "whole numbers separated by commas"}
 _BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
@@ -39,8 +39,8 @@ class Parameters(BaseModel):
     numbers, and numbers no truth values. NaN and infinity are refused.
 
     Raises:
-        WsolkitError: an unknown name (with the nearest known one), or a value of the wrong kind or out of range: name, value
-            and what is expected, in one line.
+        WsolkitError: an unknown name (with the nearest known one), or a value of the wrong kind or out of range: name,
+            value and what is expected, in one line.
 
     Example:
         >>> class Walk(Parameters):

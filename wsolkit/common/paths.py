@@ -11,11 +11,8 @@ MARKS = ("sweep.yaml", "pyproject.toml")  # beside notebooks/: a folder that `ws
 
 def project_folder() -> Path | None:
     """The folder, here or above, that holds notebooks/ and sweep.yaml or pyproject.toml; None where there is none."""
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if (folder / "notebooks").is_dir() and any((folder / mark).is_file() for mark in MARKS):
-            return folder
-    return None
+    folders = (folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "notebooks").is_dir())
+    return next((folder for folder in folders if any((folder / mark).is_file() for mark in MARKS)), None)
 
 
 def project_path(path: str | Path) -> Path:
@@ -33,6 +30,7 @@ def packaged_notebooks() -> Path:
 
 
 def notebooks_folder() -> Path:
-    """The folder whose notebooks a sweep runs: of the project made by `wsolkit init` that one works in, else the package's."""
+    """The folder whose notebooks a sweep runs: of the project made by `wsolkit init` that one works in, else the
+    package's."""
     project = project_folder()
     return project / "notebooks" if project and (project / MARKS[0]).is_file() else packaged_notebooks()

@@ -76,8 +76,8 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
     if kind != "cpu":
         chosen = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
         if kind != "cuda" or chosen.index >= torch.cuda.device_count():
-            raise WsolkitError(f"device '{kind}' under torchrun: choose cpu, or cuda with at most as many processes on this "
-                             f"machine as its {torch.cuda.device_count()} CUDA devices")  # fmt: skip
+            most = f"at most as many processes on this machine as its {torch.cuda.device_count()} CUDA devices"
+            raise WsolkitError(f"device '{kind}' under torchrun: choose cpu, or cuda with {most}")
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
     yield chosen  # after an error there is no goodbye: the others may wait for this process, and torchrun ends them

@@ -1,5 +1,5 @@
-"""Progress: a bar where somebody looks at it, plain lines in a notebook that runs in batch, nothing elsewhere; and a line that
-a command rewrites on a terminal."""
+"""Progress: a bar where somebody looks, plain lines in a notebook that runs in batch, nothing elsewhere; and a line
+that a command rewrites on a terminal."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def progress(
 ) -> Iterable:
     """`items`, one by one, with a bar for whoever looks at it.
 
-    In a terminal the bar is on stderr and goes when it is full. In JupyterLab it is one line of text below the cell, which
-    the next bar of the same cell replaces; it needs no widgets. Where a notebook runs in batch (papermill, nbconvert) there
-    is a plain line every 30 seconds instead, so that short work says nothing. In a script there is nothing.
+    In a terminal the bar is on stderr and goes when it is full. In JupyterLab it is one line of text below the cell,
+    which the next bar of the same cell replaces; it needs no widgets. Where a notebook runs in batch (papermill,
+    nbconvert) there is a plain line every 30 seconds instead, so that short work says nothing. In a script there is
+    nothing.
 
     Args:
         text: what is being done, in a few words.
@@ -33,28 +34,20 @@ def progress(
     """
     if total is None and isinstance(items, Sized):
         total = done + len(items)
-    options = {"desc": text, "total": total, "unit": f" {unit}", "initial": done}
-    shell = _kernel()
-    if quiet or (shell is None and not sys.stderr.isatty()):
-        return items
-    if shell is None:
-        return tqdm(items, leave=False, **options)
-    return _Line(items, shell, **options) if _opened() else _plain(items, text, total, unit, done)
-
-
-def _kernel() -> Any:
-    """The shell of a notebook's kernel, or None."""
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-    return shell if hasattr(shell, "kernel") else None
-
-
-def _opened() -> bool:
-    """Whether a person opened the notebook, rather than a program that runs it."""
-    return not os.environ.get("WSOLKIT_BATCH") and any(os.environ.get(name) for name in SESSIONS)
+    in_notebook = hasattr(shell, "kernel")
+    if quiet or not (in_notebook or sys.stderr.isatty()):
+        return items
+    options: dict[str, Any] = {"desc": text, "total": total, "unit": f" {unit}", "initial": done}
+    if not in_notebook:
+        return tqdm(items, leave=False, **options)
+    # whether a person opened the notebook, rather than a program that runs it
+    opened = not os.environ.get("WSOLKIT_BATCH") and any(os.environ.get(name) for name in SESSIONS)
+    return _Line(items, shell, **options) if opened else _plain(items, text, total, unit, done)
 
 
 class _Line(tqdm):
-    """tqdm as one line of text that is replaced in place; a saved notebook keeps the last state, without carriage returns."""
+    """tqdm as one line of text, replaced in place; a saved notebook keeps the last state, without carriage returns."""
 
     cell: Any = None  # that showed a bar last
     handle: Any = None  # of its line
@@ -81,7 +74,7 @@ def _plain(items: Iterable, text: str, total: int | None, unit: str, done: int) 
 
 
 class StatusLine:
-    """Lines that stay, and below them, on a terminal only, one line that is rewritten (and cut to the terminal's width).
+    """Lines that stay, and below them, on a terminal only, one line that is rewritten (and cut to its width).
 
     Args:
         say: prints a line that stays.
@@ -108,8 +101,7 @@ class StatusLine:
     def _printable(self, text: str) -> str:
         """Without control characters, and with "?" for what the stream's encoding has no character for."""
         encoding = getattr(self.stream, "encoding", None) or "ascii"
-        text = "".join(c if c.isprintable() else " " for c in text)
-        return text.encode(encoding, "replace").decode(encoding)
+        return "".join(c if c.isprintable() else " " for c in text).encode(encoding, "replace").decode(encoding)
 
 
 def about(seconds: float) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wsolkit.common.compiled import compiled
+from wsolkit.common.code import compiled
 from wsolkit.data.decoded import DecodedPixels, ahead
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

@@ -29,8 +29,7 @@ from PIL import Image
 from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_path, digest, read_json, write_json
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone, atomic_path, digest, read_json, write_json
 from wsolkit.common.progress import progress
 from wsolkit.data.samples import Sample
 

@@ -28,7 +28,7 @@ from tqdm import tqdm
 from urllib3.util import Retry
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone
 from wsolkit.data.catalogue import Archive, archive_of
 
 BLOCK = 1 << 14  # an interruption loses less than that

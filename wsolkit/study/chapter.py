@@ -1,10 +1,11 @@
-"""What the chapters (notebooks) show again and again: a threshold curve, the best and the worst images, a trial on a few
+"""What the chapters (notebooks) show again and again: a threshold curve, the best and worst images, a trial on a few
 validation images; each with a sentence that is computed from what is shown."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,89 +15,66 @@ from wsolkit.boxes.extract import centre_box_curve, extract_box
 from wsolkit.data.batches import denormalise
 from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
-from wsolkit.evaluation.intervals import share_interval
-from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits
+from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits, share_interval
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves
 from wsolkit.figures.charts import faithfulness_curves
 from wsolkit.runs.run import Run
 
 INTERVAL = 0.001  # step of the thresholds
-FAITHFULNESS = """
-## Does the network use the pixels that the map names?
-
-Boxes ask whether the map finds the object. These curves ask whether it names the pixels that the network's answer rests on.
-**Deletion** replaces pixels by the mean colour, those of highest score first: the probability of the class should fall early, and
-the area under the curve be small. **Insertion** puts them back in the same order, into a blurred image: it should rise early, and
-the area be large (Petsiuk et al., *RISE*, BMVC 2018). **ROAD** fills removed pixels in from their neighbours and compares taking
-the least relevant ones with taking the most relevant ones: large is good (Rong et al., ICML 2022). A random map and a Gaussian in
-the centre, which know nothing of the network, say what is much and what is little.
-
-What the curves cannot tell: a half-grey or blurred image is unlike any training image, and part of the answer is to that
-strangeness. Other fillings give other numbers, so compare maps on one network only. And a faithful map may be a poor box: where
-the network looks at a beak alone, the beak is the faithful answer.
-"""
-
-
-def curve_sentence(result: EvalResult, name: str) -> str:
-    """What the accuracy curve of a result says, in words."""
-    best = result.operating_points.get("best_on_test")
-    source = {"validation": f"chosen on {result.n_val} validation images", "fixed": "fixed"}[result.operating_point]
-    text = f"{name} at the threshold {result.threshold:.2f} ({source}) finds {result.gt_known_loc:.1f} % of the objects"
-    if best:
-        text += f"; no threshold finds more than {best['gt_known_loc']:.1f} %"
-        taus, accuracy = (np.asarray(result.curve[key]) for key in ("thresholds", "gt_known_loc"))
-        good = taus[accuracy >= accuracy.max() - 5]
-        text += f", and {100 * len(good) / len(taus):.0f} % of all thresholds come within 5 points of that"
-    return text + "."
+NAN = float("nan")
 
 
 def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
-    """Accuracy against the threshold, one line per name; the caption says in words what the first one shows. Results without
-    a curve (no boxes, or a protocol with one threshold) are left out; where none is left, a sentence says why."""
+    """Accuracy against the threshold, one line per name; the caption says in words what the first one shows.
+
+    Results without a curve (no boxes, or a protocol with one threshold) are left out; where none is left, a sentence
+    says why."""
     curves = {name: result for name, result in results.items() if result.curve}
+    name, first = next(iter((curves or results).items()))
     if not curves:
-        name, first = next(iter(results.items()))
         print(f"{name} has no accuracy curve; boxes: {first.conditions.get('boxes', 'scored at one threshold')}.")
         return
-    name, first = next(iter(curves.items()))
     centre = first.centre_box["gt_known_loc"]
-    lines = {label: (result.curve["thresholds"], result.curve["gt_known_loc"]) for label, result in curves.items()}
+    source = {"validation": f"chosen on {first.n_val} validation images", "fixed": "fixed"}[first.operating_point]
+    text = f"{name} at the threshold {first.threshold:.2f} ({source}) finds {first.gt_known_loc:.1f} % of the objects"
+    if best := first.operating_points.get("best_on_test"):
+        accuracy = np.asarray(first.curve["gt_known_loc"])
+        near = 100 * np.count_nonzero(accuracy >= accuracy.max() - 5) / len(accuracy)
+        text += f"; no threshold finds more than {best['gt_known_loc']:.1f} %"
+        text += f", and {near:.0f} % of all thresholds come within 5 points of that"
+    lines = {label: result.curve for label, result in curves.items()}
     marks = {label: result.threshold for label, result in curves.items()}
-    figures.show(
-        figures.accuracy_curves(lines, marks=marks, centre_box=centre),
-        alt=f"GT-known localisation accuracy against the threshold for {', '.join(curves)}, with the centre-box baseline",
-        caption=f"{curve_sentence(first, name)} A box of fixed size in the middle finds {centre:.1f} %. {note}".strip(),
-    )
+    alt = f"GT-known localisation accuracy against the threshold for {', '.join(curves)}, with the centre-box baseline"
+    caption = f"{text}. A box of fixed size in the middle finds {centre:.1f} %. {note}".strip()
+    figures.show(figures.accuracy_curves(lines, marks, centre), alt, caption)
 
 
 def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4) -> None:
     """The images of highest and of lowest IoU with map, true and predicted box; without boxes the first images."""
-    ious = result.ious
-    order = np.arange(result.n_images) if ious is None else np.argsort(ious, kind="stable")
-    parts = {"first": order[:count]} if ious is None else {"best": order[::-1][:count], "worst": order[:count]}
-    boxes = "" if ious is None else ", ground-truth box and predicted box"
+    ious, parts, boxes = result.ious, {"first": np.arange(result.n_images)[:count]}, ""
+    if ious is not None:
+        order, boxes = np.argsort(ious, kind="stable"), ", ground-truth box and predicted box"
+        parts = {"best": order[::-1][:count], "worst": order[:count]}
     for title, picks in parts.items():
         items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
-        how = "there are no boxes to compare with"
-        if ious is not None:
-            how = f"IoU {ious[picks].min():.2f} to {ious[picks].max():.2f}"
-        figures.show(
-            figures.gallery(items),
-            alt=f"The {title} images of {name} with score map{boxes}",
-            caption=f"The {title} {len(items)} of {result.n_images} images, {how}.",
-            photo=True,
+        known = [] if ious is None else ious[picks]
+        how = f"IoU {min(known):.2f} to {max(known):.2f}" if len(known) else "there are no boxes to compare with"
+        alt, caption = (
+            f"The {title} images of {name} with score map{boxes}",
+            f"The {title} {len(items)} of {result.n_images}",
         )
+        figures.show(figures.gallery(items), alt, f"{caption} images, {how}.", photo=True)
 
 
 class Score(NamedTuple):
-    """Percent of the objects found at the threshold that is best on the same images, its 95 % interval, the threshold, and
-    the mean IoU at the fixed threshold 0.2; NaN where there are no boxes to compare with."""
+    """Percent of the objects found at the threshold that is best on the same images, its 95 % interval, the threshold,
+    and the mean IoU at the fixed threshold 0.2; NaN where there are no boxes to compare with."""
 
-    accuracy: float
-    interval: tuple[float, float]
-    threshold: float
-    mean_iou: float
+    accuracy: float = NAN
+    interval: tuple[float, float] = (NAN, NAN)
+    threshold: float = 0.2
+    mean_iou: float = NAN
 
 
 class Trial:
@@ -110,20 +88,19 @@ class Trial:
     def __init__(self, run: Run, count: int) -> None:
         self.data = run.dataset("val")
         self.size = self.data.geometry.size
-        limit = run.config.limit
-        self.indices = self.data.spread(min(limit, count) if limit else count, run.config.seed)
+        self.indices = self.data.spread(min(run.config.limit or count, count), run.config.seed)
         self.boxes = [self.data.target(int(index)).boxes.numpy() for index in self.indices]
         self.located = all(len(boxes) for boxes in self.boxes)
         centre = centre_box_curve(self.boxes, self.size)[1] if self.located else None
-        self.centre = float("nan") if centre is None else float(accuracy_curve(centre).max())
+        self.centre = NAN if centre is None else float(accuracy_curve(centre).max())
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def score(self, maps) -> Score:
-        """Score maps (N, h, w) of `self.indices`, in that order; at the fixed threshold 0.2, with NaN, without boxes."""
+    def score(self, maps: np.ndarray) -> Score:
+        """Score maps (N, h, w) of `self.indices`, in that order; NaN and the fixed threshold 0.2 without boxes."""
         if not self.located:
-            return Score(float("nan"), (float("nan"), float("nan")), 0.2, float("nan"))
+            return Score()
         curves = rule_curves(Maps(maps), Truth(self.size, boxes=self.boxes), Rule(interval=INTERVAL))
         threshold, accuracy = best_threshold(curves, interval=INTERVAL)
         hits = loc_hits(curves[:, round(threshold / INTERVAL)])
@@ -131,19 +108,17 @@ class Trial:
 
     def table(self, scores: Mapping[str, Score], columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
         """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""
-        rows = {
-            name: {
-                "GT-known Loc": f"{score.accuracy:.1f}",
-                "95 % interval": "{:.1f} to {:.1f}".format(*score.interval),
-                "threshold": f"{score.threshold:.2f}",
-                **{title: texts[name] for title, texts in columns.items()},
-            }
-            for name, score in scores.items()
+        texts = {
+            "GT-known Loc": [f"{score.accuracy:.1f}" for score in scores.values()],
+            "95 % interval": ["{:.1f} to {:.1f}".format(*score.interval) for score in scores.values()],
+            "threshold": [f"{score.threshold:.2f}" for score in scores.values()],
+            **{title: [own[name] for name in scores] for title, own in columns.items()},
         }
-        return pd.DataFrame(rows).T
+        return pd.DataFrame(texts, index=list(scores))
 
     def show_bars(self, scores: Mapping[str, Score], what: str) -> None:
-        """A bar per name with its interval and the best centre box; the caption says which is highest and how far that goes."""
+        """A bar per name with its interval and the best centre box; the caption says which is highest and how far that
+        goes."""
         if not self.located:
             print(f"{what}: no bars, since some of the {len(self)} validation images have no box to compare with.")
             return
@@ -151,12 +126,12 @@ class Trial:
         others = [name for name in scores if name != best and scores[name].accuracy >= scores[best].interval[0]]
         within = f"within its 95 % interval also: {', '.join(others)}"
         reach = within if others else "no other reaches its 95 % interval"
-        values, intervals = ({name: score[field] for name, score in scores.items()} for field in (0, 1))
-        figures.show(
-            figures.bars(values, intervals, reference=self.centre, reference_label="best centre box"),
-            alt=f"Bars of GT-known localisation accuracy on validation images: {what}",
-            caption=f"{what}, {len(self)} validation images. Highest: {best} with {scores[best].accuracy:.1f} %; {reach}.",
-        )
+        values = {name: score.accuracy for name, score in scores.items()}
+        intervals = {name: score.interval for name, score in scores.items()}
+        bars = figures.bars(values, intervals, reference=self.centre, reference_label="best centre box")
+        highest = f"Highest: {best} with {scores[best].accuracy:.1f} %; {reach}."
+        alt = f"Bars of GT-known localisation accuracy on validation images: {what}"
+        figures.show(bars, alt, f"{what}, {len(self)} validation images. {highest}")
 
     def show_maps(self, maps: Mapping[str, np.ndarray], scores: Mapping[str, Score], what: str, rows: int = 3) -> None:
         """The first images in rows, and in columns the maps of each name with the box at its threshold."""
@@ -164,15 +139,11 @@ class Trial:
         for position, index in enumerate(self.indices[:rows]):
             image, target = self.data[int(index)]
             for name, made in maps.items():
-                box = extract_box(made[position], threshold=scores[name].threshold, size=self.size)
                 item = {"pixels": denormalise(image), "score_map": made[position], "title": name}
+                box = extract_box(made[position], threshold=scores[name].threshold, size=self.size)
                 items.append(item | {"gt_boxes": target.boxes, "box": box if self.located else None})
-        figures.show(
-            figures.gallery(items, columns=len(maps)),
-            alt=f"Validation images in rows, and in columns {', '.join(maps)}, with boxes and IoU",
-            caption=what,
-            photo=True,
-        )
+        alt = f"Validation images in rows, and in columns {', '.join(maps)}, with boxes and IoU"
+        figures.show(figures.gallery(items, columns=len(maps)), alt, what, photo=True)
 
 
 def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
@@ -184,23 +155,21 @@ def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def show_faithfulness(run: Run, result: Evaluation) -> None:
-    """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0 leaves
-    the section out): text, curves and table in the notebook; the numbers go into metrics.json with the result."""
+    """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0: no
+    section): text, curves and table in the notebook. The numbers go into metrics.json with the result."""
     if not run.config.faithfulness:
         return
     from IPython.display import Markdown, display
 
-    display(Markdown(FAITHFULNESS))
+    display(Markdown(filename=Path(__file__).with_name("faithfulness.md")))
     maps, limit = {result.method: result.maps["test"]}, min(run.config.faithfulness, result.n_images)
-    model = run.model(result.variant)
-    measured = measure_faithfulness(model, run.dataset("test"), maps, limit=limit, seed=run.config.seed)
-    count = len(next(iter(measured.values())))
-    figures.show(
-        faithfulness_curves(measured),
-        alt=f"Deletion and insertion curves of {', '.join(measured)}: mean class probability against the share of pixels",
-        caption=f"Mean over {count} test images with 95 % bootstrap bands.",
-    )
-    table = faithfulness_table(measured)
+    model, data = run.model(result.variant), run.dataset("test")
+    measured = measure_faithfulness(model, data, maps, limit=limit, seed=run.config.seed)
+    names, count = ", ".join(measured), len(next(iter(measured.values())))
+    alt = f"Deletion and insertion curves of {names}: mean class probability against the share of pixels"
+    caption = f"Mean over {count} test images with 95 % bootstrap bands."
+    figures.show(faithfulness_curves(measured), alt, caption)
+    table: Any = faithfulness_table(measured)
     result.faithfulness = table.to_dict("index")
     for name in ("deletion", "insertion", "road"):
         ends = zip(table[name], table.pop(f"{name}_low"), table.pop(f"{name}_high"), strict=True)

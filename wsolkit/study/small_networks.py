@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsolkit.networks.models import WSOLModel, build_model
+from wsolkit.networks.models import GlobalAveragePool, WSOLModel, build_model
 
 CLASSES = 5
 STEPS = 4  # pixels of the image in one position of the feature map of `ring` and `lamps`
@@ -16,54 +16,40 @@ def small_network(pooling: str = "gap", backbone: str = "resnet18", seed: int = 
     stride = 16 if backbone == "vgg16_fc" else 8
     model = build_model(backbone, CLASSES, pooling, weights="none", stride=stride, width=0.0625, seed=seed).eval()
     draw = torch.Generator().manual_seed(seed)
-    with torch.no_grad():  # a fresh head is nearly zero
-        model.head.weight.normal_(generator=draw)
-    images = torch.randn(3, 3, 32, 32, generator=draw)
-    return model, images, torch.tensor([1, 4, 2])
+    nn.init.normal_(model.head.weight, generator=draw)  # a fresh head is nearly zero
+    return model, torch.randn(3, 3, 32, 32, generator=draw), torch.tensor([1, 4, 2])
 
 
-class Small(nn.Module):
+def _with_gap(body: nn.Module, head: nn.Linear) -> WSOLModel:
     """Body, GAP and linear head."""
-
-    pooling, backbone, has_cam = "gap", "toy", True
-
-    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
-        super().__init__()
-        self.body, self.head = body, head
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.num_classes = head.out_features
-        self.eval()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.pool(self.body(x)))
+    spec = {"backbone": "toy", "pooling": "gap", "stride": STEPS, "num_classes": head.out_features}
+    return WSOLModel(spec, (), body, pool=GlobalAveragePool(), head=head).eval()
 
 
-def ring() -> Small:
+def ring() -> WSOLModel:
     """Two convolutions with left-right symmetric kernels on an image without edges: mirrored in, mirrored out."""
     layers: list[nn.Module] = []
     for inputs, outputs in ((3, 6), (6, 8)):
         convolution = nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode="circular")
-        with torch.no_grad():
-            convolution.weight.copy_(torch.randn_like(convolution.weight))
-            convolution.weight += convolution.weight.flip(3)
+        kernels = torch.randn_like(convolution.weight)
+        convolution.weight.data = kernels + kernels.flip(3)
         layers += [convolution, nn.ReLU(), nn.AvgPool2d(2)]
     head = nn.Linear(8, 4)
     nn.init.normal_(head.weight)
-    return Small(nn.Sequential(*layers), head)
+    return _with_gap(nn.Sequential(*layers), head)
 
 
-def lamps() -> Small:
-    """The feature map is the image in coarse: channel 0 speaks for class 0 and against class 1, channel 1 the reverse (and
-    more against than for), channel 2 for neither."""
+def lamps() -> WSOLModel:
+    """The feature map is the image in coarse: channel 0 speaks for class 0 and against class 1, channel 1 the reverse
+    (and more against than for), channel 2 for neither."""
     head = nn.Linear(3, 2)
-    with torch.no_grad():
-        head.weight.copy_(torch.tensor([[1.0, -1.5, 0.1], [-1.5, 1.0, 0.1]]))
-        head.bias.zero_()
-    return Small(nn.Sequential(nn.AvgPool2d(STEPS), nn.ReLU()), head)
+    head.weight.data = torch.tensor([[1.0, -1.5, 0.1], [-1.5, 1.0, 0.1]])
+    nn.init.zeros_(head.bias)
+    return _with_gap(nn.Sequential(nn.AvgPool2d(STEPS), nn.ReLU()), head)
 
 
-def positive(channels: int) -> Small:
+def positive(channels: int) -> WSOLModel:
     """The feature map is the image, and all weights of the head are positive: CAM's map has no negative value."""
-    network = Small(nn.Identity(), nn.Linear(channels, CLASSES))
-    nn.init.uniform_(network.head.weight, 0.1, 1.0)
-    return network.requires_grad_(False)
+    head = nn.Linear(channels, CLASSES)
+    nn.init.uniform_(head.weight, 0.1, 1.0)
+    return _with_gap(nn.Identity(), head).requires_grad_(False)

@@ -1,12 +1,12 @@
-"""What a sweep is asked for: its YAML file, the jobs (one notebook each, in an order that can be run), why each would run, and
-how long that may take. No torch import here.
+"""What a sweep is asked for: its YAML file, the jobs (one notebook each, in an order that can be run), why each would
+run, and how long that may take. No torch import here.
 
-Keys of a file are the parameters of `RunConfig` by name, and those of `SweepFile`. Relative paths start at the file's folder.
+Keys of a file are the parameters of `RunConfig` by name, and those of `SweepFile`. Relative paths start at its folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +30,7 @@ ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not 
 NAMES: dict[str, Any] = {"title": "a list of names with at least one entry", "min_length": 1}
 NUMBERS: dict[str, Any] = {"title": "a list of whole numbers with at least one entry", "min_length": 1}
 PAGE_SECONDS = 5.0  # for a page alone: nearly all of it is the start of Python
+Say = Callable[[str], None]  # prints a line
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Grid:
     Attributes:
         config: what all runs share; its `out` is the folder of the first seed.
         limits: images per method; the name "" is for all methods.
-        seeds: the first seed's runs lie in OUT, those of another one N in OUT/seed-N; empty is the configuration's seed.
+        seeds: the first seed's runs lie in OUT, those of another one N in OUT/seed-N; empty is that of `config`.
     """
 
     config: RunConfig
@@ -91,54 +92,46 @@ class Grid:
         return self.config.out_folder / "runs" / self.config.dataset
 
     def plan(self) -> tuple[list[Job], list[Job]]:
-        """All jobs, seed by seed, on each backbone the training runs first, and the reports that are not defined there."""
+        """All jobs, seed by seed, on each backbone training runs first, and the reports that are undefined there."""
         jobs: list[Job] = []
         impossible: list[Job] = []
+        methods = [declared(name) for name in dict.fromkeys(self.methods)]
         out = self.config.out_folder.absolute()  # one place, whoever looks
+        home = out / files.INDEX
         for number, seed in enumerate(dict.fromkeys(self.seeds or (self.config.seed,))):
             prefix = f"seed-{seed}/" if number else ""
             for backbone in dict.fromkeys(self.backbones):
-                config = self.config.with_changes(seed=seed, backbone=backbone, out=str(out / prefix))
-                trainings: dict[str, Job] = {}
-                reports: list[Job] = []
-                for method in map(declared, dict.fromkeys(self.methods)):
-                    limit = self.limits.get(method.name, self.limits.get("", config.limit))
-                    report = _report(config.with_changes(limit=limit), method, prefix, out / files.INDEX)
-                    undefined = method.undefined(backbone)
-                    (impossible if undefined else reports).append(report)
-                    for used in () if undefined else method.variants_on(backbone):
-                        for word in filter(None, (variant(used).starts_from(config.weights), used)):
-                            training = _training(config.with_changes(limit=0), word, prefix, out / files.INDEX)
-                            trainings.setdefault(word, training)
-                jobs += [*trainings.values(), *reports]
+                config = self.config.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
+                defined = [method for method in methods if not method.undefined(backbone)]
+                used = [variant(word) for method in defined for word in method.variants_on(backbone)]
+                words = [word for own in used for word in (own.starts_from(config.weights), own.name) if word]
+                jobs += [_training(config, word, prefix, home) for word in dict.fromkeys(words)]
+                for method in methods:
+                    limit = self.limits.get(method.name, self.limits.get("", self.config.limit))
+                    report = _report(config.with_changes(limit=limit), method, prefix, home)
+                    (jobs if method in defined else impossible).append(report)
         return jobs, impossible
 
 
 def _training(config: RunConfig, word: str, prefix: str, home: Path) -> Job:
-    name, folder = f"{prefix}{config.dataset}/{config.backbone}/train", config.training_folder(word)
-    notebook, parts = notebooks_folder() / TRAIN_CHAPTER, config.training_parts(word)
-    start = variant(word).starts_from(config.weights)
-    return Job(
-        name=f"{name} {word}", notebook=notebook, parameters={**config.for_notebook(notebook), "variant": word},
-        config={**config.to_dict(), "variant": word}, folder=folder, done=folder / files.TRAINED,
-        key=digest(parts), parts=parts, html=folder / files.TRAINING_PAGE, home=home,
-        title=f"Training {config.backbone} with {variant(word).label} on {config.dataset}",
-        needs=(f"{name} {start}",) if start else (),
-    )  # fmt: skip
+    name, notebook = f"{prefix}{config.dataset}/{config.backbone}/train", notebooks_folder() / TRAIN_CHAPTER
+    start, folder = variant(word).starts_from(config.weights), config.training_folder(word)
+    given, values = config.for_notebook(notebook) | {"variant": word}, config.to_dict() | {"variant": word}
+    done, html, needs = folder / files.TRAINED, folder / files.TRAINING_PAGE, (f"{name} {start}",) if start else ()
+    title = f"Training {config.backbone} with {variant(word).label} on {config.dataset}"
+    parts = config.training_parts(word)
+    return Job(f"{name} {word}", notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
 
 
 def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
-    name, folder = f"{prefix}{config.dataset}/{config.backbone}", config.runs_folder / method.slug
+    name, notebook = f"{prefix}{config.dataset}/{config.backbone}", method.notebook
     own = {} if method.name in study_methods() else {"method": method.name}  # a chapter of the study knows its method
-    parts = config.report_parts(method)
-    return Job(
-        name=f"{name}/{method.name}", notebook=method.notebook,
-        parameters=config.for_notebook(method.notebook) | own, config={**config.to_dict(), "method": method.name},
-        folder=folder, done=folder / files.METRICS, key=digest(parts), parts=parts, home=home,
-        html=config.out_folder / config.dataset / config.backbone / f"{method.slug}.html",
-        title=f"{method.name} on {config.backbone}, {config.dataset}",
-        needs=tuple(f"{name}/train {word}" for word in method.variants_on(config.backbone)),
-    )  # fmt: skip
+    given, values = config.for_notebook(notebook) | own, config.to_dict() | {"method": method.name}
+    folder, pages = config.runs_folder / method.slug, config.out_folder / config.dataset / config.backbone
+    title, parts = f"{method.name} on {config.backbone}, {config.dataset}", config.report_parts(method)
+    needs = tuple(f"{name}/train {word}" for word in method.variants_on(config.backbone))
+    name, done, html = f"{name}/{method.name}", folder / files.METRICS, pages / f"{method.slug}.html"
+    return Job(name, notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
 
 
 class SweepFile(RunConfig):
@@ -180,8 +173,8 @@ def read(path: str | Path) -> dict[str, Any]:
 
 
 def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
-    """Check keys and values, and give what is said in one form: a single seed or backbone is a list of one, a limit for all is
-    the limit of the method "", paths are absolute.
+    """Check keys and values, and give what is said in one form: a single seed or backbone is a list of one, a limit for
+    all is the limit of the method "", paths are absolute.
 
     Args:
         content: of a file, of one of its `datasets` (whose name is in `inside`), or options of the command line.
@@ -258,9 +251,9 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
 
 def store(grid: Grid) -> Path:
     """Write the specification of a sweep as OUT/runs/<dataset>/sweep.yaml, which `read` takes."""
-    config = grid.config.to_dict()
-    values = {"dataset": config["dataset"], "backbones": list(grid.backbones), "methods": list(grid.methods),
-              "seeds": list(grid.seeds or (config["seed"],)), "limits": {n: k for n, k in grid.limits.items() if n}}  # fmt: skip
+    config, seeds = grid.config.to_dict(), list(grid.seeds or (grid.config.seed,))
+    values = {"dataset": config["dataset"], "backbones": list(grid.backbones), "methods": list(grid.methods)}
+    values |= {"seeds": seeds, "limits": {name: number for name, number in grid.limits.items() if name}}
     values |= {name: config[name] for name in grid.config.given if name not in ("dataset", "backbone", "seed", "out")}
     values |= {"limit": grid.limits[""]} if "" in grid.limits else {}
     text = "# What the last sweep of this data set was asked for: `wsolkit sweep --file` takes it.\n"
@@ -276,15 +269,15 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
         jobs: all jobs of the sweep by name.
     """
     folder, before, failure = job.folder, files.content_of(job.done), files.content_of(job.folder / files.FAILURE)
-    now = job.parts, job.notebook.name
+    now, made_from = (job.parts, job.notebook.name), before.get("made_from")
     if (folder / files.FAILURE).exists() and failure.get("status", "failed") == "failed":
         lines = str(failure.get("error", "")).strip().splitlines() or ["no error was written"]
         return [f"failed last time: {lines[-1]}"]
     if job.complete():
         page = files.content_of(folder / files.PAGE)
-        stale = {"report page is missing": not job.html.exists(),
-                 "report page is older than its numbers": page.get("fingerprint") != job.key,
-                 "page template changed": page.get("page") != page_state()}  # fmt: skip
+        stale = {"report page is missing": not job.html.exists()}
+        stale["report page is older than its numbers"] = page.get("fingerprint") != job.key
+        stale["page template changed"] = page.get("page") != page_state()
         return [f"{reason} (page only)" for reason, applies in stale.items() if applies][:1]
     if not job.done.exists():  # a training run may have been made with other parameters, in a folder of its own
         for name, resumed in ((files.CHECKPOINT, "; goes on from its checkpoint"), (files.EXECUTIONS, "")):
@@ -296,51 +289,46 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
         return min(known, key=len, default=unknown) or unknown
     if before.get("status") != "completed":
         return [f"{job.done.name} is damaged"]
-    if not isinstance(before.get("made_from"), dict):
+    if not isinstance(made_from, dict):
         return ["made by an earlier version"]
     if job.trains and not files.is_trained(folder):
         return [f"its network {files.WEIGHTS} is missing"]
-    lines = [*_training_changes(before["made_from"], job, jobs), *changes(before["made_from"], *now)]
+    lines = [*_training_changes(made_from, job, jobs), *changes(made_from, *now)]
     return list(dict.fromkeys(lines)) or [f"{job.done.name} was changed by hand"]
 
 
-def _training_changes(before: dict[str, Any], job: Job, jobs: dict[str, Job]) -> list[str]:
+def _training_changes(before: dict[str, Any], job: Job, jobs: dict[str, Job]) -> Iterator[str]:
     """What differs in the networks that a report uses."""
-    lines = []
     for word, key in job.parts.get("trainings", {}).items():
-        old = before.get("trainings", {}).get(word)
-        if old == key:
+        if (old := before.get("trainings", {}).get(word)) == key:
             continue
         training = next(jobs[name] for name in job.needs if name.endswith(f"/train {word}"))
         if not training.complete():
-            lines.append(f"its training train {word} is stale")
+            yield f"its training train {word} is stale"
             continue
         # the network that is wanted has been trained: what differs is told by the record of the one that was used
         record = training.folder.with_name(files.training_name(word, str(old))) / files.TRAINED
         used = files.content_of(record).get("made_from")
         differing = changes(used, training.parts, training.notebook.name) if isinstance(used, dict) else []
-        lines += differing or [f"its training train {word} is another one"]
-    return lines
+        yield from differing or [f"its training train {word} is another one"]
 
 
 def expected_seconds(job: Job) -> float | None:
-    """How long a job will take, from an earlier run of it, be it with other parameters (a training run's time goes with its
-    epochs) or with another seed; None where there was none."""
+    """How long a job will take, from an earlier run of it, be it with other parameters (a training run's time goes with
+    its epochs) or with another seed; None where there was none."""
     if job.complete():
         return PAGE_SECONDS
     seeds = [job.home.parent / "runs", *sorted(job.home.parent.glob("seed-*/runs"))] if job.home else []
     for path in files.records_like(job.done, [job.folder.parents[2], *seeds]):
-        seconds = files.seconds_of(path.parent, path)
-        epochs = files.content_of(path).get("recipe", {}).get("epochs")
-        now = (
-            job.config["tap_epochs" if job.needs else "epochs"] if job.trains else 0
-        )  # from another network: a short one
-        if seconds is not None and (epochs or not job.trains):
-            return seconds * now / epochs if job.trains else seconds
+        seconds, epochs = files.seconds_of(path.parent, path), files.content_of(path).get("recipe", {}).get("epochs")
+        if seconds is not None and not job.trains:
+            return seconds
+        if seconds is not None and epochs:  # a network that starts from another one trains for a shorter time
+            return seconds * job.config["tap_epochs" if job.needs else "epochs"] / epochs
     return None
 
 
-def show_plan(grids: Sequence[Grid], workers: int, say: Callable[[str], None]) -> None:
+def show_plan(grids: Sequence[Grid], workers: int, say: Say) -> None:
     """Print what a sweep would run, in which order, why, and how long that may take; nothing is run or written."""
     jobs: dict[str, Job] = {}
     for grid in grids:

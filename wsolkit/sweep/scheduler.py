@@ -1,7 +1,7 @@
 """A grid of runs at work: which job next, how many at a time, and what is said about it. No torch import here.
 
-A report waits for the training runs whose networks it uses. Each job is a process of its own (`wsolkit.sweep.worker`) with
-a log file, started by a pool: that of this machine, or that of a cluster. Whether it is done is read from the files it leaves.
+A report waits for the training runs whose networks it uses. Each job is a process of its own (`wsolkit.sweep.worker`)
+with a log file, started by a pool: that of this machine, or of a cluster. Whether it is done is read from its files.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from typing import Any
 from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores, gpus
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
 from wsolkit.runs.folder import LOCK, content_of, note_failure
-from wsolkit.sweep.jobs import Grid, Job, expected_seconds, store
+from wsolkit.sweep.jobs import Grid, Job, Say, expected_seconds, store
 from wsolkit.sweep.worker import INTERRUPTED, run_job
 
 ANSWER = 10.0  # seconds that Dask's scheduler may take for a short answer
@@ -45,12 +45,9 @@ class LocalPool(ThreadPoolExecutor):
 
     def __init__(self, workers: int, devices: Sequence[str] = ()) -> None:
         self.own, self.killed, self.threads = threading.local(), threading.Event(), max(1, cores() // workers)
+        self.kill = self.killed.set  # ends what runs
         turns = cycle([{"CUDA_VISIBLE_DEVICES": name} for name in devices] if len(devices) > 1 else [{}])
         super().__init__(workers, initializer=lambda: setattr(self.own, "environment", next(turns)))
-
-    def kill(self) -> None:
-        """End what runs."""
-        self.killed.set()
 
     def submit(self, function, /, *args, **kwargs) -> Future:
         def run() -> Any:
@@ -64,12 +61,12 @@ class DaskPool(Executor):
     """The threads of an existing Dask cluster, whose workers share this machine's folders, as an executor.
 
     Dask decides who runs what: it runs a job again where a worker was lost (four times at most, its setting
-    `distributed.scheduler.allowed-failures`), and forgets what runs when the sweep leaves, whereupon the workers end it.
+    `distributed.scheduler.allowed-failures`), and forgets what runs when the sweep leaves, whereupon workers end it.
 
     Args:
         address: of the scheduler, such as tcp://10.0.0.7:8786, or the path of its scheduler file (.json).
         limit: jobs at a time; 0 is one for each thread of the cluster.
-        timeout: seconds to wait for the scheduler, for the answers of its workers, and, whenever there is none, for a worker.
+        timeout: seconds to wait for the scheduler, its workers' answers, and, whenever there is none, for a worker.
 
     Raises:
         WsolkitError: dask.distributed is not installed.
@@ -117,7 +114,7 @@ class DaskPool(Executor):
             raise ConnectionError(f"the Dask scheduler at {self.address} has no workers {waited}")
         return min(self.limit or self.threads, self.threads)
 
-    def check(self, folder: Path, say: Callable[[str], None]) -> None:
+    def check(self, folder: Path, say: Say) -> None:
         """Ask every worker what it has: the same packages and code, and the folder of the results.
 
         Raises:
@@ -145,8 +142,8 @@ class DaskPool(Executor):
         cancelled it."""
         module, name = function.__module__, function.__qualname__
 
-        # Nested, because Dask sends the code of nested functions. It would send a name for others, and a scheduler or worker
-        # that cannot import it while it reads the message ends, without a word to us.
+        # Nested, because Dask sends the code of nested functions. It would send a name for others, and a scheduler or
+        # worker that cannot import it while it reads the message ends, without a word to us.
         def run(*args: Any, **kwargs: Any) -> Any:
             import importlib
             import os
@@ -180,8 +177,10 @@ class DaskPool(Executor):
 
 
 def facts(token: str) -> dict[str, str]:
-    """What must be the same wherever jobs of a sweep run; `token` is a file in the folder of the results. (A worker keeps the
-    code that it has read: after a change workers are started again.)"""
+    """What must be the same wherever jobs of a sweep run; `token` is a file in the folder of the results.
+
+    A worker keeps the code that it has read: after a change workers are started again.
+    """
     seen = "seen" if Path(token).exists() else "not seen (all need the same folder, on a shared file system)"
     own = {"python": platform.python_version().rpartition(".")[0], "wsolkit": code_state((".",))}
     return own | {name: version(name) for name in PACKAGES} | {str(Path(token).parent): seen}
@@ -195,8 +194,8 @@ def differences(own: dict[str, str], other: dict[str, str] | Exception) -> list[
 
 
 def workers_of(jobs: int | None) -> int:
-    """Jobs at a time on this machine: None is one; 0 is one per core, four at most (several single-threaded networks beat
-    one with several threads), or one per GPU."""
+    """Jobs at a time on this machine: None is one; 0 is one per core, four at most (several single-threaded networks
+    beat one with several threads), or one per GPU."""
     return 1 if jobs is None else jobs or max(min(4, cores()), len(gpus()))
 
 
@@ -205,17 +204,16 @@ class Sweep:
 
     Args:
         workers: jobs at a time, where the pool has no opinion.
-        pool: any `concurrent.futures.Executor` (default: processes on this machine); it is shut down at the end. It may have
-            a method capacity() that says how many jobs it takes now (an OSError from there ends the sweep), and a method
-            kill() that ends what runs.
-        index: writes the index; called when there are new reports, but not all the time. What goes wrong in it is passed over:
-            the index is written once more at the end.
+        pool: any `concurrent.futures.Executor` (default: processes on this machine), shut down at the end. It may
+            have a method capacity() that says how many jobs it takes now (an OSError from there ends the sweep), and a
+            method kill() that ends what runs.
+        index: writes the index; called when there are new reports, but not all the time. What goes wrong in it is
+            passed over: the index is written once more at the end.
     """
 
     def __init__(
-        self, jobs: list[Job], workers: int = 1, say: Callable[[str], None] = print, pool: Executor | None = None,
-        index: Callable[[], Any] = lambda: None,
-    ) -> None:  # fmt: skip
+        self, jobs: list[Job], workers: int = 1, say: Say = print, pool: Executor | None = None, index: Any = None
+    ) -> None:
         self.jobs, self.pool, self.status = {job.name: job for job in jobs}, pool or LocalPool(workers), StatusLine(say)
         self.capacity: Callable[[], int] = getattr(self.pool, "capacity", lambda: workers)
         self.kill: Callable[[], None] = getattr(self.pool, "kill", lambda: None)
@@ -263,7 +261,7 @@ class Sweep:
     def _write_index(self) -> None:
         """Write the index when more runs have ended than at the last time, and that is long enough ago."""
         begin = time.monotonic()
-        if len(self.outcome) > self.indexed and begin >= self.next_index:
+        if self.index and len(self.outcome) > self.indexed and begin >= self.next_index:
             with contextlib.suppress(Exception):
                 self.index()
             now = time.monotonic()
@@ -313,35 +311,35 @@ class Sweep:
         return line + (f"; running {', '.join(names)}" if names else "")
 
     def _seconds_left(self, room: int) -> float | None:
-        """The time of a job is that of itself, or the mean of its like on other networks, of training runs or reports, or of all;
-        None where no time is known."""
+        """The time of a job is that of itself, or the mean of its like on other networks, of training runs or reports,
+        or of all; None where no time is known."""
 
         def kinds(name: str) -> tuple[str, ...]:
             return name, name.rpartition("/")[2], self.jobs[name].done.name, ""
 
         alike: defaultdict[str, list[float]] = defaultdict(list)
         for name, seconds in self.expected.items():
-            for kind in kinds(name):
-                alike[kind] += [] if seconds is None else [seconds]
-        if not alike[""]:
+            if seconds is not None:
+                for kind in kinds(name):
+                    alike[kind].append(seconds)
+        if not alike:
             return None
         times, now = [0.0], time.monotonic()
         for job in (*self.waiting, *self.running.values()):
-            mean = fmean(next(alike[kind] for kind in kinds(job.name) if alike[kind]))
+            mean = fmean(next(alike[kind] for kind in kinds(job.name) if kind in alike))
             times.append(max(0.0, mean - (now - self.began.get(job.name, now))))
         return max(sum(times) / max(1, room), *times)
 
 
 def run_grids(
-    grids: Sequence[Grid], jobs: int | None = None, say: Callable[[str], None] = print, dask: str = "",
-    timeout: float = 60.0,
-) -> int:  # fmt: skip
-    """Run grids of one result folder OUT together and write OUT/index.html and OUT/results.csv; returns the exit code (0
-    good, 1 something failed, 130 interrupted). One failing report does not stop the others.
+    grids: Sequence[Grid], jobs: int | None = None, say: Say = print, dask: str = "", timeout: float = 60.0
+) -> int:
+    """Run grids of one result folder OUT together and write OUT/index.html and OUT/results.csv. One failing report does
+    not stop the others. Returns the exit code (0 good, 1 something failed, 130 interrupted).
 
     Args:
         grids: one for each data set.
-        jobs: at a time; None is one, or with `dask` as many as the cluster has threads; 0 is one per core, four at most.
+        jobs: at a time; None is one, or with `dask` as many as the cluster has threads; 0 as `workers_of` says.
         say: prints a line.
         dask: address of a Dask scheduler (or its scheduler file), whose workers share the folders of this machine.
         timeout: seconds to wait for the scheduler and, whenever it has none, for a worker.

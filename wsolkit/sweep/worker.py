@@ -1,12 +1,13 @@
-"""One notebook in a process of its own: `run_job` starts `python -m wsolkit.sweep.worker` and waits for it. No torch import here.
+"""One notebook in a process of its own: `run_job` starts `python -m wsolkit.sweep.worker` and waits. No torch here.
 
 The job, one line of JSON on standard input, names the notebook, its parameters and where things go. The notebook runs
-through papermill; what it produced is judged by metrics.json (or a training run's run.json) alone, because a notebook's own
-metadata says "completed" even after a killed kernel. Then the HTML report is written; alone, where the numbers are there.
+through papermill; what it produced is judged by metrics.json (or a training run's run.json) alone, because its own
+metadata says "completed" even after a killed kernel. Then the HTML report is written; that alone where numbers exist.
 
 Whoever started this process may be killed, and the job may be started again meanwhile. So this process ends with its
-standard input, which its starter keeps open for as long as it wants the job; it holds the lock of the run's folder, which
-its kernel inherits, so that the lock is free only when both have ended; and executions.jsonl says when it begins and ends.
+standard input, which its starter keeps open for as long as it wants the job; it holds the lock of the run's folder,
+which its kernel inherits, so that the lock is free only when both have ended; executions.jsonl says when it begins and
+ends.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from typing import Any
 import psutil
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.locks import alone
+from wsolkit.common.files import alone
 from wsolkit.runs import folder as files
 from wsolkit.runs.folder import content_of, note_failure, seconds_of
 
@@ -39,13 +40,15 @@ INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is
 
 
 def run_job(
-    job: dict[str, Any], threads: int = 1, environment: dict[str, str] | None = None,
+    job: dict[str, Any],
+    threads: int = 1,
+    environment: dict[str, str] | None = None,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[str, float]:  # fmt: skip
+) -> tuple[str, float]:
     """Run one job in a process of its own and wait for it: (error or "", seconds).
 
-    A process, because the kernel of a notebook may crash, and whoever calls this (a thread, a worker of a cluster) is used
-    for many jobs. It ends when its standard input does, be it that the caller is killed.
+    A process, because the kernel of a notebook may crash, and whoever calls this (a thread, a worker of a cluster) is
+    used for many jobs. It ends when its standard input does, be it that the caller is killed.
 
     Args:
         job: what `wsolkit.sweep.worker` takes.
@@ -56,13 +59,11 @@ def run_job(
     begin, folder = time.time(), Path(job["folder"])
     variables = dict.fromkeys(("OMP_NUM_THREADS", "WSOLKIT_THREADS"), str(threads))
     variables |= dict.fromkeys(("WSOLKIT_BATCH", "PYDEVD_DISABLE_FILE_VALIDATION"), "1")
+    options: dict[str, Any] = {"env": os.environ | variables | (environment or {}), "start_new_session": True}
+    options["creationflags"] = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Ctrl-C is for us alone
     with tempfile.TemporaryFile() as printed:  # until the process writes into its log
-        process = subprocess.Popen(
-            [sys.executable, "-m", "wsolkit.sweep.worker"], stdin=subprocess.PIPE, stdout=printed, stderr=subprocess.STDOUT,
-            env=os.environ | variables | (environment or {}), start_new_session=True,  # Ctrl-C is for us alone
-            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
-        )  # fmt: skip
-        assert process.stdin is not None
+        options |= {"stdin": subprocess.PIPE, "stdout": printed, "stderr": subprocess.STDOUT}
+        process: Any = subprocess.Popen([sys.executable, "-m", "wsolkit.sweep.worker"], **options)
         with contextlib.suppress(OSError), process.stdin as stdin:  # it may have ended already
             stdin.write(json.dumps(job).encode() + b"\n")
             stdin.flush()
@@ -133,10 +134,11 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
         if page_only or (folder / files.NOTEBOOK).exists():
             from wsolkit.report.method_page import write_report
 
-            made = content_of(done)
-            versions = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())
-            facts = {"versions": versions, "git_commit": made.get("commit", ""), "device": made.get("device", "")}
-            footer = job["config"] | (facts if made else {}) | {"wall_time": f"{time.time() - begin:.0f} s"}
+            made, footer = content_of(done), dict(job["config"])
+            if made:
+                footer["versions"] = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())
+                footer |= {"git_commit": made.get("commit", ""), "device": made.get("device", "")}
+            footer["wall_time"] = f"{time.time() - begin:.0f} s"
             write_report(folder, html, job["title"], footer, error or None, job["home"])
     except Exception as caught:
         traceback.print_exc()
@@ -154,9 +156,9 @@ class Execution:
     """The one execution at a time in a folder.
 
     Args:
-        told: where the process that started this one can be heard. At its end this process and its kernel end: the other has
-            died, or (when it has written something before) wants the job to stop. `ending` is held from then on: what goes wrong
-            while this process is being ended is no failure of the job.
+        told: where the process that started this one can be heard. At its end this process and its kernel end: the
+            other has died, or (when it has written something before) wants the job to stop. `ending` is held from then
+            on: what goes wrong while this process is being ended is no failure of the job.
     """
 
     def __init__(self, folder: Path, told: FileIO) -> None:
@@ -176,8 +178,8 @@ class Execution:
                 self.entered = False
 
     def files(self) -> tuple[int, ...]:
-        """The open lock file, to be inherited: on Unix the lock then lasts as long as the last of its owners. (On Windows it
-        ends with this process, and a kernel that has lost its parent ends at once.)"""
+        """The open lock file, to be inherited: on Unix the lock then lasts as long as the last of its owners. (On
+        Windows it ends with this process, and a kernel that has lost its parent ends at once.)"""
         opened = psutil.Process().open_files() if os.name == "posix" else []
         return tuple(file.fd for file in opened if file.path == os.path.realpath(self.lock))
 
@@ -231,14 +233,12 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], keep_o
                     self.transport, self.ip = "ipc", os.path.join(sockets, "kernel")
                 await super().start_kernel(**options, pass_fds=keep_open)
 
-        papermill.execute_notebook(
-            notebook, str(output), parameters, kernel_name="python3", progress_bar=False, log_output=True,
-            start_timeout=120, kernel_manager_class=Manager,
-        )  # fmt: skip
+        quiet = {"kernel_name": "python3", "progress_bar": False, "log_output": True, "start_timeout": 120}
+        papermill.execute_notebook(notebook, str(output), parameters, **quiet, kernel_manager_class=Manager)
 
 
 def _message(error: Exception) -> str:
-    """The last word of an error: papermill wraps the notebook's own in a long text, and one of ours says all by itself."""
+    """The last word of an error: papermill wraps the notebook's own in a long text, and ours says all by itself."""
     if name := getattr(error, "ename", ""):
         return f"{name}: {getattr(error, 'evalue', '')}"
     return str(error) if isinstance(error, WsolkitError) else f"{type(error).__name__}: {error}"
