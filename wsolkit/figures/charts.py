@@ -268,7 +268,7 @@ def iou_histogram(ious, threshold: float = 0.5) -> Figure:
 def failure_bars(results: Mapping[str, Any]) -> Figure:
     """A bar per method, cut into the shares of the failure types (percent of the images with ground-truth boxes).
 
-    results: name -> result, or its number of images by failure type (as `evaluation.failures.failure_counts`).
+    results: name -> result, or its number of images by failure type (as `evaluation.per_image.failure_counts`).
     """
     names = [textwrap.fill(str(name), WIDTH) for name in results]
     lines = sum(max(1, name.count("\n") + 1) for name in names)
@@ -295,7 +295,7 @@ def failure_bars(results: Mapping[str, Any]) -> Figure:
 def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "size") -> Figure:
     """GT-known Loc (percent) with its 95 % interval in each slice; one bar per method.
 
-    frames: what `wsolkit.evaluation.failures.slices` returns, or name -> that.
+    frames: what `wsolkit.evaluation.per_image.slices` returns, or name -> that.
     kind: "size", "aspect" or "class"; of more than 20 classes the 10 lowest and the 10 highest of the first method
         are shown, with the number of images in brackets.
     """
