@@ -1,9 +1,9 @@
 """The body of a network on a CPU, without gradients: which way to run it is fastest?
 
-Contestants: the body itself in channels last, the same with batch normalisation folded into the convolutions (torch.fx),
-the body frozen and optimised by TorchScript (`torch.jit.freeze`, `torch.jit.optimize_for_inference`), and the fused
-copy of `wsolkit.networks.fused`. They take turns in one process, round after round, so that whatever else the machine does meets
-them alike; a ratio is the median of the ratios within a round. Every result is compared with that of the body itself.
+Contestants: the body itself in channels last; with batch normalisation folded into the convolutions, as
+`wsolkit.networks.folded` runs it; and frozen and optimised by TorchScript (`torch.jit.freeze`,
+`torch.jit.optimize_for_inference`). They take turns in one process, round after round, so that whatever else the machine
+does meets them alike; a ratio is the median of the ratios within a round. Every result is compared with the body's own.
 
     python benchmarks/bodies.py --threads 1 --threads 2
 """
@@ -19,10 +19,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.optimization import fuse
 
 from wsolkit import build_model
-from wsolkit.networks import fused
+from wsolkit.networks import folded
 
 Run = Callable[[Tensor], Tensor]
 
@@ -44,13 +43,7 @@ def contestants(body: nn.Module, images: Tensor) -> dict[str, Run]:
         warnings.simplefilter("ignore")  # TorchScript is deprecated, which is an argument of its own
         traced = torch.jit.trace(copy.deepcopy(body), images)
         frozen = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
-    folded = fuse(copy.deepcopy(body)).to(memory_format=torch.channels_last)
-    return {
-        "channels last": body,
-        "folded norms": folded,
-        "jit frozen": frozen,
-        "fused copy": lambda x: fused.run(body, x),
-    }
+    return {"channels last": body, "folded norms": lambda x: folded.run(body, x), "jit frozen": frozen}
 
 
 def seconds(run: Run, images: Tensor, repeats: int) -> float:
@@ -84,7 +77,7 @@ def measure(backbone: str, options: argparse.Namespace) -> None:
     expected = body(images)
     apart = {}
     for name, run in runs.items():
-        for _ in range(3):  # TorchScript optimises in its first passes, the fused copy is made in its first
+        for _ in range(3):  # TorchScript optimises in its first passes, the folded copy is made in its first
             result = run(images)
         apart[name] = float((result - expected).abs().max() / expected.abs().max())
     rounds = []

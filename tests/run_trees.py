@@ -93,3 +93,24 @@ def failure(out, dataset, backbone, method, status, error, seed=0):
     values = {"status": status, "error": error, "config": config, "log": "log.txt"}
     (folder / "log.txt").write_text(error)
     (folder / "failure.json").write_text(json.dumps(values))
+
+
+def differences(out):
+    """Store in every run its differences to plain CAM of the same seed and to the centre box, as a finished run does, but
+    for those that it has: a difference is significant here where the two intervals do not meet."""
+    for path in sorted(out.glob("**/runs/*/*/*/metrics.json")):
+        try:
+            values = json.loads(path.read_text())
+        except ValueError:  # a damaged one
+            continue
+        own, cam, against = values["result"], path.parents[1] / "cam" / path.name, {}
+        others = {"centre_box": (own["centre_box"].get("gt_known_loc"), own["intervals"]["centre_box"])}
+        if cam.exists() and cam != path:
+            plain = json.loads(cam.read_text())["result"]
+            others["cam"] = plain["gt_known_loc"], plain["intervals"]["gt_known_loc"]
+        for name, (base, (base_low, base_high)) in others.items():
+            if None not in (own["gt_known_loc"], base):
+                low, high = own["intervals"]["gt_known_loc"]
+                ends = {"low": low - base_high, "high": high - base_low, "n": own["n_images"]}
+                against[name] = {"gt_known_loc": {"difference": own["gt_known_loc"] - base, **ends}}
+        path.write_text(json.dumps(values | {"against": against | values.get("against", {})}))

@@ -182,7 +182,7 @@ def test_bars_histogram_and_scatter():
     fig = figures.bars({"CAM": 60, "+ NWC": 66.5}, {"CAM": (55, 65)}, reference=41)
     assert {text.get_text() for text in fig.axes[0].texts} == {"60.0", "66.5"}
     legend = figures.iou_histogram([0.2, 0.5, 0.9, 0.7]).axes[0].get_legend()
-    assert legend.get_texts()[0].get_text() == "IoU ≥ 0.5: 75.0 % of 4 images"
+    assert [text.get_text() for text in legend.get_texts()] == ["75.0 % of 4 images", "IoU ≥ 0.5"]
     fig = figures.cost_scatter({"vgg16": {"cam": (0.01, 60)}, "resnet18": {"cam": (0.004, 50)}})
     assert fig.axes[0].get_xscale() == "log"
     figures.svg_uri(fig)
@@ -192,7 +192,7 @@ def test_bars_histogram_and_scatter():
 
 
 def test_no_torch_on_import():
-    code = "import sys; import wsolkit.figures.images, wsolkit.figures.charts, wsolkit.report.method_page, wsolkit.report.index, wsolkit.report.markup;"
+    code = "import sys; import wsolkit.figures.images, wsolkit.figures.charts, wsolkit.report.method_page, wsolkit.report.index, wsolkit.report.pages;"
     code += "sys.exit('torch' in sys.modules)"
     spare = "import types, pathlib, sys; p = types.ModuleType('wsolkit'); p.__path__ = [sys.argv[1]];"
     spare += "sys.modules['wsolkit'] = p;"  # the modules themselves, without what the package's __init__ offers

@@ -18,8 +18,7 @@ import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.methods.smoothing import eigen_projection
 from wsolkit.networks.backbones import BACKBONES
-from wsolkit.networks.models import build_model, unit_range
-from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
+from wsolkit.networks.models import GlobalAveragePool, ThresholdedAveragePool, build_model, unit_range
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "rethinking_cam.npz"
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsolkit as wk
 from wsolkit import methods as cams
-from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.models import GlobalAveragePool
 
 KINDS = ["cam", "grad_cam", "grad_cam++", "layer_cam", "shapley_cam", "score_cam", "ablation_cam", "full_grad", "sess"]
 OPTIONS = {"sess": {"num_scales": 1}}
@@ -252,7 +252,7 @@ def test_labels_of_any_whole_number_kind():
     "arguments, message",
     [
         ({"method": "no_cam"}, "unknown method 'no_cam'; the names are: cam, rethinking_cam"),
-        ({"method": None}, "given by its name"),
+        ({"method": None}, "unknown method None; the names are: cam"),
         ({"smooth": ("eigen", "blur")}, "unknown smoothing 'blur'.*valid are: eigen, aug"),
         ({"chunk": 0}, "chunk=0"),
         ({"chunk": 2.0}, "chunk=2.0"),

@@ -12,8 +12,7 @@ from torchvision.models import VisionTransformer
 
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import is_defined, method_names
-from wsolkit.networks.models import ts_cam
-from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.models import GlobalAveragePool, ts_cam
 from wsolkit.networks.split import network_for
 
 OPTIONS = {"sess": {"num_scales": 1}}

@@ -16,10 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.methods import smoothing
-from wsolkit.methods.chunks import in_chunks
-from wsolkit.methods.context import Context
-from wsolkit.networks.models import build_model
-from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.methods.context import Context, in_chunks
+from wsolkit.networks.models import GlobalAveragePool, build_model
 
 BY_CLASS = {
     "grad_cam": package.GradCAM,

@@ -14,7 +14,7 @@ from wsolkit.methods.attention_rollout import attention_maps
 from wsolkit.methods.maps import score_maps
 from wsolkit.methods.registry import is_defined
 from wsolkit.networks.models import rebuild, ts_cam
-from wsolkit.networks.split import as_reshape, nhwc, tokens
+from wsolkit.networks.split import as_reshape, nhwc, put, tokens
 
 
 def attention_by_hand(net, images):
@@ -123,9 +123,8 @@ def test_reshapes():
     assert torch.equal(tokens(output), vit_reshape_transform(output))
     assert tokens(output)[1, 2, 3, 4] == output[1, 1 + 3 * 14 + 4, 2]
     swin_output = torch.randn(2, 3, 4, 5)
-    move = as_reshape("nhwc")
     assert nhwc(swin_output)[1, 4, 2, 3] == swin_output[1, 2, 3, 4]
-    assert torch.equal(move.inverse(move(swin_output)), swin_output)
+    assert torch.equal(put(nhwc(swin_output), 0 * swin_output, nhwc), swin_output)
     for wrong in (torch.zeros(2, 17), torch.zeros(2, 18, 5), torch.zeros(2, 1, 5), torch.zeros(2, 5, 4, 4)):
         with pytest.raises(ValueError, match='"tokens" takes'):
             tokens(wrong)
@@ -138,12 +137,12 @@ def test_features_are_put_where_they_came_from(name, shape):
     move = as_reshape(name)
     output = torch.randn(shape, dtype=torch.float64)
     features = torch.randn_like(move(output)).requires_grad_(True)
-    put = move.put(features, output)
-    assert torch.equal(move(put), features)
+    made = put(features, output, move)
+    assert torch.equal(move(made), features)
     if len(shape) == 3:
-        assert torch.equal(put[:, 0], output[:, 0]), "the class token stays"
+        assert torch.equal(made[:, 0], output[:, 0]), "the class token stays"
     weight = torch.randn(shape, dtype=torch.float64)
-    (gradient,) = torch.autograd.grad((put * weight).sum(), features)
+    (gradient,) = torch.autograd.grad((made * weight).sum(), features)
     assert torch.equal(gradient, move(weight)), "as the package, which reshapes the gradient"
 
 

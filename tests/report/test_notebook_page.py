@@ -13,8 +13,7 @@ from nbformat import v4
 from page_checks import no_requests, well_formed
 
 from wsolkit import figures
-from wsolkit.report import markup
-from wsolkit.report.notebook_page import notebook_to_html
+from wsolkit.report.notebook_page import mathml, notebook_to_html
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 FOOTER = {"seed": 0, "parameters": {"epochs": 3, "method": "cam"}, "versions": {"torch": "2.8"}, "device": None}
@@ -134,7 +133,7 @@ def test_report_formulas(tmp_path, rich):
     assert "costs $5" in words and "$HOME" in words and "$5 and $6" in words and '"$x$"' in words
     broken = [code.get_text() for code in soup.select("code.formula")]
     assert broken == [r"\frac{a}{", r"\unknowncommand{x}"]
-    assert "picture not included: a plan" in words
+    assert "image not included: a plan" in words
     assert soup.find("a", href="https://example.org/x")
 
 
@@ -206,10 +205,10 @@ def test_absent_and_damaged_notebook(tmp_path):
 
 
 def test_mathml_falls_back():
-    assert markup.mathml(r"\alpha").startswith("<math")
-    assert markup.mathml(r"\frac{").startswith('<code class="formula">')
-    assert "<script" not in markup.mathml("<script>alert(1)</script>")
-    assert "\U0001d7d9" in markup.mathml(r"\mathbb{1}[a < b]")
+    assert mathml(r"\alpha").startswith("<math")
+    assert mathml(r"\frac{").startswith('<code class="formula">')
+    assert "<script" not in mathml("<script>alert(1)</script>")
+    assert "\U0001d7d9" in mathml(r"\mathbb{1}[a < b]")
 
 
 # ------------------------------------------------------------------------------------------------ a browser

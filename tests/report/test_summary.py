@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.report.method_page import RunFiles, box_ratios, summary
-from wsolkit.report.numbers import ordinal, seconds, signed, spread, verdict
+from wsolkit.report.pages import ordinal, seconds, signed, spread, verdict
 from wsolkit.runs.folder import Metrics
 
 POINT = {"threshold": 0.4, "gt_known_loc": 50.0, "top1_loc": 45.0}
@@ -39,7 +40,10 @@ def said(tmp_path, cam=None, box=None, method="grad_cam", rows=None, **changes):
     against = {"cam": cam, "centre_box": box}
     values = {"status": "completed", "method": method, "config": {"variant": "gap"}, "result": RESULT | changes}
     checked = Metrics.model_validate(values | {"against": against}).model_dump()
-    return " ".join(summary(RunFiles(tmp_path, checked, boxes=rows))).replace("\u00a0", " ")
+    soup = BeautifulSoup(summary(RunFiles(tmp_path, checked, boxes=rows)), "html.parser")
+    text = " ".join(paragraph.get_text() for paragraph in soup.find_all("p")).replace("\u00a0", " ")
+    assert "  " not in text and "\n" not in text and " ." not in text
+    return text
 
 
 def test_ordinals():

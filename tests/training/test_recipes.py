@@ -8,10 +8,9 @@ import torch
 import wsolkit as wk
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
+from wsolkit.training.loop import add_gradients, load_optimiser, make_optimiser, set_rate, step_seed
 from wsolkit.training.objective import Objective
-from wsolkit.training.optimiser import load_optimiser, make_optimiser, set_rate
 from wsolkit.training.recipe import Recipe, recipe_source
-from wsolkit.training.step import add_gradients, step_seed
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -15,8 +15,7 @@ from wsolkit.methods.adl import ADL, attention, drop_mask, importance_map, layer
 from wsolkit.methods.cutmix import CutMix, patch
 from wsolkit.methods.has import HaS
 from wsolkit.methods.registry import training_methods, variant
-from wsolkit.networks.models import ACoLModel, erase, unit_range
-from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.models import ACoLModel, GlobalAveragePool, erase, unit_range
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
@@ -183,7 +182,7 @@ def test_adl_draws_once_per_layer_and_forward_pass():
     assert len(outcomes) == 8, "two outcomes at each of three layers"
     model = Toy().train()
     for rate, expected in ((1.0, drop_mask(x, 0.9)), (0.0, importance_map(x))):
-        with ADL(0.9, rate).attached(model):
+        with ADL(gamma=0.9, rate=rate).attached(model):
             assert torch.equal(model.body.layer3(x), x * expected)
 
 
@@ -367,12 +366,12 @@ def test_a_training_belongs_to_its_method_and_its_values(tmp_path):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: HaS(grid=0), "grid is a cell's share"),
-        (lambda: HaS(rate=1.5), "rate is a probability"),
-        (lambda: CutMix(beta=0), "beta belongs"),
-        (lambda: CutMix(prob=-1), "prob is a probability"),
-        (lambda: ADL(gamma=2), r"gamma must lie in \[0, 1\], but is 2"),
-        (lambda: ADL(rate=float("nan")), "rate must lie"),
+        (lambda: HaS(grid=0), r"grid must be greater than 0 and at most 1, but is 0 .*a cell's share"),
+        (lambda: HaS(rate=1.5), "rate must be at least 0 and at most 1, but is 1.5"),
+        (lambda: CutMix(beta=0), "beta must be greater than 0, but is 0"),
+        (lambda: CutMix(prob=-1), "prob must be at least 0"),
+        (lambda: ADL(gamma=2), "gamma must be at least 0 and at most 1, but is 2"),
+        (lambda: ADL(rate=float("nan")), "rate must be a number, but is nan"),
     ],
 )
 def test_impossible_values_are_named(make, message):
@@ -388,17 +387,15 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
-    from wsolkit.report.groups import Group
-    from wsolkit.report.published import published_table
-    from wsolkit.report.rows import METRICS
+    from wsolkit.report.rows import METRICS, Group, published_table
 
     row: dict = dict.fromkeys(METRICS, 50.0)
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}
     row |= {"status": "completed"}
-    lines = [line for line in published_table([Group("cub", "vgg16", "has", [row])]) if line["measured"]]
+    lines = [line for line in published_table([Group("cub", "vgg16", "has", [row])]) if line["group"]]
     assert [(line["method"], line["network"]) for line in lines] == [("HaS", "vgg16"), ("HaS", "resnet50")]
     assert (
-        lines[0]["published"][3] == "63.7"
+        lines[0]["published"]["max_box_acc_v2"] == 63.7
         and lines[0]["differs"] == "50 epochs, cells of one size, values not searched"
     )
     assert "network vgg16" in lines[1]["differs"]

@@ -11,8 +11,6 @@ from wsolkit.figures.charts import (
     slice_bars,
 )
 from wsolkit.figures.images import (
-    COLOUR_MAP,
-    best_iou,
     draw_boxes,
     figure_html,
     gallery,

@@ -1,4 +1,4 @@
-"""Charts of measured numbers: accuracy against threshold and cost, training, ablations, IoU, failures, slices, faithfulness.
+"""Charts of measured numbers: accuracy against threshold and cost, training, IoU, failures, slices, faithfulness.
 
 This is the one drawing system of notebooks and pages. Every function returns a matplotlib figure in the style of
 `wsolkit.figures.images`; a notebook shows it with `figures.show(fig, alt=...)`, a page embeds it with
@@ -19,9 +19,11 @@ from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from wsolkit.boxes.preparation import as_numpy
+from wsolkit.common.errors import WsolkitError
 from wsolkit.figures.images import INK, PALETTE, SERIES, shortened, style
 
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3))]
+DOTTED = (0, (1, 2))  # of the centre box
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*"]
 FILLS = ["full", "none", "left", "top", "right", "bottom"]  # of groups in one chart of cost
 POINTS = {  # operating point -> (marker, filled, name)
@@ -42,6 +44,7 @@ HATCHES = ["", "//", "..", "\\\\", "xx", "--", "oo", "||"]  # of methods, beside
 LABELLED = 5.0  # percent: a narrower part of a bar has no room for its number
 EXTREMES = 10  # classes shown at each end
 WIDTH = 20  # characters of a name on one line
+ACCURACY = "GT-known Loc (%)"
 
 
 def look(index: int) -> dict[str, Any]:
@@ -50,7 +53,10 @@ def look(index: int) -> dict[str, Any]:
     return {"color": PALETTE[index % len(PALETTE)], "linestyle": LINES[other], "marker": MARKERS[other]}
 
 
-def _figure(height: float, rows: int = 1) -> tuple[Figure, Any]:
+def _figure(height: float, shown: Any = True, text: str = "", rows: int = 1) -> tuple[Figure, Any]:
+    """A figure and its axes; WsolkitError where there is nothing to show."""
+    if not shown:
+        raise WsolkitError(f"there is no {text}")
     fig = Figure(figsize=(6.4, height))
     return fig, fig.subplots(rows, sharex=True)
 
@@ -71,14 +77,30 @@ def _legend(axes, place: str = "below", columns: int = 2, **options) -> None:
             text.set_gid(name)
 
 
+def _bar_names(axes, names: Sequence[str], **options) -> None:
+    """Names of horizontal bars, the first on top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.tick_params(axis="y", length=0, **options)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+
+
+def _interval_bars(axes, places, values, low, high, labels, **options) -> None:
+    """Horizontal bars with intervals, and at their ends their numbers in a format, or other labels."""
+    errors = np.clip([values - low, high - values], 0, None)
+    shown = axes.barh(places, values, xerr=errors, error_kw={"ecolor": INK, "elinewidth": 1.5}, **options)
+    shown.errorbar.lines[2][0].set_path_effects([Stroke(linewidth=3.4, foreground="white"), Normal()])
+    axes.bar_label(shown, **{"fmt": labels} if isinstance(labels, str) else {"labels": labels}, padding=5)
+
+
 def _curve(name: str, curve) -> tuple[np.ndarray, np.ndarray]:
     if isinstance(curve, Mapping):
         if absent := [key for key in ("thresholds", "gt_known_loc") if key not in curve]:
-            raise ValueError(f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no curve")
+            raise WsolkitError(f"curve {name!r} has no {' and no '.join(absent)}: a result without boxes has no curve")
         curve = curve["thresholds"], curve["gt_known_loc"]
     taus, accuracy = (np.asarray(as_numpy(values), float) for values in curve)
     if taus.shape != accuracy.shape or taus.ndim != 1:
-        raise ValueError(f"curve {name!r}: {taus.shape} thresholds but {accuracy.shape} accuracies")
+        raise WsolkitError(f"curve {name!r}: {taus.shape} thresholds but {accuracy.shape} accuracies")
     return taus, accuracy
 
 
@@ -87,26 +109,22 @@ def accuracy_curves(
     curves: Mapping[str, Any],
     marks: Mapping[str, float | None] | None = None,
     centre_box: float | None = None,
-    ylabel: str = "GT-known Loc (%)",
-    title: str = "",
     looks: Mapping[str, int] | None = None,
     points: Mapping[str, Mapping[str, Any]] | None = None,
     top: float = 100.0,
 ) -> Figure:
-    """Accuracy (percent) against the threshold tau, one line per name.
+    """GT-known Loc (percent) against the threshold tau, one line per name.
 
     curves: name -> (thresholds in [0, 1), accuracy in percent), of equal lengths, or the `curve` of a result
-        {"thresholds": [...], "gt_known_loc": [...]}, or a result: then its operating points and its centre box are drawn.
+        {"thresholds": [...], "gt_known_loc": [...]}, or a result: it brings its operating points and its centre box.
     marks: name of a curve -> the threshold to mark on it, or any other label -> a vertical line.
     centre_box: the baseline's accuracy in percent.
     looks: name -> index of its `look`, where a method looks the same in several charts. top: the axis ends there.
     points: name of a curve -> its operating points, as `operating_points` of a result; the curve goes through them.
-    ValueError: no curve, unequal lengths, a result without a curve.
+    WsolkitError: no curve, unequal lengths, a result without a curve.
     """
-    if not curves:
-        raise ValueError("there is no curve to draw")
+    fig, axes = _figure(4.2, curves, "curve to draw")
     marks, points = dict(marks or {}), dict(points or {})
-    fig, axes = _figure(4.2)
     for index, (name, curve) in enumerate(curves.items()):
         if hasattr(curve, "operating_points"):
             points.setdefault(name, curve.operating_points)
@@ -114,10 +132,8 @@ def accuracy_curves(
             curve = curve.curve
         taus, accuracy = _curve(name, curve)
         drawn, gid = look((looks or {}).get(name, index)), SERIES + str(name)
-        pairs = {
-            key: (point["threshold"], point["gt_known_loc"]) for key, point in points.get(name, {}).items() if point
-        }
-        known = {key: pair for key, pair in pairs.items() if None not in pair}
+        given = {key: (p["threshold"], p["gt_known_loc"]) for key, p in points.get(name, {}).items() if p}
+        known = {key: pair for key, pair in given.items() if None not in pair}
         through = dict([*zip(taus, accuracy, strict=True), *known.values()])  # a stored curve is thinned
         axes.plot(*zip(*sorted(through.items()), strict=True), **drawn | {"marker": ""}, label=_plain(name), gid=gid)
         dot = {"color": drawn["color"], "markersize": 8, "zorder": 5, "linestyle": "", "gid": gid}
@@ -133,10 +149,8 @@ def accuracy_curves(
             axes.axvline(tau, color=INK, linewidth=1.2, linestyle=":")
             axes.annotate(_plain(label), (tau, 0.99 * top), (4, 0), textcoords="offset points", fontsize=10, va="top")
     if centre_box is not None:
-        axes.axhline(centre_box, color=INK, linewidth=1.4, linestyle=(0, (1, 2)), label="centre box")
-    axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold τ", ylabel=ylabel)
-    if title:
-        axes.set_title(_plain(title), loc="left", fontweight="bold")
+        axes.axhline(centre_box, color=INK, linewidth=1.4, linestyle=DOTTED, label="centre box")
+    axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold τ", ylabel=ACCURACY)
     _legend(axes, columns=1 if points else 2)  # an operating point's label is long
     return fig
 
@@ -144,16 +158,15 @@ def accuracy_curves(
 @style()
 def cost_scatter(
     points: Mapping[str, Mapping[str, tuple[float, float]]],
-    ylabel: str = "GT-known Loc (%)",
     intervals: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
     looks: Mapping[str, int] | None = None,
     top: float = 100.0,
     span: tuple[float, float] | None = None,
 ) -> Figure:
-    """Accuracy (percent) against seconds per image, logarithmic.
+    """GT-known Loc (percent) against seconds per image, logarithmic.
 
     points: group (backbone) -> name (method) -> (seconds, percent): colour and marker for the name, filled for the
-    first group, hollow or half for the next ones. intervals: the same keys -> (low, high), drawn as thin lines.
+        first group, hollow or half for the next ones. intervals: the same keys -> (low, high), drawn as thin lines.
     looks, top: as for `accuracy_curves`; span: seconds at both ends of the axis.
     """
     names = list(dict.fromkeys(name for group in points.values() for name in group))
@@ -163,16 +176,15 @@ def cost_scatter(
             drawn, gid = look((looks or {}).get(name, names.index(name))), SERIES + str(name)
             if (between := (intervals or {}).get(group, {}).get(name)) is not None:
                 axes.plot([seconds] * 2, between, color=drawn["color"], linewidth=1, alpha=0.6, gid=gid)
-            label = _plain(f"{name}, {group}" if len(points) > 1 else name)
-            fill = FILLS[number % len(FILLS)]
-            axes.plot(seconds, percent, **drawn | {"linestyle": ""}, fillstyle=fill, markersize=9, label=label, gid=gid)
-    axes.set_xscale("log")
+            label, fill = _plain(f"{name}, {group}" if len(points) > 1 else name), FILLS[number % len(FILLS)]
+            drawn |= {"linestyle": "", "fillstyle": fill, "markersize": 9}
+            axes.plot(seconds, percent, **drawn, label=label, gid=gid)
+    axes.set(xscale="log", xlabel="time per image (logarithmic)", ylabel=ACCURACY, ylim=(0, top))
     if span:
         axes.set_xlim(span)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 0.1 else f"{1000 * s:g} ms"))
     axes.minorticks_off()
-    axes.set(xlabel="time per image (logarithmic)", ylabel=ylabel, ylim=(0, top))
     _legend(axes)
     return fig
 
@@ -184,11 +196,9 @@ def history_figure(rows: Sequence[Mapping], kept: float | None = None) -> Figure
     rows: dicts with epoch, train_loss, train_top1, val_loss, val_top1 (numbers, or text from a csv; empty = absent).
     kept: the epoch whose weights were kept, as a vertical line.
     """
-    if not rows:
-        raise ValueError("the history is empty: train for at least one epoch")
+    fig, (upper, lower) = _figure(5.6, rows, "epoch in the history, it is empty: train for at least one", rows=2)
     names = ["epoch", *(f"{part}_{kind}" for part in ("train", "val") for kind in ("loss", "top1"))]
     columns = pd.DataFrame(list(rows)).reindex(columns=names).apply(pd.to_numeric)
-    fig, (upper, lower) = _figure(5.6, rows=2)
     for axes, kind, label in ((upper, "loss", "loss"), (lower, "top1", "Top-1 Cls (%)")):
         for index, part in enumerate(("train", "val")):
             drawn = look(index) | ({} if len(rows) <= 30 else {"marker": ""})
@@ -197,8 +207,7 @@ def history_figure(rows: Sequence[Mapping], kept: float | None = None) -> Figure
             axes.axvline(kept, color=INK, linewidth=1.2, linestyle=":", label=f"epoch {kept:.0f}, kept")
         axes.set_ylabel(label)
     upper.set_ylim(bottom=0)
-    lower.set_ylim(0, 102)
-    lower.set_xlabel("epoch")
+    lower.set(ylim=(0, 102), xlabel="epoch")
     lower.xaxis.get_major_locator().set_params(integer=True)
     _legend(upper, "above", 3)
     fig.align_ylabels()
@@ -209,7 +218,7 @@ def history_figure(rows: Sequence[Mapping], kept: float | None = None) -> Figure
 def bars(
     values: Mapping[str, float],
     intervals: Mapping[str, tuple[float, float]] | None = None,
-    xlabel: str = "GT-known Loc (%)",
+    xlabel: str = ACCURACY,
     reference: float | None = None,
     reference_label: str = "centre box",
 ) -> Figure:
@@ -217,55 +226,39 @@ def bars(
 
     values: name -> percent. intervals: name -> (low, high). reference: a vertical line, for example the centre box.
     """
-    if not values:
-        raise ValueError("there is nothing to draw a bar for")
-    names, numbers = list(values), [float(value) for value in values.values()]
-    fig, axes = _figure(1.1 + 0.46 * len(names))
-    axes.barh(range(len(names)), numbers, color=PALETTE[7], height=0.62)
-    for index, (name, number) in enumerate(zip(names, numbers, strict=True)):
-        low, high = (intervals or {}).get(name) or (number, number)
-        if high > low:
-            axes.plot([low, high], [index, index], color=INK, linewidth=1.6, solid_capstyle="butt")
-        axes.annotate(f"{number:.1f}", (high, index), xytext=(5, 0), textcoords="offset points", va="center")
+    fig, axes = _figure(1.1 + 0.46 * len(values), values, "number to draw a bar for")
+    numbers = np.array(list(values.values()), float)
+    ends = [(intervals or {}).get(name) or (number, number) for name, number in zip(values, numbers, strict=True)]
+    low, high = np.array(ends, float).T
+    _interval_bars(axes, range(len(numbers)), numbers, low, high, "%.1f", color=PALETTE[7], height=0.62)
     if reference is not None:
-        axes.axvline(reference, color=INK, linestyle=(0, (1, 2)), label=_plain(reference_label))
+        axes.axvline(reference, color=INK, linestyle=DOTTED, label=_plain(reference_label))
         _legend(axes, "above")
-    axes.set_yticks(range(len(names)), [_plain(name) for name in names])
-    axes.invert_yaxis()
-    axes.grid(False, axis="y")
-    axes.set(xlim=(0, max(100.0, *numbers) * 1.12), xlabel=xlabel)
-    if max(numbers) <= 100:
-        axes.set_xticks(range(0, 101, 20))
+    _bar_names(axes, [_plain(name) for name in values])
+    axes.set(xlim=(0, 112), xlabel=xlabel, xticks=range(0, 101, 20))
     return fig
 
 
 @style()
 def iou_histogram(ious, threshold: float = 0.5) -> Figure:
-    """How the images spread over IoU (0 to 1), with the share that reaches `threshold`; NaN (no object) is left out.
+    """How the images spread over IoU (0 to 1), in percent, with the share that reaches `threshold`.
 
-    ious: one array, or name -> array: then outlines, the first one filled, in percent of each one's images.
+    ious: one array, or name -> array: outlines, the first one filled; NaN (no object) is left out.
     """
-    several = isinstance(ious, Mapping)
-    given = (ious if several else {"": ious}).items()
+    given = (ious if isinstance(ious, Mapping) else {"": ious}).items()
     arrays = {name: np.asarray(as_numpy(each), float).ravel() for name, each in given}
     arrays = {name: values[~np.isnan(values)] for name, values in arrays.items()}
-    if not arrays or not all(len(values) for values in arrays.values()):
-        raise ValueError("there is no IoU to count")
+    fig, axes = _figure(3.8, arrays and all(map(len, arrays.values())), "IoU to count")
     bins = np.linspace(0, 1, 21)
-    fig, axes = _figure(3.8 if several else 3.4)
     for index, (name, values) in enumerate(arrays.items()):
         share = f"{100 * np.mean(values >= threshold):.1f} % of {len(values)} images"
-        drawn = {key: value for key, value in look(index).items() if key != "marker"}
-        if several:
-            heights = np.histogram(values, bins)[0] * 100 / len(values)
-            axes.stairs(heights, bins, **drawn, linewidth=2, label=f"{_plain(name)}: {share}")
-            if index == 0:
-                axes.bar(bins[:-1], heights, width=0.05, align="edge", color=drawn["color"], alpha=0.25, zorder=0)
-        else:
-            axes.hist(values, bins=bins, color=drawn["color"], edgecolor="white")
-    label = f"IoU ≥ {threshold:g}" if several else f"IoU ≥ {threshold:g}: {share}"
-    axes.axvline(threshold, color=INK, linestyle="--", label=label)
-    axes.set(xlim=(0, 1), xlabel="IoU of prediction and ground truth", ylabel="images (%)" if several else "images")
+        drawn, label = look(index), f"{_plain(name)}: {share}" if name else share
+        heights = np.histogram(values, bins)[0] * 100 / len(values)
+        axes.stairs(heights, bins, color=drawn["color"], linestyle=drawn["linestyle"], linewidth=2, label=label)
+        if index == 0:
+            axes.bar(bins[:-1], heights, width=0.05, align="edge", color=drawn["color"], alpha=0.25, zorder=0)
+    axes.axvline(threshold, color=INK, linestyle="--", label=f"IoU ≥ {threshold:g}")
+    axes.set(xlim=(0, 1), xlabel="IoU of prediction and ground truth", ylabel="images (%)")
     axes.grid(False, axis="x")
     _legend(axes, "above", columns=1)
     return fig
@@ -275,30 +268,24 @@ def iou_histogram(ious, threshold: float = 0.5) -> Figure:
 def failure_bars(results: Mapping[str, Any]) -> Figure:
     """A bar per method, cut into the shares of the failure types (percent of the images with ground-truth boxes).
 
-    results: name -> result, or its number of images by failure type (as `wsolkit.evaluation.failures.failure_counts`).
+    results: name -> result, or its number of images by failure type (as `evaluation.per_image.failure_counts`).
     """
-    if not results:
-        raise ValueError("there is no method to draw a bar for")
-    counts = [getattr(source, "failures", source) for source in results.values()]
     names = [textwrap.fill(str(name), WIDTH) for name in results]
     lines = sum(max(1, name.count("\n") + 1) for name in names)
-    fig, axes = _figure(1.5 + 0.3 * lines + 0.24 * len(names))
-    left = np.zeros(len(names))
+    fig, axes = _figure(1.5 + 0.3 * lines + 0.24 * len(names), results, "method to draw a bar for")
+    counts, left = [getattr(source, "failures", source) for source in results.values()], np.zeros(len(names))
     for failure, (colour, hatch, ink) in LOOKS.items():
         widths = np.array([count.get(failure, 0) * 100 / sum(count.values()) for count in counts])
         drawn = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0.8, "label": failure}
-        axes.barh(range(len(names)), widths, left=left, height=0.66, **drawn)
-        for index, width in enumerate(widths):
-            if width >= LABELLED:
-                outline = [Stroke(linewidth=3, foreground=colour), Normal()] if hatch else None
-                place = (left[index] + width / 2, index)
-                axes.text(*place, f"{width:.0f}", ha="center", va="center", color=ink, path_effects=outline)
+        shown = axes.barh(range(len(names)), widths, left=left, height=0.66, **drawn)
+        outline = [Stroke(linewidth=3, foreground=colour), Normal()] if hatch else None
+        labels = [f"{width:.0f}" if width >= LABELLED else "" for width in widths]
+        axes.bar_label(shown, labels, label_type="center", color=ink, path_effects=outline)
         left += widths
-    axes.set(xlim=(0, 100), xlabel="images (%)", ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(range(len(names)), names)
+    _bar_names(axes, names)
+    axes.set(xlim=(0, 100), xlabel="images (%)")
     axes.grid(False)
     axes.spines["left"].set_visible(False)
-    axes.tick_params(axis="y", length=0)
     fig.subplots_adjust(bottom=0.62 / fig.get_figheight(), top=1 - 0.78 / fig.get_figheight())
     _legend(axes, "above", 3, columnspacing=1.2, handlelength=1.6)
     return fig
@@ -308,61 +295,47 @@ def failure_bars(results: Mapping[str, Any]) -> Figure:
 def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "size") -> Figure:
     """GT-known Loc (percent) with its 95 % interval in each slice; one bar per method.
 
-    frames: what `wsolkit.evaluation.failures.slices` returns, or name -> that. kind: "size", "aspect" or "class"; of more than 20
-    classes the 10 lowest and the 10 highest of the first method are shown, with the number of images in brackets.
+    frames: what `wsolkit.evaluation.per_image.slices` returns, or name -> that.
+    kind: "size", "aspect" or "class"; of more than 20 classes the 10 lowest and the 10 highest of the first method
+        are shown, with the number of images in brackets.
     """
     frames = {"": frames} if isinstance(frames, pd.DataFrame) else dict(frames)
     parts = {name: frame[frame["kind"] == kind].set_index("slice") for name, frame in frames.items()}
-    if not parts or not all(len(part) for part in parts.values()):
+    if not parts or not all(map(len, parts.values())):
         known = sorted({str(item) for frame in frames.values() for item in frame["kind"]})
-        raise ValueError(f"there is no slice of kind {kind!r} to draw; there are {', '.join(known) or 'none'}")
+        raise WsolkitError(f"there is no slice of kind {kind!r} to draw; there are {', '.join(known) or 'none'}")
     if twice := [name for name, part in parts.items() if not part.index.is_unique]:
-        raise ValueError(f"two slices of {twice[0]!r} have the same name; give the classes different names")
-    first, note = next(iter(parts.values())), ""
+        raise WsolkitError(f"two slices of {twice[0]!r} have the same name; give the classes different names")
+    first, label = next(iter(parts.values())), ACCURACY
     slices = list(first.index)
     if kind == "class" and len(slices) > 2 * EXTREMES:
         slices = list(first.sort_values("gt_known_loc", kind="stable").index)
-        note = f"{EXTREMES} lowest and {EXTREMES} highest of {len(slices)} classes"
+        label += f", {EXTREMES} lowest and {EXTREMES} highest of {len(slices)} classes"
         slices = slices[:EXTREMES] + slices[-EXTREMES:]
+    names = []
+    for item in slices:
+        n = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
+        count = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
+        names.append(f"{shortened(item, 24)} ({count})" if kind == "class" else f"{item}\n{count} images")
     several, thick = len(parts) > 1, 0.8 / len(parts)
     room = max(0.32 if kind == "class" else 0.5, 0.24 * len(parts) + 0.14)
-    columns = max(1, min(3, len(parts), 56 // (6 + max(map(len, parts)))))
-    legend = 0.24 * -(-len(parts) // columns) if several else 0
-    fig, axes = _figure(0.9 + len(slices) * room + legend + 0.3 * bool(note))
+    fig, axes = _figure(1.1 + len(slices) * room)
     for number, (name, part) in enumerate(parts.items()):
         part = part.reindex(slices)
         places = np.arange(len(slices)) + (number - (len(parts) - 1) / 2) * thick
         looks = {"color": PALETTE[number % len(PALETTE) if several else 7], "edgecolor": "white", "linewidth": 0}
         looks |= {"hatch": HATCHES[number % len(HATCHES)]} if several else {}
-        values = part["gt_known_loc"].to_numpy(float)
-        axes.barh(places, np.nan_to_num(values), 0.88 * thick, label=_plain(name), **looks)
-        beside = {"textcoords": "offset points", "va": "center"}
-        for place, value, low, high in zip(places, values, part["low"], part["high"], strict=True):
-            if np.isnan(value):
-                axes.annotate("no image", (0, place), xytext=(4, 0), **beside)
-                continue
-            for colour, width in (("white", 3.4), (INK, 1.4)):
-                axes.plot([low, high], [place, place], color=colour, linewidth=width, solid_capstyle="butt")
-            if len(parts) <= 3:
-                axes.annotate(f"{value:.0f}", (max(value, high), place), xytext=(5, 0), **beside, fontsize=10)
-    axes.set_yticks(range(len(slices)), [_tick(item, parts, kind) for item in slices])
-    axes.tick_params(axis="y", length=0, labelsize=10 if kind == "class" else 12)
-    axes.set(xlim=(0, 108), xlabel="GT-known Loc (%)", ylim=(len(slices) - 0.5, -0.5))
-    axes.set_xticks(range(0, 101, 20))
+        values, low, high = (part[column].to_numpy(float) for column in ("gt_known_loc", "low", "high"))
+        labels = ["no image" if np.isnan(value) else f"{value:.0f}" * (len(parts) <= 3) for value in values]
+        looks |= {"height": 0.88 * thick, "label": _plain(name)}
+        _interval_bars(axes, places, np.nan_to_num(values), low, high, labels, **looks)
+    _bar_names(axes, names, labelsize=10 if kind == "class" else 12)
+    axes.set(xlim=(0, 108), xlabel=label, xticks=range(0, 101, 20))
     axes.spines["bottom"].set_bounds(0, 100)
-    axes.grid(False, axis="y")
-    if note:
-        axes.set_title(note, loc="left", fontsize=11)
     if several:
-        anchor = (0.5, 1.0 + (0.3 / fig.get_figheight() if note else 0))
-        _legend(axes, "above", columns, bbox_to_anchor=anchor, handlelength=1.6)
+        columns = max(1, min(3, len(parts), 56 // (6 + max(map(len, parts)))))
+        _legend(axes, "above", columns, handlelength=1.6)
     return fig
-
-
-def _tick(item: str, parts: Mapping[str, pd.DataFrame], kind: str) -> str:
-    counts = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
-    number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"{shortened(item, 24)} ({number})" if kind == "class" else f"{item}\n{number} images"
 
 
 @style()
@@ -372,9 +345,7 @@ def faithfulness_curves(measured: Mapping[str, Any]) -> Figure:
 
     measured: name -> `Faithfulness`, as `measure_faithfulness` returns it.
     """
-    if not measured:
-        raise ValueError("there is no curve to draw")
-    fig, rows = _figure(6.6, rows=2)
+    fig, rows = _figure(6.6, measured, "curve to draw", rows=2)
     for axes, name, hint in zip(rows, ("deletion", "insertion"), ("low is good", "high is good"), strict=True):
         for index, (label, faithfulness) in enumerate(measured.items()):
             drawn = look(index) | {"marker": ""}

@@ -1,4 +1,4 @@
-"""Figures for notebooks and reports: overlays with boxes, galleries; the style of all figures; and how one reaches a page.
+"""Figures for notebooks and reports: overlays with boxes, galleries; the style of all figures; how one reaches a page.
 
 Figures are made with matplotlib's object interface, in one style, with colours that colour-blind readers can tell apart
 and a second sign (line style, marker, symbol) wherever a colour means something. No torch: tensors are welcome.
@@ -13,10 +13,13 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -24,50 +27,46 @@ from matplotlib.patheffects import Normal, Stroke
 
 from wsolkit.boxes.extract import iou
 from wsolkit.boxes.preparation import as_numpy, prepare_map
+from wsolkit.common.errors import WsolkitError
 
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
-INK, GRID = "#222222", "#e2e5e8"
+INK = "#222222"
 # of a figure that stands in a page as inline SVG, the page's style sheet says what these are, in light and in dark
 INLINE = {colour: f"var(--c{index})" for index, colour in enumerate(PALETTE)}
-INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", GRID: "var(--grid)"}
+INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", "#e2e5e8": "var(--grid)"}
 SERIES = "series:"  # and a name: the group id of what a filter of a page shows or hides
-TRUTH, PREDICTION = "#e8450a", "#08306b"  # neither occurs in the colour map
+KEYS: dict[str, tuple[str, str, Any]] = {  # of boxes: text, colour (neither occurs in the colour map), line
+    "gt_boxes": ("ground truth", "#e8450a", "-"),
+    "box": ("prediction", "#08306b", (0, (3, 2))),
+}
 COLOUR_MAP = "viridis"
 PHOTO_BYTES = 72_000  # of one montage: ten of them, in base64, stay under 1 MB
-SETTINGS = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Liberation Sans", "sans-serif"],
-    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 12),
-    "legend.fontsize": 11,
-    "legend.frameon": False,
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right"), False),
-    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
-    **dict.fromkeys(("xtick.major.pad", "ytick.major.pad"), 7),
-    "grid.color": GRID,
-    "lines.linewidth": 2.0,
-    "text.parse_math": False,  # a dollar sign in a name is no formula
-    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white"),
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
-    "svg.hashsalt": "wsolkit",  # the same figure gives the same bytes
-}
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("wsolkit.mplstyle"), use_default_template=False)
 
 
 def style():
     """The one look of all figures, as a context around matplotlib code or as a decorator."""
-    return matplotlib.rc_context(SETTINGS)
+    return matplotlib.rc_context(STYLE)
 
 
 # ------------------------------------------------------------------------------------------------ onto the page
 
 
-@style()
-def _svg(fig: Figure, **options) -> bytes:
+def _bytes(fig: Figure, kind: str, **options) -> bytes:
     buffer = io.BytesIO()
-    metadata = {"Date": None, "Creator": None}
-    fig.savefig(buffer, format="svg", metadata=metadata, bbox_inches="tight", pad_inches=0.05, **options)
+    with style():
+        fig.savefig(buffer, format=kind, **options)
     return buffer.getvalue()
+
+
+def _svg(fig: Figure, **options) -> bytes:
+    metadata = {"Date": None, "Creator": None}
+    return _bytes(fig, "svg", metadata=metadata, bbox_inches="tight", pad_inches=0.05, **options)
+
+
+def _uri(kind: str, data: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def svg_uri(fig: Figure) -> str:
@@ -81,67 +80,62 @@ def _short_numbers(attribute: re.Match) -> str:
     return re.sub(r" ?([MLQCz]) ?", r"\1", text) if text.startswith(" d=") else text
 
 
-def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None) -> str:
+def inline_svg(fig: Figure, label: str, titles: Mapping[str, str] | None = None) -> Markup:
     """`fig` as `<svg class="plot">` for a page whose style sheet sets --c0 to --c7, --ink, --soft, --grid and --paper.
 
     label: what a screen reader says. titles: name of a series -> what hovering over it says, by default the name.
     A group whose artist has the id `SERIES` + name gets `data-method`. There are no other ids, so that many figures fit
     into one page. For lines, bars and text: no images, no hatches, nothing that is cut at the axes.
     """
-    text = _svg(fig, transparent=True).decode()
+    text, said = _svg(fig, transparent=True).decode(), titles or {}
     view = re.findall(r'viewBox="([^"]*)"', text)[0]
     shapes = dict(re.findall(r'<path id="(\w+)" d="([^"]*)"', text))  # of markers, which are used by reference
-    text = re.sub(r"<metadata>.*?</metadata>|<defs>.*?</defs>|<!--.*?-->| clip-path=\"[^\"]*\"", "", text, flags=re.S)
-    text = text[text.index(">", text.index("<svg")) + 1 :]
-    text = re.sub(
-        r'<use xlink:href="#(\w+)" x="([^"]*)" y="([^"]*)"',
-        lambda use: f'<path transform="translate({use[2]} {use[3]})" d="{shapes[use[1]]}"',
-        text,
-    )
+
+    def shape(use: re.Match) -> str:
+        return f'<path transform="translate({use[2]} {use[3]})" d="{shapes[use[1]]}"'
 
     def series(group: re.Match) -> str:
         name = html.unescape(group[1])
-        return f'<g data-method="{group[1]}"><title>{html.escape((titles or {}).get(name, name))}</title>'
+        return f'<g data-method="{group[1]}"><title>{html.escape(said.get(name, name))}</title>'
 
-    text = re.sub(rf'<g id="{SERIES}([^"]*)">', series, text)
-    text = re.sub(r' id="[^"]*"| (?:transform="rotate\(-0[^"]*"|xml:space="preserve")', "", text)
-    text = re.sub(r"font-family: [^;\"]*(?:; )?|<path d=\"[^\"]*\" style=\"fill: none\"/>|</?defs/?>", "", text)
-    text = re.sub(r' (?:d|x|y|transform|style)="[^"]*"', _short_numbers, text)
-    text = re.sub(r"\s*\n\s*", " ", text).replace("> <", "><")
-    while (shorter := text.replace("<g/>", "").replace("<g></g>", "")) != text:
+    changes: list[tuple[str, Any]] = [
+        (r"^.*?<svg[^>]*>|<metadata>.*?</metadata>|<defs>.*?</defs>|<!--.*?-->| clip-path=\"[^\"]*\"", ""),
+        (r'<use xlink:href="#(\w+)" x="([^"]*)" y="([^"]*)"', shape),
+        (rf'<g id="{SERIES}([^"]*)">', series),
+        (r' id="[^"]*"| (?:transform="rotate\(-0[^"]*"|xml:space="preserve")', ""),
+        (r"font-family: [^;\"]*(?:; )?|<path d=\"[^\"]*\" style=\"fill: none\"/>|</?defs/?>", ""),
+        (r' (?:d|x|y|transform|style)="[^"]*"', _short_numbers),
+        (r"\s*\n\s*", " "),
+        (r"> <", "><"),
+    ]
+    for pattern, replacement in changes:
+        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
+    while (shorter := re.sub(r"<g/>|<g></g>", "", text)) != text:
         text = shorter
     for colour, name in INLINE.items():
         text = text.replace(colour, name)
-    return f'<svg class="plot" role="img" aria-label="{html.escape(label)}" viewBox="{view}">{text}'
+    return Markup(f'<svg class="plot" role="img" aria-label="{html.escape(label)}" viewBox="{view}">{text}')
 
 
 def photo_uri(fig: Figure, dpi: float = 100, limit: int = PHOTO_BYTES) -> str:
     """`fig` as a data URI of JPEG (for photographs): quality 85, less and then smaller until it fits `limit` bytes."""
     for scale, quality in product((1.0, 0.85, 0.7, 0.6, 0.5), (85, 80, 74, 68)):
-        buffer, options = io.BytesIO(), {"quality": quality, "optimize": True, "progressive": True}
-        with style():
-            fig.savefig(buffer, format="jpeg", dpi=dpi * scale, pil_kwargs=options)
-        if buffer.tell() <= limit:
+        options = {"quality": quality, "optimize": True, "progressive": True}
+        data = _bytes(fig, "jpeg", dpi=dpi * scale, pil_kwargs=options)
+        if len(data) <= limit:
             break
-    return _uri("image/jpeg", buffer.getvalue())
+    return _uri("image/jpeg", data)
 
 
-def _uri(kind: str, data: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
-
-
-def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -> str:
-    """`fig` as `<figure><img><figcaption>`, self-contained and escaped. ValueError without an alternative text."""
+def figure_html(fig: Figure, alt: str, caption: str = "", photo: bool = False) -> Markup:
+    """`fig` as `<figure><img><figcaption>`, self-contained and escaped. WsolkitError without an alternative text."""
     if not isinstance(alt, str) or not alt.strip():
-        raise ValueError(
-            "a figure needs a non-empty alt text: a sentence on what it shows, for readers who cannot see it"
-        )
-    uri = photo_uri(fig) if photo else svg_uri(fig)
-    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+        raise WsolkitError("a figure needs a non-empty alt text: a sentence for readers who cannot see it")
+    below = Markup("<figcaption>{}</figcaption>").format(caption) if caption else ""
     drawn = not photo and not any(axes.images for axes in fig.axes)  # lines and bars only: a dark page may invert them
-    look, kind = 'class="ink" ' if drawn else "", "photo" if photo else "chart"
-    image = f'<img {look}src="{uri}" alt="{html.escape(alt)}" style="max-width: 100%; height: auto">'
-    return f'<figure class="{kind}">{image}{below}</figure>'
+    image = Markup('<img {}src="{}" alt="{}" style="max-width: 100%; height: auto">')
+    shown = image.format(Markup('class="ink" ') if drawn else "", photo_uri(fig) if photo else svg_uri(fig), alt)
+    return Markup('<figure class="{}">{}{}</figure>').format("photo" if photo else "chart", shown, below)
 
 
 def show(fig: Figure, alt: str, caption: str = "", photo: bool = False):
@@ -169,7 +163,7 @@ def show(fig: Figure, alt: str, caption: str = "", photo: bool = False):
 def _pixels(pixels) -> np.ndarray:
     pixels = as_numpy(pixels)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise ValueError(f"pixels are (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
+        raise WsolkitError(f"pixels are (H, W, 3) uint8, got {pixels.shape} {pixels.dtype}")
     return pixels
 
 
@@ -191,11 +185,10 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
 
     gt_boxes (n, 4), box (4,) or None: x0, y0, x1, y1 with inclusive corners. size (H, W): boxes are cut at the frame.
     """
-    truths = np.asarray(as_numpy(gt_boxes), float).reshape(-1, 4)
-    shown: list[tuple] = [(item, TRUTH, "-") for item in truths if (item >= 0).all()]
-    if box is not None:
-        shown.append((np.asarray(as_numpy(box), float), PREDICTION, (0, (3, 2))))
-    for (x0, y0, x1, y1), colour, line in shown:
+    given = {"gt_boxes": gt_boxes, "box": () if box is None else box}
+    rows = [(name, row) for name, boxes in given.items() for row in np.asarray(as_numpy(boxes), float).reshape(-1, 4)]
+    for name, (x0, y0, x1, y1) in [(name, row) for name, row in rows if (row >= 0).all()]:  # -1 is padding
+        _, colour, line = KEYS[name]
         if size is not None:
             (x0, x1), (y0, y1) = np.clip((x0, x1), 0, size[1] - 1), np.clip((y0, y1), 0, size[0] - 1)
         shape = {"xy": (x0 - 0.5, y0 - 0.5), "width": x1 - x0 + 1, "height": y1 - y0 + 1, "fill": False}
@@ -210,20 +203,6 @@ def iou_text(overlap: float) -> str:
     return f"{overlap:.3f}" if 0.495 <= overlap < 0.5 else f"{overlap:.2f}"
 
 
-def best_iou(gt_boxes, box) -> float | None:
-    """The highest IoU of `box` with the ground truth; None without one or the other."""
-    truths = as_numpy(gt_boxes)
-    return float(iou(as_numpy(box)[None], truths).max()) if box is not None and len(truths) else None
-
-
-def _image(axes, item: Mapping) -> None:
-    pixels, score_map = _pixels(item["pixels"]), item.get("score_map")
-    axes.imshow(pixels if score_map is None else overlay(pixels, score_map), interpolation="lanczos", aspect="auto")
-    draw_boxes(axes, item.get("gt_boxes", ()), item.get("box"), size=pixels.shape[:2])
-    axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
-    axes.set_axis_off()
-
-
 def shortened(text: str, length: int) -> str:
     text = " ".join(str(text).split())
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -236,9 +215,9 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
     caption. The IoU stands above each image with a tick (IoU >= 0.5) or a cross.
     """
     if not items:
-        raise ValueError("a gallery needs at least one item")
+        raise WsolkitError("a gallery needs at least one item")
     columns = min(columns, len(items))
-    rows = -(-len(items) // columns)
+    rows, handles = -(-len(items) // columns), []
     with style():
         fig = Figure(figsize=(1.9 * columns, 2.38 * rows + 0.35))
         grid = fig.subplots(rows, columns, squeeze=False)
@@ -247,18 +226,23 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
         for axes in grid.flat[len(items) :]:
             axes.set_visible(False)
         for axes, item in zip(grid.flat, items, strict=False):
-            _image(axes, item)
-            overlap = best_iou(item.get("gt_boxes", ()), item.get("box"))
-            mark = "" if overlap is None else f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
+            pixels, scores, truths = _pixels(item["pixels"]), item.get("score_map"), as_numpy(item.get("gt_boxes", ()))
+            shown = pixels if scores is None else overlay(pixels, scores)
+            axes.imshow(shown, interpolation="lanczos", aspect="auto")
+            draw_boxes(axes, truths, item.get("box"), size=pixels.shape[:2])
+            axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
+            axes.set_axis_off()
+            mark, box = "", item.get("box")
+            if box is not None and len(truths):
+                overlap = iou(as_numpy(box)[None], truths).max()
+                mark = f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
             texts = [shortened(item.get(key) or "", 20) for key in ("title", "caption")]
             axes.set_title("\n".join(filter(None, [*texts, mark])), fontsize=11.5, pad=3)
-        keys = []
-        if any(len(as_numpy(item.get("gt_boxes", ()))) for item in items):
-            keys.append(Line2D([], [], color=TRUTH, linewidth=2, label="ground truth"))
-        if any(item.get("box") is not None for item in items):
-            keys.append(Line2D([], [], color=PREDICTION, linewidth=2, linestyle=(0, (3, 2)), label="prediction"))
-        if keys:
-            fig.legend(handles=keys, loc="lower center", ncols=min(2, columns), fontsize=11.5, borderaxespad=0.2)
+        for name, (text, colour, dash) in KEYS.items():
+            if any(item.get(name) is not None and len(as_numpy(item[name])) for item in items):
+                handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=2, label=text))
+        if handles:
+            fig.legend(handles=handles, loc="lower center", ncols=min(2, columns), fontsize=11.5, borderaxespad=0.2)
     return fig
 
 
@@ -276,6 +260,4 @@ def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) ->
     draw_boxes(axes, gt_boxes, box, size=(height, width), width=1.3)
     axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
     axes.set_axis_off()
-    buffer = io.BytesIO()
-    fig.savefig(buffer, format="jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})
-    return buffer.getvalue()
+    return _bytes(fig, "jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})

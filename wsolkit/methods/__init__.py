@@ -1,7 +1,7 @@
-"""Localisation methods: every one is a function of the feature map and of the network behind it, declared in a file of its own.
+"""Localisation methods: functions of the feature map and of the network behind it, each declared in its own file.
 
-`method_names` lists the methods, `resolve` gives one, `is_defined` says whether one applies to a model, and `register` adds one
-(see `wsolkit.methods.registry`). `wsolkit.methods.maps` computes the maps. Nothing here imports torch before a map is made.
+`method_names` lists the methods, `resolve` gives one, `is_defined` says whether one applies to a model, `register` adds
+one (see `wsolkit.methods.registry`). `wsolkit.methods.maps` computes the maps, and nothing here imports torch before.
 """
 
 from __future__ import annotations
@@ -23,11 +23,8 @@ from wsolkit.methods.registry import (
     variant,
 )
 
-# every other module of this folder declares methods
-_SHARED = ("chunks", "context", "maps", "registry", "smoothing")
-
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name not in _SHARED:
+    if _module.name not in ("maps", "smoothing"):  # these declare nothing, and import torch
         importlib.import_module(f"{__name__}.{_module.name}")
 # the order of the study: by chapter, then by name
 _ordered = sorted(METHODS.values(), key=lambda method: (method.chapter, method.name))

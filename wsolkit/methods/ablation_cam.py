@@ -1,6 +1,6 @@
 """Ablation-CAM: what the class score loses without a channel weighs the channel."""
 
-from wsolkit.methods.context import Context, Tensor
+from wsolkit.methods.context import Context, Tensor, in_chunks
 from wsolkit.methods.registry import register
 from wsolkit.methods.score_cam import strongest
 
@@ -16,8 +16,6 @@ def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
     `channels=k` as in `score_cam`; here channels that are left out keep the whole score, so weight 0.
     """
     import torch
-
-    from wsolkit.methods.chunks import in_chunks
 
     features = context.features
     wanted = strongest(features, channels) & (features != 0).flatten(2).any(dim=2)

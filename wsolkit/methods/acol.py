@@ -14,7 +14,7 @@ from wsolkit.training.objective import Criterion, Objective
 
 
 class ACoL(Objective):
-    """loss = CE(branch A) + CE(branch B), each for the image's own class, as B sees the features without what A found for it.
+    """loss = CE(branch A) + CE(branch B), each for the image's own class; B sees the features without what A found.
 
     Erasing and its threshold delta belong to the network (`build_model(..., pooling="acol", delta=0.6)`), because the
     score map needs them too; 0.6 as in the authors' CUB command (the default of wsolevaluation's code is 0.7).
@@ -28,9 +28,7 @@ class ACoL(Objective):
     def attached(self, model: Module) -> Iterator[None]:
         if _lacks_branches(model):
             kind = getattr(model, "pooling", type(model).__name__)
-            raise WsolkitError(
-                f"acol trains a network with two branches: build_model(..., pooling='acol'), not '{kind}'"
-            )
+            raise WsolkitError(f"acol trains a network with two branches: build_model(..., 'acol'), not '{kind}'")
         yield
 
     def loss(self, model: Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
@@ -64,7 +62,7 @@ def _lacks_branches(model: Module) -> str:
     differs="no mean pooling before the branches, delta not searched",
 )
 def acol(context: Context, delta: float | None = None) -> Tensor:
-    """max(minmax A_y, minmax B_y), where B sees the features that A's map of class y left over. Zhang et al., CVPR 2018.
+    """max(minmax A_y, minmax B_y), where B sees the features that A's map of y left over. Zhang et al., CVPR 2018.
 
     `delta` is the share of A's maximum from which on features are erased; None is the one the network was trained with.
     """

@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import LINEAR, cam
 from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
@@ -13,13 +14,13 @@ from wsolkit.training.objective import Objective
 
 class ADL(Objective):
     """At three layers, in training, one draw per layer and forward pass: with probability `rate` positions are dropped
-    whose attention is at least `gamma` times the image's largest, else every position is multiplied by the sigmoid of its
-    attention. The layers have no parameters and exist only as hooks while an epoch lasts: the trained network is a plain
-    one, and evaluation and localisation see nothing of them.
+    whose attention is at least `gamma` times the image's largest, else every position is multiplied by the sigmoid of
+    its attention. The layers have no parameters and exist only as hooks while an epoch lasts: the trained network is a
+    plain one, and evaluation and localisation see nothing of them.
 
     Where: VGG after pool3, conv4_3 and conv5_3, ResNet after layer3[0], layer4[0] and layer4[2], as in wsolevaluation
-    (resnet18 has no layer4[2]: after the last block, layer4[1]). For mobilenet_v2 and convnext_tiny nothing is published;
-    the choice here is after the last block before each of the last two halvings, and after the last layer.
+    (resnet18 has no layer4[2]: after the last block, layer4[1]). For mobilenet_v2 and convnext_tiny nothing is
+    published; the choice here is after the last block before each of the last two halvings, and after the last layer.
 
     Args:
         gamma: in [0, 1]; 0.8 as in wsolevaluation's layer (0.9 on its command line and in the authors' own command for
@@ -29,14 +30,9 @@ class ADL(Objective):
     Source: Choe and Shim, "Attention-based Dropout Layer for Weakly Supervised Object Localization", CVPR 2019.
     """
 
-    name = "adl"
-    hooks = True
-
-    def __init__(self, gamma: float = 0.8, rate: float = 0.75) -> None:
-        for name, value in (("gamma", gamma), ("rate", rate)):
-            if not 0.0 <= value <= 1.0:
-                raise WsolkitError(f"{name} must lie in [0, 1], but is {value}")
-        self.gamma, self.rate = float(gamma), float(rate)
+    name, hooks = "adl", True
+    gamma: float = parameter(0.8, "share of the largest attention", ge=0, le=1)
+    rate: float = parameter(0.75, "the probability of the drop mask", ge=0, le=1)
 
     @contextmanager
     def attached(self, model: Module) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import LINEAR, cam
 from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
@@ -10,9 +10,9 @@ from wsolkit.training.objective import Criterion, Objective
 
 
 class CutMix(Objective):
-    """With probability `prob` a batch is mixed: lambda ~ Beta(beta, beta), a square of side int(L sqrt(1 - lambda)) around
-    a uniform centre, clipped at the borders, comes from the same place of the image's partner in a permutation of the
-    batch. lambda becomes 1 - (area of the patch) / L^2, and the loss lambda CE(label) + (1 - lambda) CE(partner's label).
+    """With probability `prob` a batch is mixed: lambda ~ Beta(beta, beta), a square of side int(L sqrt(1 - lambda))
+    around a uniform centre, clipped at the borders, comes from the same place of the image's partner in a permuted
+    batch. lambda becomes 1 - (area of the patch) / L^2, and the loss lambda CE(label) + (1 - lambda) CE(partner's).
 
     One square and one lambda for a whole batch, as in the authors' code. That code halves the side in whole numbers, so
     its odd sides lose one pixel; here the side is kept.
@@ -21,17 +21,13 @@ class CutMix(Objective):
         beta: of the Beta distribution, above 0; 1.0 (all shares alike) in the paper and in wsolevaluation's code.
         prob: in [0, 1]; 1.0 in wsolevaluation's code and the authors' ImageNet command (0.5 in their CIFAR command).
 
-    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV 2019.
+    Source: Yun et al., "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV
+    2019.
     """
 
     name = "cutmix"
-
-    def __init__(self, beta: float = 1.0, prob: float = 1.0) -> None:
-        if not beta > 0.0:
-            raise WsolkitError(f"beta belongs to a Beta distribution and must be above 0, but is {beta}")
-        if not 0.0 <= prob <= 1.0:
-            raise WsolkitError(f"prob is a probability and must lie in [0, 1], but is {prob}")
-        self.beta, self.prob = float(beta), float(prob)
+    beta: float = parameter(1.0, "of a Beta distribution", gt=0)
+    prob: float = parameter(1.0, "the probability of a batch", ge=0, le=1)
 
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor, float]]:
         """Mixed images, and (labels, labels of the partners, share of the image that is its own)."""

@@ -1,11 +1,9 @@
 """The grad-cam package's other methods: an adapter to its classes, and those whose formula is a line written here.
 
-The package expects a model and a layer in it, and hooks that layer. Here the model is the network behind the feature map,
-after an `nn.Identity`, the layer is that identity and the input is the feature map: the same numbers as on the whole network,
-without a backward pass through the body and without a hook on the user's model. Maps keep the feature map's size.
-
-Where a method is a line of mathematics, that line stands here, in torch: on the device of the features, without a copy to
-the host. The tests hold these lines to the numbers of the package. Larger methods are the package's own.
+The package hooks a layer of a model. Here the model is the network behind the feature map, after an `nn.Identity`, the
+layer is that identity and the input is the feature map: the same numbers as on the whole network, without a backward
+pass through the body and without a hook on the user's model. Maps keep the feature map's size. A line of mathematics
+stands here in torch, on the features' device, and the tests hold it to the numbers of the package.
 """
 
 import copy
@@ -24,37 +22,32 @@ from wsolkit.methods.registry import ADAPTER, MethodNotDefined, find, register
 
 
 @contextmanager
-def _grad_cam(class_name: str, network: Module, layers: list[Module], **options) -> Iterator:
-    """An object of the package's class; its hooks are gone afterwards, whatever happens.
+def _grad_cam(class_name: str, network: Module, layers: list[Module], context: Context, **options) -> Iterator:
+    """An object of the package's class, and its targets; its hooks are gone afterwards, whatever happens.
 
     Not the package's own `with`, which swallows every IndexError.
     """
     import pytorch_grad_cam
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     made = getattr(pytorch_grad_cam, class_name)(network, layers, **options)
     try:
-        yield made
+        yield made, [ClassifierOutputTarget(label) for label in context.labels.tolist()]
     finally:
         getattr(made, "base_cam", made).activations_and_grads.release()
 
 
-def _targets(context: Context) -> list:
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    return [ClassifierOutputTarget(label) for label in context.labels.tolist()]
-
-
 def piece(class_name: str, context: Context, step: str, gradients: Tensor | None, **options) -> Tensor:
-    """One step of the package's class, computed from our features and gradients: (B, C) weights from "get_cam_weights", or
-    a (B, h, w) map from "get_cam_image"."""
+    """One step of the package's class, from our features and gradients: (B, C) weights from "get_cam_weights", or a
+    (B, h, w) map from "get_cam_image"."""
     from torch import nn
 
     layer = nn.Identity()
     arrays = [None if tensor is None else tensor.float().cpu().numpy() for tensor in (context.features, gradients)]
-    with _grad_cam(class_name, nn.Sequential(layer, context.rest), [layer], **options) as made:
+    network = nn.Sequential(layer, context.rest)
+    with _grad_cam(class_name, network, [layer], context, **options) as (made, targets):
         more = [context.eigen] if step == "get_cam_image" else []
-        result = getattr(made, step)(context.features, layer, _targets(context), *arrays, *more)
-    return _tensor(result, context)
+        return _tensor(getattr(made, step)(context.features, layer, targets, *arrays, *more), context)
 
 
 def whole_network(class_name: str, context: Context, hooks_itself: bool = False, **options) -> Tensor:
@@ -71,34 +64,33 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
         raise WsolkitError(f"{class_name} runs the whole network and needs images, not only features")
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
     model = copy.deepcopy(context.model).requires_grad_(True)
+    layer: Module = nn.Identity()
     if isinstance(model, HookedModel):
         network, layer = model.model, model.model.get_submodule(model.layer)
-        if not hooks_itself:
-            options["reshape_transform"] = model.reshape
+        options |= {} if hooks_itself else {"reshape_transform": model.reshape}
     else:
-        layer = nn.Identity()
         network = nn.Sequential(model.body, layer, rest_of(model))
     layers = [] if hooks_itself else [layer]
-    with torch.enable_grad(), _grad_cam(class_name, network, layers, **options) as made:
+    failed: Exception | None = None
+    with torch.enable_grad(), _grad_cam(class_name, network, layers, context, **options) as (made, targets):
         counted, runs = made.target_layers if hooks_itself else [], Counter[Module]()
         for layer in counted:
             layer.register_forward_hook(lambda layer, *_: runs.update([layer]))
-        maps, failed = None, None
         try:
-            maps = made(context.images.detach(), targets=_targets(context))
+            maps = made(context.images.detach(), targets=targets)
         except (AssertionError, ValueError) as error:  # there are not as many gradients as layers, or of other shapes
             failed = error
-        names = {module: name for name, module in model.named_modules()}
-        odd = [f"{names[layer]} ({runs[layer]})" for layer in counted if runs[layer] != 1]
+        often = {name: runs[layer] for name, layer in model.named_modules() if layer in counted}
+        odd = [f"{name} ({times})" for name, times in often.items() if times != 1]
         if odd or isinstance(failed, AssertionError):
             raise MethodNotDefined(
-                f"{class_name} needs every convolution and batch norm with a bias to run once in a forward pass, on the way "
-                f"to the logits; run another number of times: {listing(odd) or 'none'}. Use another method, such as layer_cam"
+                f"{class_name} needs every convolution and batch norm with a bias to run once in a forward pass, on "
+                f"the way to the logits; run otherwise: {listing(odd) or 'none'}. Use another method, such as layer_cam"
             ) from failed
         if failed is not None:
             raise failed
-    size = context.features.shape[-2:]
-    return nn.functional.interpolate(_tensor(maps, context)[:, None], size=size, mode="area")[:, 0]
+    maps = _tensor(maps, context)[:, None]
+    return nn.functional.interpolate(maps, size=context.features.shape[2:], mode="area")[:, 0]
 
 
 def _tensor(array, context: Context) -> Tensor:
@@ -108,44 +100,30 @@ def _tensor(array, context: Context) -> Tensor:
     return torch.as_tensor(np.asarray(array, dtype=np.float32), device=context.features.device)
 
 
-def offered(class_name: str) -> Callable[[Module], str]:
-    """A `check` for a method that the installed package may not have."""
-
-    def check(model: Module) -> str:
-        import pytorch_grad_cam
-
-        if hasattr(pytorch_grad_cam, class_name):
-            return ""
-        return f"the installed grad-cam package has no {class_name}; version 1.5.7 has (pip install -U grad-cam)"
-
-    return check
-
-
 def register_installed() -> None:
     """Make the CAM classes of the installed grad-cam package that have no entry yet reachable by name."""
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
-    classes: dict[str, Any] = {
-        name: kind
-        for name, kind in vars(pytorch_grad_cam).items()
-        if inspect.isclass(kind) and issubclass(kind, BaseCAM) and not find(name)
-    }
+    classes: dict[str, Any] = {name: kind for name, kind in vars(pytorch_grad_cam).items() if inspect.isclass(kind)}
     for class_name, kind in classes.items():
-        whole = kind.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer
+        if not issubclass(kind, BaseCAM) or find(class_name):
+            continue
         step = "get_cam_weights" if kind.get_cam_image is BaseCAM.get_cam_image else "get_cam_image"
+        if kind.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer:
+            step = ""
         register(
             re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower(),
             needs="gradient",
             description=f"{class_name} of the installed grad-cam package",
-            eigen=not whole and step == "get_cam_weights",  # the sign of the package's own projection is arbitrary
-        )(adapted(class_name, "" if whole else step))
+            eigen=step == "get_cam_weights",  # the sign of the package's own projection is arbitrary
+        )(adapted(class_name, step))
 
 
 def adapted(class_name: str, step: str = "") -> Callable[..., Tensor]:
     """The function of a method that is a class of the package: one step of it, or "" for a run of the whole network."""
 
-    def method(context: Context, **options) -> Tensor:
+    def method(context: Context, **options: Any) -> Tensor:
         if not step:
             return whole_network(class_name, context, **options)
         return piece(class_name, context, step, context.gradients, **options)
@@ -179,19 +157,13 @@ def grad_cam_elementwise(context: Context) -> Tensor:
     return context.gradients.where(context.gradients * context.features > 0, 0.0)
 
 
-@register(
-    "refine_cam",
-    needs="gradient",
-    description="product of the grad_cam++ maps of several layers; of the one feature map here, so grad_cam++",
-)
+@register("refine_cam", "gradient", "grad_cam++ of several layers, multiplied; here of the one feature map")
 def refine_cam(context: Context) -> Tensor:
     """With one target layer the package's RefineCAM is its base method, scaled to [0, 1]."""
     return grad_cam_plusplus(context)
 
 
-@register(
-    "eigen_cam", "features", "first principal component of the feature map; the class plays no part", project=True
-)
+@register("eigen_cam", "features", "first principal component of the feature map; class-blind", project=True)
 def eigen_cam(context: Context) -> Tensor:
     """Muhammad and Yeasin, IJCNN 2020. The sign is that of the sum of all channels."""
     return context.features.new_ones(context.features.shape[:2])
@@ -213,12 +185,7 @@ def seg_eigen_cam(context: Context) -> Tensor:
     return maps.where(up, -maps)
 
 
-@register(
-    "fem",
-    needs="features",
-    description="channels weighed by the share of their positions above mean + k sigma; the class plays no part",
-    aliases=("fem_cam",),
-)
+@register("fem", "features", "channels weighed by how often they are strong; class-blind", aliases=("fem_cam",))
 def fem(context: Context, k: float = 2.0) -> Tensor:
     """w[c] = mean_hw 1[A > mean(A) + k std(A)]. Fuad et al., IPTA 2020."""
     features = context.features
@@ -227,23 +194,15 @@ def fem(context: Context, k: float = 2.0) -> Tensor:
     return (features > mean + k * std).to(features.dtype).mean(dim=(2, 3))
 
 
-@register(
-    "random_cam",
-    needs="features",
-    description="random channel weights, a baseline (numpy's global generator)",
-    check=offered("RandomCAM"),
-)
+@register("random_cam", "features", "random channel weights, a baseline (numpy's global generator)")
 def random_cam(context: Context) -> Tensor:
     """w[c] uniform in [-1, 1); repeatable after `numpy.random.seed`."""
-    return piece("RandomCAM", context, "get_cam_weights", context.features)
+    import numpy as np
+
+    return _tensor(np.random.uniform(-1, 1, size=context.features.shape[:2]), context)
 
 
-@register(
-    "kpca_cam",
-    needs="features",
-    description="first kernel principal component of the feature map; the class plays no part",
-    check=offered("KPCA_CAM"),
-)
+@register("kpca_cam", "features", "first kernel principal component of the feature map; class-blind")
 def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = None) -> Tensor:
     """Karmani et al., 2024. The sign is that of the sum of all channels, where the package's is arbitrary."""
     from wsolkit.methods.smoothing import fix_sign
@@ -254,7 +213,7 @@ def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = No
     return fix_sign(maps, context.features.float().sum(dim=1))
 
 
-def _has_biased_layers(model: Module) -> str:
+def _has_biases(model: Module) -> str:
     from torch import nn
 
     layers = [m for m in model.modules() if type(m) in (nn.Conv2d, nn.BatchNorm2d) and m.bias is not None]
@@ -262,12 +221,7 @@ def _has_biased_layers(model: Module) -> str:
 
 
 @register(
-    "full_grad",
-    needs="forward",
-    description="input gradient and bias gradients of every layer; backward through the whole network",
-    eigen=False,
-    aliases=("full_grad_cam",),
-    check=_has_biased_layers,
+    "full_grad", "forward", "input and bias gradients", eigen=False, aliases=("full_grad_cam",), check=_has_biases
 )
 def full_grad(context: Context) -> Tensor:
     """Srinivas and Fleuret, NeurIPS 2019. The one method that differentiates the body; made on a copy of the model.
@@ -277,14 +231,7 @@ def full_grad(context: Context) -> Tensor:
     return whole_network("FullGrad", context, hooks_itself=True)
 
 
-@register(
-    "sess",
-    needs="forward",
-    description="grad_cam of many windows of the image at many scales, put together",
-    eigen=False,
-    aliases=("sess_cam",),
-    check=offered("SESS"),
-)
+@register("sess", "forward", "grad_cam of many windows at many scales, joined", eigen=False, aliases=("sess_cam",))
 def sess(context: Context, **options) -> Tensor:
     """Tursun et al., ECCV 2022; options are those of the package's SESS. Made on a copy of the model."""
     return whole_network("SESS", context, **{"batch_size": context.chunk, **options})

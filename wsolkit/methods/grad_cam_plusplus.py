@@ -16,7 +16,7 @@ from wsolkit.methods.registry import STUDY, Published, register
 def grad_cam_plusplus(context: Context) -> Tensor:
     """w = sum_hw alpha max(G, 0), alpha = G^2 / (2 G^2 + (sum_hw A) G^3 + 1e-6). Chattopadhay et al., WACV 2018.
 
-    Positions with G <= 0 add nothing, so alpha is computed from max(G, 0) alone, where its denominator has no other zero.
+    Positions with G <= 0 add nothing, so alpha is computed from max(G, 0) alone, whose denominator has no other zero.
     """
     positive = context.gradients.clamp(min=0)
     square = positive.square()

@@ -1,6 +1,6 @@
 """Hide-and-Seek (HaS): cells of the training images are hidden, so that no single part of an object is always there."""
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import LINEAR, cam
 from wsolkit.methods.context import Tensor
 from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
@@ -8,14 +8,14 @@ from wsolkit.training.objective import Objective
 
 
 class HaS(Objective):
-    """Every cell of a grid is set to 0 (the mean colour, as images are normalised) with probability `rate`, for each image
-    and cell on its own. Evaluation sees whole images.
+    """Every cell of a grid is set to 0 (the mean colour, as images are normalised) with probability `rate`, for each
+    image and cell on its own. Evaluation sees whole images.
 
     Args:
-        grid: side of a cell as a share of the image's side, in (0, 1]; rounded to pixels, at least one. Cells start in the
-            upper left corner, and where they do not divide the side, the last ones are smaller. The authors' code draws
-            from cells of 16, 32, 44 and 56 pixels at 224 (or hides nothing); the default here is always 44/224. wsolevaluation
-            searched for its values, and the default of its command line (4 pixels) is not said to be one of them.
+        grid: side of a cell as a share of the image's side, in (0, 1]; rounded to pixels, at least one. Cells start in
+            the upper left corner, and where they do not divide the side, the last ones are smaller. The authors' code
+            draws from cells of 16, 32, 44 and 56 pixels at 224 (or hides nothing); the default here is always 44/224.
+            wsolevaluation searched for its values, and its command line's default (4 pixels) is not said to be one.
         rate: probability in [0, 1]; 0.5 in the authors' code and in wsolevaluation's.
 
     Source: Singh and Lee, "Hide-and-Seek: Forcing a Network to be Meticulous for Weakly-supervised Object and Action
@@ -23,13 +23,8 @@ class HaS(Objective):
     """
 
     name = "has"
-
-    def __init__(self, grid: float = 44 / 224, rate: float = 0.5) -> None:
-        if not 0.0 < grid <= 1.0:
-            raise WsolkitError(f"grid is a cell's share of the image's side and must lie in (0, 1], but is {grid}")
-        if not 0.0 <= rate <= 1.0:
-            raise WsolkitError(f"rate is a probability and must lie in [0, 1], but is {rate}")
-        self.grid, self.rate = float(grid), float(rate)
+    grid: float = parameter(44 / 224, "a cell's share of the image's side", gt=0, le=1)
+    rate: float = parameter(0.5, "the probability of a cell", ge=0, le=1)
 
     def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         import torch

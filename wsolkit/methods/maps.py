@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.chunks import in_chunks
-from wsolkit.methods.context import Context
+from wsolkit.methods.context import Context, in_chunks
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.methods.smoothing import augmentations, eigen_projection, mean_of_augmentations, parse_smooth
-from wsolkit.networks import fused
+from wsolkit.networks import folded
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
 from wsolkit.networks.split import network_for
 
@@ -38,9 +37,9 @@ def score_maps(
     """Score maps of the given classes, at the resolution of the feature map.
 
     The body runs once, for any number of methods, in evaluation mode and without a graph; gradients, where a method
-    wants them, run through pool and head only, once for all. The model is left as it was found (modes, hooks, parameters
-    and their gradients), also after an exception. Works inside `torch.no_grad()` and `torch.inference_mode()`, and with
-    frozen parameters.
+    wants them, run through pool and head only, once for all. The model is left as it was found (modes, hooks,
+    parameters and their gradients), also after an exception. Works inside `torch.no_grad()` and
+    `torch.inference_mode()`, and with frozen parameters.
 
     Args:
         model: body, pool and head (`wsolkit.build_model`).
@@ -52,18 +51,18 @@ def score_maps(
             pass of the body.
         smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
             mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back; one batch of all copies).
-        chunk: images in one forward pass of score_cam, ablation_cam and "aug"; bounds memory, does not change the result.
+        chunk: images in one forward pass of score_cam, ablation_cam and "aug"; bounds memory, changes no result.
         channels: score_cam and ablation_cam only: use this many channels per image (approximate), None for all.
         features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among calls.
         precision: "float32", or "bf16": body, pool and head run under bfloat16 autocast, about three digits exact.
         layer, reshape: the feature map of any network, see `network_for`.
-        seconds: where given, what each method would have taken without the others is added under its name, by `clock`: its own
-            part given the feature map, and the gradients where it wants them.
+        seconds: where given, what each method would have taken without the others is added under its name, by `clock`:
+            its own part given the feature map, and the gradients where it wants them.
         options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
             that have them.
 
     Returns:
-        (B, h, w) float32, finite for finite features, on the device of the features; for a list a dict of them under the
+        (B, h, w) float32, finite for finite features, on the features' device; for a list a dict of them under the
         names as given. Unscaled, so only the order of values within a map means something, but with "aug" in [0, 1].
         Non-negative where the method ends in a ReLU (all but cam and rethinking_cam).
 
@@ -75,8 +74,7 @@ def score_maps(
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
     """
     names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
-    if channels is not None:
-        options["channels"] = channels
+    options |= {} if channels is None else {"channels": channels}
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
@@ -90,14 +88,13 @@ def score_maps(
         if "aug" in smoothings:
             if images is None:
                 raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
-            changed = augmentations(images)
-            if features is None:
-                features = _in_chunks(model, changed, chunk, precision)
-            else:  # those of the unchanged images, which come first
-                features = torch.cat([features, _in_chunks(model, changed[len(images) :], chunk, precision)])
-            images, labels = changed, labels.repeat(len(changed) // len(images))
+            images = augmentations(images)
+            labels = labels.repeat(len(images) // len(rows))
+            # features that are given are those of the unchanged images, which come first
+            others = _bodies(model, images if features is None else images[len(rows) :], chunk, precision)
+            features = others if features is None else torch.cat([features, others])
         elif features is None:
-            features = _in_chunks(model, rows, len(rows), precision)
+            features = _bodies(model, rows, len(rows), precision)
         seconds = {} if seconds is None else seconds
 
         def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -112,8 +109,7 @@ def score_maps(
             return tuple(made)
 
         inputs = (labels, features) if images is None else (labels, features, images)
-        made = in_chunks(make, len(labels), *inputs, name="a batch of {} images")
-        maps = dict(zip(entries, made, strict=True))
+        maps = dict(zip(entries, in_chunks(make, len(labels), *inputs, name="a batch of {} images"), strict=True))
         if "aug" in smoothings:
             maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
     return maps if isinstance(method, list | tuple) else maps[names[0]]
@@ -130,18 +126,22 @@ def feature_map(
     found. Arguments: see `score_maps`."""
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = _check_images(model, images, None, precision)
-        return _in_chunks(network_for(model, layer, reshape, images), images, len(images), precision)
+        return _bodies(network_for(model, layer, reshape, images), images, len(images), precision)
 
 
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
     """The only place where weights become a map: (B, h, w) float32."""
-    features = context.features
     own = {name: value for name, value in options.items() if {name, "*"} & {*entry.options}}
-    weights = entry.function(context, **own).detach()
+    weights, features = entry.function(context, **own).detach().float(), context.features.float()
+    project = entry.project or context.eigen
     if weights.shape == features.shape[:1] + features.shape[2:]:
-        maps = weights.float()
+        maps = weights
+    elif weights.shape == features.shape[:2] and not project:  # the sum alone needs no weighted copy
+        maps = torch.einsum("bc,bchw->bhw", weights, features)
     elif weights.shape in (features.shape[:2], features.shape):
-        maps = _combine(weights.float(), features.float(), project=entry.project or context.eigen)
+        weighted = (weights[:, :, None, None] if weights.ndim == 2 else weights) * features
+        maps = weighted.sum(dim=1)
+        maps = eigen_projection(weighted, maps) if project else maps
     else:
         raise WsolkitError(
             f"method {entry.name!r} returned shape {tuple(weights.shape)}, expected (B, C), (B, C, h, w) or (B, h, w) "
@@ -150,18 +150,12 @@ def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
     return maps.clamp(min=0) if entry.relu else maps
 
 
-def _combine(weights: Tensor, features: Tensor, project: bool) -> Tensor:
-    if not project and weights.ndim == 2:  # the sum alone needs no weighted copy of the feature map
-        return torch.einsum("bc,bchw->bhw", weights, features)
-    weighted = (weights[:, :, None, None] if weights.ndim == 2 else weights) * features
-    plain = weighted.sum(dim=1)
-    return eigen_projection(weighted, plain) if project else plain
+def _bodies(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor:
+    """Feature maps in the plain layout, in which pool, gradients and sums run."""
 
-
-def _in_chunks(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor:
     def run(part: Tensor) -> Tensor:
-        # convolutions run fastest in channels last; pool, gradients and sums afterwards in the plain layout
-        features = fused.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
+        # convolutions run fastest in channels last
+        features = folded.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
         if features.ndim != 4:
             shape = tuple(features.shape)
             raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {shape}")
@@ -177,7 +171,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
-    """The methods under the names as given; ValueError where one is not defined or an option belongs to none of them."""
+    """The methods under the names as given; ValueError where one is not defined or an option belongs to none."""
     if not names:
         raise WsolkitError("give at least one method")
     entries = {name: resolve(name) for name in names}
@@ -189,9 +183,7 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
         raise WsolkitError(f"method {entries[names[0]].name!r} has no option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
-            raise WsolkitError(
-                f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, and so no fixed sign'
-            )
+            raise WsolkitError(f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, no fixed sign')
         if reason := is_defined(name, model)[1]:
             raise MethodNotDefined(reason)
     return entries
@@ -200,38 +192,36 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
     if precision not in PRECISIONS:
         raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
-    for name, tensor in (("images", images), ("features", features)):
-        if tensor is None:
-            continue
+    given = {name: tensor for name, tensor in (("images", images), ("features", features)) if tensor is not None}
+    for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
             got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
-        parameter = next(model.parameters(), None)
-        if parameter is not None and parameter.device != tensor.device:
-            raise WsolkitError(f"{name} are on {tensor.device}, the model on {parameter.device}: move one to the other")
-    if images is None and features is None:
+        device = next(model.parameters(), tensor).device
+        if device != tensor.device:
+            raise WsolkitError(f"{name} are on {tensor.device}, the model on {device}: move one to the other")
+    if not given:
         raise WsolkitError("give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
         raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
     return None if images is None else _plain(images)
 
 
-def _check_labels(model: nn.Module, labels: Tensor, count: int) -> Tensor:
+def _check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
     if labels is None:
         raise WsolkitError(
             "labels are required, one class per image: maps of the predicted class (labels=model(images).argmax(1)) "
             "are not what GT-known numbers are made of, so nothing is assumed"
         )
     parameter = next(model.parameters(), None)
-    labels = torch.as_tensor(labels, device=parameter.device if parameter is not None else None)
+    labels = torch.as_tensor(labels, device=None if parameter is None else parameter.device)
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise WsolkitError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
     if labels.shape != (count,):
         raise WsolkitError(f"labels must have shape ({count},), one per image, but got {tuple(labels.shape)}")
     classes = getattr(model, "num_classes", None) or getattr(getattr(model, "head", None), "out_features", None)
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (classes is not None and high >= classes):
-        bad = low if low < 0 else high
-        most = f"{classes - 1}" if classes is not None else "K-1"
-        raise WsolkitError(f"label {bad} is outside 0..{most}: labels are 0-based class indices of this model")
+    for label in (int(labels.min()), int(labels.max())):
+        if label < 0 or (classes is not None and label >= classes):
+            most = "K-1" if classes is None else classes - 1
+            raise WsolkitError(f"label {label} is outside 0..{most}: labels are 0-based class indices of this model")
     return _plain(labels.long())

@@ -1,4 +1,4 @@
-"""The registry of methods: what a method and a trained network are called, need and mean. No torch here: a sweep plans with it.
+"""The registry: what a method and a trained network are called, need and mean. No torch here: a sweep plans with it.
 
 A method weighs the channels of the feature map. It is one file in this folder, which nothing else has to name:
 
@@ -13,8 +13,8 @@ The function receives a `Context` (features, gradients, class weights, labels, t
     (B, h, w)      a finished map, for methods that are no weighted sum
 
 Everything else happens in one place for all methods (`wsolkit.methods.maps`): the sum, the eigen projection, the ReLU,
-test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context become
-options of `score_maps`.
+test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context
+become options of `score_maps`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.paths import notebooks_folder
-from wsolkit.networks.backbones import BACKBONES
+from wsolkit.networks.backbones import BACKBONES, Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,8 +49,8 @@ class MethodNotDefined(WsolkitError):
 
 
 class Published(NamedTuple):
-    """Published numbers on CUB-200-2011: network, source, and values in percent by field of a result; what was done otherwise
-    there ("" for nothing), and whether a measured number of the method is comparable all the same."""
+    """Published numbers on CUB-200-2011: network, source, values in percent by field of a result, what was done
+    otherwise there ("" for nothing), and whether a measured number of the method is comparable all the same."""
 
     network: str
     source: str
@@ -115,7 +115,7 @@ class Method:
         variants: the trained networks that a report shows, the one it scores first, by name.
         percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
         chapter: the notebook that explains the method and reports it.
-        published: numbers to stand beside measured ones. differs: what separates the method here from the published one.
+        published: numbers to stand beside measured ones. differs: what separates the method here from the published.
     """
 
     name: str
@@ -150,7 +150,7 @@ class Method:
 
     @property
     def map(self) -> str:
-        """The name of the method that makes the map: "cam" for `has`, which is plain CAM on another network; else the own."""
+        """The method that makes the map: "cam" for `has`, which is plain CAM on another network; else its own name."""
         return next(other.name for other in [*METHODS.values(), self] if other.function == self.function)
 
     @property
@@ -166,13 +166,12 @@ class Method:
 
     @property
     def module(self) -> str:
-        """The module that declares it: that of its objective, as the function of `has` is plain CAM's; else of its function."""
+        """The module that declares it: its objective's, as the function of `has` is plain CAM's, or its function's."""
         return (VARIANTS[self.variants[0]].makes_objective or self.function).__module__
 
     def variants_on(self, backbone: str) -> tuple[str, ...]:
         """The variants that a report of this method needs on a backbone, the one that is scored first."""
-        offered = poolings(backbone)
-        own = tuple(name for name in self.variants if VARIANTS[name].pooling in offered)
+        own = tuple(name for name in self.variants if VARIANTS[name].pooling in poolings(backbone))
         return own or (plain_variant(backbone),)
 
     def undefined(self, backbone: str) -> str:
@@ -181,18 +180,18 @@ class Method:
             return ""
         subject = f"{self.name} is compared with plain CAM, which" if self.changes_training else self.name
         return (
-            f"{subject} weighs the channels of the feature map with the classifier's weights; on {backbone} three fully "
-            "connected layers lie between the two, so there is no such weight"
+            f"{subject} weighs the channels of the feature map with the classifier's weights; on {backbone} three "
+            "fully connected layers lie between the two, so there is no such weight"
         )
 
 
 METHODS: dict[str, Method] = {}
+VARIANTS: dict[str, Variant] = {}
 # what the adapter of the grad-cam package, which imports this module, offers for names that are not declared:
 # "register" makes the package's other classes methods (importing it takes a second), "adapted" is the function of one
 ADAPTER: dict[str, Callable[..., Any]] = {}
-VARIANTS: dict[str, Variant] = {}
 
-_origin = attrgetter("__module__", "__qualname__")  # of a function
+_origin = attrgetter("name", "function.__module__", "function.__qualname__")  # of a method
 
 
 def register(
@@ -217,25 +216,26 @@ def register(
     """
     if needs not in NEEDS:
         raise WsolkitError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
+    own = {item.name: item for item in variants if isinstance(item, Variant)}
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-        for taken in (name, *declaration.get("aliases", ())):
-            other = find(taken)
-            if other is not None and (other.name, _origin(other.function)) != (name, _origin(function)):
+        made = Method(name, function, needs, description, variants=names, **declaration)
+        for taken in (name, *made.aliases):
+            if (other := find(taken)) is not None and _origin(other) != _origin(made):
                 raise WsolkitError(
                     f"method name {taken!r} is already taken by {other.name!r}: "
                     f"choose another, or remove that one first with METHODS.pop({other.name!r})"
                 )
-        VARIANTS.update({item.name: item for item in variants if isinstance(item, Variant)})
-        METHODS[name] = Method(name, function, needs, description, variants=names, **declaration)
+        VARIANTS.update(own)
+        METHODS[name] = made
         return function
 
     return decorate
 
 
 def method_names() -> tuple[str, ...]:
-    """Names of all methods that make a map of their own: those of the kit in the order of the study, then by registration."""
+    """Names of all methods that make a map of their own: the kit's in the order of the study, then by registration."""
     return tuple(name for name, method in METHODS.items() if method.map == name)
 
 
@@ -256,24 +256,26 @@ def resolve(name: str) -> Method:
     Raises:
         ValueError: nothing is called so; the message lists the names.
     """
-    if not isinstance(name, str):
-        raise WsolkitError(f"a method is given by its name, but got {name!r}; the names are: {', '.join(METHODS)}")
-    if find(name) is None:
+    known = isinstance(name, str)
+    if known and find(name) is None:
         ADAPTER["register"]()
-    if (method := find(name)) is None:
+    if not known or (method := find(name)) is None:
         raise WsolkitError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
     return method
 
 
 def find(name: str) -> Method | None:
     """The registered method of that name or alias, or None; nothing is imported for it."""
-    key = _key(name)
-    return next((m for m in METHODS.values() if key in {_key(n) for n in (m.name, *m.aliases)}), None)
+    return next((m for m in METHODS.values() if _key(name) in map(_key, (m.name, *m.aliases))), None)
+
+
+def _key(name: str) -> str:
+    return name.lower().replace("++", "plusplus").translate(dict.fromkeys(map(ord, "_- ")))
 
 
 def declared(name: str) -> Method:
-    """The method of that name for plans and pages, which import nothing and read folders of other versions: where nothing is
-    called so (a class of the grad-cam package, somebody's own method), one with all defaults.
+    """The method of that name for plans and pages, which import nothing and read folders of other versions: where
+    nothing is called so (a class of the grad-cam package, somebody's own method), one with all defaults.
 
     >>> declared("GradCAM++").name, declared("Other-CAM").name
     ('grad_cam++', 'other_cam')
@@ -293,16 +295,15 @@ def variant(name: str) -> Variant:
     return VARIANTS[name]
 
 
+def poolings(backbone: str) -> tuple[str, ...]:
+    """The pooling layers that a backbone is offered with, the default first; of an unknown one (in a folder of another
+    version) those of a pooled feature map."""
+    return BACKBONES[backbone].poolings if backbone in BACKBONES else Backbone.poolings
+
+
 def plain_variant(backbone: str) -> str:
     """The variant of a backbone's plain network: "gap", or "fc" where fully connected layers follow the feature map."""
-    return "gap" if "gap" in poolings(backbone) else poolings(backbone)[0]
-
-
-def poolings(backbone: str) -> tuple[str, ...]:
-    """The pooling layers that a backbone is offered with, the default first; an unknown one (in a folder of another version)
-    is taken for one with a pooled feature map."""
-    known = BACKBONES.get(backbone)
-    return ("gap", "tap", "acol") if known is None else known.poolings
+    return poolings(backbone)[0]
 
 
 def is_defined(method: str, model: Module) -> tuple[bool, str]:
@@ -312,16 +313,11 @@ def is_defined(method: str, model: Module) -> tuple[bool, str]:
         ValueError: unknown method.
     """
     entry = resolve(method)
+    reason = entry.check(model) if entry.check else ""
     if entry.linear_head and not getattr(model, "has_cam", True):
         kind = getattr(model, "backbone", type(model).__name__)
-        return False, (
+        reason = (
             f"{entry.name} is not defined on {kind}: it weighs the channels of the feature map with the rows of a "
-            "linear head, and here other layers lie between the two; use a network with pooling 'gap' or 'tap', "
-            "or a gradient method"
+            "linear head, and here other layers lie between the two; use pooling 'gap' or 'tap', or a gradient method"
         )
-    reason = entry.check(model) if entry.check else ""
     return not reason, reason
-
-
-def _key(name: str) -> str:
-    return name.strip().lower().replace("++", "plusplus").replace("_", "").replace("-", "").replace(" ", "")

@@ -1,7 +1,7 @@
 """Score-CAM: each channel masks the image, and the class score of what is left weighs the channel."""
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods.context import Context, Tensor
+from wsolkit.methods.context import Context, Tensor, in_chunks
 from wsolkit.methods.registry import STUDY, Published, register
 
 # pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
@@ -27,8 +27,6 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
     """
     import torch
     import torch.nn.functional as F
-
-    from wsolkit.methods.chunks import in_chunks
 
     if context.images is None:
         raise WsolkitError("score_cam masks the input and needs images, not only features")

@@ -85,6 +85,6 @@ def augmentations(images: Tensor) -> Tensor:
 
 
 def mean_of_augmentations(maps: Tensor) -> Tensor:
-    """(6 B, h, w) maps of `augmentations` -> (B, h, w) in [0, 1]: each scaled to [0, 1] and mirrored back, their mean."""
+    """(6 B, h, w) maps of `augmentations` -> (B, h, w), the mean of the maps scaled to [0, 1] and mirrored back."""
     scaled = zip(unit_range(maps).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
     return torch.stack([copy.flip(-1) if mirrored else copy for copy, (mirrored, _) in scaled]).mean(0)

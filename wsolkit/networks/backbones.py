@@ -48,7 +48,7 @@ def scaled(channels: int, width: float) -> int:
 
 
 def _vgg16(added: bool) -> Build:
-    """torchvision's VGG16 `features` under their own indices, without the last poolings; `added`: one more convolution."""
+    """torchvision's VGG16 `features` under their indices, without the last poolings; `added`: one more convolution."""
 
     def build(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
         from torch import nn
@@ -106,8 +106,8 @@ def _mobilenet_v2(stride: int, width: float, norm: bool) -> tuple[nn.Module, int
 def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, int]:
     """ConvNeXt-Tiny (Liu et al., CVPR 2022) up to its last LayerNorm, which comes before the pooling here.
 
-    torchvision pools first and normalises the vector, so that the linear layer does not act on the channels of a feature
-    map and CAM is not defined. With the same LayerNorm at every position it is, exactly; all weights load and the
+    torchvision pools first and normalises the vector, so that the linear layer does not act on a feature map's channels
+    and CAM is not defined. With the same LayerNorm at every position it is, exactly; all weights load and the
     features before the norm are torchvision's, but a vector is now the mean of normalised positions.
 
     Stride 16: the last downsampling (2x2, stride 2) moves by one position instead of two, and each position takes the

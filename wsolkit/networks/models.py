@@ -1,4 +1,8 @@
-"""Networks as body, pool and head: image -> feature map -> vector -> logits; and TS-CAM's, whose head comes first."""
+"""Networks as body, pool and head: image -> feature map -> vector -> logits; and TS-CAM's, whose head comes first.
+
+Pooling is the mean of all positions (GAP) or of the strong ones only (TAP). Weights come from files, safetensors or
+weights-only .pth, and every key that does not fit is named.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,63 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchvision
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import VisionTransformer
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.networks.backbones import BACKBONES, scaled
-from wsolkit.networks.pooling import GlobalAveragePool, ThresholdedAveragePool
-from wsolkit.networks.weights import imagenet_state, read_state
+
+
+def thresholded_average_pool(features: torch.Tensor, tau: float = 0.1) -> torch.Tensor:
+    """Mean over the positions of each channel that exceed `tau` times the channel's own maximum.
+
+    The maximum is taken per image and per channel, the comparison is strict, and the divisor counts the kept positions
+    that are positive (at least 1), so a channel without any positive value pools to 0. Mask, maximum and count are
+    constants for the gradient: it is 1/n at the kept positions and 0 elsewhere.
+
+    Args:
+        features: (B, C, h, w) float feature map, usually after a ReLU.
+        tau: share of the channel maximum, in [0, 1).
+
+    Returns:
+        (B, C), same dtype as `features`.
+
+    Source: Bae, Noh, Kim, "Rethinking Class Activation Mapping for Weakly Supervised Object Localization", ECCV 2020.
+    """
+    if features.ndim != 4:
+        raise WsolkitError(f"expected a feature map of shape (B, C, h, w), but got {tuple(features.shape)}")
+    with torch.no_grad():
+        keep = features > tau * features.amax(dim=(2, 3), keepdim=True)
+        count = (keep & (features > 0)).sum(dim=(2, 3)).clamp(min=1)
+    # where, not a product: an infinite or NaN value outside the mask must not leak into the sum
+    kept = features.where(keep, features.new_zeros(()))
+    return kept.sum(dim=(2, 3)) / count.to(features.dtype)
+
+
+class GlobalAveragePool(nn.Module):
+    """(B, C, h, w) -> (B, C), the mean over all positions (GAP)."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features.mean(dim=(2, 3))
+
+
+class ThresholdedAveragePool(nn.Module):
+    """(B, C, h, w) -> (B, C), see `thresholded_average_pool`; the same in training and in evaluation."""
+
+    def __init__(self, tau: float = 0.1) -> None:
+        super().__init__()
+        if not 0.0 <= tau < 1.0:
+            raise WsolkitError(f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
+        self.tau = float(tau)
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return thresholded_average_pool(features, self.tau)
+
+    def extra_repr(self) -> str:
+        return f"tau={self.tau}"
 
 
 class WSOLModel(nn.Module):
@@ -22,12 +75,12 @@ class WSOLModel(nn.Module):
 
     Attributes:
         body: (B, 3, H, W) -> feature map (B, C, h, w) after its last ReLU (convnext_tiny: after its last LayerNorm, so
-            with negative values). Child names are torchvision's: a parameter is called "body." + torchvision's name.
+            with negative values). Child names are torchvision's: a parameter is "body." + torchvision's name.
         pool: feature map -> (B, D).
         head: Linear(D, K); logits are (B, K).
         rest: feature map -> logits, the part through which gradients of localisation methods run.
         backbone, pooling ("gap", "tap", "fc" or "acol"), stride, num_classes: as given to `build_model`.
-        has_cam: True where the head weighs the channels of the feature map: only then CAM and RethinkingCAM are defined.
+        has_cam: True where the head weighs the feature map's channels: only then CAM and RethinkingCAM are defined.
         new_parts: modules whose weights came from no pretrained file.
         spec: the arguments that rebuild this model with `build_model(**spec)`.
     """
@@ -41,8 +94,7 @@ class WSOLModel(nn.Module):
         self.spec, self.new_parts = spec, new_parts
         self.backbone, self.pooling, self.stride = spec["backbone"], spec["pooling"], spec["stride"]
         self.num_classes, self.has_cam = spec["num_classes"], self.pooling in ("gap", "tap")
-        self.body = body
-        for name, part in parts.items():
+        for name, part in {"body": body, **parts}.items():
             self.add_module(name, part)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -50,7 +102,7 @@ class WSOLModel(nn.Module):
 
     @property
     def rest(self) -> nn.Sequential:
-        return nn.Sequential(OrderedDict(pool=self.pool, head=self.head))
+        return nn.Sequential(self.pool, self.head)
 
     def is_new(self, parameter_name: str) -> bool:
         """Whether a parameter belongs to a layer that did not start from pretrained weights."""
@@ -60,8 +112,8 @@ class WSOLModel(nn.Module):
 class ACoLModel(WSOLModel):
     """Adversarial complementary learning: two classifiers, the second of which sees what the first did not need.
 
-    `branch_a` and `branch_b` turn a feature map (B, C, h, w) into K class maps (B, K, h, w): conv3x3 to 1024 channels and
-    ReLU, twice, then conv1x1; logits are the means of the maps. Branch B sees the feature map without the positions
+    `branch_a` and `branch_b` turn a feature map (B, C, h, w) into K class maps (B, K, h, w): conv3x3 to 1024 channels
+    and ReLU, twice, then conv1x1; logits are the means of the maps. Branch B sees the feature map without the positions
     where A's map of the class, scaled to [0, 1], reaches `delta`. The erasing mask is a constant for the gradient.
 
     `model(images)` gives A's logits, those that classify; `model(images, labels)` gives (A's, B's), as training needs
@@ -72,8 +124,8 @@ class ACoLModel(WSOLModel):
     Source: Zhang et al., "Adversarial Complementary Learning for Weakly Supervised Object Localization", CVPR 2018.
     """
 
-    branch_a: nn.Module
-    branch_b: nn.Module
+    branch_a: nn.Sequential
+    branch_b: nn.Sequential
 
     def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None):
         features = self.body(images)
@@ -85,7 +137,7 @@ class ACoLModel(WSOLModel):
 
     @property
     def rest(self) -> nn.Sequential:
-        return nn.Sequential(OrderedDict(branch=self.branch_a, pool=self.pool))
+        return nn.Sequential(self.branch_a, self.pool)
 
     @property
     def delta(self) -> float:
@@ -103,56 +155,17 @@ def erase(features: torch.Tensor, seen: torch.Tensor, delta: float) -> torch.Ten
     return features * (unit_range(seen) < delta)[:, None].to(features.dtype)
 
 
-def _branch(channels: int, width: float, num_classes: int) -> nn.Sequential:
-    hidden = scaled(1024, width)
-    return nn.Sequential(
-        *(nn.Conv2d(channels, hidden, 3, padding=1), nn.ReLU(inplace=True)),
-        *(nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(inplace=True)),
-        nn.Conv2d(hidden, num_classes, 1),
-    )
+def _branch(channels: int, hidden: int, num_classes: int) -> nn.Sequential:
+    first, second = (nn.Conv2d(inputs, hidden, 3, padding=1) for inputs in (channels, hidden))
+    return nn.Sequential(first, nn.ReLU(True), second, nn.ReLU(True), nn.Conv2d(hidden, num_classes, 1))
 
 
 def _fully_connected(channels: int, hidden: int) -> nn.Sequential:
     """VGG16's own way from the feature map to a vector: pool5, 7x7, two hidden layers."""
     before = nn.Sequential(nn.MaxPool2d(2, 2), nn.AdaptiveAvgPool2d(7), nn.Flatten())
-    classifier = nn.Sequential(
-        *(nn.Linear(channels * 49, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
-        *(nn.Linear(hidden, hidden), nn.ReLU(inplace=True), nn.Dropout(0.5)),
-    )
+    first, second = (nn.Linear(inputs, hidden) for inputs in (channels * 49, hidden))
+    classifier = nn.Sequential(first, nn.ReLU(True), nn.Dropout(0.5), second, nn.ReLU(True), nn.Dropout(0.5))
     return nn.Sequential(OrderedDict(before=before, classifier=classifier))
-
-
-def _load_pretrained(model: WSOLModel, weights: str | Path, torchvision_name: str, head_keys: tuple[str, ...]) -> None:
-    """Load "imagenet" or a file into `model`.
-
-    A file carries torchvision's key names (its classifier is left out: the new head has other classes) or this
-    package's own (`body.`, `pool.`, `head.`), then it must fit whole.
-    """
-    source = str(weights)
-    state = imagenet_state(torchvision_name) if source == "imagenet" else read_state(source)
-    wanted = model.state_dict()
-    names = {key: key for key in wanted}
-    if not any(key.startswith("body.") for key in state):
-        # a file of torchvision: without our prefixes, and its classifier has other classes
-        state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
-        names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
-    wanted = {name: wanted[key] for key, name in names.items()}
-    shapes = [
-        f"{key} is {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
-        for key, tensor in wanted.items()
-        if key in state and state[key].shape != tensor.shape
-    ]
-    faults = {  # a missing batch counter is none
-        "missing": [key for key in wanted if key not in state and not key.endswith("num_batches_tracked")],
-        "unexpected": [key for key in state if key not in wanted],
-        "mis-shaped": shapes,
-    }
-    if any(faults.values()):
-        listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)
-        raise WsolkitError(
-            f"weights '{source}' do not fit {model.backbone}; {listed}. Choose the file of this backbone, or weights='none'"
-        )
-    model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
 
 
 def build_model(
@@ -177,8 +190,8 @@ def build_model(
             that of its positive part), "acol" (two branches, `ACoLModel`); "fc" is the only one of vgg16_fc.
         weights: "imagenet" (torchvision's file, downloaded once), "none", or a file (.safetensors or weights-only .pth)
             with torchvision's key names or this package's own.
-        stride: of the feature map: vgg16 16, 8; resnets 16, 8, 32; mobilenet_v2 and convnext_tiny 16, 32; vgg16_fc 16; None is the
-            first.
+        stride: of the feature map: vgg16 16, 8; resnets 16, 8, 32; mobilenet_v2 and convnext_tiny 16, 32; vgg16_fc 16;
+            None is the first.
         width: channels multiplied by this (1.0 is the published network), for training from scratch on small machines.
         batch_norm: True inserts batch normalisation into a VGG (torchvision's vgg16_bn), without which thirteen
             convolutions hardly train from scratch; None is the family's own: VGG and ConvNeXt without, others with.
@@ -196,10 +209,12 @@ def build_model(
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
         if value not in allowed:
             raise WsolkitError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
-    if not 0.0 < width <= 4.0:
-        raise WsolkitError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
-    if not 0.0 < delta <= 1.0:
-        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+    for share, top, text in (
+        (width, 4, "width multiplies the channels"),
+        (delta, 1, "delta is a share of a map's maximum"),
+    ):
+        if not 0 < share <= top:
+            raise WsolkitError(f"{text} and must lie in (0, {top}], but is {share}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
@@ -214,12 +229,12 @@ def build_model(
         body, channels = build(stride, width, batch_norm)
         spec = {"backbone": backbone, "num_classes": num_classes, "pooling": pooling, "stride": stride}
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm}
+        heads: list[Any]
         if pooling == "acol":
             spec["delta"] = delta
-            branch_a, branch_b = _branch(channels, width, num_classes), _branch(channels, width, num_classes)
-            parts = {"branch_a": branch_a, "branch_b": branch_b, "pool": GlobalAveragePool()}
-            model: WSOLModel = ACoLModel(spec, ("branch_a", "branch_b"), body, **parts)
-            heads: list[Any] = [branch_a[-1], branch_b[-1]]
+            branches = {name: _branch(channels, scaled(1024, width), num_classes) for name in ("branch_a", "branch_b")}
+            model: WSOLModel = ACoLModel(spec, (*branches,), body, **branches, pool=GlobalAveragePool())
+            heads = [branch[-1] for branch in branches.values()]
         else:
             pool: nn.Module = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
             if pooling == "fc":
@@ -239,8 +254,83 @@ def build_model(
             nn.init.zeros_(layer.bias)
     if weights != "none":
         published = family.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else "")
-        _load_pretrained(model, weights, published, family.head_keys)
+        state = imagenet_state(published) if str(weights) == "imagenet" else read_state(weights)
+        _load(model, state, f"weights '{weights}'", family.head_keys)
     return model
+
+
+# --------------------------------------------------------------------------- weights
+
+
+def read_state(path: str | Path) -> dict[str, torch.Tensor]:
+    """Read a flat dictionary of tensors; pickled code is never run."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"weights '{path}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged archives raise many kinds
+        raise WsolkitError(
+            f"weights '{path}' cannot be read ({_short(error)}); expected safetensors or a state_dict "
+            "saved with torch.save that holds tensors only"
+        ) from error
+    for wrapper in ("state_dict", "model"):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
+        raise WsolkitError(f"weights '{path}' hold no state_dict (a dictionary of tensors)")
+    return state
+
+
+def imagenet_state(name: str) -> dict[str, torch.Tensor]:
+    """The published weights of a network of torchvision, downloaded once."""
+    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # URLError, HTTPError, timeouts, a wrong hash: all mean that the file is not here
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise OSError(
+            f"the ImageNet weights of {name} could not be downloaded ({_short(error)}). Fetch {weights.url} on a "
+            f"machine with a network and put it into {folder}, or pass the file's path as weights, or weights='none'"
+        ) from error
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+
+
+def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_keys: tuple[str, ...]) -> None:
+    """Load weights with torchvision's key names (their classifier is left out: the new head has other classes) or with
+    this package's own (`body.`, `pool.`, `head.`), which must fit whole."""
+    wanted = model.state_dict()
+    names = {key: key for key in wanted}
+    if not any(key.startswith("body.") for key in state):  # torchvision's
+        state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
+        names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
+    shapes = {name: tuple(wanted[key].shape) for key, name in names.items()}
+    given = {name: tuple(value.shape) for name, value in state.items()}
+    faults = {  # a missing batch counter is none
+        "missing": [name for name in shapes if name not in given and not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in given if name not in shapes],
+        "mis-shaped": [
+            f"{name} is {given[name]}, expected {shape}"
+            for name, shape in shapes.items()
+            if given.get(name, shape) != shape
+        ],
+    }
+    if any(faults.values()):
+        listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)
+        raise WsolkitError(
+            f"{source} do not fit {model.backbone}; {listed}. Choose the file of this backbone, or weights='none'"
+        )
+    model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
+
+
+# --------------------------------------------------------------------------- TS-CAM
 
 
 class PatchTokens(nn.Module):
@@ -270,10 +360,11 @@ class TSCAM(nn.Module):
         body: `PatchTokens`. head: 3x3 convolution from D channels to K maps. pool: their mean. rest: head and pool.
         has_cam: False, as the head is a convolution. spec: the arguments that rebuild it with `rebuild(**spec)`.
 
-    Source: Gao et al., "TS-CAM: Token Semantic Coupled Attention Map for Weakly Supervised Object Localization", ICCV 2021.
+    Source: Gao et al., "TS-CAM: Token Semantic Coupled Attention Map for Weakly Supervised Object Localization", ICCV
+    2021.
     """
 
-    backbone, pooling, has_cam, new_parts = "ts_cam", "ts_cam", False, ("head",)
+    backbone, pooling, has_cam, new_parts, is_new = "ts_cam", "ts_cam", False, ("head",), WSOLModel.is_new
 
     def __init__(self, vit: VisionTransformer, num_classes: int) -> None:
         super().__init__()
@@ -292,10 +383,6 @@ class TSCAM(nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.pool(self.head(self.body(images)))
-
-    def is_new(self, parameter_name: str) -> bool:
-        """Whether a parameter belongs to the head, the one layer that no pretrained ViT has."""
-        return parameter_name.startswith("head.")
 
 
 def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
@@ -319,7 +406,9 @@ def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
         return TSCAM(vit, num_classes).to(vit.conv_proj.weight)
 
 
-def rebuild(backbone: str, num_classes: int, **vit) -> TSCAM:
+def rebuild(backbone: str, num_classes: int, **spec: Any) -> WSOLModel | TSCAM:
     """The network of a `spec`, with random weights, for a checkpoint to be loaded into."""
+    if backbone != TSCAM.backbone:
+        return build_model(backbone, num_classes, weights="none", **spec)
     with torch.random.fork_rng(devices=[]):
-        return ts_cam(VisionTransformer(**vit), num_classes)
+        return ts_cam(VisionTransformer(**spec), num_classes)

@@ -1,4 +1,4 @@
-"""What is asked of any nn.Module: its mode for a while, its attributes as they were, lower precision, whether it changed."""
+"""What is asked of any nn.Module: its mode for a while, its attributes as they were, bfloat16, whether it changed."""
 
 from __future__ import annotations
 
@@ -43,14 +43,12 @@ def as_found(model: nn.Module) -> Iterator[None]:
 def structure(model: nn.Module) -> Hashable:
     """Changes when a module is replaced or a plain attribute of one is set; weights do not count."""
     plain = (int, float, bool, str, tuple, type(None))
-    return tuple(
-        (
-            id(m),
-            id(vars(m).get("forward")),
-            *((k, v) for k, v in vars(m).items() if type(v) in plain and k != "training"),
-        )
-        for m in model.modules()
-    )
+    parts: list[Hashable] = []
+    for module in model.modules():
+        attributes = vars(module)
+        parts += [id(module), id(attributes.get("forward"))]
+        parts += [item for item in attributes.items() if type(item[1]) in plain and item[0] != "training"]
+    return tuple(parts)
 
 
 def same_values(given: Tensor, expected: Tensor) -> bool:
@@ -61,16 +59,12 @@ def same_values(given: Tensor, expected: Tensor) -> bool:
     return bool(torch.allclose(given, expected, rtol=0, atol=float(tolerance), equal_nan=True))
 
 
-class _Bfloat16(nn.Module):
+class _Bfloat16(nn.Sequential):
     """A network under bfloat16 autocast: matrix products and convolutions in 16 bits, everything outside in float32."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, dtype=torch.bfloat16):
-            return self.network(x).float()
+            return super().forward(x).float()
 
 
 def in_precision(network: nn.Module, precision: str) -> nn.Module:

@@ -4,11 +4,11 @@
 module stays a closed box, so what happens inside it does not matter). What runs up to the layer's output is the body,
 what runs after it is the rest, and the layer's output is the only value that may pass from one to the other.
 
-Where more has to pass (a skip connection or a class token beside the feature map), or where the forward methods cannot be
-traced, `hooked` serves: its rest runs the whole network on the images again, and a hook puts the given feature map in the
-place of the layer's output. Gradients, logits and maps are those of the grad-cam package, which hooks the layer of the
-whole network too; but nothing is differentiated by the body or the parameters, so their gradients stay as they are and
-frozen networks work.
+Where more has to pass (a skip connection or a class token beside the feature map), or where the forward methods cannot
+be traced, `hooked` serves: its rest runs the whole network on the images again, and a hook puts the given feature map
+in the place of the layer's output. Gradients, logits and maps are those of the grad-cam package, which hooks the layer
+of the whole network too; but nothing is differentiated by the body or the parameters, so their gradients stay as they
+are and frozen networks work.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import math
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -28,14 +27,10 @@ from torch import Tensor, fx, nn
 from torchvision import models
 
 from wsolkit.common.errors import WsolkitError
+from wsolkit.networks.models import GlobalAveragePool
 from wsolkit.networks.modules import as_found, evaluation_mode, same_values, structure
-from wsolkit.networks.pooling import GlobalAveragePool
 
-_SIZES = (64, 224, 299)  # of the random image that a network is tried on: the first that it accepts
-_SCRIPTED = (
-    " is a TorchScript network (torch.jit), inside which no layer can be reached: give the nn.Module that it was made "
-    "from, with the same weights (load_state_dict takes the state_dict of the script)"
-)
+Move = Callable[[Tensor], Tensor]
 
 
 class CannotSplit(WsolkitError):
@@ -45,64 +40,13 @@ class CannotSplit(WsolkitError):
 # --------------------------------------------------------------------------- the output of a layer as a feature map
 
 
-@dataclass(frozen=True)
-class Reshape:
-    """A way to move the entries of a layer's output: any function that only permutes or drops them.
-
-    Convolutional networks need none. Swin keeps its channels last, ViT has a list of tokens: a class token, then the
-    patches row by row.
-
-    Attributes:
-        name: what the user calls it. move: output (B, ...) -> (B, C, h, w).
-        inverse: (B, C, h, w) -> output; None where entries are dropped, or for a function of the user's own.
-    """
-
-    name: str
-    move: Callable[[Tensor], Tensor]
-    inverse: Callable[[Tensor], Tensor] | None = None
-
-    def __call__(self, output: Tensor) -> Tensor:
-        return self.move(output)
-
-    def features(self, output: Tensor, layer: str) -> Tensor:
-        """The layer's output as (B, C, h, w), or a ValueError that says what it is and what to do."""
-        if not isinstance(output, Tensor):
-            kind = type(output).__name__
-            raise WsolkitError(f"layer '{layer}' returns a {kind}, not a tensor: choose a layer inside or after it")
-        features = self.move(output)
-        if features.ndim != 4:
-            hint = 'give reshape="tokens" (class token first) or a function' if features.ndim == 3 else "choose another"
-            raise WsolkitError(
-                f"layer '{layer}' must give a feature map (B, C, h, w), but gave {tuple(features.shape)}: {hint}"
-            )
-        return features
-
-    def put(self, features: Tensor, output: Tensor) -> Tensor:
-        """The output with the entries that the feature map shows replaced by it; what was dropped stays.
-
-        Where each entry comes from is found by moving an output that holds its own positions.
-
-        Raises:
-            ValueError: a function that does not only move entries, as it would have no meaning for gradients.
-        """
-        if not self.name:
-            return features.clone()  # as the next operation may work in place
-        positions = torch.arange(output[0].numel(), dtype=torch.float64, device=output.device)
-        source = self.move(positions.reshape(1, *output.shape[1:])).long()
-        source, whole = source.flatten(), output.flatten(1)
-        inside = bool(((source >= 0) & (source < len(positions))).all())
-        if not inside or not torch.equal(whole[:, source], self.move(output).flatten(1)):
-            raise WsolkitError(f"reshape {self.name!r} changes values; it may only permute or drop entries")
-        return whole.index_copy(1, source, features.flatten(1)).reshape(output.shape)
-
-
 def tokens(output: Tensor) -> Tensor:
     """(B, 1 + n*n, C) -> (B, C, n, n), without the class token, which comes first. As in the grad-cam package."""
     side = math.isqrt(max(output.shape[1] - 1, 0)) if output.ndim == 3 else 0
     if side * side + 1 != output.shape[1] or side == 0:
         raise WsolkitError(
-            f'reshape "tokens" takes (B, 1 + n*n, C), a class token and a square of patches, not {tuple(output.shape)}; '
-            "give a function from the layer's output to (B, C, h, w) instead"
+            f'reshape "tokens" takes (B, 1 + n*n, C), a class token and a square of patches, not '
+            f"{tuple(output.shape)}; give a function from the layer's output to (B, C, h, w) instead"
         )
     return output[:, 1:].transpose(1, 2).reshape(len(output), output.shape[2], side, side)
 
@@ -112,21 +56,50 @@ def nhwc(output: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
-RESHAPES = {
-    None: Reshape("", lambda output: output, lambda features: features),
-    "tokens": Reshape("tokens", tokens),
-    "nhwc": Reshape("nhwc", nhwc, lambda features: features.permute(0, 2, 3, 1)),
-}
+RESHAPES: dict[Any, Move | None] = {None: None, "tokens": tokens, "nhwc": nhwc}
 
 
-def as_reshape(reshape: str | Callable | None) -> Reshape:
-    """A `Reshape` from its name or from a function; ValueError for an unknown name."""
+def as_reshape(reshape: str | Move | None) -> Move | None:
+    """The function of a reshape, given as its name, as a function or as None; ValueError for an unknown name."""
     if callable(reshape):
-        return Reshape(getattr(reshape, "__name__", type(reshape).__name__), reshape)
+        return reshape
     if reshape not in RESHAPES:
-        names = ", ".join(filter(None, RESHAPES))
-        raise WsolkitError(f"unknown reshape {reshape!r}; valid are {names}, or a function to (B, C, h, w)")
+        raise WsolkitError(f"unknown reshape {reshape!r}; valid are tokens, nhwc, or a function to (B, C, h, w)")
     return RESHAPES[reshape]
+
+
+def as_features(output: Any, layer: str, move: Move | None) -> Tensor:
+    """A layer's output as (B, C, h, w), or a ValueError that says what it is and what to do."""
+    if not isinstance(output, Tensor):
+        kind = type(output).__name__
+        raise WsolkitError(f"layer '{layer}' returns a {kind}, not a tensor: choose a layer inside or after it")
+    features = output if move is None else move(output)
+    if features.ndim != 4:
+        hint = 'give reshape="tokens" (class token first) or a function' if features.ndim == 3 else "choose another"
+        raise WsolkitError(
+            f"layer '{layer}' must give a feature map (B, C, h, w), but gave {tuple(features.shape)}: {hint}"
+        )
+    return features
+
+
+def put(features: Tensor, output: Tensor, move: Move | None) -> Tensor:
+    """A layer's output, the entries that the feature map shows replaced by it; what `move` drops stays.
+
+    Where each entry comes from is seen by moving an output that holds its own positions.
+
+    Raises:
+        ValueError: `move` does more than permute or drop entries, which would have no meaning for gradients.
+    """
+    if move is None:
+        return features.clone()  # as the next operation may work in place
+    positions = torch.arange(output[0].numel(), dtype=torch.float64, device=output.device)
+    source, whole = move(positions.reshape(1, *output.shape[1:])).long().flatten(), output.flatten(1)
+    inside = bool(((source >= 0) & (source < len(positions))).all())
+    if not inside or not torch.equal(whole[:, source], move(output).flatten(1)):
+        raise WsolkitError(
+            f"reshape {getattr(move, '__name__', move)!r} changes values; it may only permute or drop entries"
+        )
+    return whole.index_copy(1, source, features.flatten(1)).reshape(output.shape)
 
 
 # --------------------------------------------------------------------------- by a cut
@@ -145,17 +118,18 @@ class SplitModel(nn.Module):
         has_cam: the rest is global average pooling and one linear layer; only then `pool` and `head` are there.
     """
 
+    has_cam = False
+
     def __init__(self, body: nn.Module, rest: nn.Module, layer: str, backbone: str, num_classes: int) -> None:
         super().__init__()
         self.body, self.rest, self.layer, self.backbone, self.num_classes = body, rest, layer, backbone, num_classes
-        self.has_cam = False
 
     def forward(self, images: Tensor) -> Tensor:
         return self.rest(self.body(images))
 
 
 def split(
-    model: nn.Module, layer: str | nn.Module, reshape: str | Callable | None = None, example: Tensor | None = None
+    model: nn.Module, layer: str | nn.Module, reshape: str | Move | None = None, example: Tensor | None = None
 ) -> SplitModel:
     """Cut a network at the output of a layer. The network itself stays as it is.
 
@@ -175,92 +149,67 @@ def split(
     """
     model = uncompiled(model)
     name, module = find_layer(model, layer)
+    move, kind = as_reshape(reshape), type(model).__name__
     try:
-        return _halves(model, name, module, as_reshape(reshape), example)
+        if move is not None and move is not nhwc:
+            raise CannotSplit(
+                f"reshape {getattr(move, '__name__', move)!r} cannot be undone (it drops entries, such as a class "
+                "token, or is a function of your own), so the rest cannot be fed from the feature map alone"
+            )
+        with _on_example(model, example) as (images, logits):
+            network = SplitModel(*_cut(model, module, move), name, kind, logits.shape[1]).eval()
+            features = as_features(network.body(images), name, None)
+            if not same_values(network.rest(features), logits):
+                raise CannotSplit(
+                    "the two parts give other logits than the whole: its forward method decides by values or types "
+                    "that tracing does not see, or it is random in evaluation mode"
+                )
+            linear = [m for m in network.rest.modules() if isinstance(m, nn.Linear)]
+            if len(linear) == 1 and linear[0].in_features == features.shape[1]:
+                # any sign, so that a ReLU in between shows
+                noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
+                if same_values(linear[0](noise.mean(dim=(2, 3))), network.rest(noise)):
+                    network.pool, network.head, network.has_cam = GlobalAveragePool(), linear[0], True
+            return network
     except CannotSplit as error:
         raise CannotSplit(
-            f"{type(model).__name__} cannot be split at layer '{name}': {error}. Or use hooked(model, '{name}'), "
+            f"{kind} cannot be split at layer '{name}': {error}. Or use hooked(model, '{name}'), "
             "which takes every network but runs the whole of it for each method"
         ) from error.__cause__
 
 
-def _halves(model: nn.Module, name: str, layer: nn.Module, shape: Reshape, example: Tensor | None) -> SplitModel:
-    """The cut, tried; CannotSplit with the reason alone."""
-    if shape.inverse is None:
-        raise CannotSplit(
-            f"reshape {shape.name!r} cannot be undone (it drops entries, such as a class token, or is a function of "
-            "your own), so the rest cannot be fed from the feature map alone"
-        )
-    with _on_example(model, example) as (images, logits):
-        body, rest = _cut(model, layer)
-        parts = Body(body, shape, name), _Rest(rest, shape)
-        network = SplitModel(*parts, name, type(model).__name__, logits.shape[1]).eval()
-        features = network.body(images)
-        if not same_values(network.rest(features), logits):
-            raise CannotSplit(
-                "the two parts give other logits than the whole: its forward method decides by values or types that "
-                "tracing does not see, or it is random in evaluation mode"
-            )
-        layers = [m for m in rest.modules() if isinstance(m, nn.Linear)]
-        if len(layers) == 1 and layers[0].in_features == features.shape[1]:
-            # any sign, so that a ReLU in between shows
-            noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
-            if same_values(layers[0](noise.mean(dim=(2, 3))), network.rest(noise)):
-                network.pool, network.head, network.has_cam = GlobalAveragePool(), layers[0], True
-        return network
-
-
-class Body(nn.Module):
-    """The part up to the layer: a graph that can be traced again, and what gives its output the shape of a feature map."""
-
-    def __init__(self, graph: nn.Module, reshape: Reshape, layer: str) -> None:
-        super().__init__()
-        self.graph, self.reshape, self.layer = graph, reshape, layer
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.reshape.features(self.graph(images), self.layer)
-
-
-class _Rest(nn.Module):
-    def __init__(self, graph: nn.Module, reshape: Reshape) -> None:
-        super().__init__()
-        self.graph, self.reshape = graph, reshape
-
-    def forward(self, features: Tensor) -> Tensor:
-        assert self.reshape.inverse is not None  # `split` takes no other
-        return self.graph(self.reshape.inverse(features.clone()))  # a copy: the first operation may work in place
-
-
-class _AroundLayer(fx.Tracer):
-    """Traces only the modules that hold the target layer."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        return module is self.layer or all(inner is not self.layer for inner in module.modules())
-
-
-def _cut(model: nn.Module, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphModule]:
-    """The graphs up to the layer's output and from there on."""
+def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.GraphModule, fx.GraphModule]:
+    """The graphs up to the layer's output and from there on; `nhwc` ends the one and is undone in the other."""
+    tracer, body, rest = fx.Tracer(), fx.Graph(), fx.Graph()
+    # only the modules that hold the layer are traced
+    tracer.is_leaf_module = lambda m, module_qualified_name: m is layer or layer not in m.modules()  # type: ignore
     try:
         # an optional argument is what its default says: as a traced value, `is None` would be wrong
         parameters = list(inspect.signature(model.forward).parameters.values())[1:]
         fixed = {p.name: p.default for p in parameters if p.default is not p.empty}
         with as_found(model):
-            traced = _AroundLayer(layer).trace(model, fixed or None).nodes
-            nodes = [node for node in traced if not _is_check(node)]
+            traced = tracer.trace(model, fixed or None).nodes
+            # without assertions that the forward method makes, or that tracing adds for an optional argument
+            nodes = [n for n in traced if getattr(n.target, "__name__", "") not in ("_assert", "_assert_is_none")]
             calls = [n for n in nodes if n.op == "call_module" and model.get_submodule(n.target) is layer]
             if len(calls) != 1:
                 raise CannotSplit(f"it runs {len(calls)} times in a forward pass: choose a layer that runs once")
             at = nodes.index(calls[0])
-            body: fx.Graph = fx.Graph()
             copies: dict[fx.Node, fx.Node] = {}
             for node in nodes[: at + 1]:
                 copies[node] = body.node_copy(node, copies.__getitem__)
-            body.output(copies[nodes[at]])
-            return fx.GraphModule(model, body), fx.GraphModule(model, _graph_after(nodes[at], nodes[at + 1 :]))
+            output = copies[calls[0]]
+            body.output(output if move is None else body.call_method("permute", (output, 0, 3, 1, 2)))
+            features = rest.call_method("clone", (rest.placeholder("features"),))  # as operations may work in place
+            copies = {calls[0]: features if move is None else rest.call_method("permute", (features, 0, 2, 3, 1))}
+            for node in nodes[at + 1 :]:
+                if node.op == "output" and not isinstance(node.args[0], fx.Node):
+                    raise CannotSplit("the network returns no single tensor of logits: wrap it in one that does")
+                for given in node.all_input_nodes:
+                    if given not in copies:
+                        copies[given] = _without_body(given, copies[calls[0]])
+                copies[node] = rest.node_copy(node, copies.__getitem__)
+            return fx.GraphModule(model, body), fx.GraphModule(model, rest)
     except CannotSplit:
         raise
     except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
@@ -268,44 +217,27 @@ def _cut(model: nn.Module, layer: nn.Module) -> tuple[fx.GraphModule, fx.GraphMo
         raise CannotSplit(f"the forward methods around it cannot be traced: {reason}") from error
 
 
-def _graph_after(layer: fx.Node, nodes: list[fx.Node]) -> fx.Graph:
-    graph = fx.Graph()
-    copies = {layer: graph.placeholder("features")}
-
-    def copy_of(node: fx.Node) -> fx.Node:
-        if node not in copies:
-            if node.op == "get_attr":
-                copies[node] = graph.node_copy(node)
-            elif _is_batch_size(node):
-                copies[node] = graph.call_method("size", (copies[layer], 0))
-            else:
-                known = {"call_module": f"the output of '{node.target}'", "placeholder": "the input of the network"}
-                value = known.get(node.op, repr(node.name))
-                advice = "(a skip connection or branch): choose a layer after which the paths have met"
-                raise CannotSplit(f"{value} passes beside it {advice}")
-        return copies[node]
-
-    for node in nodes:
-        if node.op == "output" and not isinstance(node.args[0], fx.Node):
-            raise CannotSplit("the network returns no single tensor of logits: wrap it in one that does")
-        copies[node] = graph.node_copy(node, copy_of)
-    return graph
-
-
-def _is_check(node: fx.Node) -> bool:
-    """An assertion that the forward method makes, or that tracing adds for an optional argument."""
-    return node.op == "call_function" and getattr(node.target, "__name__", "") in ("_assert", "_assert_is_none")
+def _without_body(node: fx.Node, features: fx.Node) -> fx.Node:
+    """A value that is computed before the layer and used after it, in the graph of the rest, if it needs no body."""
+    if node.op == "get_attr":
+        return features.graph.node_copy(node)
+    if _is_batch_size(node):
+        return features.graph.call_method("size", (features, 0))
+    known = {"call_module": f"the output of '{node.target}'", "placeholder": "the input of the network"}
+    value = known.get(node.op, repr(node.name))
+    advice = "(a skip connection or branch): choose a layer after which the paths have met"
+    raise CannotSplit(f"{value} passes beside it {advice}")
 
 
 def _is_batch_size(node: fx.Node) -> bool:
     """x.size(0), x.shape[0] or x.size()[0]: the same for the feature map as for anything before it."""
-    if node.op == "call_method" and node.target == "size":
+    if node.target == "size":
         return node.args[1:] == (0,) or node.kwargs == {"dim": 0}
-    if getattr(node.target, "__name__", "") != "getitem" or node.args[1] != 0:
-        return False
-    of = node.args[0]
-    is_size = isinstance(of, fx.Node) and of.op == "call_method" and of.target == "size" and len(of.args) == 1
-    return isinstance(of, fx.Node) and (is_size or of.args[1:] == ("shape",))
+    shape = node.args[0] if getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0 else None
+    return isinstance(shape, fx.Node) and (
+        (shape.target == "size" and len(shape.args) == 1)
+        or (getattr(shape.target, "__name__", "") == "getattr" and shape.args[1:] == ("shape",))
+    )
 
 
 # --------------------------------------------------------------------------- by a hook
@@ -316,47 +248,44 @@ class HookedModel(nn.Module):
 
     Attributes:
         model: the user's network, whole. layer: dotted name of the target layer. num_classes: K.
-        reason: why it was not split. backbone: class name of the network. has_cam: False, no head is known.
+        reshape: from the layer's output to (B, C, h, w), or None where it is that. reason: why it was not split.
+        backbone: class name of the network. has_cam: False, no head is known.
     """
 
-    has_cam = False
+    has_cam, num_classes, reason = False, 0, ""
 
-    def __init__(self, model: nn.Module, layer: str, reshape: Reshape, reason: str) -> None:
+    def __init__(self, model: nn.Module, layer: str, reshape: Move | None) -> None:
         super().__init__()
-        self.model, self.layer, self.reshape, self.reason = model, layer, reshape, reason
-        self.backbone, self.num_classes = type(model).__name__, 0
+        self.model, self.layer, self.reshape, self.backbone = model, layer, reshape, type(model).__name__
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model(images)
 
     def body(self, images: Tensor) -> Tensor:
         """(B, c, H, W) -> feature map (B, C, h, w), by a pass through the whole network."""
+        return self.look(images)[1]
+
+    def look(self, images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and the layer's feature map; given `features` take its place, and logits depend on nothing else."""
         seen: list[Tensor] = []
-        # a copy, as the next operation may work in place
-        self.run(images, lambda output: seen.append(self.reshape.features(output, self.layer).clone()))
-        return seen[0]
+        differentiable = torch.is_grad_enabled()
 
-    def run(self, images: Tensor, meet: Callable[[Tensor], Tensor | None]) -> Tensor:
-        """Logits. `meet` is given the layer's output; what it returns takes its place, unless that is None."""
-        calls = 0
+        def hook(_layer: nn.Module, _inputs: tuple, output: Any) -> Tensor:
+            # a copy, as the next operation may work in place
+            seen.append(as_features(output, self.layer, self.reshape).clone())
+            torch.set_grad_enabled(differentiable)  # until the network has returned
+            return put(seen[-1] if features is None else features, output, self.reshape)
 
-        def hook(_layer: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
-            nonlocal calls
-            calls += 1
-            return meet(output)
-
-        handle = self.model.get_submodule(self.layer).register_forward_hook(hook)
-        try:
+        # nothing before the layer needs a graph
+        with torch.no_grad(), self.model.get_submodule(self.layer).register_forward_hook(hook):
             logits = self.model(images)
-        finally:
-            handle.remove()
-        if calls != 1:
+        if len(seen) != 1:
             raise WsolkitError(
-                f"layer '{self.layer}' of {self.backbone} runs {calls} times in a forward pass, so that it has no "
+                f"layer '{self.layer}' of {self.backbone} runs {len(seen)} times in a forward pass, so that it has no "
                 "one feature map: choose a layer that runs once"
                 + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer else "")
             )
-        return logits
+        return logits, seen[0]
 
 
 class _RestFor(nn.Module):
@@ -369,22 +298,11 @@ class _RestFor(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         if len(features) != len(self.images):
             raise WsolkitError(f"feature maps of {len(features)} images for a rest of {len(self.images)} images")
-        differentiable = torch.is_grad_enabled()
-
-        def meet(output: Tensor) -> Tensor:
-            torch.set_grad_enabled(differentiable)  # until the network has returned
-            return self.network.reshape.put(features, output)
-
-        with torch.no_grad():  # nothing before the layer needs a graph
-            return self.network.run(self.images, meet)
+        return self.network.look(self.images, features)[0]
 
 
 def hooked(
-    model: nn.Module,
-    layer: str | nn.Module,
-    reshape: str | Callable | None = None,
-    example: Tensor | None = None,
-    reason: str = "",
+    model: nn.Module, layer: str | nn.Module, reshape: str | Move | None = None, example: Tensor | None = None
 ) -> HookedModel:
     """Take any network by a hook on a layer; `score_maps` takes the result like a `WSOLModel`.
 
@@ -395,10 +313,9 @@ def hooked(
         CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
     """
     model = uncompiled(model)
-    network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape), reason)
-    shape = network.reshape
+    network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape))
     with _on_example(model, example) as (images, logits):
-        network.run(images, lambda output: shape.put(shape.features(output, network.layer), output))
+        network.look(images)
         network.num_classes = logits.shape[1]
     return network
 
@@ -425,33 +342,36 @@ def uncompiled(model: nn.Module) -> nn.Module:
     Compiled code shows no values on their way, so the network itself is traced and hooked. TorchScript keeps no Python
     code: CannotSplit.
     """
-    if isinstance(model, torch.jit.ScriptModule):
-        raise CannotSplit(type(model).__name__ + _SCRIPTED)
+    _check_no_script(model, type(model).__name__)
     return getattr(model, "_orig_mod", model)
+
+
+def _check_no_script(module: nn.Module | None, name: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        raise CannotSplit(
+            f"{name} is a TorchScript network (torch.jit), inside which no layer can be reached: give the nn.Module "
+            "that it was made from, with the same weights (load_state_dict takes the state_dict of the script)"
+        )
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
     """Dotted name and module of a layer given as either; CannotSplit with the nearest names if there is none."""
     kind, modules = type(model).__name__, dict(model.named_modules())
-    if isinstance(layer, str):
-        name = layer.removeprefix("_orig_mod.")
-    elif layer in modules.values():
-        name = next(name for name, module in modules.items() if module is layer)
-    else:
+    names = [layer] if isinstance(layer, str) else [name for name, module in modules.items() if module is layer]
+    if not names:
         raise CannotSplit(f"the given layer {type(layer).__name__} is no part of {kind}: give its name")
+    name = names[0].removeprefix("_orig_mod.")
     if name == "":
         raise CannotSplit(f"layer '' is {kind} itself: name a layer inside it")
     parts = name.split(".")
-    for above in (".".join(parts[:end]) for end in range(len(parts))):
-        if isinstance(modules.get(above), torch.jit.ScriptModule):
-            raise CannotSplit(f"'{above}', in which layer '{name}' lies," + _SCRIPTED)
+    for above in (".".join(parts[:end]) for end in range(1, len(parts))):
+        _check_no_script(modules.get(above), f"'{above}', in which layer '{name}' lies,")
     try:
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
-        listed = ", ".join(near or [n for n, _ in model.named_children()])
-        there = "nearest are" if near else "at the top are"
-        raise CannotSplit(f"{kind} has no layer '{name}'; {there}: {listed}") from None
+        there, listed = ("nearest are", near) if near else ("at the top are", [n for n, _ in model.named_children()])
+        raise CannotSplit(f"{kind} has no layer '{name}'; {there}: {', '.join(listed)}") from None
 
 
 @contextmanager
@@ -462,33 +382,25 @@ def _on_example(model: nn.Module, example: Tensor | None) -> Iterator[tuple[Tens
 
 
 def _example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
-    kind = type(model).__name__
+    kind, channels = type(model).__name__, next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
     if example is not None:
         images = example[:1].detach().clone()
         logits = model(images.clone())  # as the first operation may work in place
-        if not isinstance(logits, Tensor) or logits.ndim != 2:
-            given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-            raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
-        return images, logits
-    convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    channels = 3 if convolution is None else convolution.in_channels
-    like = next(model.parameters(), torch.zeros(()))
-    own = getattr(model, "image_size", None)
-    for size in (own, *_SIZES) if isinstance(own, int) else _SIZES:
-        images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0)).to(like)
-        try:
-            logits = model(images.clone())
-        except Exception:  # too small, or not the one size it was built for
-            continue
         if isinstance(logits, Tensor) and logits.ndim == 2:
             return images, logits
-    raise WsolkitError(
-        f"{kind} gives no logits (1, K) for a random image of {channels} channels and {_SIZES} px: "
-        "give example=images that it accepts"
-    )
+        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
+    for size in (getattr(model, "image_size", 64), 64, 224, 299):
+        try:
+            images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
+            return _example_for(model, images.to(next(model.parameters(), images)))
+        except Exception:  # too small, not the one size it was built for, or no logits
+            continue
+    sizes = "64, 224 or 299 px: give example=images that it accepts"
+    raise WsolkitError(f"{kind} gives no logits (1, K) for a random image of {channels} channels and {sizes}")
 
 
-# --------------------------------------------------------------------------- the layer of a known network, and all together
+# --------------------------------------------------------------------------- all together
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
@@ -496,8 +408,7 @@ _TARGETS: dict[type[nn.Module], str | Callable[[Any], str]] = {
     models.AlexNet: lambda model: f"features.{len(model.features) - 2}",  # the last ReLU; a max pooling ends `features`
     models.VGG: lambda model: f"features.{len(model.features) - 2}",
     models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
-    models.DenseNet: "features",
-    **dict.fromkeys((models.MobileNetV2, models.MobileNetV3, models.EfficientNet), "features"),
+    **dict.fromkeys((models.DenseNet, models.MobileNetV2, models.MobileNetV3, models.EfficientNet), "features"),
     **dict.fromkeys((models.ConvNeXt, models.SqueezeNet), "features"),
     models.Inception3: "Mixed_7c",
     models.GoogLeNet: "inception5b",
@@ -516,12 +427,12 @@ _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
 def network_for(
     model: nn.Module,
     layer: str | nn.Module | None = None,
-    reshape: str | Callable | None = None,
+    reshape: str | Move | None = None,
     example: Tensor | None = None,
 ) -> nn.Module:
     """What `score_maps` works on: split at the layer where that is possible, else hooked there.
 
-    This takes two or three passes of one image; a split is kept as long as the model lives and its modules stay the same.
+    This takes two or three passes of one image; a split is kept while the model lives and its modules stay the same.
 
     Args:
         model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
@@ -535,7 +446,7 @@ def network_for(
 
     Raises:
         ValueError: no layer given for an unknown network (candidates are listed); a layer that does not exist or
-            whose output is no feature map.
+            whose output is no feature map; a `body` that is not part of what the model computes.
     """
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         raise WsolkitError(f"the network is already {type(model).__name__} at layer '{model.layer}': give no layer")
@@ -545,16 +456,20 @@ def network_for(
             _check_parts(model, example)
         return model
     name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
-    reshape = _known_reshape(model, name, module) if reshape is None else reshape
+    if reshape is None and not isinstance(module, nn.Conv2d):  # the patch embedding, before anything is reshaped
+        vit = isinstance(model, models.VisionTransformer) and name.startswith("encoder")
+        swin = isinstance(model, models.SwinTransformer) and name != "permute"
+        reshape = "tokens" if vit else "nhwc" if swin else None
     key, state = (name, reshape), structure(model)
     kept_state, kept = _kept.get(model, (None, {}))
-    if kept_state != state:
-        kept = {}
+    kept = kept if kept_state == state else {}
     if key not in kept:
         try:
             kept[key] = split(model, module, reshape, example)
         except CannotSplit as error:
-            return hooked(model, module, reshape, example, reason=str(error))  # holds the model, so is not kept
+            by_hook = hooked(model, module, reshape, example)
+            by_hook.reason = str(error)
+            return by_hook  # holds the model, so is not kept
         _kept[model] = (state, kept)
     return kept[key]
 
@@ -565,9 +480,8 @@ def _check_parts(model: Any, example: Tensor) -> None:
     Raises:
         ValueError: they are not; maps would be those of another network.
     """
-    if isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec") or model in _checked:
-        return
-    if type(model).forward is nn.Module.forward:  # parts are all that there is
+    parts_only = type(model).forward is nn.Module.forward  # parts are all that there is
+    if isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec") or model in _checked or parts_only:
         return
     with _on_example(model, example) as (image, expected):
         if not same_values(rest_of(model)(model.body(image).clone()), expected):
@@ -585,38 +499,21 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
         ValueError: another network; the message lists the last layers that give a feature map or tokens.
     """
     model = uncompiled(model)
-    for family, name in _TARGETS.items():
+    for family, target in _TARGETS.items():
         if isinstance(model, family):
-            return name if isinstance(name, str) else name(model)
-    listed = "; ".join(f"'{name}' {shape}" for name, shape in candidates(model, example)[-8:])
-    raise WsolkitError(
-        f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
-        f"last one before the pooling. Its last layers with a feature map (B, C, h, w) are {listed or '(none found)'}"
-    )
-
-
-def candidates(model: nn.Module, example: Tensor | None = None) -> list[tuple[str, tuple[int, ...]]]:
-    """Names and output shapes, for one image, of the modules that give a feature map of more than one position.
-
-    In the order in which they finish, in one forward pass in evaluation mode.
-    """
-    shapes: list[tuple[str, tuple[int, ...]]] = []
+            return target if isinstance(target, str) else target(model)
+    shapes: list[str] = []  # in the order in which modules finish
 
     def note(name: str, _module: nn.Module, _inputs: tuple, output: object) -> None:
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            shapes.append((name, tuple(output.shape)))
+            shapes.append(f"'{name}' {tuple(output.shape)}")
 
     with _on_example(model, example) as (images, _), ExitStack() as hooks:
-        for name, module in model.named_modules():
-            if name:
-                hooks.callback(module.register_forward_hook(partial(note, name)).remove)
+        for name, module in list(model.named_modules())[1:]:
+            hooks.enter_context(module.register_forward_hook(partial(note, name)))
         model(images)
-    return shapes
-
-
-def _known_reshape(model: nn.Module, name: str, module: nn.Module) -> str | None:
-    if isinstance(module, nn.Conv2d):  # the patch embedding, before anything is reshaped
-        return None
-    if isinstance(model, models.VisionTransformer) and name.startswith("encoder"):
-        return "tokens"
-    return "nhwc" if isinstance(model, models.SwinTransformer) and name != "permute" else None
+    raise WsolkitError(
+        f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
+        "last one before the pooling. Its last layers with a feature map (B, C, h, w) are "
+        + ("; ".join(shapes[-8:]) or "(none found)")
+    )

@@ -1,18 +1,18 @@
-"""The galleries of a report page, from the files that `wsolkit.runs.galleries.write` left: figures that are complete without
-JavaScript, and a table of boxes, IoUs and sums at every stop of the reader's sliders, which galleries.js only looks up."""
+"""The galleries of a report page, from the files that `runs.folder.write_galleries` left.
+
+The figures are complete without JavaScript; a table holds boxes, IoUs and sums at every stop of the reader's sliders,
+and galleries.js only looks them up.
+"""
 
 from __future__ import annotations
 
 import io
-import zlib
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import cv2
 import matplotlib
 import numpy as np
-from jinja2 import UndefinedError
 from markupsafe import Markup
 from PIL import Image
 
@@ -22,41 +22,29 @@ from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
-from wsolkit.report.markup import fragment, image_uri
-from wsolkit.report.numbers import counted
-from wsolkit.runs.galleries import read, read_images
+from wsolkit.report.pages import counted, fragment, image_uri
+from wsolkit.runs.folder import read_galleries, read_gallery_images
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
 THRESHOLDS = [round(0.04 * step, 2) for step in range(25)]  # stops of the sliders, with those of the run
 PERCENTILES = [80.0, 90.0, 95.0, 100.0]
-# what files that were cut off, changed or written by another version lead to, here and in the template
-DAMAGE: tuple[type[Exception], ...] = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    SyntaxError,
-)
-DAMAGE += (BadZipFile, zlib.error, cv2.error, UndefinedError)
-PLACES = {(0, 0): "centre", (-1, 0): "upper middle", (1, 0): "lower middle", (0, -1): "left middle", (0, 1): "right middle",
-          (-1, -1): "upper left", (-1, 1): "upper right", (1, -1): "lower left", (1, 1): "lower right"}  # fmt: skip
 
 
 def section(folder: str | Path) -> Markup:
     """The part of a page for the run in `folder` (which holds galleries/), "" where no galleries were kept.
 
-    The page needs galleries.css and galleries.js. ValueError names a file that is not as `galleries.write` writes it.
+    The page needs galleries.css and galleries.js.
+
+    Raises:
+        WsolkitError: the files are not as `write_galleries` writes them.
     """
-    kept = read(folder)
+    kept = read_galleries(folder)
     if kept is None:
         return Markup("")
     try:
-        return _section(kept, *read_images(folder, kept))
-    except DAMAGE as error:
+        return _section(kept, *read_gallery_images(folder, kept))
+    except Exception as error:  # files that were cut off, changed or written by another version fail in every way
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
 
@@ -64,16 +52,15 @@ def section(folder: str | Path) -> Markup:
 def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
     frame = tuple(kept["frame"])
     prepared = [prepare_map(scores, frame) for scores in maps]
-    images = [
-        image | {"photo": image_uri(photo), "heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
-        for image, photo, scores in zip(kept["pictures"], photos, prepared, strict=True)
-    ]
     data = None if kept["threshold"] is None else slider_table(kept, prepared)
-    for number, image in enumerate(images):
+    tables = data["images"] if data else [None] * len(prepared)
+    images = []
+    for image, photo, scores, table in zip(kept["pictures"], photos, prepared, tables, strict=True):
         truths = [_rectangle(box, frame) for box in image["gt_boxes"]]
         share = max((width * height for _, _, width, height in truths), default=0) / (frame[0] * frame[1])
-        state = None if data is None else data["images"][number]["states"][data["images"][number]["at"][data["start"]]]
-        image |= {"truths": truths, "covers": _percent(share), "state": state}
+        shown = {"photo": image_uri(photo), "heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
+        state = table["states"][table["at"][data["start"]]] if data and table else None
+        images.append(image | shown | {"truths": truths, "covers": _percent(share), "state": state})
     colours = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))]
     values = {"kept": kept, "data": data, "images": images, "colours": colours, "failures": FAILURES}
     return fragment("galleries.html.j2", **values)
@@ -82,43 +69,42 @@ def _section(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) 
 def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, Any]:
     """What the sliders show, for galleries.json and its maps (H, W) in [0, 1].
 
-    {"thresholds", "percentiles": the stops, with the run's own; "start": the run's place among all pairs, a percentile
-    after the other; "sums": a sentence per pair; "images": [{"at": which of its states a pair has, "states": [[x, y,
-    width, height (0 where no box is drawn), IoU as text, hit, share of the frame as text, whether the mask is empty, the
-    opacity of the heat map up to which a pixel is outside the mask]]}]}.
-    ValueError: a box or IoU of the run is not the one that its map gives at the run's threshold.
+    Returns:
+        {"thresholds", "percentiles": the stops, with the run's own; "start": the run's place among all pairs, a
+        percentile after the other; "sums": a sentence per pair; "images": [{"at": which of its states a pair has,
+        "states": [[x, y, width, height (0 where no box is drawn), IoU as text, hit, share of the frame as text, whether
+        the mask is empty, the opacity of the heat map up to which a pixel is outside the mask]]}]}.
+
+    Raises:
+        WsolkitError: a box or IoU of the run is not what its map gives at the run's threshold.
     """
-    frame, tau, percentile = tuple(kept["frame"]), kept["threshold"], kept["percentile"]
+    frame, run = tuple(kept["frame"]), (kept["threshold"], kept["percentile"])
     clamped = protocol_named(kept["protocol"]).clamped
-    thresholds, percentiles = sorted({*THRESHOLDS, tau}), sorted({*PERCENTILES, percentile})
+    thresholds, percentiles = sorted({*THRESHOLDS, run[0]}), sorted({*PERCENTILES, run[1]})
     pairs = [(threshold, share) for share in percentiles for threshold in thresholds]
-    start, tables, overlaps = pairs.index((tau, percentile)), [], []
+    start, tables, overlaps = pairs.index(run), [], []
     for image, scores in zip(kept["pictures"], prepared, strict=True):
         contours, truths = ContourBoxes(scores), np.array(image["gt_boxes"])
         levels = [threshold_value(contours.u8, *pair) for pair in pairs]
-        states, measured = {}, {}
-        for level, pair in zip(levels, pairs, strict=True):
-            if level not in states:
-                box, empty = contours.box(*pair, kept["protocol"])
-                measured[level] = box, float(iou(box, truths).max())
-                states[level] = _state(*measured[level], empty, level, frame, clamped)
+        states, measured = [], {}
+        for level, (threshold, share) in dict(zip(levels, pairs, strict=True)).items():
+            box, empty = contours.box(threshold, share, kept["protocol"])
+            overlap = float(iou(box, truths).max())
+            rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
+            covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
+            opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
+            states.append([*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty), opacity])
+            measured[level] = box.tolist(), overlap
         box, overlap = measured[levels[start]]
-        if box.tolist() != image["box"] or abs(overlap - image["iou"]) > 1e-9:
+        if box != image["box"] or abs(overlap - image["iou"]) > 1e-9:
             raise WsolkitError(f"the map of {image['id']!r} does not give its box")
-        places = {level: place for place, level in enumerate(states)}
-        tables.append({"at": [places[level] for level in levels], "states": list(states.values())})
+        places = {level: place for place, level in enumerate(measured)}
+        tables.append({"at": [places[level] for level in levels], "states": states})
         overlaps.append([measured[level][1] for level in levels])
     every = np.array(overlaps)
     rows = {"image": every, "random one": every[kept["rows"][0]["pictures"]]}
     sums = ["\n".join(_sum(name, values[:, place]) for name, values in rows.items()) for place in range(len(pairs))]
     return {"thresholds": thresholds, "percentiles": percentiles, "start": start, "sums": sums, "images": tables}
-
-
-def _state(box: np.ndarray, overlap: float, empty: bool, level: int, frame: tuple[int, int], clamped: bool) -> list:
-    rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
-    covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
-    opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
-    return [*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty), opacity]
 
 
 def _sum(name: str, overlaps: np.ndarray) -> str:
@@ -140,13 +126,15 @@ def _strongest(prepared: np.ndarray) -> str:
     """Where a map (H, W) in [0, 1] has its peak, as text."""
     if not prepared.any():
         return "blank"
-    peak = np.unravel_index(prepared.argmax(), prepared.shape)
-    place = tuple(3 * int(at) // side - 1 for at, side in zip(peak, prepared.shape, strict=True))
-    return f"strongest in the {PLACES[place]}"
+    y, x = np.unravel_index(prepared.argmax(), prepared.shape)
+    (height, width), rows, columns = prepared.shape, ("upper", "", "lower"), ("left", "", "right")
+    thirds = rows[3 * int(y) // height], columns[3 * int(x) // width]
+    words = [*filter(None, thirds), "middle"][:2]
+    return f"strongest in the {' '.join(words) if any(thirds) else 'centre'}"
 
 
 def heat(prepared: np.ndarray) -> bytes:
-    """A map (H, W) in [0, 1] as a small PNG of colours that leave the photo visible, most of it where the map is low."""
+    """A map (H, W) in [0, 1] as a small PNG of colours that leave the photo visible, most of it at low scores."""
     height, width = prepared.shape
     scale = min(1.0, HEAT_SIDE / max(height, width))
     small = max(1, round(width * scale)), max(1, round(height * scale))

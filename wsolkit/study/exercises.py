@@ -23,13 +23,12 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_yaml
 from wsolkit.common.parameters import nearest
 from wsolkit.evaluation.comparison import mcnemar
-from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation.metrics import share_interval
 from wsolkit.methods.adl import drop_mask
 from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
-from wsolkit.networks.models import unit_range
-from wsolkit.networks.pooling import thresholded_average_pool
+from wsolkit.networks.models import thresholded_average_pool, unit_range
 from wsolkit.study.small_networks import CLASSES, positive, small_network
 
 
@@ -333,7 +332,7 @@ class _Cases:
         images = torch.rand(4, 3, 32, 32) + 0.1
 
         def kept(rate: Any) -> Tensor:
-            hidden, _ = HaS(0.25, _array(rate).item()).change(images, torch.zeros(4))
+            hidden, _ = HaS(grid=0.25, rate=_array(rate).item()).change(images, torch.zeros(4))
             return (hidden == images).float().mean()
 
         yield kept, 1.0

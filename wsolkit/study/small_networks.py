@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from wsolkit.networks.models import WSOLModel, build_model
-from wsolkit.networks.pooling import GlobalAveragePool
+from wsolkit.networks.models import GlobalAveragePool, WSOLModel, build_model
 
 CLASSES = 5
 STEPS = 4  # pixels of the image in one position of the feature map of `ring` and `lamps`

@@ -22,7 +22,7 @@ import torch
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.common.processes import agreed, rank
-from wsolkit.networks.models import WSOLModel, build_model, rebuild
+from wsolkit.networks.models import WSOLModel, rebuild
 
 FORMAT = 2
 HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
@@ -34,8 +34,7 @@ def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tup
     content = read(Path(path))
     if not {"spec", "classes", "model"} <= set(content):
         raise WsolkitError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
-    spec = content["spec"]
-    model: Any = rebuild(**spec) if spec["backbone"] == "ts_cam" else build_model(**spec, weights="none")
+    model: Any = rebuild(**content["spec"])
     model.load_state_dict(content.pop("model"))
     return model.to(device).eval(), content
 
@@ -58,9 +57,6 @@ class Progress:
     history: list[dict] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
 
-    def finish_epoch(self) -> None:
-        self.epoch, self.step, self.sums, self.seconds = self.epoch + 1, 0, [0.0, 0.0, 0.0], 0.0
-
 
 class Files:
     """Writes the folder of a training run (None: nothing is written); of several processes the first does it alone.
@@ -72,16 +68,16 @@ class Files:
     """
 
     def __init__(self, folder: Path | None, identity: str, about: dict[str, Any], every: float) -> None:
-        self.folder, self.identity, self.about, self.every = folder, identity, about, every
-        self.written = time.monotonic()
+        self.folder, self.every = folder if rank() == 0 else None, every if folder is not None else 0.0
+        self.identity, self.about, self.written = identity, about, time.monotonic()
 
     def due(self) -> bool:
         """Whether last.pt is older than `every` seconds; all processes get the first one's answer."""
-        return self.folder is not None and self.every > 0 and agreed(time.monotonic() - self.written >= self.every)
+        return self.every > 0 and agreed(time.monotonic() - self.written >= self.every)
 
     def write_last(self, now: Progress, model: WSOLModel, optimiser: torch.optim.Optimizer) -> None:
         """Replace last.pt; the one before it stays as previous.pt."""
-        if self.folder is None or rank() != 0:
+        if self.folder is None:
             return
         last, previous = self.folder / "last.pt", self.folder / "previous.pt"
         states = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
@@ -97,12 +93,12 @@ class Files:
 
     def write_best(self, now: Progress) -> None:
         """best.pt, from what last.pt knows; never before it."""
-        if self.folder is not None and rank() == 0 and now.best:
+        if self.folder is not None and now.best:
             with atomic_path(self.folder / "best.pt") as part:
                 _write(part, {**self.about, "epoch": now.best["epoch"], "model": now.best["model"]})
 
     def write_history(self, now: Progress) -> None:
-        if self.folder is not None and rank() == 0:
+        if self.folder is not None:
             text = io.StringIO()
             writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
             writer.writeheader()
@@ -110,19 +106,19 @@ class Files:
             atomic_write_text(self.folder / "history.csv", text.getvalue())
 
 
-def load_state(folder: Path, identity: str) -> dict | None:
-    """Content of last.pt, or of previous.pt (which takes its place, with a warning) where last.pt is damaged or foreign;
-    None where there is neither. Half-written files of a killed process are removed.
+def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
+    """Content of last.pt, or of previous.pt (which takes its place, with a warning) where last.pt is damaged or
+    foreign; None where there is neither. Half-written files are removed, and without `resume` all files.
 
     Raises:
         ValueError: where neither can be used, saying why.
     """
-    for stale in folder.glob(".*.pt.*.part"):
+    last, previous = folder / "last.pt", folder / "previous.pt"
+    others = [] if resume else [last, previous, folder / "best.pt", folder / "history.csv"]
+    for stale in (*folder.glob(".*.pt.*.part"), *others):
         stale.unlink(missing_ok=True)
     problems = []
-    for path in (folder / "last.pt", folder / "previous.pt"):
-        if not path.exists():
-            continue
+    for path in filter(Path.exists, (last, previous)):
         try:
             state = read(path, "")
             if state.get("identity") != identity:
@@ -130,21 +126,15 @@ def load_state(folder: Path, identity: str) -> dict | None:
         except ValueError as error:
             problems.append(str(error))
             continue
-        if path.name == "previous.pt":
-            os.replace(path, folder / "last.pt")
-            reason = problems[0] if problems else f"{folder / 'last.pt'} is missing"
+        if path == previous:
+            os.replace(previous, last)
+            reason = problems[0] if problems else f"{last} is missing"
             warnings.warn(f"{reason}; the training run goes on from previous.pt, a little earlier", stacklevel=3)
         return state
     if problems:
         advice = "; pass resume=False (or delete them) to train anew, or choose another out"
         raise WsolkitError("; ".join(problems) + advice)
     return None
-
-
-def start_anew(folder: Path) -> None:
-    """Remove what an earlier training run left."""
-    for name in ("last.pt", "previous.pt", "best.pt", "history.csv"):
-        (folder / name).unlink(missing_ok=True)
 
 
 def _write(path: Path, content: dict) -> None:

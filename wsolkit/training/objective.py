@@ -1,11 +1,12 @@
-"""What one training step minimises. Training-time WSOL methods are subclasses that change images, layers or the loss."""
+"""What one training step minimises. Training-time WSOL methods are subclasses that change images, layers or loss."""
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from wsolkit.common.parameters import Parameters
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -13,20 +14,19 @@ if TYPE_CHECKING:
 Criterion = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (B, K), labels (B,) -> mean loss in nats
 
 
-class Objective:
-    """Plain classification. A method overrides what it needs; the loop knows nothing else of it.
+class Objective(Parameters):
+    """Plain classification. A method declares its parameters and overrides what it needs; the loop knows nothing else.
 
     Everything random is drawn from torch's global generator of the CPU, which the loop seeds, so that an epoch can be
     repeated exactly after an interruption.
     """
 
-    name = "plain"
-    hooks = False  # whether `attached` hooks something into the network, which torch.compile does not see
+    name: ClassVar[str] = "plain"
+    hooks: ClassVar[bool] = False  # whether `attached` hooks something into the network, which torch.compile misses
 
     def settings(self) -> dict[str, Any]:
-        """Plain values that define the method beyond its name, and belong to the identity of a training run: attributes that are
-        called as arguments of the constructor."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters if hasattr(self, name)}
+        """Plain values that define the method beyond its name, and belong to the identity of a training run."""
+        return self.model_dump()
 
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,27 +15,28 @@ LEAST_STEPS = 16  # of an epoch, where the number of images decides the batch
 
 
 class Recipe(Parameters):
-    """Every value of a training run. The defaults are RethinkingCAM's for CUB (Bae et al., ECCV 2020), but for the epochs.
+    """Every value of a training run. The defaults are RethinkingCAM's for CUB (Bae et al., ECCV 2020), but for the
+    epochs.
 
-    These are also the parameters of a run (`wsolkit.runs.parameters.RunConfig`), the options of the command line and the keys of a
-    sweep file: a value that is declared here is known everywhere.
+    These are also the parameters of a run (`wsolkit.runs.parameters.RunConfig`), the options of the command line and
+    the keys of a sweep file: a value that is declared here is known everywhere.
 
     Attributes:
-        epochs, batch_size: passes over the images, and images in a step (over all processes together; at least 2, since batch
-            normalisation cannot train on one value per channel).
+        epochs, batch_size: passes over the images, and images in a step (over all processes together; at least 2, since
+            batch normalisation cannot train on one value per channel).
         lr, momentum, nesterov, weight_decay: of SGD.
-        lr_classifier_ratio: multiplies the learning rate of the layers that wsolevaluation calls the classifier: layer4 and
-            head of a ResNet, elsewhere what comes after torchvision's convolutions.
-        schedule: "step" multiplies the rate by `lr_gamma` at the epochs `lr_steps`, or every `lr_period` epochs where that
-            is not 0; "cosine" falls smoothly to zero over all epochs.
+        lr_classifier_ratio: multiplies the learning rate of the layers that wsolevaluation calls the classifier: layer4
+            and head of a ResNet, elsewhere what comes after torchvision's convolutions.
+        schedule: "step" multiplies the rate by `lr_gamma` at the epochs `lr_steps`, or every `lr_period` epochs where
+            that is not 0; "cosine" falls smoothly to zero over all epochs.
         warmup_epochs: epochs over which the rate rises to `lr`.
-        backbone_grad_scale: multiplies the gradients of pretrained layers before weight decay is added, which is not the
-            same as a smaller learning rate.
+        backbone_grad_scale: multiplies the gradients of pretrained layers before weight decay is added, which is not
+            the same as a smaller learning rate.
         label_smoothing: share of the target that is spread over all classes, in [0, 1). Validation knows none.
         precision: "float32", or "bf16" for bfloat16 autocast of network and loss in training and validation; weights,
             gradients and SGD stay float32.
-        accumulate: cut a batch into so many parts, one after another, so that it fits a small memory. The gradient is that
-            of the whole batch; batch normalisation sees the parts, and so do methods that mix the images of a batch.
+        accumulate: cut a batch into so many parts, one after another, so that it fits a small memory. The gradient is
+            that of the whole batch; batch normalisation sees the parts, and so do methods that mix a batch's images.
         seed: of order, crops, flips and whatever is drawn in the network.
 
     Raises:
@@ -81,10 +81,9 @@ class Recipe(Parameters):
 
     @model_validator(mode="after")
     def _parts_of_a_batch(self) -> Recipe:
-        if self.accumulate > self.batch_size > 0:  # 0: not yet known
-            raise WsolkitError(
-                f"accumulate={self.accumulate} parts are more than the {self.batch_size} images of a batch"
-            )
+        parts, batch = self.accumulate, self.batch_size
+        if parts > batch > 0:  # 0: not yet known
+            raise WsolkitError(f"accumulate={parts} parts are more than the {batch} images of a batch")
         return self
 
     @classmethod
@@ -92,8 +91,9 @@ class Recipe(Parameters):
         """The recipe of a run.
 
         Args:
-            values: holds every value of a recipe under its name (`RunConfig`). batch_size 0 is the published 40, or fewer where the
-                data is small, so that an epoch has at least 16 steps; lr 0 is the published 3e-3 of a batch of 40, in proportion.
+            values: holds every value of a recipe under its name (`RunConfig`). batch_size 0 is the published 40, or
+                fewer where the data is small, so that an epoch has at least 16 steps; lr 0 is the published 3e-3 of a
+                batch of 40, in proportion.
             images: number of training images.
         """
         batch_size = values.batch_size or min(BATCH, max(8, images // LEAST_STEPS))
@@ -119,54 +119,41 @@ class Recipe(Parameters):
         return self.lr * self.lr_gamma**falls
 
 
-# -- named recipes ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class NamedRecipe:
-    """Where one recipe comes from, which values differ from the defaults of `Recipe`, and what a backbone (by the beginning of
-    its name), and a network that starts from random weights, change in them. All recipes use SGD with Nesterov momentum 0.9."""
-
-    source: str
-    values: dict[str, Any]
-    backbones: dict[str, dict[str, Any]] = field(default_factory=dict)
-    scratch: dict[str, Any] = field(default_factory=dict)
-
-
+# named recipes and where they come from; all use SGD with Nesterov momentum 0.9
 RECIPES = {
-    "rethinking_cam": NamedRecipe("Bae, Noh and Kim, ECCV 2020, as published for CUB and VGG16", {"epochs": 200}),
-    "wsolevaluation": NamedRecipe(
-        "Choe et al., CVPR 2020, CAM on CUB, from third-party copies of its hyper-parameter sheet (VGG16 and ResNet50; other "
-        "backbones take the values of ResNet50)",
-        {"batch_size": 32, "lr": 2.322e-4, "lr_classifier_ratio": 10.0, "lr_period": 15, "weight_decay": 1e-4,
-         "backbone_grad_scale": 1.0},
-        {"vgg": {"lr": 1.268e-5, "weight_decay": 5e-4}, "resnet50": {"stride": 8}},
-    ),
-    "quick": NamedRecipe(
-        "this package's own, for a first look: ten epochs with a rate that falls to zero",
-        {"epochs": 10, "batch_size": 16, "schedule": "cosine", "warmup_epochs": 1},
-        scratch={"lr": 0.03, "backbone_grad_scale": 1.0},
-    ),
-}  # fmt: skip
+    "rethinking_cam": "Bae, Noh and Kim, ECCV 2020, as published for CUB and VGG16",
+    "wsolevaluation": "Choe et al., CVPR 2020, CAM on CUB, from third-party copies of its hyper-parameter sheet (VGG16 "
+    "and ResNet50; other backbones take the values of ResNet50)",
+    "quick": "this package's own, for a first look: ten epochs with a rate that falls to zero",
+}
+# what each changes in the defaults of `Recipe`: everywhere, on backbones whose names begin so, or with these weights
+_VALUES: list[tuple[str, str, dict[str, Any]]] = [
+    ("rethinking_cam", "", {"epochs": 200}),
+    ("wsolevaluation", "", {"batch_size": 32, "lr": 2.322e-4, "lr_classifier_ratio": 10.0, "lr_period": 15}),
+    ("wsolevaluation", "", {"weight_decay": 1e-4, "backbone_grad_scale": 1.0}),
+    ("wsolevaluation", "vgg", {"lr": 1.268e-5, "weight_decay": 5e-4}),
+    ("wsolevaluation", "resnet50", {"stride": 8}),
+    ("quick", "", {"epochs": 10, "batch_size": 16, "schedule": "cosine", "warmup_epochs": 1}),
+    ("quick", "none", {"lr": 0.03, "backbone_grad_scale": 1.0}),
+]
 
 
 def recipe_values(name: str, backbone: str, weights: str) -> dict[str, Any]:
     """Parameters of a run that the recipe decides; none for the name ""."""
-    if not name:
-        return {}
-    recipe = RECIPES[name]
-    special = [values for start, values in recipe.backbones.items() if backbone.startswith(start)]
-    values = {**recipe.values, **(special[0] if special else {}), **(recipe.scratch if weights == "none" else {})}
-    return {**Recipe().model_dump(exclude={"seed"}), **values}
+    values = Recipe().model_dump(exclude={"seed"}) if name else {}
+    for recipe, special, changes in _VALUES:
+        if recipe == name and (backbone.startswith(special) or weights == special):
+            values |= changes
+    return values
 
 
 def recipe_source(config: Any) -> str:
     """Where the values of a complete `RunConfig` come from, as text, and which of a named recipe's it replaces."""
+    if not config.recipe and config.weights == "none":
+        return "this package's own for networks from scratch"
     if not config.recipe:
-        if config.weights == "none":
-            return "this package's own for networks from scratch"
-        return ("values of Bae, Noh and Kim, ECCV 2020, with the epochs of the dataset, and a batch and a rate that suit the "
-                "number of its images")  # fmt: skip
+        published = "values of Bae, Noh and Kim, ECCV 2020, with the epochs of the dataset"
+        return f"{published}, and a batch and a rate that suit the number of its images"
     values = recipe_values(config.recipe, config.backbone, config.weights)
     replaced = [name for name, value in values.items() if getattr(config, name) != value]
-    return RECIPES[config.recipe].source + (f"; replaced here: {', '.join(replaced)}" if replaced else "")
+    return RECIPES[config.recipe] + (f"; replaced here: {', '.join(replaced)}" if replaced else "")
