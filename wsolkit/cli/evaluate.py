@@ -9,7 +9,7 @@ import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
 from wsolkit.cli.options import names_in, reports
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import check_out, read_json
 from wsolkit.common.progress import progress
 
@@ -54,8 +54,7 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
 
     folders = [place.parent if place.suffix == ".csv" else place for place in (Path(a).resolve(), Path(b).resolve())]
     chosen = names_in(names) if names else [folder.name for folder in folders]
-    if len(chosen) != 2:
-        raise WsolkitError(f"--names {names}: expected two names separated by a comma")
+    require(len(chosen) == 2, f"--names {names}: expected two names separated by a comma")
     if chosen[0] == chosen[1]:
         chosen = [f"{chosen[0]} (A)", f"{chosen[1]} (B)"]
     results = []

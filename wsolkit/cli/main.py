@@ -14,7 +14,7 @@ from wsolkit.cli.evaluate import compare, evaluate
 from wsolkit.cli.localise import localise
 from wsolkit.cli.options import given, names_in, parameter_options, reports
 from wsolkit.cli.predict import predict
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_bytes
 from wsolkit.common.paths import packaged_notebooks
 from wsolkit.methods.registry import resolve, training_methods
@@ -98,8 +98,8 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for item in (part for text in items for part in names_in(text)):
         name, _, number = item.rpartition("=")
-        if not number.isdecimal() or int(number) < 1:
-            raise WsolkitError(f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
+        good = number.isdecimal() and int(number) >= 1
+        require(good, f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
         limits[name] = int(number)
     return limits
 
@@ -136,8 +136,7 @@ def report(out: str | None, everything: bool) -> None:
     from wsolkit.report.method_page import write_reports
 
     folder = Path(out or reports()).resolve()
-    if not folder.is_dir():
-        raise WsolkitError(f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
+    require(folder.is_dir(), f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
     failed = False
     for page, error in write_reports(folder, everything):
         click.echo(f"{page}: {error}" if error else page, err=bool(error))

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from wsolkit.boxes.extract import extract_box, iou
 from wsolkit.boxes.preparation import normalise_map
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import require
 from wsolkit.common.files import read_yaml
 from wsolkit.common.parameters import nearest
 from wsolkit.evaluation.comparison import mcnemar
@@ -55,8 +55,7 @@ def judge(name: str, answer: Any) -> tuple[str, str]:
     Raises:
         WsolkitError: no exercise has that name.
     """
-    if name not in EXERCISES:
-        raise WsolkitError(f"unknown exercise {name!r}{nearest(name, EXERCISES)}")
+    require(name in EXERCISES, f"unknown exercise {name!r}{nearest(name, EXERCISES)}")
     asked = EXERCISES[name]
     if answer is None or answer is Ellipsis:
         return "open", f"Expected is {asked.expects}."

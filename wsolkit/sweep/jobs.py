@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_text, digest, read_yaml
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.paths import notebooks_folder
@@ -193,20 +193,18 @@ def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
             text += "; `wsolkit sweep --help` lists the parameters"
         raise WsolkitError(text) from None
     for single, several in (("seed", "seeds"), ("backbone", "backbones"), ("dataset", "datasets")):
-        if single in values and several in values:
-            raise WsolkitError(f"{prefix}give '{single}' or '{several}', not both")
+        require(not {single, several} <= values.keys(), f"{prefix}give '{single}' or '{several}', not both")
         if single in values and single != "dataset":
             values[several] = (values.pop(single),)
     if "methods" in values:
         values["methods"] = tuple(declared(name).name for name in values["methods"])
-    limits = {declared(name).name: number for name, number in values.get("limits", {}).items()}
-    if len(limits) < len(values.get("limits", {})):
-        raise WsolkitError(f"{prefix}limits has two entries for one method: {', '.join(values['limits'])}")
+    given = values.get("limits", {})
+    limits = {declared(name).name: number for name, number in given.items()}
+    require(len(limits) == len(given), f"{prefix}limits has two entries for one method: {', '.join(given)}")
     limits = ({"": values.pop("limit")} if values.get("limit") else {}) | limits
     values |= {"limits": limits} if limits else {}
     for name, own in values.get("datasets", {}).items():
-        if name not in DATASETS:
-            raise WsolkitError(f"datasets: '{name}' is none of {', '.join(DATASETS)}{nearest(name, DATASETS)}")
+        require(name in DATASETS, f"datasets: '{name}' is none of {', '.join(DATASETS)}{nearest(name, DATASETS)}")
         values["datasets"][name] = section({} if own is None else own, base, f"datasets.{name}")
     return values
 

@@ -30,7 +30,7 @@ from typing import Any
 
 import psutil
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone
 from wsolkit.runs import folder as files
 
@@ -118,10 +118,9 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
             finally:  # notebook.ipynb is never that of an execution that was stopped half-way
                 if (folder / files.RUNNING).exists():
                     os.replace(folder / files.RUNNING, folder / files.NOTEBOOK)
-        if not done.exists():
-            raise WsolkitError(f"the notebook ended without writing {done.name}; see {folder / files.NOTEBOOK}")
-        if files.content_of(done).get("fingerprint") != key:
-            raise WsolkitError("code, data or notebook changed while this ran, or differ here; run the sweep again")
+        require(done.exists(), f"the notebook ended without writing {done.name}; see {folder / files.NOTEBOOK}")
+        same = files.content_of(done).get("fingerprint") == key
+        require(same, "code, data or notebook changed while this ran, or differ here; run the sweep again")
     except Exception as caught:
         traceback.print_exc()
         error = _message(caught)
