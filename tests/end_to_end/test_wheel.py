@@ -73,7 +73,7 @@ def test_a_study_starts_in_an_empty_folder(installed, tmp_path):
     plan = call(sys.executable, "-m", "wsolkit", "sweep", "--file", "sweep.yaml", "--plan", **where)
     assert "train" in plan and "resnet18/cam" in plan and not (study / "reports").exists()
     code = (
-        "from wsolkit.common.paths import notebooks_folder, project_path; print(notebooks_folder(), project_path('x'))"
+        "from wsolkit.common.code import notebooks_folder, project_path; print(notebooks_folder(), project_path('x'))"
     )
     (study / "notebooks" / "below").mkdir()
     where["cwd"] = study / "notebooks" / "below"

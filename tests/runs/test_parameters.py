@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from wsolkit.common.code import _state, code_state
-from wsolkit.common.paths import notebooks_folder, project_path
+from wsolkit.common.code import _state, code_state, notebooks_folder, project_path
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
 from wsolkit.runs.fingerprints import data_state, notebook_state
 from wsolkit.runs.parameters import RunConfig, of_notebook
@@ -106,7 +105,7 @@ def test_a_parameter_is_added_in_two_places(tmp_path):
         from pathlib import Path
         from click.testing import CliRunner
         from wsolkit.cli.main import cli
-        from wsolkit.common.paths import notebooks_folder
+        from wsolkit.common.code import notebooks_folder
         from wsolkit.runs.parameters import RunConfig, of_notebook
         from wsolkit.sweep.jobs import section
         from wsolkit.training.recipe import Recipe

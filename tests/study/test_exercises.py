@@ -191,7 +191,7 @@ def test_nothing_is_raised_for_any_answer(name):
     for answer in (*strange, fails, lambda: 1, lambda *_: object(), lambda *_: "x", lambda *_: [1, "a"], int, print):
         state, hint = exercises.judge(name, answer)
         assert state != "right" and hint, answer
-    function = exercises.EXERCISES[name].expects.startswith("a function")
+    function = exercises.EXERCISES[name]["expects"].startswith("a function")
     assert exercises.judge(name, lambda *_: None)[0] == ("open" if function else "wrong")
 
 

@@ -14,9 +14,9 @@ from wsolkit.cli.evaluate import compare, evaluate
 from wsolkit.cli.localise import localise
 from wsolkit.cli.options import given, names_in, parameter_options, reports
 from wsolkit.cli.predict import predict
+from wsolkit.common.code import packaged_notebooks
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_bytes
-from wsolkit.common.paths import packaged_notebooks
 from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plans

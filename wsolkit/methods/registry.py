@@ -26,8 +26,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.paths import notebooks_folder
 from wsolkit.networks.backbones import BACKBONES, Backbone
 
 if TYPE_CHECKING:

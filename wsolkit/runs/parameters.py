@@ -16,10 +16,10 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
 
+from wsolkit.common.code import project_path
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest
 from wsolkit.common.parameters import nearest, parameter, shown, stage_of
-from wsolkit.common.paths import project_path
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import VARIANTS, Method
 from wsolkit.methods.registry import variant as find_variant

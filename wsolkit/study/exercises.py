@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -31,18 +31,7 @@ from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.networks.models import thresholded_average_pool, unit_range
 from wsolkit.study.small_networks import CLASSES, positive, small_network
 
-
-class Exercise(NamedTuple):
-    """The text of an exercise, see exercises.yaml; what is right is a method of `_Cases`."""
-
-    expects: str
-    hint: str
-    mistakes: tuple[str, ...] = ()
-    choose: tuple[str, ...] = ()
-    tolerance: float = 1e-4
-
-
-EXERCISES = {name: Exercise(**text) for name, text in read_yaml(Path(__file__).with_suffix(".yaml")).items()}
+EXERCISES: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_suffix(".yaml"))  # what is right: see `_Cases`
 
 
 class NoAnswer(Exception):
@@ -56,19 +45,19 @@ def judge(name: str, answer: Any) -> tuple[str, str]:
         WsolkitError: no exercise has that name.
     """
     require(name in EXERCISES, f"unknown exercise {name!r}{nearest(name, EXERCISES)}")
-    asked = EXERCISES[name]
+    expects = EXERCISES[name]["expects"]
     if answer is None or answer is Ellipsis:
-        return "open", f"Expected is {asked.expects}."
+        return "open", f"Expected is {expects}."
     try:
         with torch.random.fork_rng(devices=[]):  # the reader's generators stay as they were
             torch.manual_seed(0)
             cases = getattr(_Cases(), name.replace("-", "_"))()
-            hint = next(filter(None, (_hint(asked, answer, *case) for case in cases)), "")
+            hint = next(filter(None, (_hint(EXERCISES[name], answer, *case) for case in cases)), "")
     except NoAnswer:
-        return "open", f"Expected is {asked.expects}; this one returns nothing yet."
+        return "open", f"Expected is {expects}; this one returns nothing yet."
     except Exception as error:  # whatever the answer is or does
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
-        return "wrong", f"Expected is {asked.expects}. Yours led to {said}"
+        return "wrong", f"Expected is {expects}. Yours led to {said}"
     return ("wrong", hint) if hint else ("right", "")
 
 
@@ -80,21 +69,20 @@ def check(name: str, answer: Any) -> None:
     print(f"{name}: {sign} {hint}".rstrip())
 
 
-def _hint(asked: Exercise, answer: Any, arguments: Any, truth: Any, *mistakes: Any) -> str:
+def _hint(asked: dict[str, Any], answer: Any, arguments: Any, truth: Any, *mistakes: Any) -> str:
     """What an answer that is wrong in a case is told, or ""."""
-    if asked.choose:
-        given, offered = _words(answer), ", ".join(asked.choose)
-        if unknown := given - _words(asked.choose):
+    if choose := asked.get("choose"):
+        given, offered = _words(answer), ", ".join(choose)
+        if unknown := given - _words(choose):
             return f"Choose from {offered}; {', '.join(sorted(unknown))[:60]!r} is not among them."
-        return "" if given == _words(truth) else asked.hint.format(*arguments)
-    if callable(arguments):
-        given, arguments = arguments(answer), ()
-    else:
-        given = _call(answer, *arguments)
-    if not (difference := differs(given, truth, asked.tolerance)):
+        return "" if given == _words(truth) else asked["hint"].format(*arguments)
+    value, inserted = (arguments(answer), ()) if callable(arguments) else (_call(answer, *arguments), arguments)
+    tolerance = asked.get("tolerance", 1e-4)
+    if not (difference := differs(value, truth, tolerance)):
         return ""
-    known, hint = zip(asked.mistakes, mistakes, strict=True), f"{difference} {asked.hint.format(*arguments)}"
-    return next((said for said, value in known if not differs(given, value, asked.tolerance)), hint)
+    known = zip(asked.get("mistakes", ()), mistakes, strict=True)
+    general = f"{difference} {asked['hint'].format(*inserted)}"
+    return next((hint for hint, made in known if not differs(value, made, tolerance)), general)
 
 
 def _call(function: Any, *arguments: Any) -> Any:
@@ -262,7 +250,7 @@ class _Cases:
         yield (weight, features.mean(dim=(2, 3))), (alpha * gradient.clamp(min=0)).sum(dim=(2, 3))
 
     def plusplus_scale(self) -> Iterator[tuple]:
-        (model, *case), names = small_network(), EXERCISES["plusplus-scale"].choose
+        (model, *case), names = small_network(), EXERCISES["plusplus-scale"]["choose"]
         before = _scored(model, *case, names)
         with torch.no_grad():
             for parameter in model.head.parameters():
@@ -304,7 +292,7 @@ class _Cases:
         yield (a, b), (unit_range(a) + unit_range(b)) / 2, (a + b) / 2
 
     def any_twins(self) -> Iterator[tuple]:
-        twins = set(offered := EXERCISES["any-twins"].choose)
+        twins = set(offered := EXERCISES["any-twins"]["choose"])
         for seed in (0, 1):
             made = _scored(*small_network(seed=seed), ("grad_cam", *offered))
             maps = {name: unit_range(own) for name, own in made.items()}

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field
 
+from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_text, digest, read_yaml
 from wsolkit.common.parameters import nearest, parameter, shown
-from wsolkit.common.paths import notebooks_folder
 from wsolkit.common.progress import about
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, training_methods, variant
