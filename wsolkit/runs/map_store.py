@@ -13,8 +13,8 @@ import numpy as np
 from wsolkit.common.files import alone, digest
 from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods.maps import parse_smooth
 from wsolkit.methods.registry import is_defined, resolve, study_methods
-from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.models import WSOLModel
 from wsolkit.runs.fingerprints import localising_code
 from wsolkit.runs.parameters import RunConfig
