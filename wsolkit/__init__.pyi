@@ -20,12 +20,12 @@ from wsolkit.data.catalogue import load_dataset as load_dataset
 from wsolkit.data.samples import Geometry as Geometry
 from wsolkit.evaluation.comparison import compare as compare
 from wsolkit.evaluation.evaluate import evaluate as evaluate
-from wsolkit.evaluation.failures import failure_types as failure_types
-from wsolkit.evaluation.failures import slices as slices
 from wsolkit.evaluation.faithfulness import faithfulness_table as faithfulness_table
 from wsolkit.evaluation.faithfulness import measure_faithfulness as measure_faithfulness
 from wsolkit.evaluation.file_evaluation import evaluate_files as evaluate_files
 from wsolkit.evaluation.file_evaluation import export_score_maps as export_score_maps
+from wsolkit.evaluation.per_image import failure_types as failure_types
+from wsolkit.evaluation.per_image import slices as slices
 from wsolkit.evaluation.results import EvalResult as EvalResult
 from wsolkit.evaluation.scoring import Maps as Maps
 from wsolkit.evaluation.scoring import Rule as Rule
@@ -54,7 +54,7 @@ from wsolkit.networks.split import network_for as network_for
 from wsolkit.networks.split import split as split
 from wsolkit.runs.parameters import RunConfig as RunConfig
 from wsolkit.runs.run import Run as Run
-from wsolkit.runs.trained import load_trained as load_trained
+from wsolkit.runs.run import load_trained as load_trained
 from wsolkit.training.checkpoints import load_checkpoint as load_checkpoint
 from wsolkit.training.loop import fit as fit
 from wsolkit.training.recipe import Recipe as Recipe

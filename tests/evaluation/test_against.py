@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wsolkit.evaluation.comparison import AGAINST, against_centre_box, against_result, compare
-from wsolkit.evaluation.intervals import bootstrap_max, bootstrap_max_difference
+from wsolkit.evaluation.metrics import bootstrap_max, bootstrap_max_difference
 from wsolkit.evaluation.scoring import Maps, Truth, score
 
 SIDE, N, CLASSES = 32, 40, 6

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wsolkit.evaluation import comparison, intervals
+from wsolkit.evaluation import comparison, metrics
 from wsolkit.evaluation.comparison import compare, compare_slices
 
 RNG = np.random.default_rng(11)
@@ -75,7 +75,7 @@ def test_ious_are_resampled_in_pairs(monkeypatch):
     assert found.both is found.only_a is found.only_b is found.neither is None
     assert found.value_a == pytest.approx(100 * a.mean()) and found.difference == pytest.approx(100 * (a - b).mean())
     assert found.interval[1] - found.interval[0] < 3, "the pairs are alike, so their difference is known well"
-    monkeypatch.setattr(intervals, "CELLS", 1000)
+    monkeypatch.setattr(metrics, "CELLS", 1000)
     assert compare(table(a), table(b), "iou", samples=500, seed=3) == found
 
 

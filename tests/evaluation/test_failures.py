@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wsolkit.boxes import extract as boxes
-from wsolkit.evaluation import failures, per_image
-from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation import per_image
+from wsolkit.evaluation.metrics import share_interval
 
 OBJECT = [20, 20, 59, 59]  # 40 x 40
 PAIR = [[0, 0, 19, 19], [40, 0, 59, 19]]
@@ -28,7 +28,7 @@ def table(predicted, truths, right=None, size=100, labels=None) -> pd.DataFrame:
     n = len(predicted)
     predicted, labels = np.array(predicted), np.zeros(n, int) if labels is None else np.array(labels)
     right = np.ones(n, bool) if right is None else right
-    shapes = [failures.object_shape(truth, size) for truth in truths]
+    shapes = [per_image.object_shape(truth, size) for truth in truths]
     ious = np.array(
         [boxes.iou(box, boxes.ground_truth(truth)).max() for box, truth in zip(predicted, truths, strict=True)]
     )
@@ -37,12 +37,12 @@ def table(predicted, truths, right=None, size=100, labels=None) -> pd.DataFrame:
     columns |= {name: predicted[:, column] for column, name in enumerate(("x0", "y0", "x1", "y1"))}
     columns |= {"empty": np.zeros(n, bool), "gt_boxes": [text(truth) for truth in truths]}
     columns |= {"object_share": [share for share, _ in shapes], "aspect": [aspect for _, aspect in shapes]}
-    columns["failure"] = failures.failure_types(predicted, truths, right)
+    columns["failure"] = per_image.failure_types(predicted, truths, right)
     return pd.DataFrame(columns)
 
 
 def failure_type(box, truths, right=True, empty=False, delta=0.5) -> str:
-    return failures.failure_types([box], [truths], [right], [empty], delta)[0]
+    return per_image.failure_types([box], [truths], [right], [empty], delta)[0]
 
 
 # ------------------------------------------------------------------------------------------------ types, by hand
@@ -101,31 +101,31 @@ def test_unknown_classes_may_be_mixed_with_known_ones():
     predicted, truths = [OBJECT] * 5, [OBJECT] * 5
     expected = ["right", "wrong class", "right", "right", "right"]
     for unknown in ([True, False, None, np.nan, pd.NA], pd.array([True, False, None, None, None], dtype="boolean")):
-        assert failures.failure_types(predicted, truths, unknown) == expected
-    assert failures.failure_types(predicted, truths) == ["right"] * 5
-    assert failures.failure_types(np.array(predicted, np.uint8), [np.array(OBJECT, np.uint8)] * 5) == ["right"] * 5
-    assert failures.failure_types(np.zeros((0, 4)), []) == []
+        assert per_image.failure_types(predicted, truths, unknown) == expected
+    assert per_image.failure_types(predicted, truths) == ["right"] * 5
+    assert per_image.failure_types(np.array(predicted, np.uint8), [np.array(OBJECT, np.uint8)] * 5) == ["right"] * 5
+    assert per_image.failure_types(np.zeros((0, 4)), []) == []
 
 
 def test_every_type_has_a_definition_and_an_order():
     names = ["right", "wrong class", "part only", "too large", "multiple instances", "background"]
-    assert list(failures.FAILURES) == names
+    assert list(per_image.FAILURES) == names
     assert all(
-        words.endswith(".") and words.count(".") - words.count("0.5") == 1 for words in failures.FAILURES.values()
+        words.endswith(".") and words.count(".") - words.count("0.5") == 1 for words in per_image.FAILURES.values()
     )
 
 
 def test_wrong_boxes_are_named():
     with pytest.raises(ValueError, match="one entry per image is expected everywhere, got lengths"):
-        failures.failure_types([OBJECT], [OBJECT, OBJECT])
+        per_image.failure_types([OBJECT], [OBJECT, OBJECT])
     with pytest.raises(ValueError, match="one entry per image is expected everywhere, got lengths"):
-        failures.failure_types([OBJECT], [OBJECT], right=[True, False])
+        per_image.failure_types([OBJECT], [OBJECT], right=[True, False])
     with pytest.raises(ValueError, match=r"shape \(N, 4\)"):
-        failures.failure_types([[1, 2, 3]], [OBJECT])
+        per_image.failure_types([[1, 2, 3]], [OBJECT])
     with pytest.raises(ValueError, match="image 1: no ground-truth box"):
-        failures.failure_types([OBJECT, OBJECT], [OBJECT, [[-1, -1, -1, -1]]])
+        per_image.failure_types([OBJECT, OBJECT], [OBJECT, [[-1, -1, -1, -1]]])
     with pytest.raises(ValueError, match=r"rows 0, 1, .* and 5 more"):
-        failures.failure_types([[9, 9, 2, 2]] * 25, [OBJECT] * 25)
+        per_image.failure_types([[9, 9, 2, 2]] * 25, [OBJECT] * 25)
 
 
 # ------------------------------------------------------------------------------------------------ types, in general
@@ -169,7 +169,7 @@ IMAGES = st.lists(
 @given(IMAGES)
 def test_one_type_per_image_and_the_shares_are_the_accuracies(images):
     predicted, truths, right, empty = (list(part) for part in zip(*images, strict=True))
-    types = failures.failure_types(predicted, truths, right, empty)
+    types = per_image.failure_types(predicted, truths, right, empty)
     assert types == [published(*image) for image in images]
     ious = np.array([boxes.iou(box, truth).max() for box, truth in zip(predicted, truths, strict=True)])
     assert [kind in ("right", "wrong class") for kind in types] == (ious >= 0.5).tolist()  # GT-known Loc
@@ -181,19 +181,19 @@ def test_many_images_are_quick():
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 100, (20_000, 2, 2))
     many = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)
-    assert set(failures.failure_types(many, [[box] for box in many[::-1]])) <= set(failures.FAILURES)
+    assert set(per_image.failure_types(many, [[box] for box in many[::-1]])) <= set(per_image.FAILURES)
 
 
 # ------------------------------------------------------------------------------------------------ shapes and slices
 
 
 def test_object_shape():
-    assert failures.object_shape(OBJECT, 100) == (0.16, 1.0)
-    assert failures.object_shape([[0, 0, 9, 9], [10, 10, 39, 19]], (50, 100)) == (300 / 5000, 3.0)
-    assert failures.object_shape([[0, 0, 99, 49]], (50, 100)) == (1.0, 2.0)
-    assert failures.object_shape([[0, 0, 9, 19], [0, 0, 19, 9]], 100) == (0.02, 0.5), "the first of equals"
+    assert per_image.object_shape(OBJECT, 100) == (0.16, 1.0)
+    assert per_image.object_shape([[0, 0, 9, 9], [10, 10, 39, 19]], (50, 100)) == (300 / 5000, 3.0)
+    assert per_image.object_shape([[0, 0, 99, 49]], (50, 100)) == (1.0, 2.0)
+    assert per_image.object_shape([[0, 0, 9, 19], [0, 0, 19, 9]], 100) == (0.02, 0.5), "the first of equals"
     with pytest.raises(ValueError, match="no ground-truth box"):
-        failures.object_shape(np.zeros((0, 4)), 100)
+        per_image.object_shape(np.zeros((0, 4)), 100)
 
 
 def sides(*shapes):
@@ -205,9 +205,9 @@ def test_slices_by_hand():
     found = [truth[0] for truth in truths]
     found[1], found[3] = [90, 90, 99, 99], [0, 0, 9, 9]
     right = np.array([True, True, False, True, True, True])
-    frame = failures.slices(table(found, truths, right, labels=[2, 0, 0, 2, 7, 2]), classes=["ant", "bee", "cat"])
+    frame = per_image.slices(table(found, truths, right, labels=[2, 0, 0, 2, 7, 2]), classes=["ant", "bee", "cat"])
     assert list(frame.columns[:8]) == ["kind", "slice", "n", "gt_known_loc", "low", "high", "mean_iou", "top1_loc"]
-    assert list(frame.columns[8:]) == list(failures.FAILURES)
+    assert list(frame.columns[8:]) == list(per_image.FAILURES)
     rows = frame.set_index(["kind", "slice"])
     assert rows.loc[("all", "all images"), "n"] == 6
     size = rows.loc["size"]
@@ -220,43 +220,43 @@ def test_slices_by_hand():
     assert ant["mean_iou"] == 0.5 and (ant["low"], ant["high"]) == share_interval([True, False])
     everything = rows.loc[("all", "all images")]
     assert everything["right"] == everything["top1_loc"] == 50 and everything["part only"] == pytest.approx(100 / 6)
-    assert everything[list(failures.FAILURES)].sum() == pytest.approx(100)
+    assert everything[list(per_image.FAILURES)].sum() == pytest.approx(100)
     hits = np.array([True, False, True, False, True, True])
     assert (everything["low"], everything["high"]) == share_interval(hits)
 
 
 def test_edges_of_aspect():
     shapes = sides((60, 40), (61, 40), (40, 60), (40, 61))
-    aspect = failures.slices(table([truth[0] for truth in shapes], shapes)).query("kind == 'aspect'")
+    aspect = per_image.slices(table([truth[0] for truth in shapes], shapes)).query("kind == 'aspect'")
     assert aspect["n"].tolist() == [1, 2, 1], "3:2 and 2:3 themselves are about square"
 
 
 def test_empty_slices_and_unknown_classes():
-    frame = failures.slices(table([OBJECT], [[OBJECT]], right=np.array([None]))).set_index("slice")
+    frame = per_image.slices(table([OBJECT], [[OBJECT]], right=np.array([None]))).set_index("slice")
     assert frame["n"].tolist() == [1, 0, 1, 0, 0, 0, 1, 0, 1]
     assert frame.loc["below 10 %"].drop(["kind", "n"]).isna().all() and frame.loc["about square", "gt_known_loc"] == 100
     assert np.isnan(frame.loc["0", "top1_loc"]) and frame.loc["0", "right"] == 100
     with pytest.raises(ValueError, match="lacks the columns aspect"):
-        failures.slices(table([OBJECT], [[OBJECT]]).drop(columns="aspect"))
+        per_image.slices(table([OBJECT], [[OBJECT]]).drop(columns="aspect"))
     with pytest.raises(ValueError, match="object_share"):
-        failures.slices(table([OBJECT], [[OBJECT]]).assign(object_share=np.nan))
+        per_image.slices(table([OBJECT], [[OBJECT]]).assign(object_share=np.nan))
 
 
 def test_images_without_boxes_are_left_out():
     good = table([OBJECT, [0, 0, 5, 5]], [[OBJECT], [OBJECT]])
     both = pd.concat([good, good.assign(iou=np.nan, failure="", gt_boxes="")], ignore_index=True)
-    assert failures.failure_counts(both) == failures.failure_counts(good)
-    pd.testing.assert_frame_equal(failures.slices(both), failures.slices(good))
+    assert per_image.failure_counts(both) == per_image.failure_counts(good)
+    pd.testing.assert_frame_equal(per_image.slices(both), per_image.slices(good))
     with pytest.raises(ValueError, match="no ground-truth boxes"):
-        failures.failure_counts(good.assign(iou=np.nan))
+        per_image.failure_counts(good.assign(iou=np.nan))
 
 
 def test_failure_counts():
-    counts = failures.failure_counts(table([OBJECT, OBJECT, [0, 0, 99, 99]], [[OBJECT]] * 3, [True, False, True]))
-    assert counts == dict.fromkeys(failures.FAILURES, 0) | {"right": 1, "wrong class": 1, "too large": 1}
-    assert list(counts) == list(failures.FAILURES) and all(type(count) is int for count in counts.values())
+    counts = per_image.failure_counts(table([OBJECT, OBJECT, [0, 0, 99, 99]], [[OBJECT]] * 3, [True, False, True]))
+    assert counts == dict.fromkeys(per_image.FAILURES, 0) | {"right": 1, "wrong class": 1, "too large": 1}
+    assert list(counts) == list(per_image.FAILURES) and all(type(count) is int for count in counts.values())
     with pytest.raises(ValueError, match="unknown failure types too small"):
-        failures.failure_counts(table([OBJECT], [[OBJECT]]).assign(failure="too small"))
+        per_image.failure_counts(table([OBJECT], [[OBJECT]]).assign(failure="too small"))
 
 
 # ------------------------------------------------------------------------------------------------ the file
@@ -279,9 +279,9 @@ def test_the_file_gives_back_the_table(tmp_path):
     read = per_image.read_per_image(path)
     pd.testing.assert_frame_equal(read, made, check_exact=True)
     assert read["id"].tolist() == IDS and read["right"].dtype == bool and read["label"].dtype == np.int64
-    assert failures.failure_counts(tmp_path) == failures.failure_counts(path) == failures.failure_counts(made)
-    pd.testing.assert_frame_equal(failures.slices(path), failures.slices(made))
-    pd.testing.assert_frame_equal(failures.slices(pd.read_csv(path)), failures.slices(made))
+    assert per_image.failure_counts(tmp_path) == per_image.failure_counts(path) == per_image.failure_counts(made)
+    pd.testing.assert_frame_equal(per_image.slices(path), per_image.slices(made))
+    pd.testing.assert_frame_equal(per_image.slices(pd.read_csv(path)), per_image.slices(made))
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))  # as a spreadsheet saves it
     pd.testing.assert_frame_equal(per_image.read_per_image(path).iloc[:-1], made.iloc[:-1])
 
@@ -300,8 +300,8 @@ def test_empty_cells(tmp_path):
     )
     assert read["right"].isna().tolist() == [index in (1, 2) for index in range(len(IDS))]
     assert np.isnan(read.loc[3, "iou"]) and read.loc[3, "gt_boxes"] == read.loc[3, "failure"] == ""
-    assert (read["note"] == "mine").all() and sum(failures.failure_counts(read).values()) == len(IDS) - 1
-    assert np.isnan(failures.slices(read)["top1_loc"].iloc[0])
+    assert (read["note"] == "mine").all() and sum(per_image.failure_counts(read).values()) == len(IDS) - 1
+    assert np.isnan(per_image.slices(read)["top1_loc"].iloc[0])
 
 
 def test_one_error_for_a_file(tmp_path):
@@ -337,7 +337,7 @@ def test_files_that_are_no_table(tmp_path):
     with pytest.raises(FileNotFoundError, match="does not exist"):
         per_image.read_per_image(path)
     with pytest.raises(FileNotFoundError, match=r"per_image\.csv does not exist"):
-        failures.slices(tmp_path)
+        per_image.slices(tmp_path)
     path.write_text("")
     with pytest.raises(ValueError, match="lacks the columns id, label"):
         per_image.read_per_image(path)
@@ -355,9 +355,9 @@ def test_files_that_are_no_table(tmp_path):
     with pytest.raises(ValueError, match="not a readable csv"):
         per_image.read_per_image(path)
     with pytest.raises(ValueError, match="expected, got int"):
-        failures.slices(5)
+        per_image.slices(5)
 
 
 def test_no_torch_on_import():
-    code = "import sys; import wsolkit.evaluation.failures, wsolkit.evaluation.comparison, wsolkit.figures.charts; sys.exit('torch' in sys.modules)"
+    code = "import sys; import wsolkit.evaluation.per_image, wsolkit.evaluation.comparison, wsolkit.figures.charts; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,8 +10,8 @@ import torch
 from scipy.stats import binom
 
 from wsolkit.boxes.extract import thresholds
-from wsolkit.evaluation import intervals, metrics
-from wsolkit.evaluation.intervals import bootstrap_max, bootstrap_mean, share_interval
+from wsolkit.evaluation import metrics
+from wsolkit.evaluation.metrics import bootstrap_max, bootstrap_mean, share_interval
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 RNG = np.random.default_rng(3)
@@ -20,16 +20,28 @@ LOGITS, LABELS, IOUS = RNG.normal(size=(N, K)), RNG.integers(K, size=N), RNG.ran
 CURVES = RNG.random((N, 1)) * RNG.random((N, 100))
 
 
+def top_k_cls(logits, labels, k=1):
+    return metrics.percent(metrics.top_k_hits(logits, labels, k))
+
+
+def gt_known_loc(ious):
+    return metrics.percent(metrics.loc_hits(ious))
+
+
+def top_k_loc(logits, labels, ious, k=1):
+    return metrics.percent(metrics.top_k_hits(logits, labels, k) & metrics.loc_hits(ious))
+
+
 # ------------------------------------------------------------------------------------------- classification
 
 
 def test_top_k_by_hand():
     logits = [[3.0, 1.0, 2.0], [0.0, 5.0, 1.0], [1.0, 2.0, 3.0], [9.0, 1.0, 0.0]]
-    assert metrics.top_k_cls(logits, [0, 1, 0, 2], k=1) == 50.0
-    assert metrics.top_k_cls(logits, [2, 2, 0, 0], k=2) == 75.0
-    assert metrics.top_k_cls(logits, [0, 0, 0, 2], k=3) == 100.0
-    assert metrics.top_k_loc(logits, [0, 1, 0, 2], [0.6, 0.4, 0.9, 0.9]) == 25.0
-    assert metrics.gt_known_loc([0.5, 0.49999, 1.0, np.nan]) == 50.0  # 0.5 counts, a missing box does not
+    assert top_k_cls(logits, [0, 1, 0, 2], k=1) == 50.0
+    assert top_k_cls(logits, [2, 2, 0, 0], k=2) == 75.0
+    assert top_k_cls(logits, [0, 0, 0, 2], k=3) == 100.0
+    assert top_k_loc(logits, [0, 1, 0, 2], [0.6, 0.4, 0.9, 0.9]) == 25.0
+    assert gt_known_loc([0.5, 0.49999, 1.0, np.nan]) == 50.0  # 0.5 counts, a missing box does not
 
 
 def test_ties_go_to_the_lower_class():
@@ -48,22 +60,20 @@ def test_nan_logits_are_wrong():
 @pytest.mark.parametrize("k", [1, 3, 5, 9, 20])
 def test_top_k_equals_torch(k):
     best = torch.from_numpy(LOGITS).topk(min(k, K), dim=1).indices.numpy()
-    assert metrics.top_k_cls(torch.from_numpy(LOGITS), torch.from_numpy(LABELS), k) == pytest.approx(
+    assert top_k_cls(torch.from_numpy(LOGITS), torch.from_numpy(LABELS), k) == pytest.approx(
         100 * np.mean([label in row for label, row in zip(LABELS, best, strict=True)])
     )
 
 
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match="labels must be in"):
-        metrics.top_k_cls(LOGITS, LABELS + 5)
+        top_k_cls(LOGITS, LABELS + 5)
     with pytest.raises(ValueError, match="one entry per image"):
-        metrics.top_k_cls(LOGITS, LABELS[:-1])
-    with pytest.raises(ValueError, match="one entry per image"):
-        metrics.top_k_loc(LOGITS, LABELS, IOUS[:-1])
+        top_k_cls(LOGITS, LABELS[:-1])
     with pytest.raises(ValueError, match="integers"):
-        metrics.top_k_cls(LOGITS, LABELS.astype(float))
+        top_k_cls(LOGITS, LABELS.astype(float))
     with pytest.raises(ValueError, match="no images"):
-        metrics.gt_known_loc([])
+        gt_known_loc([])
     with pytest.raises(ValueError, match="dimension"):
         metrics.max_box_acc(IOUS)
     with pytest.raises(ValueError, match="100 thresholds"):
@@ -240,5 +250,5 @@ def test_bootstrap_max_of_one_threshold_is_the_plain_one():
 def test_bootstrap_max_does_not_depend_on_its_chunks(monkeypatch):
     hits = RNG.random((2, 700, 30)) < 0.4
     expected = bootstrap_max(hits, samples=50)
-    monkeypatch.setattr(intervals, "CELLS", 3000)
+    monkeypatch.setattr(metrics, "CELLS", 3000)
     assert bootstrap_max(hits, samples=50) == expected

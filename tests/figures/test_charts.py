@@ -8,7 +8,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from wsolkit import figures
-from wsolkit.evaluation.failures import FAILURES, failure_counts, slices
+from wsolkit.evaluation.per_image import FAILURES, failure_counts, slices
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.figures import charts
 

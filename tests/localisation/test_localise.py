@@ -17,8 +17,8 @@ from small_jobs import until
 import wsolkit as wk
 from wsolkit.cli.localise import localise as command
 from wsolkit.common.files import alone
-from wsolkit.localisation import shards as sharding
-from wsolkit.localisation.shards import Parts, localise_in_parts
+from wsolkit.localisation import localise as sharding
+from wsolkit.localisation.localise import Parts, localise_in_parts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -95,9 +95,9 @@ def test_an_interrupted_run_goes_on(training, birds, tmp_path):
     options = ["--checkpoint", training, "--method", "score_cam", "--device", "cpu", "--batch-size", 1, "--out", out]
     process = started("-m", "wsolkit", "localise", *options)
     parts = tmp_path / "maps.npz.parts"
-    until(lambda: list(parts.glob("part-*.npz")), 1500)
+    until(lambda: list(parts.rglob("part-*.npz")), 1500)
     process.send_signal(signal.SIGSTOP)
-    kept = {path: path.stat().st_mtime_ns for path in parts.glob("part-*.npz")}
+    kept = {path: path.stat().st_mtime_ns for path in parts.rglob("part-*.npz")}
     process.kill()
     process.communicate()
     if out.exists():
@@ -136,8 +136,8 @@ def test_only_parts_of_the_same_localisation_are_used(training, birds, tmp_path)
     assert run({"weights": "a"})[1] == 0, "all parts are there"
     assert run({"weights": "b"})[1] == n and run({"weights": "b"}, ("cam", "grad_cam"))[1] == n
     assert run({"weights": "b"}, batch_size=5)[1] == n, "other batches, other bits"
-    assert run({"weights": "a"})[1] == n
-    parts = sorted(tmp_path.glob("part-*.npz"))
+    assert run({"weights": "a"})[1] == 0, "those of others are left alone"
+    parts = sorted(tmp_path.glob(f"{Parts(tmp_path, {'weights': 'a'}, birds, np.arange(n), ['cam'], 4).identity}/*"))
     parts[0].write_bytes(parts[0].read_bytes()[:-40])  # torn
     found, made = run({"weights": "a"})
     assert 0 < made <= n and same(found, expected)
@@ -150,11 +150,13 @@ def test_only_parts_of_the_same_localisation_are_used(training, birds, tmp_path)
 def test_maps_are_not_put_together_while_parts_are_missing(training, birds, tmp_path, monkeypatch):
     model, _ = wk.load_checkpoint(training / "best.pt")
     parts = Parts(tmp_path, {}, birds, np.arange(len(birds)), ["cam"], 3)
-    parts.save([0], {"cam": wk.localise(model, birds, "cam", indices=parts.rows([0]))})
+    parts.save([0], {"cam": wk.localise(model, birds, "cam", indices=parts.batches[0])})
     monkeypatch.setattr(sharding, "LAG_SECONDS", 0.0)
-    with pytest.raises(ValueError, match=f"parts with {parts.batches - 1} of {parts.batches} batches are not there"):
+    with pytest.raises(
+        ValueError, match=f"parts with {len(parts.batches) - 1} of {len(parts.batches)} batches are not there"
+    ):
         parts.merged()
-    assert len(list(tmp_path.glob("part-*.npz"))) == 1, "what is there is kept"
+    assert len(list(tmp_path.rglob("part-*.npz"))) == 1, "what is there is kept"
 
 
 def test_one_command_at_a_time_for_one_result(training, tmp_path, monkeypatch):

@@ -29,8 +29,7 @@ from wsolkit.data.batches import normalise
 from wsolkit.data.images import find_images, read_image
 from wsolkit.localisation.predict import original_box, predict
 from wsolkit.networks.split import HookedModel, network_for
-from wsolkit.runs.run import versions
-from wsolkit.runs.trained import default_threshold, load_trained
+from wsolkit.runs.run import default_threshold, load_trained, versions
 from wsolkit.training import checkpoints
 
 

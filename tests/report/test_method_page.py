@@ -363,7 +363,6 @@ def test_names_are_escaped(copy):
         values["result"]["conditions"] = {EVIL: EVIL}
         values["result"]["protocol"] = values["result"]["operating_point"] = EVIL
         values["result"]["centre_box"]["side"] = EVIL
-        values["result"]["max_box_acc_v2_parts"] = {EVIL: 3.0}
 
     text, soup = copy(change=change)
     well_formed(soup)

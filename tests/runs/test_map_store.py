@@ -9,8 +9,7 @@ import pytest
 import torch
 
 import wsolkit as wk
-from wsolkit.runs.map_store import MapStore
-from wsolkit.runs.run import Run
+from wsolkit.runs.run import MapStore, Run
 
 
 @pytest.fixture

@@ -11,8 +11,7 @@ import torch
 import wsolkit as wk
 from wsolkit.runs.folder import is_complete, maps_of
 from wsolkit.runs.parameters import RunConfig
-from wsolkit.runs.run import Run
-from wsolkit.runs.trained import default_threshold, load_trained
+from wsolkit.runs.run import Run, default_threshold, load_trained
 from wsolkit.study.chapter import show_faithfulness
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}

@@ -82,7 +82,7 @@ CHANGES = [
     ("wsolkit/runs/parameters.py", '"warmup_epochs": 2', '"warmup_epochs": 3', ALL_VARIANTS, NOTHING, False),
     ("wsolkit/boxes/contours.py", "LEVELS = 256", "LEVELS = 255", NOTHING, ALL_METHODS, False),
     ("wsolkit/evaluation/scoring.py", "CENTRE_SHARE = 0.71", "CENTRE_SHARE = 0.7", NOTHING, ALL_METHODS, False),
-    ("wsolkit/localisation/shards.py", "PART_SECONDS = 10.0", "PART_SECONDS = 5.0", NOTHING, ALL_METHODS, False),
+    ("wsolkit/localisation/localise.py", "PART_SECONDS = 10.0", "PART_SECONDS = 5.0", NOTHING, ALL_METHODS, False),
     ("notebooks/04_grad_cam.ipynb", "## Summary", "## In short", NOTHING, {"grad_cam"}, False),
     ("wsolkit/figures/images.py", 'COLOUR_MAP = "viridis"', 'COLOUR_MAP = "magma"', NOTHING, NOTHING, True),
     ("wsolkit/report/pages.py", "def ", "def changed_", NOTHING, NOTHING, True),

@@ -44,11 +44,10 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 
     from wsolkit.common.files import alone
     from wsolkit.common.processes import process_group, rank
-    from wsolkit.localisation.shards import localise_in_parts
+    from wsolkit.localisation.localise import localise_in_parts
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.fingerprints import localising_code, weights_state
-    from wsolkit.runs.run import _device, versions
-    from wsolkit.runs.trained import load_trained
+    from wsolkit.runs.run import _device, load_trained, versions
 
     entries = {entry.name: entry for entry in map(resolve, names)}
     _device(device)

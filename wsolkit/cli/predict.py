@@ -16,7 +16,6 @@ from wsolkit.cli.options import names_in, results_folder
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_bytes, check_out, listing, write_json
 from wsolkit.common.progress import progress
-from wsolkit.data.annotations import read_lines
 from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
 
 if TYPE_CHECKING:  # they import torch
@@ -61,8 +60,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     from wsolkit.data.samples import Geometry
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.run import _device, versions
-    from wsolkit.runs.trained import default_threshold, load_trained
+    from wsolkit.runs.run import _device, default_threshold, load_trained, versions
 
     trained = load_trained(checkpoint, _device(asked["device"]))
     known, size, batch_size = trained.geometry, asked["size"], asked["batch_size"]
@@ -109,6 +107,8 @@ def _places(base: Path) -> tuple[Path, Path]:
 
 
 def _names(path: str, count: int) -> list[str]:
+    from wsolkit.data.readers import read_lines
+
     names = [line for _, line in read_lines(Path(path).expanduser())]
     if len(names) != count:
         raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")

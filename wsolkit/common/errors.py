@@ -17,3 +17,16 @@ class WsolkitError(ValueError):
         ...     print(error)
         size is 0; expected a positive number of pixels
     """
+
+
+def require(good: object, message: str) -> None:
+    """Raise a `WsolkitError` with this message unless `good` is true.
+
+    Example:
+        >>> require(2 > 1, "two is more than one")
+        >>> require(0 > 1, "k must be at least 1, got 0")
+        Traceback (most recent call last):
+        wsolkit.common.errors.WsolkitError: k must be at least 1, got 0
+    """
+    if not good:
+        raise WsolkitError(message)

@@ -173,3 +173,15 @@ def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value
+
+
+def files_below(folder: str, name: str = "", above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """(relative name, path) of all files below a folder, in order; a link back to a folder above is not followed."""
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.is_dir():
+            yield from files_below(entry.path, f"{name}{entry.name}/", (*above, real))
+        elif entry.is_file():
+            yield f"{name}{entry.name}", entry.path

@@ -11,12 +11,10 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from wsolkit.boxes.extract import centre_box_curve
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
-from wsolkit.evaluation.failures import DELTA, slice_groups
-from wsolkit.evaluation.intervals import bootstrap_max_difference, bootstrap_mean, percentiles
-from wsolkit.evaluation.metrics import DELTAS, loc_hits
-from wsolkit.evaluation.per_image import flags, measured, parse_boxes
+from wsolkit.evaluation.metrics import DELTAS, bootstrap_max_difference, bootstrap_mean, loc_hits, percent, percentiles
+from wsolkit.evaluation.per_image import DELTA, flags, measured, parse_boxes, slice_groups
 from wsolkit.evaluation.results import EvalResult, html_table
 
 METRICS = {"gt_known_loc": "GT-known Loc", "top1_loc": "Top-1 Loc", "iou": "mean IoU", "top1_cls": "Top-1 Cls"}
@@ -104,7 +102,7 @@ def compare(
     one of them finds); for IoU twice the share of resampled differences on the other side of zero, and at least
     2^(1 - m) with m images that differ, the least that a sign test over them could give.
     better is None unless the interval lies on one side of zero *and* p < 0.05: where very few images differ, the
-    percentile interval alone is too sure. Both speak of the luck of the draw of test images; another training is
+    percentile interval alone is too sure. Both speak of the luck of the draw of test images; another training run is
     another matter, and among many comparisons some come out by chance.
 
     ValueError: other ids, other labels or other ground-truth boxes for an id (they were not measured on the same
@@ -116,7 +114,7 @@ def compare(
 def compare_slices(
     a, b, metric: str = "gt_known_loc", delta: float = DELTA, samples: int = 10_000, seed: int = 0
 ) -> pd.DataFrame:
-    """`compare` for all images and for each slice by object size and aspect (see `wsolkit.evaluation.failures.slices`).
+    """`compare` for all images and for each slice by object size and aspect (see `per_image.slices`).
 
     Columns: kind, slice, n, value_a, value_b (percent), difference, low, high (points), p_value, better. A slice
     without images has n = 0 and NaN. Eight comparisons are more than one: a single p just below 0.05 says little.
@@ -135,21 +133,16 @@ def compare_slices(
     return pd.DataFrame(rows, columns=names)
 
 
-# ------------------------------------------------------------------------------------------------ of whole results
-
-
 def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict[str, dict[str, Any] | None]:
     """`result` minus `other` for every metric of AGAINST: {"difference", "low", "high" (95 %, points), "p", "n"}.
 
     Both were evaluated on the same images. None where one of the two has no such number; "p" is None for MaxBoxAccV2,
     for which there is no exact test: each resample of the images chooses its thresholds anew. ValueError: other images.
     """
-    if result.ids != other.ids:
-        raise WsolkitError(
-            f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
-        )
+    fault = f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
+    require(result.ids == other.ids, fault)
     known = [name for name in AGAINST if None not in (getattr(result, name), getattr(other, name))]
-    return _against(result, result.per_image(), other.per_image(), other.v2_hits, known, seed)
+    return _against(result, other.per_image(), other.v2_hits, known, seed)
 
 
 def against_centre_box(result: EvalResult, seed: int = 0) -> dict[str, dict[str, Any] | None]:
@@ -158,43 +151,32 @@ def against_centre_box(result: EvalResult, seed: int = 0) -> dict[str, dict[str,
     if not result.centre_box or result.gt_boxes is None:
         return {}
     sides, ious = centre_box_curve(result.gt_boxes, result.frame)
-    table = result.per_image()
     at_side = ious[:, int(np.flatnonzero(sides == result.centre_box["side"])[0])]
     hits = np.stack([loc_hits(ious, delta) for delta in DELTAS])
     known = [name for name in AGAINST[:3] if getattr(result, name) is not None]
-    return _against(result, table, table.assign(iou=at_side), hits, known, seed)
+    return _against(result, result.per_image().assign(iou=at_side), hits, known, seed)
 
 
-def _against(result: EvalResult, table, other, hits, known: list[str], seed: int) -> dict[str, dict[str, Any] | None]:
+def _against(result: EvalResult, other, hits, known: list[str], seed: int) -> dict[str, dict[str, Any] | None]:
     lines: dict[str, dict[str, Any] | None] = dict.fromkeys(AGAINST)
-    for metric in known:
-        numbers: tuple = ()
-        if metric != "max_box_acc_v2" and result.ious is not None:
+    table = result.per_image()
+    for metric in known if result.ious is not None else ():
+        if metric == "max_box_acc_v2":
+            numbers: tuple = (*bootstrap_max_difference(result.v2_hits, hits, seed=seed), None)
+        else:
             paired = compare(table, other, metric, seed=seed)
             numbers = (paired.difference, *paired.interval, paired.p_value)
-        elif metric == "max_box_acc_v2" and result.v2_hits is not None and hits is not None:
-            numbers = (*bootstrap_max_difference(result.v2_hits, hits, seed=seed), None)
-        if numbers:
-            lines[metric] = dict(zip(("difference", "low", "high", "p"), numbers, strict=True)) | {"n": result.n_images}
+        lines[metric] = dict(zip(("difference", "low", "high", "p"), numbers, strict=True)) | {"n": result.n_images}
     return lines
-
-
-# ------------------------------------------------------------------------------------------------ matching
 
 
 def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Both tables with the same images in the order of `a`; ValueError unless they were measured on the same images."""
-    for fault, text in (
-        (metric not in METRICS, f"metric is one of {', '.join(METRICS)}, got {metric!r}"),
-        (not 0 < delta <= 1, f"delta must be in (0, 1], got {delta}"),
-        (samples < 1, f"samples must be at least 1, got {samples}"),
-        (
-            len(names) != 2 or names[0] == names[1] or not all(isinstance(name, str) and name for name in names),
-            f"names are two different texts, got {names!r}",
-        ),
-    ):
-        if fault:
-            raise WsolkitError(text)
+    require(metric in METRICS, f"metric is one of {', '.join(METRICS)}, got {metric!r}")
+    require(0 < delta <= 1, f"delta must be in (0, 1], got {delta}")
+    require(samples >= 1, f"samples must be at least 1, got {samples}")
+    texts = len({name for name in names if isinstance(name, str) and name}) == len(names) == 2
+    require(texts, f"names are two different texts, got {names!r}")
     tables = []
     for name, source in (("A", a), ("B", b)):
         table = measured(source, "id", "gt_boxes", *(["right"] if metric.startswith("top1") else []))
@@ -211,53 +193,41 @@ def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.Da
     boxes = [table["gt_boxes"].map(parse_boxes).map(str) for table in (first, second)]  # in any order and spelling
     others = {"labels": first["label"] != second["label"]} if "label" in first and "label" in second else {}
     for name, differ in (others | {"ground-truth boxes": boxes[0] != boxes[1]}).items():
-        if differ.any():
-            ids = index[differ.to_numpy()].tolist()
-            raise WsolkitError(
-                f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on the same "
-                f"images, frame or split: {listing(ids)}"
+        if ids := index[differ.to_numpy()].tolist():
+            fault = (
+                f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on the"
             )
+            raise WsolkitError(f"{fault} same images, frame or split: {listing(ids)}")
     return first, second
 
 
-# ------------------------------------------------------------------------------------------------ counting
-
-
 def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
-    pair = list(zip((first, second), names, strict=True))
-    hits = [table["iou"].to_numpy(float) >= delta for table, _ in pair]
-    if metric.startswith("top1"):
-        for place, (table, name) in enumerate(pair):
+    ious, n = [table["iou"].to_numpy(float) for table in (first, second)], len(first)
+    counts: tuple[int, ...] = ()
+    if metric == "iou":
+        a, b = (100 * own for own in ious)
+        *_, draws = bootstrap_mean(a - b, samples=samples, seed=seed)
+        difference = float((a - b).mean())
+        beyond = (draws <= 0) if difference > 0 else (draws >= 0)
+        p_value = max(2 * (int(beyond.sum()) + 1) / (samples + 1), 2.0 ** (1 - int(np.count_nonzero(a - b))))
+        values = float(a.mean()), float(b.mean()), difference
+    else:
+        hits = [own >= delta for own in ious]
+        named = enumerate(zip((first, second), names, strict=True)) if metric.startswith("top1") else ()
+        for place, (table, name) in named:
             right = flags(table["right"])
-            if right.isna().any():
-                need = f"{metric} needs to know whether the class is right"
-                raise WsolkitError(f"{need}, and {name} does not for every image")
+            need = f"{metric} needs to know whether the class is right, and {name} does not for every image"
+            require(right.notna().all(), need)
             hits[place] = right.to_numpy(bool) & (hits[place] | (metric == "top1_cls"))
-    values, draws = _mean_ious(first, second, samples, seed) if metric == "iou" else _hits(hits, samples, seed)
+        a, b = hits
+        both, only_a, only_b = (int(part.sum()) for part in (a & b, a & ~b, b & ~a))
+        counts = both, only_a, only_b, n - both - only_a - only_b
+        drawn = np.random.default_rng(seed).multinomial(n, np.array([only_a, only_b, n - only_a - only_b]) / n, samples)
+        draws, p_value = (drawn[:, 0] - drawn[:, 1]) * 100.0 / n, mcnemar(only_a, only_b)
+        values = percent(a), percent(b), (only_a - only_b) * 100.0 / n
     low, high = percentiles(draws)
-    better = None if low <= 0 <= high or values["p_value"] >= CHANCE else "A" if low > 0 else "B"
-    return Comparison(metric, delta, names, len(first), interval=(low, high), better=better, **values)
-
-
-def _hits(pair: list[np.ndarray], samples: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
-    a, b = pair
-    n, both, only_a, only_b = (int(part.sum()) for part in (np.ones_like(a), a & b, a & ~b, b & ~a))
-    values: dict[str, Any] = {"both": both, "only_a": only_a, "only_b": only_b, "neither": n - both - only_a - only_b}
-    values |= {"value_a": (both + only_a) * 100.0 / n, "value_b": (both + only_b) * 100.0 / n}
-    values |= {"difference": (only_a - only_b) * 100.0 / n, "p_value": mcnemar(only_a, only_b)}
-    shares = np.array([only_a, only_b, n - only_a - only_b]) / n
-    drawn = np.random.default_rng(seed).multinomial(n, shares, size=samples)
-    return values, (drawn[:, 0] - drawn[:, 1]) * 100.0 / n
-
-
-def _mean_ious(first, second, samples: int, seed: int) -> tuple[dict[str, Any], np.ndarray]:
-    a, b = (100 * table["iou"].to_numpy(float) for table in (first, second))
-    *_, draws = bootstrap_mean(a - b, samples=samples, seed=seed)
-    difference = float((a - b).mean())
-    beyond = (draws <= 0) if difference > 0 else (draws >= 0)
-    p_value = max(2 * (int(beyond.sum()) + 1) / (samples + 1), 2.0 ** (1 - int(np.count_nonzero(a - b))))
-    values = {"value_a": float(a.mean()), "value_b": float(b.mean()), "difference": difference}
-    return values | {"p_value": min(1.0, p_value)}, draws
+    better = None if low <= 0 <= high or p_value >= CHANCE else "A" if low > 0 else "B"
+    return Comparison(metric, delta, names, n, *values, (low, high), min(1.0, p_value), better, *counts)
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import WSOLDataset
 from wsolkit.evaluation.results import EvalResult, aside
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
@@ -49,13 +49,13 @@ def evaluate(
 ) -> Evaluation:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
 
-    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one. Where
-    an image has no ground-truth box there are no localisation numbers: the result's conditions say why.
+    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
+    Where an image has no ground-truth box there are no localisation numbers: the result's conditions say why.
 
     Args:
         dataset: the split to report, usually "test".
-        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; with None, or where it has
-            no boxes, the fixed threshold is used.
+        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; with None, or where it
+            has no boxes, the fixed threshold is used.
         pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it. The protocol
             rethinking_cam uses it for every method.
         protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
@@ -69,19 +69,16 @@ def evaluate(
         MethodNotDefined: the method has no meaning on this network.
     """
     if isinstance(val, str):
-        if val != "auto":
-            raise WsolkitError(f"val must be a dataset, None or 'auto', but is {val!r}")
+        require(val == "auto", f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
     rules = protocol_named(protocol)
     if not rules.curves:
         val = None
         if dataset.geometry.kind != rules.geometry:
-            raise WsolkitError(
-                f"protocol {protocol!r} scores on a centre crop: open the dataset with geometry={rules.geometry!r}"
-            )
+            need = f"open the dataset with geometry={rules.geometry!r}"
+            raise WsolkitError(f"protocol {protocol!r} scores on a centre crop: {need}")
     entry = resolve(method)
-    if pas is None:
-        pas = PAS_PERCENTILE in (entry.percentile, rules.percentile)
+    pas = PAS_PERCENTILE in (entry.percentile, rules.percentile) if pas is None else pas
     indices = dataset.spread(limit or None, seed)
     targets = [dataset.target(int(i)) for i in indices]
     boxes = [target.boxes.numpy() for target in targets]
@@ -99,15 +96,17 @@ def evaluate(
         if all(map(len, val_boxes)):
             maps["val"] = localiser(model, val, entry.name, smooth, val_indices, **options)
             validation = Maps(maps["val"].maps), Truth(val.geometry.size, boxes=val_boxes)
-    made = maps["test"]
-    result = score(
-        Maps(made.maps, made.ids, made.logits),
-        Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None),
-        Rule(protocol, PAS_PERCENTILE if pas else 100.0), validation, seed=seed,
-        dataset=dataset.name, backbone=getattr(model, "backbone", type(model).__name__), method=entry.name,
-        pooling=getattr(model, "pooling", ""), split=dataset.split,
-        seconds_per_image=made.seconds_per_image, peak_memory_mb=made.peak_memory_mb, conditions=notes,
-    )  # fmt: skip
+    made, rule = maps["test"], Rule(protocol, PAS_PERCENTILE if pas else 100.0)
+    truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
+    fields: dict[str, Any] = {
+        "dataset": dataset.name,
+        "split": dataset.split,
+        "method": entry.name,
+        "conditions": notes,
+    }
+    fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}
+    fields |= {"seconds_per_image": made.seconds_per_image, "peak_memory_mb": made.peak_memory_mb, "seed": seed}
+    result = score(Maps(made.maps, made.ids, made.logits), truth, rule, validation, **fields)
     return Evaluation(**vars(result), maps=maps, limit=limit)
 
 

@@ -21,16 +21,17 @@ import numpy as np
 import pandas as pd
 import torch
 from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
+from scipy.stats import rankdata
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
 from wsolkit.boxes.preparation import as_numpy, prepare_maps
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.batches import normalise
-from wsolkit.evaluation.intervals import bootstrap_mean
+from wsolkit.evaluation.metrics import bootstrap_mean
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.context import in_chunks
 from wsolkit.methods.registry import resolve
@@ -66,16 +67,16 @@ class Faithfulness:
     @property
     def deletion_area(self) -> np.ndarray:
         """(B,) in [0, 1], smaller is better: trapezoids under the deletion curve."""
-        return _area(self.deletion, self.shares)
+        return np.trapezoid(self.deletion, self.shares, axis=1)
 
     @property
     def insertion_area(self) -> np.ndarray:
         """(B,) in [0, 1], larger is better: trapezoids under the insertion curve."""
-        return _area(self.insertion, self.shares)
+        return np.trapezoid(self.insertion, self.shares, axis=1)
 
     @property
     def road(self) -> np.ndarray:
-        """(B,) in [-0.5, 0.5], larger is better: half the mean of `least_first - most_first`, grad-cam's ROADCombined."""
+        """(B,) in [-0.5, 0.5], larger is better: half the mean of `least_first - most_first`, as in ROADCombined."""
         return (self.least_first - self.most_first).mean(axis=1) / 2
 
     def mean(self, name: str) -> tuple[np.ndarray, ...]:
@@ -105,20 +106,20 @@ def faithfulness(
 
     Maps are grown to the images as for boxes (cubic, then min-max). Pixels are taken in the order of their score, those
     of equal score in reading order, so a flat map is read from the top left. The same call gives the same numbers; the
-    noise of ROAD's imputation is drawn anew from `seed` for every image, so nothing depends on the batch, and the global
-    random state stays as it was. The model computes in evaluation mode and is left as it was found.
+    noise of ROAD's imputation is drawn anew from `seed` for every image, so nothing depends on the batch. The global
+    random state stays as it was. The model computes in evaluation mode and is left as it was.
 
     Args:
         model: images -> logits (B, K), any network.
         images: (B, 3, H, W) float, normalised with ImageNet's mean and standard deviation, on the model's device.
         labels: (B,) class indices whose probabilities are followed. maps: (B, h, w), any range, array or tensor.
-        steps: S; after step k the share k/S of the pixels is replaced. With 32 areas differ by about 0.002 from 256 steps.
+        steps: S; after step k the share k/S of the pixels is replaced. With 32, areas differ by 0.002 from 256 steps.
         baseline: what replaces pixels: "blur" (Gaussian of 10/224 of the side), "mean" (ImageNet's mean colour) or
             "black"; one for both curves, or a pair for deletion and insertion.
         percentiles: in (0, 100): ROAD keeps this share of the pixels and removes the others.
-        chunk: images in one forward pass; bounds the memory, and is halved where a device's runs out. On the processor a
-            224-pixel image takes ROAD about 0.5 s per percentile, a 64-pixel image 0.04 s: the sparse systems, not the
-            network.
+        chunk: images in one forward pass; bounds the memory, and is halved where a device's runs out. On the processor
+            ROAD takes about 0.5 s per percentile for a 224-pixel image, 0.04 s for one of 64: the sparse systems, not
+            the network.
 
     Raises:
         ValueError: wrong shapes, types or ranges; logits that are not finite.
@@ -151,16 +152,10 @@ def faithfulness(
     return Faithfulness(replaced / (height * width), curves[0], curves[1], removed, most, least)
 
 
-def _area(curves: np.ndarray, shares: np.ndarray) -> np.ndarray:
-    return ((curves[:, 1:] + curves[:, :-1]) / 2 * np.diff(shares)).sum(axis=1)
-
-
 def _removal_order(prepared: np.ndarray) -> np.ndarray:
     """(B, H, W) maps -> (B, H, W) int64: 0 for the pixel that goes first, H*W - 1 for the last."""
-    flat = -prepared.reshape(len(prepared), -1)
-    places = np.empty(flat.shape, np.int64)
-    np.put_along_axis(places, np.argsort(flat, axis=1, kind="stable"), np.arange(flat.shape[1])[None], axis=1)
-    return places.reshape(prepared.shape)
+    ranks = rankdata(-prepared.reshape(len(prepared), -1), method="ordinal", axis=1)
+    return ranks.astype(np.int64).reshape(prepared.shape) - 1
 
 
 def _filling(images: Tensor, name: str) -> Tensor:
@@ -238,12 +233,12 @@ def measure_faithfulness(
 ) -> dict[str, Faithfulness]:
     """`faithfulness` of several methods on the same images, by name, for the ground-truth classes.
 
-    Two maps that know nothing of the network come last: "random map" (noise at the resolution of the first method's maps,
-    seeded per image) and "centre Gaussian" (standard deviation a quarter of the side).
+    Two maps that know nothing of the network come last: "random map" (noise at the resolution of the first method's
+    maps, seeded per image) and "centre Gaussian" (standard deviation a quarter of the side).
 
     Args:
-        methods: names, whose maps are made here from one pass of the body per image; or name -> maps that `localise` made,
-            with any smoothing and options, of these images at least.
+        methods: names, whose maps are made here from one pass of the body per image; or name -> maps that `localise`
+            made, with any smoothing and options, of these images at least.
         limit: at most so many images, the first of `dataset.spread(limit, seed)`; None or 0 is all.
         progress: wraps the iterable of batches, for example tqdm.
         options: of `faithfulness` (steps, baseline, percentiles, chunk).
@@ -251,12 +246,12 @@ def measure_faithfulness(
     Raises:
         MethodNotDefined: a method has no meaning on this network; a ValueError, as for maps that lack an image.
     """
-    indices: Any = dataset.spread(limit or None, seed)
-    if not methods:
-        raise WsolkitError("no method to measure: give names of methods, or score maps by name")
+    indices = dataset.spread(limit or None, seed)
+    require(methods, "no method to measure: give names of methods, or score maps by name")
     with evaluation_mode(model):
-        made: Any = methods
-        if not isinstance(methods, Mapping):
+        if isinstance(methods, Mapping):
+            made = dict(methods)
+        else:
             names = [resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
             made = localise(model, dataset, names, indices=indices)
         rows = {name: _rows_of(name, kept, dataset, indices) for name, kept in made.items()}
@@ -267,7 +262,7 @@ def measure_faithfulness(
         for start in shown(starts, "delete and insert", unit="batches") if progress is None else progress(starts):
             batch = slice(start, start + batch_size)
             chosen = indices[batch]
-            images, labels = dataset.images(chosen).to(device), torch.from_numpy(dataset.labels[chosen])
+            images, labels = dataset.images(chosen.tolist()).to(device), torch.from_numpy(dataset.labels[chosen])
             maps = {name: kept.maps[rows[name][batch]] for name, kept in made.items()}
             maps[RANDOM] = np.stack([np.random.default_rng([seed, int(i)]).random(cells) for i in chosen])
             maps[CENTRE] = np.stack([_centre_gaussian(side)] * len(chosen))
@@ -277,25 +272,25 @@ def measure_faithfulness(
 
 
 def faithfulness_table(measured: dict[str, Faithfulness]) -> pd.DataFrame:
-    """A row per name: the means of deletion area (small is good), insertion area and ROAD (large is good), each with the
-    ends of its 95 % interval as `_low` and `_high`, and n, the number of images."""
-    rows: list[dict[str, Any]] = []
+    """A row per name: the means of deletion area (small is good), insertion area and ROAD (large is good), each with
+    the ends of its 95 % interval as `_low` and `_high`, and n, the number of images."""
+    columns = {"deletion": "deletion_area", "insertion": "insertion_area", "road": "road"}
+    rows = []
     for numbers in measured.values():
-        rows.append({})
-        for column, attribute in (("deletion", "deletion_area"), ("insertion", "insertion_area"), ("road", "road")):
-            values = map(float, numbers.mean(attribute))
-            rows[-1] |= dict(zip((column, f"{column}_low", f"{column}_high"), values, strict=True))
-        rows[-1]["n"] = len(numbers)
+        values = [float(value) for attribute in columns.values() for value in numbers.mean(attribute)]
+        names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
+        rows.append(dict(zip(names, values, strict=True)) | {"n": len(numbers)})
     return pd.DataFrame(rows, index=pd.Index(list(measured), name="method"))
 
 
-def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarray) -> list[int]:
-    """Where the maps of these images stand among the kept ones."""
-    rows, ids = {identity: row for row, identity in enumerate(kept.ids)}, [dataset.samples[i].id for i in indices]
-    if absent := [identity for identity in ids if identity not in rows]:
+def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarray) -> np.ndarray:
+    """The rows of the maps of these images among the kept ones."""
+    ids = [dataset.samples[i].id for i in indices]
+    rows = pd.Index(kept.ids).get_indexer(pd.Index(ids))
+    if absent := [identity for identity, row in zip(ids, rows, strict=True) if row < 0]:
         lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
         raise WsolkitError(f"the maps of {name!r} {lacks}; localise them too")
-    return [rows[identity] for identity in ids]
+    return rows
 
 
 def _centre_gaussian(side: int) -> np.ndarray:

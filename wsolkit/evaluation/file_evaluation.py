@@ -1,13 +1,16 @@
-"""Scoring anyone's score maps: a folder of maps, one .npy per image as wsolevaluation keeps them, with predictions.csv beside
-them, and a wsolevaluation metadata folder in; an EvalResult out. `export_score_maps` writes such a folder."""
+"""Scoring anyone's score maps: a folder of maps, one .npy per image as wsolevaluation keeps them, and its metadata in.
+
+Predictions may lie beside the maps. An EvalResult comes out. `export_score_maps` writes such a folder.
+"""
 
 from __future__ import annotations
 
 import csv
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,15 @@ import numpy as np
 
 from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
-from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_path, atomic_write_text, check_out, listing
+from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import atomic_path, atomic_write_text, files_below, listing
 from wsolkit.data.images import instance_boxes, read_mask
-from wsolkit.data.metadata import CLASSES, Metadata, read_classes, read_metadata
+from wsolkit.data.readers import CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.data.samples import Geometry
-from wsolkit.evaluation.failures import slices
 from wsolkit.evaluation.metrics import same_lengths
-from wsolkit.evaluation.per_image import csv_lines
+from wsolkit.evaluation.per_image import csv_lines, slices
 from wsolkit.evaluation.results import EvalResult
-from wsolkit.evaluation.scoring import Maps, Progress, Rule, Truth, score, threads
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, score, threads
 
 NEEDED = ("class_labels", "image_sizes", "localization")
 PREDICTIONS = "predictions.csv"
@@ -32,11 +34,12 @@ FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
+@dataclass
 class OnDemand:
     """Arrays that are read from their files each time they are asked for: `read` of an item of `names`."""
 
-    def __init__(self, read: Callable[[Any], np.ndarray], names: Iterable):
-        self.read, self.names = read, list(names)
+    read: Callable[[Any], np.ndarray]
+    names: Sequence
 
     def __len__(self) -> int:
         return len(self.names)
@@ -55,99 +58,89 @@ def evaluate_files(
     size: int = 224,
     predictions: str | Path | None = None,
     val_scoremaps: str | Path | None = None,
-    percentile: float | None = None,
-    threshold: float | None = None,
-    interval: float = 0.001,
     subset: bool = False,
-    seed: int = 0,
-    workers: int | None = None,
-    progress: Progress = None,
+    **options: Any,
 ) -> EvalResult:
     """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
 
     Args:
-        scoremaps: folder of `<id>.npy`, see `open_score_maps`. If every map has the frame's size and lies in [0, 1], they
-            are scored as they are, as wsolevaluation does (but a constant one as zeros); otherwise all are resized and
-            min-max normalised.
-        metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. Its localization.txt
+        scoremaps: folder of `<id>.npy`, see `open_score_maps`. If every map has the frame's size and lies in [0, 1],
+            they are scored as they are, as wsolevaluation does (but a constant one as zeros); otherwise all are resized
+            and min-max normalised.
+        metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. localization.txt
             holds boxes (then image_sizes.txt is needed) or names mask files below `masks`, whose instances' bounding
             boxes then stand for boxes.
-        predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, if it is
-            there. Without predictions there is no Top-k number, and no failure is a wrong class.
+        predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, where
+            there is one. Without predictions there is no Top-k number, and no failure is a wrong class.
         val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
-        protocol, percentile, threshold, interval: see `Rule`. seed, workers, progress: see `score`.
         subset: pass over maps of images that the metadata does not list.
+        protocol: see `Rule`. options: of `Rule` (percentile, threshold, interval) and of `score` (samples, seed,
+            workers, progress).
 
     Raises:
-        ValueError or FileNotFoundError, before anything is scored. All missing, unreadable, misshapen or not finite maps,
-        masks that are not there, and predictions that do not fit, are listed in one error (the first 20 by name).
+        ValueError or FileNotFoundError, before anything is scored. All missing, unreadable, misshapen or not finite
+        maps, masks that are not there, and predictions that do not fit, are listed in one error (the first 20 by name).
     """
-    rule, rules = Rule(protocol, percentile, threshold, interval), protocol_named(protocol)
-    geometry = Geometry(size, rules.geometry)
+    own = {name: options.pop(name) for name in ("percentile", "threshold", "interval") if name in options}
+    rule, rules = Rule(protocol, **own), protocol_named(protocol)
+    geometry, root = Geometry(size, rules.geometry), Path(masks or "").expanduser()
     meta = read_metadata(metadata, split, NEEDED)
+    source = meta.folder / "localization.txt"
     if meta.kind == "masks" and masks is None:
-        raise WsolkitError(f"{meta.folder / 'localization.txt'} names mask files: give --masks, the folder they lie in")
-    if meta.kind == "boxes" and masks is not None:
-        raise WsolkitError(f"{meta.folder / 'localization.txt'} holds boxes, no mask files: leave out --masks")
+        raise WsolkitError(f"{source} names mask files: give --masks, the folder they lie in")
+    require(meta.kind != "boxes" or masks is None, f"{source} holds boxes, no mask files: leave out --masks")
     if val_scoremaps is not None and not rules.curves:
         raise WsolkitError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
 
-    root = Path(masks or "").expanduser()
+    problems: list[str] = []
 
-    def opened(scoremaps: str | Path, meta: Metadata) -> tuple[OnDemand, bool, list[np.ndarray], list[str]]:
-        maps, ready, problems = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
-        boxes, more = _boxes(meta, root, geometry)
-        return maps, ready, boxes, problems + more
+    def opened(scoremaps: str | Path, meta: Metadata, mark: str = "") -> tuple[Maps, list[Any]]:
+        maps, ready, faults = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
+        boxes = _boxes(meta, root, geometry)
+        problems.extend(mark + fault for fault in (*faults, *(own for own in boxes if isinstance(own, str))))
+        return Maps(maps, meta.ids, ready=ready), boxes
 
-    maps, ready, boxes, problems = opened(scoremaps, meta)
+    maps, boxes = opened(scoremaps, meta)
     predicted, validation, beside = None, None, Path(scoremaps).expanduser() / PREDICTIONS
     if predictions is not None or beside.is_file():
-        predicted, more = read_predictions(beside if predictions is None else predictions, meta.ids)
-        problems += more
+        predicted, faults = read_predictions(beside if predictions is None else predictions, meta.ids)
+        problems += faults
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
         if shared := sorted(set(val.ids) & set(meta.ids)):
+            fault = "a threshold chosen on the images that it is scored on is no choice on validation data"
             raise WsolkitError(
-                f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen "
-                "on the images that it is scored on is no choice on validation data"
+                f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): {fault}"
             )
-        val_maps, val_ready, val_boxes, more = opened(val_scoremaps, val)
+        val_maps, val_boxes = opened(val_scoremaps, val, "val, ")
         bare = [name for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)]
-        more += [f"{name}: no object in its masks" for name in bare]
-        problems += [f"val, {text}" for text in more]
-        validation = Maps(val_maps, ready=val_ready), Truth(size, boxes=val_boxes)
+        problems += [f"val, {name}: no object in its masks" for name in bare]
+        validation = val_maps, Truth(size, boxes=val_boxes)
     if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        raise WsolkitError(
-            f"{scoremaps}: {count} with the score maps of {len(meta.ids)} images of {meta.folder}: "
-            f"{listing(problems, '; ')}; nothing was scored"
-        )
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(meta.ids)} images"
+        raise WsolkitError(f"{scoremaps}: {count} of {meta.folder}: {listing(problems, '; ')}; nothing was scored")
     conditions = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
-    conditions["score maps"] = "as they are" if ready else "resized (cubic), then min-max"
+    conditions["score maps"] = "as they are" if maps.ready else "resized (cubic), then min-max"
     regions = None
     if meta.kind == "masks":
         conditions["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
         if rules.curves:
             files = [meta.masks[name] for name in meta.ids]
             regions = OnDemand(lambda own: geometry.crop(read_mask(root, own.paths, own.ignore, geometry.side)), files)
-    empty = sum(len(own) == 0 for own in boxes)
-    if empty == len(boxes) or (empty and not rules.curves):
-        masked = f"the masks of {empty} of {len(boxes)} images"
-        raise WsolkitError(f"{meta.folder}: {masked} show no object: nothing to score")
-    if empty:
+    if empty := sum(len(own) == 0 for own in boxes):
+        if empty == len(boxes) or not rules.curves:
+            masked = f"the masks of {empty} of {len(boxes)} images"
+            raise WsolkitError(f"{meta.folder}: {masked} show no object: nothing to score")
         conditions["boxes"] = f"not used: the masks of {empty} images show no object"
-    return score(
-        Maps(maps, meta.ids, predicted=predicted, ready=ready),
-        Truth(size, meta.labels, None if empty else boxes, regions), rule, validation, seed=seed, workers=workers,
-        progress=progress, dataset=meta.folder.parent.name, split=split, method=Path(scoremaps).resolve().name,
-        conditions=conditions,
-    )  # fmt: skip
+    truth, name = Truth(size, meta.labels, None if empty else boxes, regions), Path(scoremaps).resolve().name
+    options |= {"dataset": meta.folder.parent.name, "split": split, "method": name, "conditions": conditions}
+    return score(replace(maps, predicted=predicted), truth, rule, validation, **options)
 
 
-def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> tuple[list[Any], list[str]]:
-    """The ground-truth boxes (n, 4) of every image in the frame, and a line for each mask that cannot be read."""
+def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> list[Any]:
+    """The ground-truth boxes (n, 4) of every image in the frame; a text for an image whose masks cannot be read."""
     if meta.kind == "boxes":
-        return [geometry.boxes(meta.boxes[name], meta.sizes[name]).numpy() for name in meta.ids], []
+        return [geometry.boxes(meta.boxes[name], meta.sizes[name]).numpy() for name in meta.ids]
 
     def boxes(name: str) -> np.ndarray | str:
         files = meta.masks[name]
@@ -159,8 +152,7 @@ def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> tuple[list[Any], l
             return f"{name}: {error}"
 
     with ThreadPoolExecutor(threads()) as pool:
-        answers = list(pool.map(boxes, meta.ids))
-    return answers, [answer for answer in answers if isinstance(answer, str)]
+        return list(pool.map(boxes, meta.ids))
 
 
 def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
@@ -177,30 +169,25 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
     """
     from wsolkit.figures import charts  # matplotlib takes half a second to import, and scoring does not need it
 
-    out = check_out(out)
-    out.mkdir(parents=True, exist_ok=True)
+    out = Path(out).expanduser()
     for name in ("metrics.json", "per_image.csv", "slices.csv", *(f"{stem}.svg" for stem in FIGURES)):
         (out / name).unlink(missing_ok=True)
     result.save_per_image(out / "per_image.csv")
     if result.boxes is not None:
-        by = slices(result, classes)
+        by, name = slices(result, classes), result.method or "method"
         atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-        name = result.method or "method"
-        figures = {
-            "accuracy": charts.accuracy_curves({name: result}) if result.curve else None,
-            "iou_histogram": charts.iou_histogram({name: result.ious}),
-            "failures": charts.failure_bars({name: result}),
-            "object_size": charts.slice_bars({name: by}, kind="size"),
-        }
-        for stem, figure in figures.items():
+        figures = (
+            charts.accuracy_curves({name: result}) if result.curve else None,
+            charts.iou_histogram({name: result.ious}),
+            charts.failure_bars({name: result}),
+            charts.slice_bars({name: by}, kind="size"),
+        )
+        for stem, figure in zip(FIGURES, figures, strict=True):
             if figure is not None:
                 with atomic_path(out / f"{stem}.svg") as part:
                     figure.savefig(part, format="svg", bbox_inches="tight")
     result.to_json(out / "metrics.json")
     return out
-
-
-# ------------------------------------------------------------------------------------------------ files
 
 
 def open_score_maps(
@@ -212,8 +199,8 @@ def open_score_maps(
 ) -> tuple[OnDemand, bool, list[str]]:
     """The maps of `ids` below a folder, all of them checked: (maps, ready, problems).
 
-    The map of image `a/b.jpg` is `a/b.jpg.npy` (wsolevaluation's name) or `a/b.npy`: a real array (h, w) without NaN and
-    infinity, whose shape is that of most maps of the set, the frame `size`, or the image's own (height, width).
+    The map of image `a/b.jpg` is `a/b.jpg.npy` (wsolevaluation's name) or `a/b.npy`: a real array (h, w) without NaN
+    and infinity, whose shape is that of most maps of the set, the frame `size`, or the image's own (height, width).
     ready: all have the frame's size and values in [0, 1], so that they can be scored as they are.
     problems: one line for each missing or unusable map, and for each .npy file that belongs to no image (unless
     `subset`). FileNotFoundError without the folder.
@@ -222,24 +209,15 @@ def open_score_maps(
     if not folder.is_dir():
         fault = "is not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
-    there: set[str] = set()
-    visited: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(parent)) in visited:
-            folders.clear()  # each folder once, though links may lead in circles
-            continue
-        visited.add(real)
-        there |= {Path(parent, name).relative_to(folder).as_posix() for name in names if name.endswith(".npy")}
-    files = {
-        name: next((path for path in (f"{name}.npy", f"{os.path.splitext(name)[0]}.npy") if path in there), "")
-        for name in ids
-    }
-    problems = [f"{name}: no map {name}.npy" for name in ids if not files[name]]
-    uses = Counter(path for path in files.values() if path)
+    there = {name for name, _ in files_below(str(folder)) if name.endswith(".npy")}
+    spellings = {name: (f"{name}.npy", f"{os.path.splitext(name)[0]}.npy") for name in ids}
+    files = {name: path for name in ids for path in reversed(spellings[name]) if path in there}
+    problems = [f"{name}: no map {name}.npy" for name in ids if name not in files]
+    uses = Counter(files.values())
     problems += [f"{path}: the map of {count} images" for path, count in uses.items() if count > 1]
     strangers = [] if subset else sorted(there - set(uses))
     problems += [f"{path}: a map of no image of the metadata (subset passes over such)" for path in strangers]
-    paths = {name: folder / file for name, file in files.items() if file}
+    paths = {name: folder / files[name] for name in ids if name in files}
     with ThreadPoolExecutor(threads()) as pool:
         checked = dict(zip(paths, pool.map(_checked, paths.values()), strict=True))
     problems += [f"{name}: {fault}" for name, fault in checked.items() if isinstance(fault, str)]
@@ -249,7 +227,7 @@ def open_score_maps(
     for name, (own, _) in good.items():
         if own not in (usual, shape, (image_sizes or {}).get(name, (0, 0))[::-1]):
             problems.append(f"{name}: shape {own}, expected {usual} like most of the maps")
-    return OnDemand(lambda path: np.load(path, allow_pickle=False), paths.values()), ready, problems
+    return OnDemand(lambda path: np.load(path, allow_pickle=False), list(paths.values())), ready, problems
 
 
 def _checked(path: Path) -> tuple[tuple[int, int], bool] | str:
@@ -262,11 +240,9 @@ def _checked(path: Path) -> tuple[tuple[int, int], bool] | str:
         return f"real numbers are expected, got {getattr(scores, 'dtype', 'an archive')}"
     if scores.ndim != 2 or scores.size == 0:
         return f"shape {scores.shape}, expected (height, width)"
-    low, high = float(scores.min()), float(scores.max())  # NaN anywhere makes both NaN
-    if not np.isfinite([low, high]).all():
-        bad = int((~np.isfinite(scores)).sum())
+    if bad := int((~np.isfinite(scores)).sum()):
         return f"{bad} of {scores.size} values are NaN or infinite"
-    return scores.shape, low >= -ROUNDING and high <= 1 + ROUNDING
+    return scores.shape, bool(scores.min() >= -ROUNDING and scores.max() <= 1 + ROUNDING)
 
 
 def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
@@ -277,20 +253,20 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, 
     """
     path = Path(path).expanduser()
     lines = csv_lines(path, "a csv of lines path,label")
-    if lines and (len(lines[0][1]) < 2 or not lines[0][1][1].strip().isdecimal()):
+    if lines and not "".join(lines[0][1][1:2]).strip().isdecimal():
         lines = lines[1:]
     width, wanted = len(lines[0][1]) if lines else 0, set(ids)
     table: dict[str, list[int]] = {}
     problems = []
     for number, (name, *cells) in lines:
-        labels = [cell.strip() for cell in cells]
-        if len(cells) + 1 != width or width < 2 or not all(label.isdecimal() and len(label) < 10 for label in labels):
+        labels = [int(cell) for cell in map(str.strip, cells) if cell.isdecimal() and len(cell) < 10]
+        if not 0 < len(labels) == len(cells) == width - 1:
             line = ",".join([name, *cells])[:80]
             problems.append(f"{path}, line {number}: {line!r}, expected path,label with the labels from 0")
         elif name in table:
             problems.append(f"{path}, line {number}: a second line of {name}")
         elif name in wanted:
-            table[name] = [int(label) for label in labels]
+            table[name] = labels
     problems += [f"{name}: no line in {path}" for name in ids if name not in table]
     return np.array([table[name] for name in ids if name in table], np.int64).reshape(-1, max(width - 1, 1)), problems
 

@@ -1,7 +1,8 @@
-"""Classification and localisation metrics of numpy arrays (or torch tensors); the kit's own evaluation counts with them.
+"""Metrics of numpy arrays (or torch tensors) and their 95 % intervals; the kit's own evaluation counts with them.
 
-All results are percent, 0 to 100, higher is better. Each is made of counts: hits, or the histograms of `pixel_histograms`,
-which may be summed over batches and processes before they are divided.
+All results are percent, 0 to 100, higher is better. Each is made of counts: hits, or `pixel_histograms`, which may be
+summed over batches and processes before they are divided. Intervals are over the draw of images: of a share
+(Wilson), of a mean, and of a share maximised over thresholds (bootstrap).
 Sources: Russakovsky et al., IJCV 2015 (Top-k Loc); Choe et al., CVPR 2020, and its code, wsolevaluation (the others).
 """
 
@@ -11,13 +12,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.stats import binomtest, bootstrap
 
 from wsolkit.boxes.extract import thresholds
 from wsolkit.boxes.preparation import as_numpy
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 
 DELTAS = (0.3, 0.5, 0.7)
 IGNORE = 255
+CELLS = 2_000_000  # of resampled values or weights held at once: bounds the memory
 
 
 def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
@@ -31,18 +34,14 @@ def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
 def same_lengths(**arrays: Any) -> None:
     """ValueError unless all that are given have an entry for each of the same images."""
     lengths = {name: len(array) for name, array in arrays.items() if array is not None}
-    if len(set(lengths.values())) > 1:
-        raise WsolkitError(f"one entry per image is expected everywhere, got lengths {lengths}")
+    require(len(set(lengths.values())) <= 1, f"one entry per image is expected everywhere, got lengths {lengths}")
 
 
-def percent(hits) -> float:
-    """Percent of True among hits (N,) bool. ValueError for no images."""
-    if len(hits) == 0:
-        raise WsolkitError("a metric over no images is not defined")
-    return float(np.sum(hits) * 100.0 / len(hits))
-
-
-# ------------------------------------------------------------------------------------------------ classification, one operating point
+def percent(hits) -> Any:
+    """Percent of True over the images of hits (N, ...) bool: (...) float64, or a float. ValueError for no images."""
+    require(len(hits), "a metric over no images is not defined")
+    shares = np.sum(hits, axis=0) * 100.0 / len(hits)
+    return shares if np.ndim(shares) else float(shares)
 
 
 def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
@@ -52,10 +51,8 @@ def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
     """
     logits, labels = one_per_image("logits", logits, 2), one_per_image("labels", labels, 1)
     same_lengths(logits=logits, labels=labels)
-    if k < 1:
-        raise WsolkitError(f"k must be at least 1, got {k}")
-    if labels.dtype.kind not in "iu" and len(labels):
-        raise WsolkitError(f"labels must be integers, got {labels.dtype}")
+    require(k >= 1, f"k must be at least 1, got {k}")
+    require(labels.dtype.kind in "iu" or not len(labels), f"labels must be integers, got {labels.dtype}")
     if len(labels) and (labels.min() < 0 or labels.max() >= logits.shape[1]):
         raise WsolkitError(f"labels must be in 0..{logits.shape[1] - 1}, got {labels.min()} to {labels.max()}")
     own = np.take_along_axis(logits, labels[:, None].astype(np.int64), axis=1)
@@ -65,40 +62,17 @@ def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
 
 
 def loc_hits(ious, delta: float = 0.5) -> np.ndarray:
-    """ious >= delta, of any shape, bool; a NaN IoU (no box) is a miss."""
-    return as_numpy(ious) >= delta
+    """ious >= delta, of any shape, bool; a NaN IoU (no box) is a miss.
 
-
-def top_k_cls(logits, labels, k: int = 1) -> float:
-    """Percent of images whose label is among the k best logits; see `top_k_hits`."""
-    return percent(top_k_hits(logits, labels, k))
-
-
-def gt_known_loc(ious, delta: float = 0.5) -> float:
-    """Percent of images with IoU >= delta; ious (N,) between the box from the *ground-truth* class's map and the best
-    ground-truth box."""
-    return percent(loc_hits(one_per_image("ious", ious, 1), delta))
-
-
-def top_k_loc(logits, labels, ious, k: int = 1, delta: float = 0.5) -> float:
-    """Percent of images with the label among the k best logits *and* IoU >= delta.
-
-    ious are of the ground-truth class's map: where the Top-1 prediction is right, it is the predicted class's too.
+    GT-known Loc is `percent` of these, for the box from the *ground-truth* class's map and the best ground-truth box;
+    Top-k Loc that of `top_k_hits & loc_hits`: where the Top-1 prediction is right, the map is of that class too.
     """
-    right, localised = top_k_hits(logits, labels, k), loc_hits(one_per_image("ious", ious, 1), delta)
-    same_lengths(logits=right, ious=localised)
-    return percent(right & localised)
-
-
-# ------------------------------------------------------------------------------------------------ over all thresholds
+    return as_numpy(ious) >= delta
 
 
 def accuracy_curve(curves, delta: float = 0.5) -> np.ndarray:
     """Percent of images with IoU >= delta at every threshold: curves (N, T) of IoUs -> (T,) float64."""
-    curves = one_per_image("curves", curves, 2)
-    if len(curves) == 0:
-        raise WsolkitError("a metric over no images is not defined")
-    return loc_hits(curves, delta).sum(axis=0) * 100.0 / len(curves)
+    return percent(loc_hits(one_per_image("curves", curves, 2), delta))
 
 
 def max_box_acc(curves, delta: float = 0.5) -> float:
@@ -133,9 +107,6 @@ def best_threshold(curves, delta: float = 0.5, interval: float = 0.001) -> tuple
     return float(taus[index]), float(accuracy[index])
 
 
-# ------------------------------------------------------------------------------------------------ pixels
-
-
 def pixel_histograms(score_map, mask, interval: float = 0.001) -> np.ndarray:
     """Histograms of the scores at foreground (row 0) and background pixels (row 1): (2, T + 2) int64.
 
@@ -163,8 +134,7 @@ def pxap_from_histograms(histograms) -> float:
     """PxAP in percent from summed `pixel_histograms` (2, T + 2): AP = 100 sum_k P_k (R_k - R_{k-1}), highest bin first,
     over bins with tp + fp > 0. ValueError without any foreground pixel."""
     true, false = as_numpy(histograms).astype(np.float64)
-    if true.sum() <= 0:
-        raise WsolkitError("PxAP needs at least one foreground pixel in the masks")
+    require(true.sum() > 0, "PxAP needs at least one foreground pixel in the masks")
     tp, fp = true[::-1].cumsum(), false[::-1].cumsum()
     used = (tp + fp) > 0
     precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=used)
@@ -175,3 +145,85 @@ def pxap(score_maps: Iterable, masks: Iterable, interval: float = 0.001) -> floa
     """PxAP over a set: equally long iterables (generators too) of score maps and masks, see `pixel_histograms`."""
     pairs = zip(score_maps, masks, strict=True)
     return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))
+
+
+def share_interval(hits, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval (lo, hi) in percent for the share of True among hits (N,) of 0/1 or bool.
+
+    It covers what it says with few images too, where a percentile bootstrap is too short: of 5 hits among 5 that has
+    no width, this one goes from 57 to 100. Source: Wilson, JASA 1927; computed by scipy.
+
+    >>> share_interval([True] * 5)
+    (56.55..., 100.0)
+    """
+    hits = one_per_image("hits", hits, 1)
+    if len(hits) == 0 or not np.isin(hits, (0, 1)).all():
+        raise WsolkitError("share_interval needs at least one value, all 0 or 1")
+    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
+    return 100 * float(interval.low), 100 * float(interval.high)
+
+
+def bootstrap_mean(values, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """The mean over images of values (N, ...), the ends of its percentile bootstrap interval, (...) each, and the means
+    of all resamples (..., samples). Paired differences as values make a paired bootstrap."""
+    values = np.asarray(as_numpy(values), np.float64)
+    mean = values.mean(axis=0)
+    if len(values) == 1:  # scipy wants two observations; every resample of one is that one
+        return mean, mean, mean, np.repeat(mean[..., None], samples, axis=-1)
+    how: dict[str, Any] = {"method": "percentile", "n_resamples": samples, "batch": max(1, CELLS // values.size)}
+    rng = np.random.default_rng(seed)
+    drawn = bootstrap((values,), np.mean, axis=0, vectorized=True, confidence_level=level, rng=rng, **how)
+    return mean, drawn.confidence_interval.low, drawn.confidence_interval.high, drawn.bootstrap_distribution
+
+
+def percentiles(draws: np.ndarray, level: float = 0.95) -> tuple[float, float]:
+    """The ends of the interval that holds the middle `level` of draws (samples,)."""
+    low, high = np.percentile(draws, [50 * (1 - level), 50 * (1 + level)])
+    return float(low), float(high)
+
+
+def bootstrap_max(hits, level: float = 0.95, samples: int = 1000, seed: int = 0) -> tuple[float, float]:
+    """(lo, hi) in percent for metrics that maximise over the threshold, which every resample does again.
+
+    A maximum over noise is biased upwards, more so in a resample: with few images the point value may lie near `lo`.
+
+    hits: (N, T) of 0/1 for MaxBoxAcc, (D, N, T) for MaxBoxAccV2 (mean over D of the maxima, one resample for all D).
+    Memory is bounded: about 50 MB beside one float32 copy of the distinct columns of hits[d].
+    """
+    return percentiles(_resampled_max(hits, samples, seed)[1], level)
+
+
+def bootstrap_max_difference(
+    hits, other, level: float = 0.95, samples: int = 1000, seed: int = 0
+) -> tuple[float, float, float]:
+    """(difference, lo, hi) in points: the metric of `bootstrap_max` for `hits` minus that for `other`.
+
+    hits, other: (N, T) or (D, N, T) of 0/1 for the same N images in the same order; T may differ. Both see the same
+    resamples of the images (a paired bootstrap), and each chooses its best threshold anew in every resample.
+    """
+    (value, draws, shape), (less, others, same) = (_resampled_max(array, samples, seed) for array in (hits, other))
+    require(shape == same, f"hits of the same images are expected, got {shape} and {same} (deltas, images)")
+    return value - less, *percentiles(draws - others, level)
+
+
+def _resampled_max(hits, samples: int, seed: int) -> tuple[float, np.ndarray, tuple[int, ...]]:
+    """The metric that maximises over thresholds, `samples` resampled values of it (equal N and seed: equal resamples)
+    in percent, and (D, N)."""
+    hits = as_numpy(hits)
+    hits = hits[None] if hits.ndim == 2 else hits
+    if hits.ndim != 3 or 0 in hits.shape:
+        raise WsolkitError(f"hits must be (N, T) or (D, N, T) with N >= 1, got shape {hits.shape}")
+    n = hits.shape[1]
+    best = np.zeros(samples)
+    for level_hits in hits:
+        changed = np.append(True, (level_hits[:, 1:] != level_hits[:, :-1]).any(axis=0))
+        matrix = level_hits[:, changed].astype(np.float32)  # counts stay below 2^24, exact in float32
+        rng = np.random.default_rng(seed)  # the same resamples for every delta
+        chunk = max(1, CELLS // max(n, matrix.shape[1]))
+        for start in range(0, samples, chunk):
+            size = min(chunk, samples - start)
+            draws = rng.integers(n, size=(size, n)) + n * np.arange(size)[:, None]
+            weights = np.bincount(draws.ravel(), minlength=size * n).reshape(size, n).astype(np.float32)
+            best[start : start + size] += (weights @ matrix).max(axis=1)
+    value = float(hits.sum(axis=1).max(axis=1).mean() * 100.0 / n)
+    return value, best * 100.0 / (n * len(hits)), hits.shape[:2]

@@ -18,12 +18,11 @@ from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, gr
 from wsolkit.boxes.preparation import as_numpy, flat_is_zero, frame, prepare_maps
 from wsolkit.boxes.protocols import fixed_threshold, protocol_named
 from wsolkit.common.cores import cores
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
-from wsolkit.evaluation.failures import FAILURES, failure_types
-from wsolkit.evaluation.intervals import bootstrap_max, share_interval
-from wsolkit.evaluation.results import OPERATING_POINTS, EvalResult
+from wsolkit.evaluation.per_image import FAILURES, failure_types
+from wsolkit.evaluation.results import METRICS, OPERATING_POINTS, EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
 CHUNK = 8  # maps that one thread prepares and traces at a time
@@ -37,12 +36,13 @@ class Maps:
     """What a method made of N images.
 
     Attributes:
-        maps: N maps (h, w) of the *ground-truth* class, of any resolution and range: an array (N, h, w) or anything that
-            can be indexed. Each is resized to the frame (cubic) and min-max normalised on its own, none is kept.
+        maps: N maps (h, w) of the *ground-truth* class, of any resolution and range: an array (N, h, w) or what can
+            be indexed. Each is resized to the frame (cubic) and min-max normalised on its own, none is kept.
         ids: N names; None is "0", "1", ...
         logits: (N, K) of the classifier. predicted: in their place the predicted labels, (N,) or (N, k) best first, -1
             for unknown. Without both there is no Top-k number.
-        ready: the maps already have the frame's size and lie in [0, 1]; they are taken as they are, a constant one as zeros.
+        ready: the maps have the frame's size and lie in [0, 1] already; they are taken as they are, a constant one as
+            zeros.
     """
 
     maps: Any
@@ -109,12 +109,13 @@ def score(
     progress: Progress = None,
     **fields: Any,
 ) -> EvalResult:
-    """Every metric of one method on one split, as far as the ground truth goes: localisation numbers need boxes, PxAP needs
-    masks, and with labels and predictions alone there are classification numbers only.
+    """Every metric of one method on one split, as far as the ground truth goes.
+
+    Localisation numbers need boxes, PxAP needs masks; with labels and predictions alone only the class is scored.
 
     Args:
         maps, truth: the split that is reported. rule: None is `Rule()`.
-        validation: maps and boxes of the validation split, from which the threshold and the centre box's side are chosen.
+        validation: maps and boxes of the validation split, which choose the threshold and the centre box's side.
         samples, seed: of the bootstrap of MaxBoxAcc and MaxBoxAccV2. workers: threads (default: cores, at most 16).
         progress: wraps the loop over images, for example tqdm.
         fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
@@ -144,41 +145,42 @@ def score(
     result.frame = list(frame(truth.size))  # a wrong size is refused before the work, not after it
     result.ids = [str(name) for name in (range(len(maps.maps)) if maps.ids is None else maps.ids)]
     result.n_images = len(result.ids)
-    metrics.same_lengths(
-        maps=maps.maps, ids=result.ids, boxes=truth.boxes, masks=truth.masks, labels=truth.labels, logits=maps.logits,
-        predicted=maps.predicted,
-    )  # fmt: skip
-    if not result.n_images:
-        raise WsolkitError("no images to score: the split is empty")
-    hits = _classification(result, maps, truth)
-    if truth.boxes is None and truth.masks is None and not hits:
+    metrics.same_lengths(**vars(maps) | vars(truth) | {"ids": result.ids, "ready": None, "size": None})
+    require(result.n_images, "no images to score: the split is empty")
+    right = _classification(result, maps, truth)
+    if truth.boxes is None and truth.masks is None and not right:
         raise WsolkitError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
-    result.intervals = {f"top{k}_cls": share_interval(right) for k, right in hits.items()}
-    chosen: dict[str, float] = {}
+    shares = {f"top{k}_cls": hits for k, hits in right.items()}
+    taus: dict[str, float] = {"fixed": rule.threshold}
+    val_boxes: list[np.ndarray] | None = None
     if truth.boxes is not None:
         result.gt_boxes = ground_truths(truth.boxes, result.ids)
         truth = replace(truth, boxes=result.gt_boxes)
-        chosen, val_boxes = _chosen_thresholds(result, rule, validation, workers)
+        if validation and validation[1].boxes is not None and protocol_named(rule.protocol).curves:
+            val_maps, val = validation
+            val_ids = [f"{index} of the validation split" for index in range(len(val.boxes))]
+            val_boxes = ground_truths(val.boxes, val_ids)
+            curves = rule_curves(val_maps, val, rule, workers)
+            taus["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
+            result.n_val, result.extra = len(val_boxes), {"val_gt_known_loc": accuracy} | result.extra
     if truth.boxes is not None or truth.masks is not None:
-        measured = measure(maps, truth, rule, list(chosen.values()), workers, progress)
+        measured = measure(maps, truth, rule, list(taus.values()), workers, progress)
     if truth.boxes is not None:
-        _operating_points(result, chosen, measured, hits)
+        shares |= _operating_points(result, taus, measured, right)
         if "v2_hits" in measured:
             _all_thresholds(result, measured, {"samples": samples, "seed": seed})
-        localised = metrics.loc_hits(result.ious)
-        single = {"gt_known_loc": localised, "centre_box": _centre_box(result, val_boxes, hits.get(1))}
-        single |= {f"top{k}_loc": right & localised for k, right in hits.items()}
-        result.intervals |= {name: share_interval(values) for name, values in single.items()}
-        result.failure_types = failure_types(result.boxes, result.gt_boxes, hits.get(1), result.empty)
+        shares["centre_box"] = _centre_box(result, val_boxes, right.get(1))
+        result.failure_types = failure_types(result.boxes, result.gt_boxes, right.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
     if truth.masks is not None and measured["masked"].any():
         result.pxap = metrics.pxap_from_histograms(measured["pixels"])
         result.pixel_ap = measured["pixel_ap"]
         result.extra = {"pxap_images": int(measured["masked"].sum())} | result.extra
+    for name, hits in shares.items():
+        result.intervals[name] = metrics.share_interval(hits)
+        if name in METRICS:
+            setattr(result, name, metrics.percent(hits))
     return result
-
-
-# ------------------------------------------------------------------------------------------------ one pass over the maps
 
 
 def measure(
@@ -188,48 +190,44 @@ def measure(
     rule's interval, D the deltas of MaxBoxAccV2.
 
     Returns:
-        With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool, and where the protocol has curves "rule"
-        (N, T) IoUs of the rule's largest contour, "largest" (N, T) those at percentile 100, "v2_hits" (N, D, T) bool.
-        With masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without a mask or
-        without foreground, and "masked" (N,) bool.
+        With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool, and where the protocol has curves
+        "rule" (N, T) IoUs of the rule's largest contour, "largest" (N, T) those at percentile 100, "v2_hits" (N, D, T)
+        bool. With masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without
+        a mask or without foreground, and "masked" (N,) bool.
     """
-    count, curves = len(maps.maps), protocol_named(rule.protocol).curves
 
-    def image(index: int, prepared: np.ndarray) -> dict[str, np.ndarray]:
-        answers = {}
+    def image(index: int, prepared: np.ndarray) -> dict[str, Any]:
+        answers: dict[str, Any] = {}
         if truth.boxes is not None:
             tracer, truths = ContourBoxes(prepared), truth.boxes[index]
             at_taus = [tracer.box(tau, rule.percentile, rule.protocol) for tau in taus]
             answers["boxes"], answers["empty"] = (np.array(part) for part in zip(*at_taus, strict=True))
             answers["ious"] = iou(answers["boxes"], truths).max(axis=1)
-        if truth.boxes is not None and curves:
+        if truth.boxes is not None and protocol_named(rule.protocol).curves:
             answers["largest"] = tracer.curve(truths, rule.interval, "largest")
             if rule.percentile != 100:
                 answers["rule"] = tracer.curve(truths, rule.interval, "largest", rule.percentile)
             every = tracer.curve(truths, rule.interval, "all")
             answers["v2_hits"] = np.stack([metrics.loc_hits(every, delta) for delta in metrics.DELTAS])
-        if truth.masks is not None and (mask := truth.masks[index]) is not None:
-            answers["pixels"] = metrics.pixel_histograms(prepared, mask, rule.interval)
+        if truth.masks is not None:
+            answers |= {"masked": np.False_, "pixel_ap": np.float64("nan")}
+            if (mask := truth.masks[index]) is not None:
+                pixels = metrics.pixel_histograms(prepared, mask, rule.interval)
+                answers |= {"masked": np.True_, "pixels": pixels}
+                if pixels[0].any():
+                    answers["pixel_ap"] = np.float64(metrics.pxap_from_histograms(pixels))
         return answers
 
     gathered: dict[str, np.ndarray] = {}
-    if truth.masks is not None:
-        gathered["pixels"] = np.zeros((2, len(thresholds(rule.interval)) + 2), np.int64)
-        gathered["pixel_ap"], gathered["masked"] = np.full(count, np.nan), np.zeros(count, bool)
-    images = _each(image, maps, truth.size, workers)
+    count, images = len(maps.maps), _each(image, maps, truth.size, workers)
     for index, answers in enumerate(shown(images, "evaluate", count) if progress is None else progress(images)):
-        if (histograms := answers.pop("pixels", None)) is not None:
-            gathered["pixels"] += histograms
-            gathered["masked"][index] = True
-            if histograms[0].any():
-                gathered["pixel_ap"][index] = metrics.pxap_from_histograms(histograms)
+        if (pixels := answers.pop("pixels", None)) is not None:
+            gathered["pixels"] = gathered.get("pixels", 0) + pixels
         for name, values in answers.items():
             if name not in gathered:
                 gathered[name] = np.empty((count, *values.shape), values.dtype)
             gathered[name][index] = values
-    if "largest" in gathered:
-        gathered.setdefault("rule", gathered["largest"])
-    return gathered
+    return ({"rule": gathered["largest"]} if "largest" in gathered else {}) | gathered
 
 
 def rule_curves(maps: Maps, truth: Truth, rule: Rule | None = None, workers: int | None = None) -> np.ndarray:
@@ -269,75 +267,51 @@ def threads() -> int:
     return min(cores(), 16)
 
 
-# ------------------------------------------------------------------------------------------------ parts of a result
-
-
 def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, np.ndarray]:
-    """Fill the classification fields; hits (N,) bool for k = 1 and 5, as far as they are known."""
+    """Fill labels and predictions; hits (N,) bool for k = 1 and 5, as far as they are known."""
     if truth.labels is None:
         if maps.logits is not None or maps.predicted is not None:
             raise WsolkitError("predictions without labels: give labels too")
         return {}
-    result.labels = as_numpy(truth.labels)
-    result.n_classes = int(result.labels.max()) + 1
+    labels = result.labels = as_numpy(truth.labels)
+    result.n_classes = int(labels.max()) + 1
     hits: dict[int, np.ndarray] = {}
     if maps.logits is not None:
         logits = as_numpy(maps.logits)
-        hits = {k: metrics.top_k_hits(logits, result.labels, k) for k in (1, 5)}
+        hits = {k: metrics.top_k_hits(logits, labels, k) for k in (1, 5)}
         result.n_classes = logits.shape[1]
         result.predicted = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
     elif maps.predicted is not None:
         ranked = as_numpy(maps.predicted).reshape(result.n_images, -1)
-        own = ranked == result.labels[:, None]
+        own = ranked == labels[:, None]
         hits = {k: own[:, :k].any(axis=1) for k in (1, 5) if k <= ranked.shape[1]}
         result.n_classes = max(result.n_classes, int(ranked.max()) + 1)
         result.predicted = ranked[:, 0]
-    if result.n_classes <= 5:
-        hits.pop(5, None)  # five guesses among five classes say nothing
-    result.top1_cls, result.top5_cls = (metrics.percent(hits[k]) if k in hits else None for k in (1, 5))
-    return hits
-
-
-def _chosen_thresholds(
-    result: EvalResult, rule: Rule, validation: tuple[Maps, Truth] | None, workers: int | None
-) -> tuple[dict[str, float], list[np.ndarray] | None]:
-    """The thresholds that are known before the reported split is scored, and the validation split's boxes."""
-    chosen = {"fixed": float(rule.threshold)}
-    if validation is None or not protocol_named(rule.protocol).curves:
-        return chosen, None
-    val_maps, val = validation
-    if val.boxes is None or not len(val_maps.maps):
-        return chosen, None
-    val_boxes = ground_truths(val.boxes, [f"{index} of the validation split" for index in range(len(val.boxes))])
-    curves = rule_curves(val_maps, val, rule, workers)
-    chosen["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
-    result.n_val = len(val_boxes)
-    result.extra = {"val_gt_known_loc": accuracy} | result.extra
-    return chosen, val_boxes
+    return {k: own for k, own in hits.items() if k < 5 or result.n_classes > 5}  # five guesses among five say nothing
 
 
 def _operating_points(
-    result: EvalResult, chosen: dict[str, float], measured: dict[str, np.ndarray], hits: dict[int, np.ndarray]
-) -> None:
-    """Fill the operating points and the headline numbers at one of them."""
-    result.point_ious = {key: measured["ious"][:, place] for place, key in enumerate(chosen)}
-    taus = dict(chosen)
+    result: EvalResult, taus: dict[str, float], measured: dict[str, np.ndarray], right: dict[int, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Fill the operating points; the hits (N,) of the headline numbers, which stand at one of them."""
+    place, result.operating_point = len(taus) - 1, list(taus)[-1]
+    result.ious, result.boxes, result.empty = (measured[name][:, place] for name in ("ious", "boxes", "empty"))
+    result.threshold, result.empty_boxes = taus[result.operating_point], int(result.empty.sum())
+    result.point_ious = {key: measured["ious"][:, place] for place, key in enumerate(taus)}
     if "rule" in measured:
         best = metrics.plateau_middle(metrics.accuracy_curve(measured["rule"]))
         result.point_ious["best_on_test"] = measured["rule"][:, best]
-        taus["best_on_test"] = float(thresholds(result.interval)[best])
-    result.operating_points, result.operating_point = dict.fromkeys(OPERATING_POINTS), list(chosen)[-1]
-    for key, tau in taus.items():
-        localised = metrics.loc_hits(result.point_ious[key])
-        point: dict[str, float | None] = {"threshold": tau, "gt_known_loc": metrics.percent(localised)}
-        point |= {f"top{k}_loc": metrics.percent(hits[k] & localised) if k in hits else None for k in (1, 5)}
-        result.operating_points[key] = point
-        if key == result.operating_point:
-            for name, value in point.items():
-                setattr(result, name, value)
-    place = len(chosen) - 1
-    result.ious, result.boxes, result.empty = (measured[name][:, place] for name in ("ious", "boxes", "empty"))
-    result.empty_boxes = int(result.empty.sum())
+        taus = taus | {"best_on_test": float(thresholds(result.interval)[best])}
+    hits: dict[str, dict[str, np.ndarray]] = {}
+    for key, ious in result.point_ious.items():
+        localised = metrics.loc_hits(ious)
+        hits[key] = {"gt_known_loc": localised} | {f"top{k}_loc": own & localised for k, own in right.items()}
+    names = ("gt_known_loc", "top1_loc", "top5_loc")
+    result.operating_points = dict.fromkeys(OPERATING_POINTS) | {
+        key: {"threshold": taus[key]} | {name: metrics.percent(own[name]) if name in own else None for name in names}
+        for key, own in hits.items()
+    }
+    return hits[result.operating_point]
 
 
 def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstrap: dict[str, int]) -> None:
@@ -345,10 +319,10 @@ def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstr
     result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
     result.max_box_acc = metrics.max_box_acc(measured["largest"])
     parts = result.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
-    result.max_box_acc_v2_parts = {delta: float(part) for delta, part in zip(metrics.DELTAS, parts, strict=True)}
+    result.max_box_acc_v2_parts = dict(zip(metrics.DELTAS, parts.tolist(), strict=True))
     result.max_box_acc_v2 = float(np.mean(parts))
-    result.intervals["max_box_acc"] = bootstrap_max(metrics.loc_hits(measured["largest"]), **bootstrap)
-    result.intervals["max_box_acc_v2"] = bootstrap_max(result.v2_hits, **bootstrap)
+    for name, hits in {"max_box_acc": metrics.loc_hits(measured["largest"]), "max_box_acc_v2": result.v2_hits}.items():
+        result.intervals[name] = metrics.bootstrap_max(hits, **bootstrap)
     step, accuracy = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
     result.curve = {"thresholds": thresholds(result.interval)[::step].round(6).tolist()}
     result.curve["gt_known_loc"] = accuracy[::step].round(3).tolist()
@@ -358,9 +332,8 @@ def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: n
     """Fill `result.centre_box`; returns the hits (N,) at the side chosen on validation data (else fixed)."""
     sides, ious = centre_box_curve(result.gt_boxes, result.frame)
     accuracy = metrics.accuracy_curve(ious)
-    if val_boxes is None:
-        index = int(np.abs(sides - CENTRE_SHARE * sides[-1]).argmin())
-    else:
+    index = int(np.abs(sides - CENTRE_SHARE * sides[-1]).argmin())
+    if val_boxes is not None:
         index = metrics.plateau_middle(metrics.accuracy_curve(centre_box_curve(val_boxes, result.frame)[1]))
     best = metrics.plateau_middle(accuracy)
     hits = metrics.loc_hits(ious[:, index])

@@ -1,4 +1,9 @@
-"""`localise`: a model and a dataset become score maps (a file), which is all that later stages need."""
+"""`localise`: a model and a dataset become score maps (a file), which is all that later stages need.
+
+A large set of images is localised in parts, by several processes, and again only where one was interrupted. The images
+are cut into batches, always the same ones, so the maps do not depend on the number of processes. Each process writes
+parts (a few batches, a file each, by rename) into a folder beside the result; process 0 puts them together.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +12,29 @@ import ctypes
 import gc
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import psutil
 import torch
 from torch import nn
 
-from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_save_npz
+from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import atomic_save_npz, digest
+from wsolkit.common.processes import agreed, rank, share, together
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
 from wsolkit.methods.maps import feature_map, parse_smooth, score_maps
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
+
+PART_SECONDS = 10.0  # of work that an interruption may cost
+LAG_SECONDS = 60.0  # that a shared folder may take to show what another machine wrote
 
 
 @dataclass(eq=False)
@@ -60,20 +69,26 @@ class ScoreMaps:
     def load(cls, path: str | Path) -> ScoreMaps:
         try:
             with np.load(path, allow_pickle=False) as content:
-                arrays = (content["labels"], content["logits"], content["maps"])
-                return cls(content["ids"].tolist(), *arrays, *content["cost"].tolist(), path=Path(path))
+                labels, logits, maps, cost = (content[name] for name in ("labels", "logits", "maps", "cost"))
+                return cls(content["ids"].tolist(), labels, logits, maps, float(cost[0]), float(cost[1]), Path(path))
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
             raise WsolkitError(f"score maps {path} cannot be read ({error}); delete it and localise again") from error
 
 
+@overload
+def localise(model: nn.Module, dataset: WSOLDataset, method: str = "cam", *args: Any, **options: Any) -> ScoreMaps: ...
+@overload
+def localise(
+    model: nn.Module, dataset: WSOLDataset, method: list[str] | tuple[str, ...], *args: Any, **options: Any
+) -> dict[str, ScoreMaps]: ...
 def localise(
     model: nn.Module,
     dataset: WSOLDataset,
-    method: str | Sequence[str] = "cam",
+    method: str | list[str] | tuple[str, ...] = "cam",
     smooth: Sequence[str] = (),
-    indices: Sequence[int] | None = None,
+    indices: Sequence[int] | np.ndarray | None = None,
     batch_size: int = 16,
     precision: str = "float32",
     progress: Callable | None = None,
@@ -82,23 +97,21 @@ def localise(
     """Score maps of the ground-truth classes and logits, in the order of `indices` (None: all images).
 
     Args:
-        method: a name, or a list of names: then a dict of results, made from one pass of the body per image. Seconds are
-            those of the pass and of the method's own part.
+        method: a name, or a list of names: then a dict of results, made from one pass of the body per image. Seconds
+            are those of the pass and of the method's own part.
         batch_size: images in one pass; does not change the maps (each image is on its own).
         precision: "float32" or "bf16", see `score_maps`.
         progress: wraps the iterable of batches, for example tqdm; None is `wsolkit.common.progress.progress`.
         options: passed to `score_maps` (chunk, channels, nwc, layer, ...); in a list to the methods that have them.
     """
-    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
-    if len(indices) == 0:
-        raise WsolkitError(f"no images to localise in {dataset}")
-    names = list(method) if isinstance(method, list | tuple) else [method]
+    indices = _chosen(dataset, indices)
+    names = [method] if isinstance(method, str) else list(method)
     smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
     clock = partial(_clock, device)
     settings = {"precision": precision, "clock": clock, "chunk": options.pop("chunk", 32)}
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
-    model = network_for(model, layer, reshape, dataset.images(indices[:1], device))  # once for all batches
+    model = network_for(model, layer, reshape, dataset.images(indices[:1].tolist(), device))  # once for all batches
     takes = {name: {option for option in options if {option, "*"} & set(resolve(name).options)} for name in names}
     alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `score_maps` says so
     maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
@@ -108,7 +121,10 @@ def localise(
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in shown(starts, title, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
-            images, labels = dataset.images(chosen, device), torch.from_numpy(dataset.labels[chosen]).to(device)
+            images, labels = (
+                dataset.images(chosen.tolist(), device),
+                torch.from_numpy(dataset.labels[chosen]).to(device),
+            )
             begin = clock()
             features = feature_map(model, images, precision)
             with torch.inference_mode():
@@ -118,11 +134,10 @@ def localise(
             by_itself = start == 0 and alone  # in the first batch each method runs alone
             for group in [[name] for name in names] if by_itself else [names]:
                 own = {option: options[option] for option in (takes[group[0]] if by_itself else options)}
-                made = score_maps(
-                    model, images, labels, group, smooth, features=features, seconds=seconds, **settings, **own
-                )
-                for name in group:
-                    maps[name].append(made[name].float().cpu().numpy())
+                own |= settings | {"features": features, "seconds": seconds}
+                scored: Any = score_maps(model, images, labels, group, smooth, **own)
+                for name, made in scored.items():
+                    maps[name].append(made.float().cpu().numpy())
                 if start == 0:
                     peaks[group[0]] = max(network, memory.lap())
     ids, labels, scores = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
@@ -130,7 +145,14 @@ def localise(
     for name in names:
         cost = (shared + seconds[name]) / len(indices), peaks[name]
         results[name] = ScoreMaps(ids, labels, scores, np.concatenate(maps[name]), *cost)
-    return results if isinstance(method, list | tuple) else results[method]
+    return results[method] if isinstance(method, str) else results
+
+
+def _chosen(dataset: WSOLDataset, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+    """Positions of the images to localise, at least one."""
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, np.int64)
+    require(len(indices), f"no images to localise in {dataset}")
+    return indices
 
 
 class PeakMemory:
@@ -150,8 +172,9 @@ class PeakMemory:
             self._start = torch.cuda.memory_allocated(self.device)
             return self
         gc.collect()
-        # glibc: give freed memory back, or a warm allocator hides growth
-        with contextlib.suppress(OSError, AttributeError):
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # glibc: give freed memory back, or an allocator hides growth
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._resident = psutil.Process()
         self._start = self._peak = self._resident.memory_info().rss
@@ -186,3 +209,103 @@ def _clock(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+class Parts:
+    """The parts of one localisation in a folder: `ScoreMaps` of some batches and one method in a file each.
+
+    Args:
+        identity: what the maps are made from (weights, data, settings); parts of anything else are not used.
+        indices: the images, in the order of the result.
+    """
+
+    def __init__(self, folder: Path, identity: dict, dataset: WSOLDataset, indices, methods, batch_size: int) -> None:
+        samples = [dataset.samples[i] for i in indices]
+        # boxes distinguish drawings of another seed, labels belong to the maps
+        made_from = {"methods": list(methods), "samples": [(item.id, item.label, item.boxes) for item in samples]}
+        self.identity = digest({**identity, **made_from, "batch_size": batch_size})
+        self.folder, self.methods = folder / self.identity, list(methods)
+        self.batches = np.split(indices, range(batch_size, len(indices), batch_size))
+        self.places = {item.id: place for place, item in enumerate(samples)}
+        self.batch_size = batch_size
+
+    def held(self, method: str) -> Iterator[ScoreMaps]:
+        """The parts with the maps of a method; one that is torn is removed."""
+        for path in sorted(self.folder.glob(f"part-*-{self.methods.index(method)}.npz")):
+            try:
+                yield ScoreMaps.load(path)
+            except WsolkitError:
+                path.unlink()
+
+    def missing(self) -> list[int]:
+        """Batches that no part holds with all methods."""
+        places = [{self.places[name] for part in self.held(method) for name in part.ids} for method in self.methods]
+        known = {place // self.batch_size for place in set.intersection(*places)}
+        return [number for number in range(len(self.batches)) if number not in known]
+
+    def save(self, batches: Sequence[int], made: dict[str, ScoreMaps]) -> None:
+        """Write a part: the results of some batches."""
+        for number, method in enumerate(self.methods):
+            made[method].save(self.folder / f"part-{batches[0]:07d}-{number}.npz")
+
+    def merged(self) -> dict[str, ScoreMaps]:
+        """All parts in the order of the images. It waits for parts of other machines, whose folder may lag behind;
+        WsolkitError where some stay away."""
+        end = time.monotonic() + LAG_SECONDS
+        while missing := len(self.missing()):
+            fault = (
+                f"parts with {missing} of {len(self.batches)} batches are not there, though every process has written"
+            )
+            need = "its own; do all see the same folder? Start it again: what is there is kept"
+            require(time.monotonic() < end, f"{self.folder}: {fault} {need}")
+            time.sleep(0.5)
+        results = {}
+        for method in self.methods:
+            parts = list(self.held(method))
+            ids = [name for part in parts for name in part.ids]
+            order = np.argsort([self.places[name] for name in ids])
+            fields = ([getattr(part, name) for part in parts] for name in ("labels", "logits", "maps"))
+            labels, logits, maps = (np.concatenate(field)[order] for field in fields)
+            seconds = sum(part.seconds_per_image * len(part) for part in parts) / len(ids)
+            cost = seconds, max(part.peak_memory_mb for part in parts)
+            results[method] = ScoreMaps(list(self.places), labels, logits, maps, *cost)
+        return results
+
+
+def localise_in_parts(
+    model: nn.Module,
+    dataset: WSOLDataset,
+    methods: Sequence[str],
+    folder: str | Path,
+    identity: dict[str, Any],
+    indices: Sequence[int] | None = None,
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    **options: Any,
+) -> dict[str, ScoreMaps] | None:
+    """`localise` by all processes of the group (or this one alone), continued where an earlier call was interrupted.
+
+    Args:
+        folder: for the parts, the same for all processes; the caller removes it when the result is saved.
+        identity: JSON-like; all that the maps depend on beside methods, images and batch size.
+        progress: called with the number of images done by this process, and of those it has to do.
+        options: smooth, precision and what else `localise` takes.
+
+    Returns:
+        the maps of each method in the order of `indices` on process 0, None on the others.
+    """
+    parts = Parts(Path(folder), identity, dataset, _chosen(dataset, indices), methods, batch_size)
+    # one process counts, or some would count what others have just made
+    todo = agreed(parts.missing() if rank() == 0 else None)
+    mine = [todo[place] for place in share(len(todo))]
+    total, done, count = sum(len(parts.batches[number]) for number in mine), 0, 1
+    while mine:
+        part, mine, begin = mine[:count], mine[count:], time.perf_counter()
+        rows = np.concatenate([parts.batches[number] for number in part])
+        made = localise(model, dataset, parts.methods, indices=rows, batch_size=batch_size, progress=iter, **options)
+        parts.save(part, made)
+        done += len(rows)
+        progress(done, total)
+        count = max(1, int(count * PART_SECONDS / (time.perf_counter() - begin)))
+    together()
+    return parts.merged() if rank() == 0 else None

@@ -1,7 +1,7 @@
 """Localise the objects in anyone's images with a trained network: class, probability, score map and box of each.
 
-There is no ground truth here, so the map is that of the *predicted* class (or of a class that the caller names). GT-known
-numbers use the map of the true class, so a prediction of the wrong class may have another box than the one they count.
+There is no ground truth here, so the map is that of the *predicted* class (or of a class that the caller names).
+GT-known numbers use the map of the true class, so a prediction of the wrong class may have another box than theirs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import nn
 
 from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.protocols import fixed_threshold
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.batches import normalise
 from wsolkit.data.images import read_image
 from wsolkit.data.samples import Geometry
@@ -41,7 +41,7 @@ class Prediction:
     """What the network says of one image.
 
     Attributes:
-        name, label, probability: the class whose map and box these are; the predicted one unless the caller named another.
+        name, label, probability: the class whose map and box these are; the predicted one unless the caller chose.
         top5: the five most probable classes (all, where there are fewer), best first.
         box: (4,) int64, x0 y0 x1 y1 in original pixels of the upright image, inclusive corners, inside the image.
         box_empty: no pixel of the map is above the threshold; `box` is then the whole part that the network saw.
@@ -85,32 +85,32 @@ def predict(
 
     Args:
         model: any network that `score_maps` takes, which is left as it was; it runs on its parameters' device.
-        images: files or PIL images (both read as `read_image` reads them), or (H, W, 3) uint8 arrays; one alone is a list
-            of one.
+        images: files or PIL images (both read as `read_image` reads them), or (H, W, 3) uint8 arrays; one alone is a
+            list of one.
         geometry: how images reach the network, as in its training run; None is 224 pixels, resized.
         classes: names of the K classes; without them a class is called by its number.
         label: the class whose map and box are wanted; None is the predicted one of each image.
-        threshold, percentile: the box rule of `extract_box`; by default percentile 90 for rethinking_cam and 100 for all
-            others, with the fixed threshold that belongs to it, 0.35 and 0.2.
+        threshold, percentile: the box rule of `extract_box`; by default percentile 90 for rethinking_cam and 100 for
+            all others, with the fixed threshold that belongs to it, 0.35 and 0.2.
         smooth, options: see `score_maps`.
         batch_size: images in one pass.
 
-    Corners are those of wsolevaluation ([x, y, min(x + w, W - 1), min(y + h, H - 1)] in the input frame, as `evaluate` scores
-    them), mapped back by `original_box`.
+    Corners are those of wsolevaluation ([x, y, min(x + w, W - 1), min(y + h, H - 1)] in the input frame, as `evaluate`
+    scores them), mapped back by `original_box`.
 
     Raises:
-        WsolkitError: an unreadable image, a value out of range, logits that are not finite. MethodNotDefined: as `score_maps`.
+        WsolkitError: an unreadable image, a value out of range, logits that are not finite.
+        MethodNotDefined: as for `score_maps`.
     """
     geometry = geometry or Geometry()
     percentile = resolve(method).percentile if percentile is None else percentile
     threshold = fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
-        if not 0 <= value <= high:
-            raise WsolkitError(f"{name} must lie in [0, {high}], but is {value}")
+        require(0 <= value <= high, f"{name} must lie in [0, {high}], but is {value}")
     if not isinstance(batch_size, int) or batch_size < 1:
         raise WsolkitError(f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
-    single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-    images = [images] if single else images
+    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+        images = [images]
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
     predictions: list[Prediction] = []
     for start in range(0, len(images), batch_size):
@@ -121,29 +121,22 @@ def predict(
         features = feature_map(model, batch, options.get("precision", "float32"))
         with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
             logits = rest_of(model, batch)(features.clone()).cpu().double()  # a copy: the head may begin in place
-        _check(logits, classes, label)
+        count, fault = logits.shape[1], "the network's logits are not finite: its training has diverged, train again"
+        require(torch.isfinite(logits).all(), fault)
+        names = [str(number) for number in range(count)] if classes is None else classes
+        require(len(names) == count, f"{len(names)} class names for a network with {count} classes")
+        require(label is None or 0 <= label < count, f"label {label} is outside 0..{count - 1}")
         shares = logits.softmax(1).numpy()
         labels = shares.argmax(1) if label is None else np.full(len(shares), label)
-        maps = score_maps(model, batch, torch.from_numpy(labels), method, smooth, features=features, **options)
+        own = {"features": features, **options}
+        maps: Any = score_maps(model, batch, torch.from_numpy(labels), method, tuple(smooth), **own)
         for row, score_map, own, size in zip(shares, maps.float().cpu().numpy(), labels, sizes, strict=True):
             order = np.argsort(-row, kind="stable")[:5]
-            shown, *top5 = (
-                ClassScore(str(k) if classes is None else classes[k], int(k), float(row[k])) for k in (own, *order)
-            )
+            shown, *top5 = (ClassScore(names[k], int(k), float(row[k])) for k in (own, *order))
             box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
             box = original_box([0, 0, geometry.size - 1, geometry.size - 1] if empty else box, size, geometry)
             predictions.append(Prediction(*shown, tuple(top5), box, empty, score_map, size))
     return predictions
-
-
-def _check(logits: torch.Tensor, classes: Sequence[str] | None, label: int | None) -> None:
-    count = logits.shape[1]
-    if not torch.isfinite(logits).all():
-        raise WsolkitError("the network's logits are not finite: its training has diverged, train again")
-    if classes is not None and len(classes) != count:
-        raise WsolkitError(f"{len(classes)} class names for a network with {count} classes")
-    if label is not None and not 0 <= label < count:
-        raise WsolkitError(f"label {label} is outside 0..{count - 1}")
 
 
 def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
@@ -158,15 +151,15 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
     return geometry.crop(np.asarray(square)), image.size
 
 
-def original_box(box: Sequence[int], original: tuple[int, int], geometry: Geometry) -> np.ndarray:
+def original_box(box: Sequence[int] | np.ndarray, original: tuple[int, int], geometry: Geometry) -> np.ndarray:
     """The inverse of `geometry.boxes`: a box (4,) in the input frame -> (4,) int64 in pixels of the original image.
 
     box: x0, y0, x1, y1, inclusive corners; what lies outside of the frame is cut off first. original: (width, height).
-    Corners are the outermost original pixels that `geometry.boxes` puts into the box, so the way back gives the same box
-    wherever the image is at least as large as the frame; in a smaller one, the original pixels below it.
+    Corners are the outermost original pixels that `geometry.boxes` puts into the box, so the way back gives the same
+    box wherever the image is at least as large as the frame; in a smaller one, the original pixels below it.
     """
-    box = np.clip(np.asarray(box, np.int64), 0, geometry.size - 1) + geometry.offset
+    corners = np.clip(np.asarray(box, np.int64), 0, geometry.size - 1) + geometry.offset
     extent = np.array(original, np.int64)
-    last = -(-(box[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
-    first = np.minimum(-(-box[:2] * extent // geometry.side), last)
+    last = -(-(corners[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
+    first = np.minimum(-(-corners[:2] * extent // geometry.side), last)
     return np.concatenate([first, last])

@@ -1,4 +1,4 @@
-"""The galleries of a report page, from the files that `wsolkit.runs.galleries.write` left.
+"""The galleries of a report page, from the files that `runs.folder.write_galleries` left.
 
 The figures are complete without JavaScript; a table holds boxes, IoUs and sums at every stop of the reader's sliders,
 and galleries.js only looks them up.
@@ -23,7 +23,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.figures.images import COLOUR_MAP, iou_text
 from wsolkit.report.pages import counted, fragment, image_uri
-from wsolkit.runs.galleries import read, read_images
+from wsolkit.runs.folder import read_galleries, read_gallery_images
 
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
@@ -37,13 +37,13 @@ def section(folder: str | Path) -> Markup:
     The page needs galleries.css and galleries.js.
 
     Raises:
-        WsolkitError: the files are not as `galleries.write` writes them.
+        WsolkitError: the files are not as `write_galleries` writes them.
     """
-    kept = read(folder)
+    kept = read_galleries(folder)
     if kept is None:
         return Markup("")
     try:
-        return _section(kept, *read_images(folder, kept))
+        return _section(kept, *read_gallery_images(folder, kept))
     except Exception as error:  # files that were cut off, changed or written by another version fail in every way
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error

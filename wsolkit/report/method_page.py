@@ -21,8 +21,7 @@ from markupsafe import Markup
 from wsolkit.boxes.extract import overlaps
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text
-from wsolkit.evaluation.failures import slices
-from wsolkit.evaluation.per_image import FAILURES, flags, parse_boxes, read_per_image
+from wsolkit.evaluation.per_image import FAILURES, flags, parse_boxes, read_per_image, slices
 from wsolkit.report.galleries import section as galleries_section
 from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
 from wsolkit.report.pages import address, fragment, plain, render

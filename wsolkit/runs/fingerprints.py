@@ -1,9 +1,9 @@
 """Digests of what a result was made from: code, notebooks, page templates, data files, start weights. No torch here.
 
-Code counts by wing. A training run depends on the wings of training and, where a method changes its step, on that method's
-file; the values that a variant chooses (pooling, recipe, settings) are in its key themselves. The numbers of a report depend
-also on the wings of scoring, on what all methods share, and on the files of its method and of plain CAM, to which it is
-compared. What draws and writes pages computes nothing: a change there writes pages again, and runs nothing.
+Code counts by wing. A training run depends on the wings of training and, where a method changes its step, on that
+method's file; the values that a variant chooses (pooling, recipe, settings) are in its key themselves. The numbers of a
+report depend also on the wings of scoring, on what all methods share, and on the files of its method and of plain CAM,
+to which it is compared. What draws and writes pages computes nothing: a change there writes pages again, and no more.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ import ast
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from wsolkit.common.code import PACKAGE, code_state
-from wsolkit.common.files import digest
+from wsolkit.common.files import digest, files_below
 from wsolkit.methods.registry import METHODS, Method, Variant, resolve
 
 TRAINING_WINGS = ("common", "data", "networks", "training")
@@ -48,13 +47,12 @@ def scoring_code(method: Method) -> str:
 
 def _method_files(method: Method) -> list[str]:
     """What methods share, the file that declares a method, and the files of other methods that this one uses."""
-    wanted, used = [method.module, method.function.__module__], []
+    wanted, used = [method.module, method.function.__module__], set(_shared())
     while wanted:
-        module = wanted.pop()
-        if module not in used:
-            used.append(module)
-            wanted += [name for name in _imports(module) if name not in _shared()]
-    return _files(sorted({*_shared(), *used}))
+        if (module := wanted.pop()) not in used:
+            used.add(module)
+            wanted += _imports(module)
+    return _files(sorted(used))
 
 
 @cache
@@ -85,7 +83,7 @@ def page_state() -> str:
     files = [path for path in files if not path.name.startswith("index")]
     total = hashlib.sha256(code_state(tuple(str(path) for path in files if path.suffix == ".py")).encode())
     for path in files:
-        if path.suffix in (".css", ".j2", ".js"):
+        if path.suffix in (".css", ".j2", ".js", ".mplstyle"):
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
 
@@ -100,10 +98,10 @@ def notebook_state(path: Path) -> str:
 def data_state(root: str) -> str:
     """Digest of the files below a folder of data; "" where there is none. A copy elsewhere has the same one.
 
-    Names, sizes, the whole content of annotation files and both ends of all others count: of 12,000 images of 100 KB that
-    takes 0.4 s, where to read all of them takes 1.5 s (more from a disk), in every process. An image cannot change in its
-    middle and keep its size and its ends: PNG ends in checksums, and the rest of a JPEG stream follows from what is before.
-    Links are followed.
+    Names, sizes, the whole content of annotation files and both ends of all others count: of 12,000 images of 100 KB
+    that takes 0.4 s, where to read all of them takes 1.5 s (more from a disk), in every process. An image cannot change
+    in its middle and keep its size and its ends: PNG ends in checksums, and the rest of a JPEG stream follows from what
+    is before. Links are followed.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -116,7 +114,7 @@ def data_state(root: str) -> str:
     if not base.is_dir():
         raise FileNotFoundError(f"folder of data '{root}' not found; expected a folder in the dataset's own layout")
     total = hashlib.sha256()
-    for name, path in _below(str(base)):
+    for name, path in files_below(str(base)):
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             total.update(f"{name}|{size}\n".encode())
@@ -129,36 +127,24 @@ def data_state(root: str) -> str:
     return total.hexdigest()[:16]
 
 
-def _below(folder: str, name: str = "", above: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
-    """(relative name, path) of all files below a folder, in order; a link back to a folder above is not followed."""
-    real = os.path.realpath(folder)
-    if real in above:
-        return
-    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-        if entry.is_dir():
-            yield from _below(entry.path, f"{name}{entry.name}/", (*above, real))
-        elif entry.is_file():
-            yield f"{name}{entry.name}", entry.path
-
-
 @cache
 def weights_state(weights: str) -> str:
     """Digest of the start weights: a name, or the content of a file."""
     if weights in ("none", "imagenet"):
         return weights
     if not Path(weights).is_file():
-        raise FileNotFoundError(
-            f"weights '{weights}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
-        )
+        need = "expected 'imagenet', 'none' or a .safetensors or .pth file"
+        raise FileNotFoundError(f"weights '{weights}' not found; {need}")
     with open(weights, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def changes(old: dict[str, Any], new: dict[str, Any], notebook: str) -> list[str]:
-    """What differs between the parts of two results (`RunConfig.training_parts`, `report_parts`), but for training runs, as
-    text: the parameters first, with both values, then digests; `notebook` is the name of the one that makes the new result."""
-    told = {"data": "data", "metadata": "metadata", "masks": "masks", "start": "start weights",
-            "code": f"code of {'scoring' if 'trainings' in new else 'training'}", "notebook": f"notebook {notebook}"}  # fmt: skip
+    """What differs between the parts of two results (`RunConfig.training_parts`, `report_parts`) but for training runs.
+
+    As text: the parameters first, with both values, then digests; `notebook` makes the new result."""
+    told = {"data": "data", "metadata": "metadata", "masks": "masks", "start": "start weights"}
+    told |= {"code": f"code of {'scoring' if 'trainings' in new else 'training'}", "notebook": f"notebook {notebook}"}
     lines = []
     for name in [name for name in new | old if name not in (*told, "trainings")] + list(told):
         before, now = (list(v) if isinstance(v, tuple) else v for v in (old.get(name), new.get(name)))

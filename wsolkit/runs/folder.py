@@ -1,24 +1,34 @@
 """The folder of a run: what its files are called, what they hold, and whether it is complete. No torch here.
 
 A method's report lies in OUT/runs/<dataset>/<backbone>/<method>/, and the training runs that it needs in folders
-train-<variant>-<8 hex digits> beside it. The result (METRICS, or TRAINED for a training run) is written last and by rename.
-This module alone knows the files and their formats; arrays are read by the classes that write them (`ScoreMaps`, the
-per-image table, checkpoints).
+train-<variant>-<8 hex digits> beside it. The result (METRICS, or TRAINED for a training run) is written last and by
+rename. This module alone knows the files and their formats; arrays are read by the classes that write them
+(`ScoreMaps`, the per-image table, checkpoints).
+
+galleries/ holds the test images that a report shows, in rows: random images (the run's seed draws them, nobody picked
+them), the best and the worst by IoU, and some of every failure type that occurs.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import math
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import cv2
+import numpy as np
+from PIL import Image
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import read_json, write_json
+from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, read_json, write_json
+from wsolkit.evaluation.results import OPERATING_POINTS, Count, EvalResult, Positive, first_fault
 from wsolkit.methods.registry import VARIANTS
 
 TRAINING_PREFIX = "train-"  # of the folders of training runs
@@ -31,13 +41,13 @@ GALLERY, GALLERIES = "gallery", "galleries"
 GALLERY_TABLE, GALLERY_MAPS = "galleries.json", "maps.npz"  # in galleries/
 NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
 LOG, EXECUTIONS, PAGE, FAILURE, LOCK = "log.txt", "executions.jsonl", "page.json", "failure.json", ".lock"
-TRAINING_PAGE, INDEX, SWEEP = (
-    "train.html",
-    "index.html",
-    "sweep.yaml",
-)  # of a training run, of OUT, of OUT/runs/<dataset>
+TRAINING_PAGE, INDEX, SWEEP = "train.html", "index.html", "sweep.yaml"  # of a training run, OUT, OUT/runs/<dataset>
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
+GALLERIES_FORMAT = "wsolkit-galleries-1"
+RANDOM, OTHERS = 8, 4  # images in a row of a gallery
+SIDE = 224  # pixels of a photo's longer side, at most
+QUALITY = 80
 
 
 def training_name(variant: str, key: str) -> str:
@@ -51,7 +61,7 @@ def is_trained(folder: Path) -> bool:
 
 
 def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
-    """True where the numbers on disk were made from the same parameters, data, code and notebook, and nothing went wrong."""
+    """True where the numbers on disk come from the same parameters, data, code and notebook, and nothing went wrong."""
     if done.name == TRAINED and not is_trained(folder):
         return False
     content = content_of(done)
@@ -68,16 +78,16 @@ def is_fresh(folder: Path, done: Path, html: Path, fingerprint: str, page: str) 
 
 
 def seconds_of(folder: Path, done: Path) -> float | None:
-    """How long the run in a folder took: as a job, or else (run by plain papermill) by its own account; None where it is
-    not known."""
+    """How long the run in a folder took: as a job, or else (run by plain papermill) by its own account; None where that
+    is not known."""
     content = content_of(done)
     taken = content_of(folder / PAGE).get("seconds") or content.get("wall_seconds") or content.get("seconds")
     return taken if isinstance(taken, int | float) else None
 
 
 def records_like(record: Path, places: Iterable[Path]) -> list[Path]:
-    """The same report's metrics.json, or the run.json of all training runs of the same variant, in other folders of runs
-    (OUT/runs, OUT/seed-N/runs), the newest of each first."""
+    """The same report's metrics.json, or the run.json of all training runs of the same variant, in other folders of
+    runs (OUT/runs, OUT/seed-N/runs), the newest of each first."""
     runs, backbone, name = record.parents[3], record.parents[1], record.parent.name
     name = name.rpartition("-")[0] + "-*" if record.name == TRAINED else name
     pattern = (backbone.relative_to(runs) / name / record.name).as_posix()
@@ -101,13 +111,13 @@ def forget_result(folder: Path) -> None:
 
 
 def note_failure(folder: Path, error: str, config: dict[str, Any], status: str = "failed") -> None:
-    """Leave failure.json, from which the index tells what went wrong (or, with status "undefined", why there is nothing)."""
+    """Leave failure.json, which tells the index what went wrong (or, with status "undefined", why there is nothing)."""
     write_json(folder / FAILURE, {"status": status, "error": error, "config": config, "log": LOG})
 
 
 def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) -> None:
-    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`fingerprints.page_state`), and
-    how long the run took."""
+    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`fingerprints.page_state`),
+    and how long the run took."""
     write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
 
 
@@ -121,15 +131,15 @@ def content_of(path: Path) -> dict[str, Any]:
 
 
 def maps_of(folder: Path) -> dict[str, Path]:
-    """The files of the score maps by split ("test", "val") behind the report in `folder`; most lie in its training run's
-    maps/, where other reports read them too."""
+    """The files of the score maps by split ("test", "val") behind the report in `folder`; most lie in maps/ of its
+    training run, where other reports read them too."""
     return {split: folder / path for split, path in content_of(folder / METRICS).get("maps", {}).items()}
 
 
 class _Object(BaseModel):
     """A JSON object whose known fields are checked; null is the same as absent, other fields are kept as they are."""
 
-    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False)
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -137,77 +147,26 @@ class _Object(BaseModel):
         return {key: item for key, item in values.items() if item is not None} if isinstance(values, dict) else values
 
 
-Percent = Annotated[float, Field(ge=0, le=100)]
-Points = Annotated[float, Field(ge=-100, le=100)]  # a difference of two percentages
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
+def _known(values: Any) -> Any:
+    """What this version knows of a stored result; null is the same as absent."""
+    known = EvalResult.stored()
+    return {key: values[key] for key in known if values.get(key) is not None} if isinstance(values, dict) else values
+
+
+def _whole(result: EvalResult) -> EvalResult:
+    """A result with all the keys that a page shows, None where there is no number."""
+    blank = dict.fromkeys(("threshold", "gt_known_loc", "top1_loc", "top5_loc"))
+    result.operating_points = {name: blank | (result.operating_points.get(name) or {}) for name in OPERATING_POINTS}
+    result.centre_box = dict.fromkeys(("gt_known_loc", "top1_loc", "best_on_test")) | result.centre_box
+    result.curve = {"thresholds": [], "gt_known_loc": []} | result.curve
+    if len(result.curve["thresholds"]) != len(result.curve["gt_known_loc"]):
+        raise ValueError("thresholds and gt_known_loc of the curve should be lists of equal lengths")
+    return result
+
+
+Stored = Annotated[EvalResult, BeforeValidator(_known), AfterValidator(_whole)]
+Points = Annotated[float, Field(strict=True, ge=-100, le=100)]  # a difference of two percentages
 Checked = TypeVar("Checked", bound=_Object)
-
-
-class OperatingPoint(_Object):
-    """Accuracy at one threshold."""
-
-    threshold: Share | None = None
-    gt_known_loc: Percent | None = None
-    top1_loc: Percent | None = None
-    top5_loc: Percent | None = None
-
-
-class OperatingPoints(_Object):
-    fixed: OperatingPoint = OperatingPoint()
-    validation: OperatingPoint = OperatingPoint()
-    best_on_test: OperatingPoint = OperatingPoint()
-
-
-class CentreBox(_Object):
-    gt_known_loc: Percent | None = None
-    top1_loc: Percent | None = None
-    best_on_test: Percent | None = None
-
-
-class Curve(_Object):
-    """Accuracy (percent) against the threshold; both are empty where there is none."""
-
-    thresholds: list[Percent] = []
-    gt_known_loc: list[Percent] = []
-
-    @model_validator(mode="after")
-    def _same_lengths(self) -> Curve:
-        if len(self.thresholds) != len(self.gt_known_loc):
-            raise WsolkitError("thresholds and gt_known_loc should be lists of equal lengths")
-        return self
-
-
-class StoredResult(_Object):
-    """What `EvalResult.to_dict` wrote: metrics in percent, None where they do not apply."""
-
-    n_images: Count | None = None
-    n_val: Count | None = None
-    n_classes: Count | None = None
-    top1_cls: Percent | None = None
-    top5_cls: Percent | None = None
-    gt_known_loc: Percent | None = None
-    top1_loc: Percent | None = None
-    top5_loc: Percent | None = None
-    max_box_acc: Percent | None = None
-    max_box_acc_v2: Percent | None = None
-    max_box_acc_v2_parts: dict[str, Percent] = {}
-    pxap: Percent | None = None
-    threshold: Share | None = None
-    percentile: Percent | None = None
-    interval: Share | None = None
-    operating_point: str = "fixed"
-    operating_points: OperatingPoints = OperatingPoints()
-    centre_box: CentreBox = CentreBox()
-    curve: Curve = Curve()
-    intervals: dict[str, Annotated[list[float], Field(min_length=2, max_length=2)] | None] = {}
-    failures: dict[str, Count] = {}
-    seconds_per_image: Positive | None = None
-    peak_memory_mb: Positive | None = None
-    conditions: dict[str, Any] = {}
-    protocol: str = ""
-    dataset: str = ""
 
 
 class Difference(_Object):
@@ -217,7 +176,7 @@ class Difference(_Object):
     low: Points | None = None
     high: Points | None = None
     n: Count | None = None
-    p: Share | None = None
+    p: Annotated[float, Field(strict=True, ge=0, le=1)] | None = None
 
 
 class Against(_Object):
@@ -245,8 +204,8 @@ class Metrics(_Object):
     status: Literal["completed"]
     method: str = ""
     config: dict[str, Any] = {}
-    result: StoredResult = StoredResult()
-    plain_cam: StoredResult | None = None  # on the same images; None for plain CAM itself
+    result: Stored = Field(default_factory=EvalResult)
+    plain_cam: Stored | None = None  # on the same images; None for plain CAM itself
     against: Against = Against()
     training: str = ""  # name of the folder, beside the report's
     plain_training: str = ""
@@ -273,7 +232,7 @@ def read_metrics(folder: Path) -> Metrics:
     """metrics.json of a completed report, checked.
 
     Raises:
-        FileNotFoundError: there is none. WsolkitError: it names the file and the first field that is not what it should be.
+        FileNotFoundError: there is none. WsolkitError: it names the file and the first field that is not as it should.
     """
     return _read(Metrics, folder / METRICS)
 
@@ -286,17 +245,14 @@ def read_failure(folder: Path) -> Failure | None:
 def _read(kind: type[Checked], path: Path) -> Checked:
     try:
         return kind.model_validate(read_json(path))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        problem = f"{'.'.join(map(str, first['loc'])) or 'it'}: {first['msg']}, got {first['input']!r:.80}"
     except ValueError as error:
-        problem = str(error)
-    raise WsolkitError(f"{path} is damaged: {problem}\nDelete it and run the sweep again.")
+        problem = first_fault(error) if isinstance(error, ValidationError) else str(error)
+        raise WsolkitError(f"{path} is damaged: {problem}\nDelete it and run the sweep again.") from None
 
 
 @dataclass(frozen=True)
 class Training:
-    """A training run: the name of its folder, its variant, rows of history.csv as numbers (NaN where empty), run.json."""
+    """A training run: the name of its folder, its variant, history.csv's rows as numbers (NaN if empty), run.json."""
 
     name: str
     variant: str
@@ -330,3 +286,91 @@ def read_training(folder: Path) -> Training | None:
         raise WsolkitError(f"{folder.name} could not be read: {error}") from error
     variant = str(run.get("variant") or folder.name.removeprefix(TRAINING_PREFIX).rsplit("-", 1)[0])
     return Training(folder.name, variant, history, run) if history else None
+
+
+def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, list[int]]:
+    """The rows of a gallery: "random", "best", "worst" and the failure types that occur -> positions in the result.
+
+    ious (N,) float64, failures N keys of FAILURES. Every draw, and the order among equal IoUs, depends on
+    `seed`. A failure type's images are drawn from those that no row above shows, as long as there are enough.
+    """
+    from wsolkit.evaluation.per_image import FAILURES
+
+    drawn = np.random.default_rng(seed).permutation(len(ious))
+    ranked = drawn[np.argsort(ious[drawn], kind="stable")]
+    rows = {"random": drawn[:RANDOM], "best": ranked[::-1][:OTHERS], "worst": ranked[:OTHERS]}
+    kinds, shown = np.array(failures), np.concatenate(list(rows.values()))
+    for name in FAILURES:
+        alike = drawn[kinds[drawn] == name]
+        known = np.isin(alike, shown)
+        if len(alike):
+            rows[name] = np.concatenate([alike[~known], alike[known]])[:OTHERS]
+            shown = np.concatenate([shown, rows[name]])
+    return {name: row.tolist() for name, row in rows.items()}
+
+
+def write_galleries(
+    folder: str | Path, result: EvalResult, maps: Any, pixels: Callable, classes: Any, seed: int
+) -> None:
+    """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json;
+    what an earlier run left there goes. A result without boxes has random images alone, without boxes.
+
+    maps: N score maps (h, w) as the method made them. pixels: list of positions -> frames (H, W, 3) uint8.
+    classes: a name per label.
+    """
+    folder, located = Path(folder) / GALLERIES, result.boxes is not None
+    shutil.rmtree(folder, ignore_errors=True)
+    rows = {"random": np.random.default_rng(seed).permutation(result.n_images)[:RANDOM].tolist()}
+    rows = choose(result.ious, result.failure_types, seed) if located else rows
+    shown = list(dict.fromkeys(chain.from_iterable(rows.values())))
+    images = []
+    for number, (index, photographed) in enumerate(zip(shown, pixels(shown), strict=True)):
+        atomic_write_bytes(folder / f"{number}.jpg", photo(photographed))
+        predicted = -1 if result.predicted is None else int(result.predicted[index])
+        image = {"id": result.ids[index], "file": f"{number}.jpg", "class": classes[result.labels[index]]}
+        image |= {"predicted": None if predicted < 0 else classes[predicted]}
+        image |= {"gt_boxes": [], "box": None, "iou": None, "empty": False, "failure": None}
+        if located:
+            image |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index], "iou": float(result.ious[index])}
+            image |= {"empty": bool(result.empty[index]), "failure": result.failure_types[index]}
+        images.append(image)
+    kept = {str(number): np.asarray(maps[index], np.float32) for number, index in enumerate(shown)}
+    atomic_save_npz(folder / GALLERY_MAPS, **kept)
+    about = ("n_images", "frame", "protocol", "threshold", "percentile", "operating_point")
+    table = {"format": GALLERIES_FORMAT, "seed": seed} | {name: getattr(result, name) for name in about}
+    places = {name: [shown.index(index) for index in row] for name, row in rows.items()}
+    counts = [{"name": name, "count": result.failures.get(name), "pictures": row} for name, row in places.items()]
+    write_json(folder / GALLERY_TABLE, table | {"pictures": images, "rows": counts})
+
+
+def read_galleries(folder: str | Path) -> dict[str, Any] | None:
+    """galleries.json of the run in `folder`; None where no galleries were kept. WsolkitError: it has another format."""
+    path = Path(folder) / GALLERIES / GALLERY_TABLE
+    kept = read_json(path) if path.exists() else None
+    if kept is None or (isinstance(kept, dict) and kept.get("format") == GALLERIES_FORMAT):
+        return kept
+    raise WsolkitError(f"{path} is not of this version (format {GALLERIES_FORMAT!r}); run the method again")
+
+
+def read_gallery_images(folder: str | Path, kept: dict[str, Any]) -> tuple[list[np.ndarray], list[bytes]]:
+    """The score maps (h, w) float32 and the photos of `kept` (what `read_galleries` gave); OSError or SyntaxError where
+    a photo is no complete image, which a page would show as a gap."""
+    folder = Path(folder) / GALLERIES
+    with np.load(folder / GALLERY_MAPS, allow_pickle=False) as content:
+        maps = [content[str(number)] for number in range(len(kept["pictures"]))]
+    photos = [(folder / Path(image["file"]).name).read_bytes() for image in kept["pictures"]]
+    for content in photos:
+        Image.open(io.BytesIO(content)).load()
+    return maps, photos
+
+
+def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
+    """(H, W, 3) uint8 as a JPEG whose longer side has at most `side` pixels."""
+    height, width = pixels.shape[:2]
+    scale = min(1.0, side / max(height, width))
+    small = max(1, round(width * scale)), max(1, round(height * scale))
+    if small != (width, height):
+        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    return buffer.getvalue()

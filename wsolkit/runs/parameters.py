@@ -1,7 +1,7 @@
 """The parameters of a run, each declared once, their defaults for each data set, and what makes a finished run stale.
 
-The options of the command line, the keys of a sweep file, the `options` of a notebook, the table of a report and the keys of
-results are made from these declarations and those of `wsolkit.training.recipe.Recipe`. No torch here.
+The options of the command line, the keys of a sweep file, the `options` of a notebook, the table of a report and the
+keys of results are made from these declarations and those of `wsolkit.training.recipe.Recipe`. No torch here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest
 from wsolkit.common.parameters import nearest, parameter, shown, stage_of
 from wsolkit.common.paths import project_path
@@ -30,10 +30,10 @@ from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_
 
 PATHS = ("root", "metadata", "masks", "out", "weights")
 
-# Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al. (ECCV
-# 2020), which are the defaults below; a network from scratch has no pretrained gradients to damp and needs a schedule that ends.
-_SCRATCH = {"backbone_grad_scale": 1.0, "schedule": "cosine", "warmup_epochs": 2, "batch_size": 32, "lr": 0.02,
-            "stride": 8}  # fmt: skip
+# Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al.
+# (ECCV 2020), the defaults below; a network from scratch has no pretrained gradients to damp, and its rate must end.
+_SCRATCH = {"backbone_grad_scale": 1.0, "schedule": "cosine", "warmup_epochs": 2, "batch_size": 32, "lr": 0.02}
+_SCRATCH["stride"] = 8
 
 
 def _classes(value: Any) -> int | list[str]:
@@ -62,23 +62,24 @@ def absolute(values: dict[str, Any], base: Path) -> dict[str, Any]:
 
 
 Classes = Annotated[Any, BeforeValidator(_classes)]
+LISTED = "a number or a list of names or numbers"
 
 
 class RunConfig(Recipe):
     """Everything that defines one training run and its reports, flat, as notebooks take it.
 
-    Build one with `make`: an empty value (None, "", [], and 0 where 0 is out of range) means "as dataset and start weights ask".
-    The help of a parameter says what it is; `load_dataset` (data), `build_model` (network), `fit` (compile, checkpoint_seconds)
-    and `Recipe` (all others of training) say more. The stages are "data", "network" and "training" (a training run depends on
-    these), "scoring" (a report does), and "" for what changes no number.
+    Build one with `make`: an empty value (None, "", [], and 0 where 0 is out of range) means "as dataset and start
+    weights ask". The help of a parameter says what it is; `load_dataset` (data), `build_model` (network), `fit`
+    (compile, checkpoint_seconds) and `Recipe` (all others of training) say more. The stages are "data", "network" and
+    "training" (a training run depends on these), "scoring" (a report does), and "" for what changes no number.
 
     Attributes:
         batch_norm: "auto" is "yes" for a VGG that trains from scratch, else "no".
-        tap_epochs: without pretrained weights a TAP training run starts from the trained GAP network, as the published recipe
-            starts from ImageNet's, and lasts this many epochs at a third of the learning rate.
+        tap_epochs: without pretrained weights a TAP training run starts from the trained GAP network, as the published
+            recipe starts from ImageNet's, and lasts this many epochs at a third of the learning rate.
         recipe: its values fill what is empty before dataset and start weights do.
         limit: images are chosen so that all classes have the same number.
-        out: relative paths start at the project's folder; its default is replaced by the environment variable WSOLKIT_OUT.
+        out: relative paths start at the project's folder; the environment variable WSOLKIT_OUT replaces its default.
     """
 
     dataset: str = parameter("synthetic", "data set", "data", choices=DATASETS)
@@ -86,9 +87,8 @@ class RunConfig(Recipe):
     metadata: str = parameter("", "folder of train/, test/ and perhaps val/ as in wsolevaluation (dataset metadata)")
     masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
     classes: Classes = parameter(
-        0, "first so many classes, or names or numbers separated by commas", "data",
-        title="a number or a list of names or numbers",
-    )  # fmt: skip
+        0, "first so many classes, or names or numbers separated by commas", "data", title=LISTED
+    )
     size: int = parameter(0, "input side in pixels", "data", ge=8)
     geometry: str = parameter("resize", "evaluation geometry", "data", choices=("resize", "crop"))
     val_share: float = parameter(0.2, "share of images held out to choose epoch and threshold", "data", gt=0, lt=1)
@@ -115,8 +115,8 @@ class RunConfig(Recipe):
         """Build a complete configuration: what is not given, or given empty, is filled from the dataset's defaults.
 
         Raises:
-            WsolkitError: for an unknown parameter (naming the nearest known one), a value of the wrong kind or out of range, or a
-                stride that the backbone does not have.
+            WsolkitError: for an unknown parameter (naming the nearest known one), a value of the wrong kind or out of
+                range, or a stride that the backbone does not have.
 
         Example:
             >>> config = RunConfig.make(dataset="cub", backbone="vgg16", epochs="3", lr=0)
@@ -170,7 +170,7 @@ class RunConfig(Recipe):
 
     @classmethod
     def shown_default(cls, name: str) -> str:
-        """The value of a parameter where nothing is said, as text; "" where it is nothing, or dataset, weights and recipe decide."""
+        """The value of a parameter where nothing is said, as text; "" where it is nothing, or others decide."""
         filled = {"size", "weights", "stride", "width", "batch_norm", *Recipe.model_fields}
         filled -= {"label_smoothing", "precision"}
         default = cls.model_fields[name].default
@@ -192,8 +192,8 @@ class RunConfig(Recipe):
         return {name: values[name] for name in self.names()}
 
     def for_notebook(self, notebook: Path) -> dict[str, Any]:
-        """The variables that a notebook takes: those that its cell of parameters names, and `options` with what else was asked
-        for."""
+        """The variables that a notebook takes: those that its cell of parameters names, and `options` with the rest
+        that was asked for."""
         values, lines = self.to_dict(), parameter_lines(notebook)
         options = {name: values[name] for name in self.given if name not in lines}
         return {**{name: value for name, value in values.items() if name in lines}, "options": options}
@@ -203,12 +203,12 @@ class RunConfig(Recipe):
         return {name: value for name, value in self.to_dict().items() if stage_of(fields[name]) in stages}
 
     def training_parts(self, name: str) -> dict[str, Any]:
-        """All that a training run of the variant `name` depends on: the parameters of data and network, the recipe that the variant
-        makes of this run's, the settings of its objective, and digests of data ("data", "metadata"), start weights ("start":
-        those of the network from which it starts, where there is one) and the code that does it ("code").
+        """All that a training run of the variant `name` depends on.
 
-        Where batch size and rate follow the number of images, those of 640 images stand for the rule: the data, and the code that
-        applies the rule, count anyway.
+        The parameters of data and network, the recipe that the variant makes of this run's, the settings of its
+        objective, and digests of data ("data", "metadata"), start weights ("start": those of the network from which it
+        starts, where there is one) and the code that does it ("code"). Where batch size and rate follow the number of
+        images, those of 640 images stand for the rule: the data, and the code that applies the rule, count anyway.
         """
         variant = find_variant(name)
         others = {own for other in VARIANTS.values() for own in other.parameters} - {*variant.parameters}
@@ -217,22 +217,29 @@ class RunConfig(Recipe):
         objective, start = variant.objective(), variant.starts_from(self.weights)
         settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
         described = {"metadata": data_state(self.metadata)} if self.metadata else {}
-        return {**values, **recipe, **settings, **described, "variant": name, "pooling": variant.pooling,
-                "data": data_state(self.root), "code": training_code(variant),
-                "start": self.training_key(start) if start else weights_state(self.weights)}  # fmt: skip
+        parts = {
+            "variant": name,
+            "pooling": variant.pooling,
+            "data": data_state(self.root),
+            "code": training_code(variant),
+        }
+        parts["start"] = self.training_key(start) if start else weights_state(self.weights)
+        return values | recipe | settings | described | parts
 
     def training_key(self, variant: str) -> str:
         """Digest of `training_parts`."""
         return digest(self.training_parts(variant))
 
     def report_parts(self, method: Method) -> dict[str, Any]:
-        """All that the numbers of one report depend on: its own parameters, the keys of its training runs, and digests of masks,
-        notebook and the code of scoring (that of training is in the keys of training runs). The look of the page is not in it: a
-        page is written again from what is there."""
+        """All that the numbers of one report depend on.
+
+        Its own parameters, the keys of its training runs, and digests of masks, notebook and the code of scoring (that
+        of training is in the keys of training runs). The look of the page is not in it: a page is written again from
+        what is there."""
         masks = {"masks": data_state(self.masks)} if self.masks else {}
         trainings = {name: self.training_key(name) for name in method.variants_on(self.backbone)}
-        return {"method": method.name, "trainings": trainings, **masks, **self._of_stages("scoring"),
-                "code": scoring_code(method), "notebook": notebook_state(method.notebook)}  # fmt: skip
+        parts = {"method": method.name, "trainings": trainings, **masks, **self._of_stages("scoring")}
+        return parts | {"code": scoring_code(method), "notebook": notebook_state(method.notebook)}
 
     @property
     def out_folder(self) -> Path:
@@ -260,9 +267,9 @@ def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
     """Every variable of a notebook's globals() that has the name of a parameter of `RunConfig`, and those in `options`.
 
     Raises:
-        WsolkitError: `options` names a parameter that has a line of its own, or papermill has set a variable that the notebook's
-            cell of parameters does not know (it only warns, and the value would be lost). Or `weights` is None, which is what
-            papermill makes of the word on a command line.
+        WsolkitError: `options` names a parameter that has a line of its own, or papermill has set a variable that the
+            notebook's cell of parameters does not know (it only warns, and the value would be lost). Or `weights` is
+            None, which is what papermill makes of the word on a command line.
     """
     cells = [cell for cell in namespace.get("In", ()) if isinstance(cell, str)]  # IPython's record of what was executed
     injected = [number for number, cell in enumerate(cells) if cell.startswith("# Parameters\n")]  # papermill's mark
@@ -275,8 +282,7 @@ def of_notebook(namespace: dict[str, Any]) -> dict[str, Any]:
         raise WsolkitError("weights is None; write none (lower case) for random weights, imagenet, or a file")
     values = {name: value for name, value in namespace.items() if name in RunConfig.model_fields}
     options = namespace.get("options", {})
-    if not isinstance(options, dict):
-        raise WsolkitError(f"options must be a mapping such as {{'lr': 0.01}}, but is {shown(options)}")
+    require(isinstance(options, dict), f"options must be a mapping such as {{'lr': 0.01}}, but is {shown(options)}")
     if twice := [name for name in options if name in values]:
         raise WsolkitError(f"options names '{twice[0]}', which has a line of its own in its cell: set it there")
     return values | options

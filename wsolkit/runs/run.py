@@ -1,13 +1,15 @@
-"""A run, as notebooks use it: the flat parameters become datasets, trained models, results and files in their places."""
+"""A run, as notebooks use it: flat parameters become datasets, trained networks, kept score maps, results and files."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,17 +19,21 @@ import numpy as np
 import torch
 
 from wsolkit import figures, methods
+from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import alone, atomic_write_bytes, digest
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.catalogue import load_dataset
+from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
+from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods.maps import parse_smooth
+from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
-from wsolkit.runs import galleries
-from wsolkit.runs.map_store import MapStore
+from wsolkit.runs.fingerprints import localising_code
 from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.training.checkpoints import load_checkpoint
 from wsolkit.training.loop import fit
@@ -35,6 +41,8 @@ from wsolkit.training.recipe import Recipe, recipe_source
 
 GALLERY_IMAGES = 8
 PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
+MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
+OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method")  # may differ in a report
 
 
 class Run:
@@ -64,8 +72,6 @@ class Run:
         torch.set_num_threads(int(os.environ.get("WSOLKIT_THREADS") or torch.get_num_threads()))
         return cls.start(**of_notebook(namespace))
 
-    # -- data and networks ---------------------------------------------------------------------------------------------
-
     def dataset(self, split: str) -> WSOLDataset:
         if split not in self._datasets:
             values = self.config.to_dict()
@@ -93,45 +99,40 @@ class Run:
         """The trained network of a variant ("gap", "tap", "fc", or the name of a training-time method): loaded where
         the training is complete, else trained (or resumed) now, by all processes of a process group together."""
         variant = variant or self.variant
-        if variant in self._models:
-            return self._models[variant]
-        folder = self.config.training_folder(variant)
-        if not files.is_trained(folder):
-            self.dataset("train")  # a wrong root or class is noticed before anything is written
-            # two notebooks that need the same network train it once
-            with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
-                if not agreed(files.is_trained(folder)):
-                    self._train(variant, folder)
-                together()  # the first process writes, all read
-        model, _ = load_checkpoint(folder / files.WEIGHTS, self.device)
-        self._models[variant] = model
-        return model
+        if variant not in self._models:
+            folder = self.config.training_folder(variant)
+            if not files.is_trained(folder):
+                self.dataset("train")  # a wrong root or class is noticed before anything is written
+                # two notebooks that need the same network train it once
+                with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
+                    if not agreed(files.is_trained(folder)):
+                        self._train(variant, folder)
+                    together()  # the first process writes, all read
+            self._models[variant] = load_checkpoint(folder / files.WEIGHTS, self.device)[0]
+        return self._models[variant]
 
     def _train(self, variant: str, folder: Path) -> None:
-        c, wanted = self.config, methods.variant(variant)
-        begin = time.perf_counter()
+        c, wanted, recipe, begin = self.config, methods.variant(variant), self.recipe(variant), time.perf_counter()
         train, val = self.dataset("train"), self.dataset("val")
-        model = build_model(
-            c.backbone, len(train.classes), pooling=wanted.pooling, weights=c.weights, stride=c.stride, tau=c.tau, width=c.width,
-            batch_norm={"yes": True, "no": None}[c.batch_norm], seed=c.seed,
-        )  # fmt: skip
+        network = {name: getattr(c, name) for name in ("weights", "stride", "tau", "width", "seed")}
+        batch_norm = {"yes": True, "no": None}[c.batch_norm]
+        model = build_model(c.backbone, len(train.classes), wanted.pooling, batch_norm=batch_norm, **network)
         if start := wanted.starts_from(c.weights):
             model.load_state_dict(self.model(start).state_dict())
-        recipe = self.recipe(variant)
-        history = fit(
-            model, train, val, out=folder, recipe=recipe, device=self.device, objective=wanted.objective(), compile=c.compile,
-            checkpoint_seconds=c.checkpoint_seconds,
-        )  # fmt: skip
+        how: dict[str, Any] = {"compile": c.compile, "checkpoint_seconds": c.checkpoint_seconds}
+        how |= {"out": folder, "recipe": recipe, "device": self.device, "objective": wanted.objective()}
+        history = fit(model, train, val, **how)
         if rank() != 0:
             return
         best = max(range(len(history)), key=lambda i: (history[i]["val_top1"], -history[i]["val_loss"]))
-        files.write_result(folder / files.TRAINED, c.training_parts(variant), c.training_key(variant), {
-            "variant": variant, "config": c.to_dict(),
-            "recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()},
-            "compile": c.compile, "processes": world_size(), "best_epoch": best + 1,
-            "val_top1": history[best]["val_top1"], "seconds": time.perf_counter() - begin, "versions": versions(),
-            "device": device_name(self.device), "commit": git_commit(),
-        })  # fmt: skip
+        content = {"variant": variant, "config": c.to_dict(), "compile": c.compile, "processes": world_size()}
+        content |= {"recipe": {"name": c.recipe, "source": self.recipe_source, **recipe.plain()}}
+        content |= {"best_epoch": best + 1, "val_top1": history[best]["val_top1"]}
+        content |= {"seconds": time.perf_counter() - begin} | self._provenance()
+        files.write_result(folder / files.TRAINED, c.training_parts(variant), c.training_key(variant), content)
+
+    def _provenance(self) -> dict[str, Any]:
+        return {"versions": versions(), "device": device_name(self.device), "commit": git_commit()}
 
     def history(self, variant: str | None = None) -> list[dict[Any, float]]:
         """Rows of the training run's history.csv, as numbers."""
@@ -140,31 +141,32 @@ class Run:
         path = self.config.training_folder(variant or self.variant) / files.HISTORY
         return pd.read_csv(path).to_dict("records")
 
-    # -- results -------------------------------------------------------------------------------------------------------
-
     def evaluate(self, method: str, variant: str | None = None, **options: Any) -> Evaluation:
-        """Localise (or read the maps that another report of this network made) and score on the test split; the threshold
-        is chosen on the validation split.
+        """Localise (or read the maps that another report of this network made) and score on the test split.
 
-        The network is that of the method's own variant ("tap" for rethinking_cam, "has" for has, the plain one for most)
-        unless `variant` names another. Training-time methods but acol use plain CAM, which the result's conditions say.
+        The threshold is chosen on the validation split. The network is that of the method's own variant ("tap" for
+        rethinking_cam, "has" for has, the plain one for most) unless `variant` names another. Training-time methods
+        but acol use plain CAM, which the result's conditions say.
         """
         entry = methods.resolve(method)
         variant = variant or entry.variants_on(self.config.backbone)[0]
-        result = evaluate(
-            self.model(variant), self.dataset("test"), entry.map, val=self.dataset("val"), seed=self.config.seed,
-            localiser=MapStore(self.config, variant), **{"limit": self.config.limit, **options},
-        )  # fmt: skip
+        how = {"limit": self.config.limit, "localiser": MapStore(self.config, variant), **options}
+        test, val = self.dataset("test"), self.dataset("val")
+        result = evaluate(self.model(variant), test, entry.map, val, seed=self.config.seed, **how)
         result.method, result.variant = entry.name, variant
-        if (how := self._how(variant, entry.map)) is not None:
-            result.conditions["method"] = how
+        wanted = methods.variant(variant)
+        if (objective := wanted.objective()) is not None:  # how a training-time method comes to its map
+            settings = objective.settings() or {"delta": self.model(variant).spec["delta"]}
+            values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
+            trained = f"on a network trained with {wanted.label} ({values})"
+            result.conditions["method"] = f"{methods.resolve(entry.map).label} {trained}"
         return result
 
     def baseline(self, result: Evaluation) -> Evaluation | None:
         """Plain CAM of the same backbone's plain network, on the images and under the protocol of a result of this run.
 
-        None where the result is plain CAM itself, on vgg16_fc (CAM is not defined there), and where the plain network was
-        not trained: nothing is trained for a comparison. Maps that another report has made are read.
+        None where the result is plain CAM itself, on vgg16_fc (CAM is not defined there), and where the plain network
+        was not trained: nothing is trained for a comparison. Maps that another report has made are read.
         """
         plain = files.is_trained(self.config.training_folder("gap"))
         itself = (result.method, result.variant) == ("cam", "gap")
@@ -172,28 +174,18 @@ class Run:
             return None
         return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
-    def _how(self, variant: str, drawn: str) -> str | None:
-        """How a training-time method comes to its map, in words; None on a network that was trained plainly."""
-        wanted = methods.variant(variant)
-        if (objective := wanted.objective()) is None:
-            return None
-        settings = objective.settings() or {"delta": self.model(variant).spec["delta"]}
-        values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
-        return f"{methods.resolve(drawn).label} on a network trained with {wanted.label} ({values})"
-
     def gallery_items(self, result: Evaluation, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
         """What `figures.gallery` draws, for positions in the result; without boxes where the result has none."""
-        test, ids, labels = self.dataset("test"), result.ids, result.labels
-        boxes, truths, ious = result.boxes, result.gt_boxes, result.ious
-        assert ids is not None and labels is not None
+        test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
         items = []
         for index in map(int, indices):
-            pixels = test.geometry.crop(test.pixels([position[ids[index]]], test.geometry.side))[0]
-            label = test.classes[labels[index]]
-            item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": ids[index], "label": label}
-            if boxes is not None and truths is not None and ious is not None:
-                item |= {"gt_boxes": truths[index], "box": boxes[index], "iou": float(ious[index])}
+            name, label = result.ids[index], test.classes[result.labels[index]]
+            pixels = test.geometry.crop(test.pixels([position[name]], test.geometry.side))[0]
+            item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": name, "label": label}
+            if result.boxes is not None:
+                item |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index]}
+                item |= {"iou": float(result.ious[index])}
             items.append(item)
         return items
 
@@ -203,49 +195,205 @@ class Run:
     def finish(self, method: str, result: Evaluation, extra: dict[str, Any] | None = None) -> Path:
         """Write everything that belongs to a report; metrics.json comes last and by rename, and means "completed".
 
-        Beside the result it holds what the report page shows: plain CAM on the same images, the differences to it and to
-        the centre box ("against"), the folders of the trainings, and the classes' names.
+        Beside the result it holds what the report page shows: plain CAM on the same images, the differences to it and
+        to the centre box ("against"), the folders of the training runs, and the classes' names.
         """
-        folder = self.folder(method)
+        folder, c, variant, test = self.folder(method), self.config, result.variant, self.dataset("test")
         files.forget_result(folder)
-        plain, variant, seed = self.baseline(result), result.variant, self.config.seed
-        against = {"cam": against_result(result, plain, seed) if plain else None,
-                   "centre_box": against_centre_box(result, seed)}  # fmt: skip
+        plain, classes = self.baseline(result), list(test.classes)
+        against = {"cam": against_result(result, plain, c.seed) if plain else None}
+        against["centre_box"] = against_centre_box(result, c.seed)
         if plain:
             plain.save_per_image(folder / files.PLAIN_CAM)
         for split, maps in result.maps.items():
             if maps.path is None:  # those of a reader's own method, which no other report can use
                 maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / files.PER_IMAGE)
-        galleries.write(
-            folder, result, result.maps["test"].maps,
-            lambda shown: [item["pixels"] for item in self.gallery_items(result, shown)], self.dataset("test").classes, seed,
-        )  # fmt: skip
+        items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
+
+        def pixels(shown: list[int]) -> list[np.ndarray]:
+            return [item["pixels"] for item in self.gallery_items(result, shown)]
+
+        files.write_galleries(folder, result, result.maps["test"].maps, pixels, classes, c.seed)
         gallery = []
-        for number, item in enumerate(self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))):
+        for number, item in enumerate(items):
             name = f"{files.GALLERY}/{number}.jpg"
             image = figures.thumbnail(item["pixels"], item["score_map"], item.get("gt_boxes", ()), item.get("box"))
             atomic_write_bytes(folder / name, image)
             caption = f"IoU {figures.iou_text(item['iou'])}" if "iou" in item else ""
             gallery.append({"id": item["id"], "file": name, "caption": caption})
-        faithfulness = {"faithfulness": result.faithfulness} if result.faithfulness else {}
-        made_from = self.config.report_parts(methods.resolve(method))
-        files.write_result(folder / files.METRICS, made_from, digest(made_from), {
-            "method": method, "config": {**self.config.to_dict(), "method": method, "variant": variant}, "result": result.to_dict(),
-            "against": against, "plain_cam": plain.to_dict() if plain else None,
-            "training": self.config.training_folder(variant).name,
-            "plain_training": self.config.training_folder("gap").name if plain else None,
-            "maps": {split: os.path.relpath(str(maps.path), folder) for split, maps in result.maps.items()},
-            "test_images": len(self.dataset("test")), "classes": list(self.dataset("test").classes),
-            "gallery": gallery,
-            "extra": {**(extra or {}), **faithfulness}, "versions": versions(), "device": device_name(self.device), "commit": git_commit(),
-            "wall_seconds": time.time() - self.started, "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        })  # fmt: skip
+        made_from, faithful = c.report_parts(methods.resolve(method)), {"faithfulness": result.faithfulness}
+        content: dict[str, Any] = {"method": method, "config": c.to_dict() | {"method": method, "variant": variant}}
+        content |= {"result": result.to_dict(), "against": against, "plain_cam": plain.to_dict() if plain else None}
+        content |= {"training": c.training_folder(variant).name}
+        content |= {"plain_training": c.training_folder("gap").name if plain else None}
+        content |= {"maps": {name: os.path.relpath(str(maps.path), folder) for name, maps in result.maps.items()}}
+        content |= {"test_images": len(test), "classes": classes, "gallery": gallery}
+        content |= {"extra": (extra or {}) | (faithful if result.faithfulness else {})} | self._provenance()
+        content |= {"wall_seconds": time.time() - self.started}
+        content |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        files.write_result(folder / files.METRICS, made_from, digest(made_from), content)
         return folder / files.METRICS
 
     def with_changes(self, **changes: Any) -> Run:
         """A second run that differs in some parameters, for experiments."""
         return Run(self.config.with_changes(**changes))
+
+
+class MapStore:
+    """`localise` with a memory, for `evaluate(..., localiser=store)`: what one report localised, the next one reads.
+
+    Maps lie beside the training run that they come from, one file per method, split and settings. Where the plain maps
+    of a method are missing that needs only the feature map (and its gradient), those of all such methods of the study
+    are made with them: the pass of the body, which is nearly all of the cost, is the same. Two processes do not make
+    the same maps: the second waits for the first, but only where it wants the maps that are being made.
+    """
+
+    def __init__(self, config: RunConfig, variant: str) -> None:
+        self.config, self.variant = config, variant
+        self.folder = config.training_folder(variant) / files.MAPS
+
+    def __call__(
+        self,
+        model: WSOLModel,
+        dataset: WSOLDataset,
+        method: str,
+        smooth: Sequence[str] = (),
+        indices=None,
+        **options: Any,
+    ) -> ScoreMaps:
+        running = {name: options.pop(name) for name in ("batch_size", "progress") if name in options}
+        entry = resolve(method)
+        # no file name can tell these maps from all others: those of a user's own method, whose code may change, of
+        # random_cam, which should differ each time, or with a module or function among the options
+        plain = all(isinstance(value, str | int | float | None) for value in options.values())
+        if not plain or entry.name == "random_cam" or not entry.function.__module__.startswith("wsolkit.methods."):
+            return localise(model, dataset, method, smooth, indices, **running, **options)
+        settings: dict[str, Any] = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
+        settings |= {"weights": _weights(model), "indices": None if indices is None else np.asarray(indices).tolist()}
+        cheap = not settings["smooth"] and not options and entry.needs != "forward"
+        if (kept := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
+            return kept
+        # one lock, that of plain CAM, for what is made together; one for each of the others, which take long
+        with alone(self._path("cam" if cheap else method, settings).with_suffix(".lock")):
+            if (kept := self._load(method, settings)) is not None:
+                return kept
+            companions = self._companions(model) if cheap else []
+            missing = [name for name in companions if not self._path(name, settings).exists()]
+            names = list(dict.fromkeys([method, *missing]))
+            made = localise(model, dataset, names, smooth, indices, **running, **options)
+            for name, maps in made.items():
+                maps.save(self._path(name, settings))
+        return made[method]
+
+    def _companions(self, model: WSOLModel) -> list[str]:
+        """Methods whose first report uses this training run, and whose maps cost nearly nothing beside the features."""
+        own = [name for name in study_methods() if resolve(name).variants_on(self.config.backbone)[0] == self.variant]
+        return [name for name in own if resolve(name).needs != "forward" and is_defined(name, model)[0]]
+
+    def _path(self, method: str, settings: dict[str, Any]) -> Path:
+        made_from = {"training": self.config.training_key(self.variant), "code": localising_code(resolve(method))}
+        made_from |= {name: version(name) for name in ("torch", "grad-cam")}
+        return self.folder / f"{resolve(method).slug}_{settings['split']}_{digest({**settings, **made_from})}.npz"
+
+    def _load(self, method: str, settings: dict[str, Any]) -> ScoreMaps | None:
+        try:
+            return ScoreMaps.load(self._path(method, settings))
+        except (FileNotFoundError, ValueError):  # absent or torn: made again
+            return None
+
+
+def _weights(model: WSOLModel) -> str:
+    """Digest of the network's parameters and buffers: maps belong to these, whatever file they came from."""
+    total = hashlib.blake2b(digest_size=8)
+    for name, tensor in model.state_dict().items():
+        total.update(name.encode())
+        total.update(tensor.detach().cpu().contiguous().numpy().data)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A trained network with what its training run knows.
+
+    Attributes:
+        model: in evaluation mode. classes: its class names. geometry: of its input, None where nothing says.
+        path: the checkpoint file. run: its run.json, {} where there is none.
+    """
+
+    model: WSOLModel
+    classes: list[str]
+    geometry: Geometry | None
+    path: Path
+    run: dict[str, Any]
+
+    @property
+    def view(self) -> dict[str, Any]:
+        """The arguments of `predict` that this training run decides."""
+        return {"geometry": self.geometry, "classes": self.classes}
+
+
+def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Trained:
+    """Open a checkpoint (best.pt) or the folder of a training run that holds it; the run.json beside it says how large
+    inputs are.
+
+    Raises:
+        FileNotFoundError: there is no best.pt. WsolkitError: it, or run.json, cannot be used.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        if not (path / files.WEIGHTS).is_file():
+            inside = [str(weights.parent) for weights in sorted(path.glob(f"*/{files.WEIGHTS}"))]
+            hint = f"choose one of {', '.join(inside)}" if inside else "give a best.pt or the folder of a training run"
+            raise FileNotFoundError(f"{path} holds no best.pt; {hint}")
+        path /= files.WEIGHTS
+    try:
+        model, content = load_checkpoint(path, device)
+        classes = [str(name) for name in content["classes"]]
+    except MISFIT as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
+        need = "give the best.pt of a training run"
+        raise WsolkitError(f"checkpoint {path} cannot be used ({reason}); {need}") from error
+    if len(classes) != model.num_classes:
+        raise WsolkitError(f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes")
+    run, known = files.read_run(path.parent), content.get("geometry")
+    try:
+        if run and not known:
+            known = {"size": run["config"]["size"], "kind": run["config"]["geometry"]}
+        geometry = Geometry(**known) if known else None
+    except (KeyError, TypeError) as error:
+        record = path.parent / files.TRAINED
+        raise WsolkitError(f"{record} is not the record of a training run ({error!r}); restore or remove it") from error
+    return Trained(model, classes, geometry, path, run)
+
+
+def default_threshold(
+    trained: Trained, method: str, percentile: float, smooth: Sequence[str] = (), view: Geometry | None = None
+) -> tuple[float, str]:
+    """The threshold that suits, and where it comes from.
+
+    It is the one that the report of this method chose on validation data, where a metrics.json of the same training
+    run lies beside the folder of the training run, and maps are made and thresholded as there; else the published one.
+    view: how images reach the network, None is as in the training run.
+    """
+    fixed = fixed_threshold(percentile), "fixed"
+    variant, own = trained.run.get("variant", ""), trained.run.get("config", {})
+    entry, of_variant = resolve(method), METHODS.get(variant)
+    if of_variant is not None and of_variant.map == entry.name:  # the report has the training-time method's name
+        entry = of_variant
+    folder = trained.path.parent.parent / entry.slug
+    if smooth or not (folder / files.METRICS).is_file():
+        return fixed
+    report = files.read_metrics(folder)
+    result, configs = report.result, (report.config, own | {"variant": variant})
+    compared = [{name: config[name] for name in config if name not in OF_A_REPORT} for config in configs]
+    chosen = result.operating_point == "validation" and result.percentile == percentile
+    if result.threshold is None or not chosen or compared[0] != compared[1]:
+        return fixed
+    known = trained.geometry
+    if known is not None and view not in (None, known):
+        return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
+    return result.threshold, f"chosen on {result.n_val} validation images ({folder / files.METRICS})"
 
 
 def _device(name: str) -> torch.device:
@@ -262,10 +410,8 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that results depend on, as far as they are installed."""
     result = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):  # e.g. another build of OpenCV
             result[name] = version(name)
-        except PackageNotFoundError:  # e.g. another build of OpenCV
-            continue
     return result
 
 
@@ -279,8 +425,7 @@ def device_name(device: torch.device) -> str:
 def git_commit() -> str:
     """Short commit of the package's checkout, with "+" where files differ from it; "" outside a checkout."""
     command = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    how: dict[str, Any] = {"cwd": Path(__file__).parent, "capture_output": True, "text": True, "timeout": 10}
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, check=True, **how).stdout.strip()
+    return ""

@@ -23,7 +23,7 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_yaml
 from wsolkit.common.parameters import nearest
 from wsolkit.evaluation.comparison import mcnemar
-from wsolkit.evaluation.intervals import share_interval
+from wsolkit.evaluation.metrics import share_interval
 from wsolkit.methods.adl import drop_mask
 from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
