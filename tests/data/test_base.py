@@ -13,7 +13,7 @@ from PIL import Image
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.batches import denormalise, normalise
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.samples import Geometry, Sample, select_classes, stratified_split
+from wsolkit.data.samples import Geometry, Request, Sample
 
 
 def dataset_of(folder, sizes, size=32, kind="resize", boxes=None):
@@ -89,6 +89,18 @@ def test_the_crop_lies_inside_for_every_size(size):
 def test_geometry_refuses(arguments):
     with pytest.raises(ValueError, match="but is"):
         Geometry(*arguments)
+
+
+def stratified_split(labels, share, seed):
+    return tuple(
+        np.array(Request(split, None, Geometry(8), None, share, seed).own(labels)) for split in ("train", "val")
+    )
+
+
+def select_classes(names, wanted):
+    classes, label_of = Request("train", None, Geometry(8), wanted).select(names)
+    assert classes == [names[index] for index in label_of] and list(label_of.values()) == list(range(len(classes)))
+    return list(label_of)
 
 
 # --- splits and classes -----------------------------------------------------------------------------------------------

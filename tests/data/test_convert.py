@@ -15,7 +15,7 @@ from wsolkit.cli.main import cli
 from wsolkit.data import convert as module
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.convert import convert
-from wsolkit.data.metadata import read_metadata
+from wsolkit.data.readers import read_metadata
 
 FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
 
@@ -406,22 +406,23 @@ def test_what_is_there_is_kept_unless_forced(voc, coco, tmp_path):
         convert("coco", coco, out, "val", force=True)
 
 
-def test_a_failure_while_writing_leaves_the_old_split(voc, coco, tmp_path, monkeypatch):
+def test_a_failure_while_writing_leaves_no_split_that_is_taken_for_whole(voc, coco, tmp_path, monkeypatch):
     out = tmp_path / "meta"
     convert("voc", voc, out)
-    before = {name: (out / "test" / name).read_bytes() for name in FILES}
-    real = os.replace
+    real = module.atomic_write_text
 
-    def fail(source, target):
-        if str(source).endswith(".part") and Path(source).is_dir():
+    def fail(path, text):
+        if path.name == "localization.txt":
             raise OSError("disk full")
-        real(source, target)
+        real(path, text)
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr(module, "atomic_write_text", fail)
     with pytest.raises(OSError, match="disk full"):
         convert("coco", coco, out, force=True)
-    assert before == {name: (out / "test" / name).read_bytes() for name in FILES}
-    assert sorted(os.listdir(out)) == ["classes.txt", "test"]
+    with pytest.raises(FileNotFoundError, match=r"holds neither test/image_ids\.txt"):
+        read_metadata(out, "test")
+    monkeypatch.undo()
+    assert convert("coco", coco, out, force=True).images == 2
 
 
 def test_conversion_is_the_same_every_time(voc, tmp_path):

@@ -119,7 +119,7 @@ BODY = make_zip({"birds/images.txt": b"1 a.jpg\n", "birds/images/a.jpg": NOISE, 
 
 def archive(body: bytes = BODY, **changes) -> Archive:
     md5 = hashlib.md5(body, usedforsecurity=False).hexdigest()
-    base = Archive("birds.zip", ("http://127.0.0.1:9/x",), len(body), md5, "birds", ("images.txt",))
+    base = Archive("birds.zip", "http://127.0.0.1:9/x", len(body), md5, "birds", ("images.txt",))
     return replace(base, **changes)
 
 
@@ -227,11 +227,6 @@ def test_no_network_says_what_to_fetch_where_to_put_it_and_what_to_run(tmp_path)
     assert f"wsolkit data cub --root '{root}'" in message
 
 
-def test_second_address_is_tried(tmp_path):
-    with Server(BODY, "404") as bad, Server(BODY) as good:
-        check(fetch(archive(urls=(bad.url, good.url)), tmp_path))
-
-
 def test_archive_placed_by_hand(tmp_path):
     (tmp_path / "birds.zip").write_bytes(BODY)
     check(fetch(archive(), tmp_path))  # its address leads nowhere
@@ -268,7 +263,7 @@ def test_interrupted_unpacking_starts_over(tmp_path):
 def test_killed_download_is_resumed(tmp_path):
     script = (
         "from wsolkit.data.catalogue import Archive as A; from wsolkit.data.download import fetch; import sys;"
-        f"fetch(A('birds.zip', (sys.argv[1],), {len(BODY)}, '{archive().md5}', 'birds'), sys.argv[2])"
+        f"fetch(A('birds.zip', sys.argv[1], {len(BODY)}, '{archive().md5}', 'birds'), sys.argv[2])"
     )
     part = part_of(tmp_path, archive())
     with Server(BODY, "slow", "ranges") as server:

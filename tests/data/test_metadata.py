@@ -14,7 +14,7 @@ import wsolkit as wk
 from wsolkit.cli.main import _check
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.images import instance_boxes, read_mask
-from wsolkit.data.metadata import read_metadata
+from wsolkit.data.readers import read_metadata
 from wsolkit.sweep.jobs import Grid
 
 SIZES = [(40, 30), (20, 50), (32, 32)]

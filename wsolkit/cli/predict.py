@@ -12,11 +12,10 @@ import click
 import numpy as np
 from PIL import Image
 
-from wsolkit.cli.options import names_in, results_folder
+from wsolkit.cli.options import names_in, reports
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_bytes, check_out, listing, write_json
 from wsolkit.common.progress import progress
-from wsolkit.data.annotations import read_lines
 from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
 
 if TYPE_CHECKING:  # they import torch
@@ -53,7 +52,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     """
     unsearched: list[str] = []
     files = find_images(images, unsearched)
-    folder = check_out(out or results_folder("predictions"))
+    folder = check_out(out or reports("predictions"))
     places = [place for file in files for place in _places(folder / file.name)]
     if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
         raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
@@ -108,6 +107,8 @@ def _places(base: Path) -> tuple[Path, Path]:
 
 
 def _names(path: str, count: int) -> list[str]:
+    from wsolkit.data.readers import read_lines
+
     names = [line for _, line in read_lines(Path(path).expanduser())]
     if len(names) != count:
         raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")

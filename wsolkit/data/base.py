@@ -103,16 +103,13 @@ class WSOLDataset(Dataset):
         by itself; datasets that are drawn or small need no file."""
         self.decoded(self.geometry.side if side is None else side).whole(len(self))
 
-    def _rows(self, indices: Sequence[int]) -> np.ndarray:
-        return np.arange(len(self))[np.asarray(indices, dtype=np.int64)]
-
     def pixels(self, indices: Sequence[int], side: int) -> np.ndarray:
         """(B, side, side, 3) uint8: whole images resized to a square; see `decoded`."""
-        return self.decoded(side).take(self._rows(indices))
+        return self.decoded(side).take(np.arange(len(self))[np.asarray(indices, np.int64)])
 
     def images(self, indices: Sequence[int], device: Device = "cpu") -> torch.Tensor:
         """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, not floats."""
-        source, rows = self.decoded(self.geometry.side).source(self._rows(indices))
+        source, rows = self.decoded(self.geometry.side).source(np.arange(len(self))[np.asarray(indices, np.int64)])
         corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
         return cut_images(source, rows, corners, flips, self.geometry.size, torch.device(device))
 

@@ -87,11 +87,9 @@ def windows(
     Raises:
         IndexError: a row or a window lies outside `source`.
     """
-    side = source.shape[1]
-    if len(rows) and not (rows.min() >= 0 and rows.max() < len(source)):
-        raise IndexError(f"images {rows.min()} to {rows.max()} of {len(source)}")
-    if len(rows) and not (corners.min() >= 0 and corners.max() + size <= side):
-        raise IndexError(f"a window of {size} pixels at {corners.max()} leaves an image of {side}")
+    for name, known, end in (("image", rows, len(source)), ("corner", corners, source.shape[1] - size + 1)):
+        if len(rows) and not (known.min() >= 0 and known.max() < end):
+            raise IndexError(f"{name} {known.min()} to {known.max()}, expected 0 to {end - 1}")
     out = np.empty((len(rows), size, size, 3), table.dtype)
     _look_up(np.asarray(source), rows, corners, flips, table, out)  # the compiled loop checks no index
     return out

@@ -24,7 +24,7 @@ class Archive:
 
     Attributes:
         name: file name of the archive.
-        urls: addresses, tried in order.
+        url: its address.
         size: bytes.
         md5: checksum, hexadecimal.
         folder: the folder in the archive that is the dataset.
@@ -32,7 +32,7 @@ class Archive:
     """
 
     name: str
-    urls: tuple[str, ...]
+    url: str
     size: int
     md5: str
     folder: str
@@ -64,7 +64,7 @@ class DatasetEntry:
 _CUB_TABLES = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")
 _CUB = Archive(
     name="CUB_200_2011.tgz",
-    urls=("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",),
+    url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz?download=1",
     size=1_150_585_339,
     md5="97eceeb196236b17998738112f37df78",
     folder="CUB_200_2011",
@@ -72,7 +72,7 @@ _CUB = Archive(
 )
 _TINY_IMAGENET = Archive(
     name="tiny-imagenet-200.zip",
-    urls=("https://cs231n.stanford.edu/tiny-imagenet-200.zip", "http://cs231n.stanford.edu/tiny-imagenet-200.zip"),
+    url="https://cs231n.stanford.edu/tiny-imagenet-200.zip",
     size=248_100_043,
     md5="90528d7ca1a48142e341f4ef8d21d0de",
     folder="tiny-imagenet-200",
@@ -84,9 +84,9 @@ _TINY = _SMALL | {"epochs": 20}
 _BIRDS, _SLIM = _SMALL | {"epochs": 22}, {"width": 0.25, "batch_size": 16, "lr": 0.03}
 DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry("synthetic:open_synthetic", "Synthetic birds", _BIRDS, _SLIM),
-    "cub": DatasetEntry("native:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
-    "tiny_imagenet": DatasetEntry("native:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
-    "metadata": DatasetEntry("metadata:open_metadata", "Images of a metadata folder", _LARGE),
+    "cub": DatasetEntry("readers:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
+    "tiny_imagenet": DatasetEntry("readers:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
+    "metadata": DatasetEntry("readers:open_metadata", "Images of a metadata folder", _LARGE),
 }
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,11 +22,10 @@ from PIL import Image
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_text, listing
-from wsolkit.data import annotations as files
-from wsolkit.data.annotations import Box
+from wsolkit.data import readers
 from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.images import image_sizes
-from wsolkit.data.metadata import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASSES, SIZES, highest_label, read_classes
+from wsolkit.data.readers import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASSES, SIZES, Box
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of VOC
 KINDS = ("voc", "coco", "csv")
@@ -97,11 +94,9 @@ def convert(
         raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
     if (out / split).exists() and not (out / split).is_dir():
         raise WsolkitError(f"{out / split} is not a folder; choose another out (--out)")
-    there = files.file_names(out / split)
+    there = readers.file_names(out / split)
     if there and not force:
-        raise WsolkitError(
-            f"{out / split} is not empty; choose another out (--out), or replace it with force (--force)"
-        )
+        raise WsolkitError(f"{out / split} is not empty; choose another out (--out), or replace it (--force)")
     if strangers := sorted(there - {IDS, LABELS, SIZES, LOCALIZATION}):
         advice = "which is no metadata: remove it or choose another out"
         raise WsolkitError(f"{out / split} holds {listing(strangers)}, {advice}")
@@ -139,47 +134,38 @@ def convert(
 
 def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[list[str], dict[str, int]]:
     """(all class names of OUT, label -> its number). With `numerals` whole numbers stand for themselves."""
-    names = read_classes(out / CLASSES) if (out / CLASSES).is_file() else []
+    names = readers.read_classes(out / CLASSES) if (out / CLASSES).is_file() else []
     others = [path for other in SPLITS if other != split and (path := out / other / LABELS).is_file()]
     # where classes.txt has numerals as names of other classes, numerals are names
     plain = all(int(name) == place for place, name in enumerate(names) if name.isdecimal())
     if numerals and plain and all(label.isdecimal() for label in labels):
         number = {label: int(label) for label in labels}
-        highest = max([*number.values(), *map(highest_label, others)])
+        highest = max([*number.values(), *map(readers.highest_label, others)])
         if highest >= MOST_CLASSES:
             raise WsolkitError(f"label {highest} is no class number; expected numbers from 0 up, or names")
         return names + [str(place) for place in range(len(names), highest + 1)], number
     if others and not names:
         raise WsolkitError(f"{others[0]} has labels, but {out / CLASSES} with their names is missing; write it first")
-    names += [label for label in labels if label not in set(names)]
     if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise WsolkitError(f"{out / CLASSES} has {listing(repeated)} more than once; names must differ")
+    names = list(dict.fromkeys([*names, *labels]))
     return names, {name: place for place, name in enumerate(names)}
 
 
 def _write(out: Path, split: str, chosen: dict, sizes: dict, names: list[str], number: dict) -> None:
-    """The four files in a folder beside the place, which is renamed as the last step."""
-    out.mkdir(parents=True, exist_ok=True)
+    """The files, image_ids.txt last: without it a split is none, so an interrupted one is not taken for whole."""
     folder = out / split
-    with tempfile.TemporaryDirectory(prefix=f".{split}.", dir=out) as temporary:
-        part, old = Path(temporary, "new.part"), Path(temporary, "old")
-        boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
-        content: dict[Path, Iterable[str]] = {
-            part / IDS: chosen,
-            part / LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
-            part / SIZES: (f"{path},{sizes[path][0]},{sizes[path][1]}" for path in chosen),
-            part / LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
-            out / CLASSES: names,  # before the split: a class too many does no harm
-        }
-        for path, lines in content.items():
-            atomic_write_text(path, "".join(f"{line}\n" for line in lines))
-        try:
-            if folder.exists():
-                os.replace(folder, old)
-            os.replace(part, folder)
-        finally:
-            if old.exists() and not folder.exists():
-                os.replace(old, folder)
+    boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
+    content: dict[Path, Iterable[str]] = {
+        out / CLASSES: names,  # a class too many does no harm to other splits
+        folder / LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
+        folder / SIZES: (f"{path},{sizes[path][0]},{sizes[path][1]}" for path in chosen),
+        folder / LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
+        folder / IDS: chosen,
+    }
+    (folder / IDS).unlink(missing_ok=True)
+    for path, lines in content.items():
+        atomic_write_text(path, "".join(f"{line}\n" for line in lines))
 
 
 def _decimal(value: float) -> str:
@@ -214,7 +200,7 @@ class _Source:
             wrong = "is no path"
         elif any(mark in name for mark in ",\n\r") or name != name.strip():
             wrong = "holds a comma, a line break or blanks at its ends, which wsolevaluation cannot read; rename it"
-        elif not files.is_inside(name):
+        elif not readers.is_inside(name):
             wrong = "is not a path below the folder of images"
         else:
             wrong = "is there already" if name in self.objects and not again else ""
@@ -233,29 +219,29 @@ class _Source:
         with contextlib.suppress(ValueError, TypeError, OverflowError):
             if self.kind == "coco":
                 x, y, width, height = (value + 0.0 for value in fields)  # numbers, not texts
-                return files.corners((x, y, x + width, y + height))
+                return readers.corners((x, y, x + width, y + height))
             if _is_label(label):
-                return files.corners(fields)
+                return readers.corners(fields)
         raise ValueError(f"{label!r} is no name of a class, or box {fields!r} is not {FORMS[self.kind]}")
 
     def finish(self) -> None:
         """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""
         from_csv = self.kind == "csv"
-        files.refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
+        readers.refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
         if not self.objects:
             raise WsolkitError(f"{self.place} names no image")
         if self.images is not None:
-            files.require_images(self.images, self.objects)
+            readers.require_images(self.images, self.objects)
             self.sizes |= image_sizes(self.images, [name for name, size in self.sizes.items() if not all(size)])
-        for name, (width, height) in self.sizes.items():
-            with self.noting(name):
-                if not (width and height):
-                    raise ValueError(f"no size is given: add it, or {GIVE_IMAGES}")
-                if outside := [box for _, box in self.objects[name] if not files.touches(box, (width, height))]:
-                    raise ValueError(f"box {outside[0]} lies outside {width} x {height} pixels")
-                if not from_csv:
-                    self.objects[name] = [(label, files.cut(box, (width, height))) for label, box in self.objects[name]]
-        files.refuse(self.place, self.problems, MEND)
+        for name, own in self.objects.items():
+            size = self.sizes[name]
+            if not all(size):
+                self.problems.append(f"{name} (no size is given: add it, or {GIVE_IMAGES})")
+            elif outside := [box for _, box in own if not readers.touches(box, size)]:
+                self.problems.append(f"{name} (box {outside[0]} lies outside {size[0]} x {size[1]} pixels)")
+            elif not from_csv:
+                self.objects[name] = [(label, readers.cut(box, size)) for label, box in own]
+        readers.refuse(self.place, self.problems, MEND)
 
 
 def read_voc(read: _Source) -> None:
@@ -342,7 +328,7 @@ def read_csv(read: _Source) -> None:
     """
     if read.images is None:
         raise WsolkitError(f"a CSV says nothing of the size of its images: {GIVE_IMAGES}")
-    for place, (number, line) in enumerate(files.read_lines(read.place)):
+    for place, (number, line) in enumerate(readers.read_lines(read.place)):
         item = f"line {number} {line[:120]!r}"
         with read.noting(item):
             row = [field.strip() for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
@@ -352,7 +338,7 @@ def read_csv(read: _Source) -> None:
 
 def _names_by_stem(folder: Path) -> dict[str, str]:
     """Name without ending -> name of each image in a folder; annotations may lie beside the images."""
-    names = sorted(files.file_names(folder), reverse=True)
+    names = sorted(readers.file_names(folder), reverse=True)
     return {Path(name).stem: name for name in names if Path(name).suffix.lower() in Image.registered_extensions()}
 
 

@@ -63,17 +63,16 @@ def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
 
 def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str = "cub") -> Path:
     """Download (unless the archive lies in `root` already), check, unpack; see `fetch_dataset`."""
-    urls = (url,) if url else archive.urls
-    for address in urls:
-        if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-            raise WsolkitError(f"'{address}' is not an http or https address")
+    address = url or archive.url
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise WsolkitError(f"'{address}' is not an http or https address")
     root = Path(root).expanduser()
     root = root.parent if root.name == archive.folder else root
     target, packed = root / archive.folder, root / archive.name
     again = f"run again: wsolkit data {name} --root {shlex.quote(str(root))}"
     again += f" --url {shlex.quote(url)}" if url else ""
     place = f"put the file ({archive.size:,} bytes) at: {packed.absolute()}"
-    by_hand = f"Fetch it with a browser: {urls[0]}\n{place}\nand {again}"
+    by_hand = f"Fetch it with a browser: {address}\n{place}\nand {again}"
     if target.exists():
         if missing := _missing(archive, target):
             raise DownloadError(f"{target} exists but lacks {missing}; move that folder away and {again}")
@@ -83,7 +82,7 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
         root.mkdir(parents=True, exist_ok=True)
         with alone(root / f".{archive.name}.lock", timeout=0):
             if not packed.exists():
-                _download(archive, urls, root, by_hand)
+                _download(archive, address, root, by_hand)
             elif (md5 := pooch.file_hash(str(packed), alg="md5")) != archive.md5:  # not ours to delete
                 wrong = f"its MD5 is {md5} instead of {archive.md5}; delete it"
                 raise DownloadError(f"{packed} is not the expected archive: {wrong}.\n{by_hand}")
@@ -120,26 +119,21 @@ def part_of(root: Path, archive: Archive) -> Path:
     return root / f".{archive.name}.download" / f"{archive.name}.part"
 
 
-def _download(archive: Archive, urls: tuple[str, ...], root: Path, by_hand: str) -> None:
+def _download(archive: Archive, address: str, root: Path, by_hand: str) -> None:
     part = part_of(root, archive)
     part.parent.mkdir(exist_ok=True)
     needed = archive.size - _size(part)
     if needed > (free := shutil.disk_usage(root).free):
         raise OSError(errno.ENOSPC, f"{needed:,} bytes are needed, {free:,} are free")
-    reasons = []
     try:
-        for address in urls:
-            try:
-                downloader = _resuming(archive, part)
-                whole = pooch.retrieve(address, f"md5:{archive.md5}", archive.name, part.parent, downloader=downloader)
-                os.replace(whole, root / archive.name)
-                return
-            except requests.RequestException as error:
-                reasons.append(f"{address}: {error}")
-            except ValueError as error:  # of pooch, which names both checksums and has deleted the file
-                wrong = f"{archive.name} from {address} is not the expected file: {error}"
-                raise DownloadError(f"{wrong}\n{by_hand}") from error
-        raise DownloadError(f"could not fetch {archive.name} ({'; '.join(reasons)}).\n{by_hand}")
+        downloader = _resuming(archive, part)
+        whole = pooch.retrieve(address, f"md5:{archive.md5}", archive.name, part.parent, downloader=downloader)
+        os.replace(whole, root / archive.name)
+    except requests.RequestException as error:
+        raise DownloadError(f"could not fetch {archive.name} ({address}: {error}).\n{by_hand}") from error
+    except ValueError as error:  # of pooch, which names both checksums and has deleted the file
+        wrong = f"{archive.name} from {address} is not the expected file: {error}"
+        raise DownloadError(f"{wrong}\n{by_hand}") from error
     finally:
         if not _size(part):
             shutil.rmtree(part.parent, ignore_errors=True)
@@ -175,7 +169,7 @@ def _resuming(archive: Archive, part: Path) -> Any:
             begin, _, total = response.headers.get("Content-Range", "").removeprefix("bytes ").partition("/")
             ranged = response.status_code == 206
             if response.status_code == 416 or here > archive.size or (ranged and begin.split("-")[0] != str(here)):
-                part.unlink()  # the server knows no such rest, or sent another range than was asked for
+                part.unlink(missing_ok=True)  # the server knows no such rest, or sent another range than was asked for
                 return
             response.raise_for_status()
             total = total if ranged else response.headers.get("Content-Length", "")

@@ -223,7 +223,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         FileNotFoundError: naming every source that is not there, and every folder or glob without an image.
         WsolkitError: there is no source.
     """
-    problems: list[str] = []  # with the folders
+    problems: list[str] = [] if unreadable is None else unreadable  # with the folders
     images: dict[str, Path] = {}
     bases, empty, results = [], [], 0
     for source in map(str, sources):
@@ -235,9 +235,6 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         for item in kept:
             bases += [os.path.abspath(base), os.path.dirname(os.path.abspath(item))]
             images.setdefault(os.path.realpath(item), item)  # unlike Path.resolve, no error for a link to itself
-    problems = list(dict.fromkeys(problems))
-    if unreadable is not None:
-        unreadable += problems
     if empty:
         also = f"; could not be searched: {listing(problems)}" if problems else ""
         suffixes = f"(folders and globs are searched for {', '.join(sorted(IMAGE_SUFFIXES))}{also})"
@@ -252,13 +249,11 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
 
 def is_result(path: Path) -> bool:
     """Whether the file says that `wsolkit predict` wrote it; only what is called .png or .json is opened."""
-    try:
-        if path.suffix not in (".png", ".json") or not path.is_file():
-            return False
-        with open(path, "rb") as file:
-            return RESULT_MARK.encode() in file.read(512)
-    except OSError:  # unreadable: whoever reads it next says so
-        return False
+    with contextlib.suppress(OSError):  # unreadable: whoever reads it next says so
+        if path.suffix in (".png", ".json") and path.is_file():
+            with open(path, "rb") as file:
+                return RESULT_MARK.encode() in file.read(512)
+    return False
 
 
 def read_batches(
@@ -289,7 +284,8 @@ def _below(folder: Path, problems: list[str]) -> list[Path]:
     paths, seen = [], set()
 
     def note(error: OSError) -> None:
-        problems.append(f"{error.filename}: the folder cannot be searched ({error.strerror})")
+        text = f"{error.filename}: the folder cannot be searched ({error.strerror})"
+        problems.extend([text] if text not in problems else [])
 
     for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
         if (real := os.path.realpath(place)) in seen:

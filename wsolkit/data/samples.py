@@ -117,39 +117,6 @@ class Geometry:
         return pixels[..., window, window, :] if pixels.ndim > 2 else pixels[window, window]
 
 
-def stratified_split(labels: Sequence[int] | np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into (rest, held-out): of each class `share`, rounded, at least one of two or more."""
-    if not 0.0 < share < 1.0:
-        raise WsolkitError(f"the validation share must lie strictly between 0 and 1, but is {share}")
-    known = np.asarray(labels)
-    mask = np.zeros(len(known), dtype=bool)
-    for label in np.unique(known):
-        members = np.flatnonzero(known == label)
-        if len(members) > 1:
-            count = min(len(members) - 1, max(1, round(share * len(members))))
-            mask[np.random.default_rng([seed, int(label)]).permutation(members)[:count]] = True
-    return np.flatnonzero(~mask), np.flatnonzero(mask)
-
-
-def select_classes(names: Sequence[str], wanted: Sequence[str | int] | int | None) -> list[int]:
-    """Indices of the wanted classes: None is all, an integer the first so many, else a list of names or indices."""
-    if wanted is None:
-        return list(range(len(names)))
-    if isinstance(wanted, int):
-        if not 2 <= wanted <= len(names):
-            raise WsolkitError(f"classes={wanted}: expected a number between 2 and {len(names)}")
-        return list(range(wanted))
-    wanted, chosen = [wanted] if isinstance(wanted, str) else wanted, []
-    for item in wanted:
-        index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
-        if not 0 <= index < len(names):
-            raise WsolkitError(f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}")
-        chosen.append(index)
-    if len(set(chosen)) != len(chosen) or len(chosen) < 2:
-        raise WsolkitError(f"classes must be at least two different ones, but are {list(wanted)}")
-    return chosen
-
-
 @dataclass(frozen=True)
 class Request:
     """One split of a data set as somebody asks for it: `load_dataset` makes it, an opener answers with the data set.
@@ -158,7 +125,7 @@ class Request:
         split: "train", "val" or "test".
         root: the folder of the data set, None where none is given.
         geometry: of the images.
-        classes: see `select_classes`.
+        classes: None is all, an integer the first so many, else a list of names or 0-based indices.
         val_share, seed: of the validation split; `seed` also of what is drawn.
     """
 
@@ -171,10 +138,32 @@ class Request:
 
     def select(self, names: Sequence[str]) -> tuple[list[str], dict[int, int]]:
         """The names of the chosen classes, and place in `names` -> label."""
-        chosen = select_classes(names, self.classes)
+        wanted, chosen = [self.classes] if isinstance(self.classes, str) else self.classes, []
+        if isinstance(wanted, int) and not 2 <= wanted <= len(names):
+            raise WsolkitError(f"classes={wanted}: expected a number between 2 and {len(names)}")
+        if wanted is None or isinstance(wanted, int):
+            wanted = range(wanted or len(names))
+        for item in wanted:
+            index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
+            if not 0 <= index < len(names):
+                raise WsolkitError(
+                    f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}"
+                )
+            chosen.append(index)
+        if self.classes is not None and (len(set(chosen)) != len(chosen) or len(chosen) < 2):
+            raise WsolkitError(f"classes must be at least two different ones, but are {list(wanted)}")
         return [names[index] for index in chosen], {index: label for label, index in enumerate(chosen)}
 
     def own(self, labels: Sequence[int] | np.ndarray) -> list[int]:
-        """Indices of the training images with these `labels` in the split: held out for "val", else the rest."""
-        rest, held = stratified_split(labels, self.val_share, self.seed)
-        return (held if self.split == "val" else rest).tolist()
+        """Indices of the training images with these `labels` in the split: held out for "val", else the rest. Of each
+        class `val_share` is held out, rounded, at least one of two or more."""
+        if not 0.0 < self.val_share < 1.0:
+            raise WsolkitError(f"the validation share must lie strictly between 0 and 1, but is {self.val_share}")
+        known = np.asarray(labels)
+        held = np.zeros(len(known), dtype=bool)
+        for label in np.unique(known):
+            members = np.flatnonzero(known == label)
+            if len(members) > 1:
+                count = min(len(members) - 1, max(1, round(self.val_share * len(members))))
+                held[np.random.default_rng([self.seed, int(label)]).permutation(members)[:count]] = True
+        return np.flatnonzero(held if self.split == "val" else ~held).tolist()

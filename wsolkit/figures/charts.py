@@ -235,9 +235,7 @@ def bars(
         axes.axvline(reference, color=INK, linestyle=DOTTED, label=_plain(reference_label))
         _legend(axes, "above")
     _bar_names(axes, [_plain(name) for name in values])
-    axes.set(xlim=(0, max(100.0, *numbers) * 1.12), xlabel=xlabel)
-    if max(numbers) <= 100:
-        axes.set_xticks(range(0, 101, 20))
+    axes.set(xlim=(0, 112), xlabel=xlabel, xticks=range(0, 101, 20))
     return fig
 
 
@@ -314,6 +312,11 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
         slices = list(first.sort_values("gt_known_loc", kind="stable").index)
         label += f", {EXTREMES} lowest and {EXTREMES} highest of {len(slices)} classes"
         slices = slices[:EXTREMES] + slices[-EXTREMES:]
+    names = []
+    for item in slices:
+        n = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
+        count = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
+        names.append(f"{shortened(item, 24)} ({count})" if kind == "class" else f"{item}\n{count} images")
     several, thick = len(parts) > 1, 0.8 / len(parts)
     room = max(0.32 if kind == "class" else 0.5, 0.24 * len(parts) + 0.14)
     fig, axes = _figure(1.1 + len(slices) * room)
@@ -326,19 +329,13 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
         labels = ["no image" if np.isnan(value) else f"{value:.0f}" * (len(parts) <= 3) for value in values]
         looks |= {"height": 0.88 * thick, "label": _plain(name)}
         _interval_bars(axes, places, np.nan_to_num(values), low, high, labels, **looks)
-    _bar_names(axes, [_tick(item, parts, kind) for item in slices], labelsize=10 if kind == "class" else 12)
+    _bar_names(axes, names, labelsize=10 if kind == "class" else 12)
     axes.set(xlim=(0, 108), xlabel=label, xticks=range(0, 101, 20))
     axes.spines["bottom"].set_bounds(0, 100)
     if several:
         columns = max(1, min(3, len(parts), 56 // (6 + max(map(len, parts)))))
         _legend(axes, "above", columns, handlelength=1.6)
     return fig
-
-
-def _tick(item: str, parts: Mapping[str, pd.DataFrame], kind: str) -> str:
-    counts = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
-    number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"{shortened(item, 24)} ({number})" if kind == "class" else f"{item}\n{number} images"
 
 
 @style()

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 
@@ -47,24 +47,14 @@ MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose b
 SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
 
 
-class Limits(NamedTuple):
-    """How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the
-    best ones, with plain CAM), rows of single runs and of operating points on the page, points of a curve, and bytes
-    for the full texts of errors."""
-
-    methods: int
-    backbones: int
-    runs: int
-    points: int
-    curve: int
-    errors: int
-
-
+# How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the best,
+# with plain CAM), rows of single runs and of operating points, points of a curve, bytes for the full texts of errors.
+LIMITS = ("methods", "backbones", "runs", "points", "curve", "errors")
 LEVELS = (
-    Limits(1000, 1000, 1500, 600, 250, 300_000),
-    Limits(1000, 1000, 200, 100, 50, 50_000),
-    Limits(50, 10, 100, 50, 50, 20_000),
-    Limits(12, 6, 20, 10, 25, 5_000),
+    (1000, 1000, 1500, 600, 250, 300_000),
+    (1000, 1000, 200, 100, 50, 50_000),
+    (50, 10, 100, 50, 50, 20_000),
+    (12, 6, 20, 10, 25, 5_000),
 )
 
 
@@ -87,11 +77,12 @@ def write_index(out: str | Path) -> Path:
     parts = {name: [row for row in rows if row["dataset"] == name] for name in sorted({row["dataset"] for row in rows})}
     keys = {name: unique_id(f"data-{name}", taken) for name in parts}
 
-    def page(sections: list[dict[str, Any]], limits: Limits) -> str:
+    def page(sections: list[dict[str, Any]], limits: dict[str, int]) -> str:
         values = {"rows": rows, "notes": notes, "sections": sections, "limits": limits, "marked": MARKED}
         return render("index.html.j2", styles=("index.css",), scripts=("index.js",), **values)
 
-    for limits in LEVELS:
+    for level in LEVELS:
+        limits = dict(zip(LIMITS, level, strict=True))
         sections = [_section(name, keys[name], part, looks, limits) for name, part in parts.items()]
         size = len(page(sections, limits).encode())
         if size <= TEXT_BYTES:
@@ -101,7 +92,7 @@ def write_index(out: str | Path) -> Path:
     return out / "index.html"
 
 
-def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], limits: Limits) -> dict[str, Any]:
+def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], limits: dict[str, int]) -> dict[str, Any]:
     """Everything that the page shows of one dataset; "galleries" are added where bytes are left."""
     groups = grouped(rows)
     done = [row for row in rows if row["status"] == "completed"]
@@ -132,7 +123,7 @@ def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], li
         "fewer": list(dict.fromkeys(fewer)),
         "galleries": [],
         "why": reasons(networks, full),
-        "charts": charts(drawn, looks, limits.curve),
+        "charts": charts(drawn, looks, limits["curve"]),
         "published": published_table(groups) if dataset == "cub" and done else None,
     }
 
@@ -169,7 +160,7 @@ def networks_of(groups: Sequence[Group], full: int) -> list[dict[str, Any]]:
     return sorted(networks, key=lambda network: not network["done"])
 
 
-def chosen(groups: Sequence[Group], limits: Limits) -> set[Group]:
+def chosen(groups: Sequence[Group], limits: dict[str, int]) -> set[Group]:
     """Groups of so many methods and backbones: those with the highest GT-known Loc, and plain CAM first of all."""
 
     def best(kind: str, most: int) -> list[str]:
@@ -179,7 +170,7 @@ def chosen(groups: Sequence[Group], limits: Limits) -> set[Group]:
             height[name] = max(height.get(name, -1.0), value.mean if value else -1.0)
         return sorted(height, key=lambda name: (name != "cam", -height[name]))[:most]
 
-    methods, backbones = best("method", limits.methods), best("backbone", limits.backbones)
+    methods, backbones = best("method", limits["methods"]), best("backbone", limits["backbones"])
     return {group for group in groups if group.method in methods and group.backbone in backbones}
 
 

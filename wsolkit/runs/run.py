@@ -29,8 +29,8 @@ from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods.maps import parse_smooth
 from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
-from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
 from wsolkit.runs.fingerprints import localising_code

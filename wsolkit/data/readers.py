@@ -1,0 +1,559 @@
+"""Data sets on disk: tables of text, read with one error about all that is wrong in a file; CUB-200-2011 (Wah et al.,
+2011) and Tiny-ImageNet-200 (Stanford CS231n) in their native folders; and any images with a metadata folder of
+wsolevaluation (Choe et al., CVPR 2020), whose text files and mask files say what the images show."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shlex
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from wsolkit.common.errors import WsolkitError
+from wsolkit.common.files import listing
+from wsolkit.data.base import WSOLDataset
+from wsolkit.data.catalogue import SPLITS, archive_of
+from wsolkit.data.images import image_sizes
+from wsolkit.data.samples import MaskFiles, Request, Sample
+
+IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
+LOCALIZATION, CLASSES = "localization.txt", "classes.txt"
+LAYOUT = "expected a metadata folder in the layout of wsolevaluation"
+NEEDS = ("class_labels", "image_sizes", "localization")
+MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
+SIDE = 64  # of every image of Tiny-ImageNet, in pixels
+SUFFIXES = (".jpeg", ".jpg", ".png")
+Box = tuple[float, float, float, float]
+Parser = Callable[[str], tuple[Any, Any]]
+
+
+def existing_folder(path: str | Path | None, needed: str) -> Path:
+    """The folder, with ~ replaced. `needed` says what it is for.
+
+    Raises:
+        WsolkitError: `path` is None. FileNotFoundError: there is no such folder.
+    """
+    if path is None:
+        raise WsolkitError(needed)
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}; {needed}")
+    return folder
+
+
+def find_root(root: str | Path | None, dataset: str) -> Path:
+    """The folder of a data set that has an archive, given itself or its parent.
+
+    Raises:
+        WsolkitError: `root` is None.
+        FileNotFoundError: it does not exist or lacks one of the files that the catalogue names; says how to fetch them.
+    """
+    archive = archive_of(dataset)
+    name, first = archive.folder, archive.required[0]
+    fetch = f"fetch the dataset with `wsolkit data {dataset} --root {shlex.quote(str(root or 'DIR'))}`"
+    folder = existing_folder(root, f"dataset '{dataset}' needs root=, the {name} folder or its parent; {fetch}")
+    if not (folder / first).exists() and (folder / name).is_dir():
+        folder = folder / name
+    if missing := [item for item in archive.required if not (folder / item).exists()]:
+        whole = len(missing) == len(archive.required)
+        lacks = f"holds neither {first} nor {name}/{first}" if whole else f"lacks {', '.join(missing)}"
+        raise FileNotFoundError(f"{folder} {lacks}; expected the native {name} layout; {fetch}")
+    return folder
+
+
+def file_names(folder: Path) -> set[str]:
+    """Names in `folder`, empty where there is none: one directory read is far quicker than asking for each file."""
+    return set(os.listdir(folder)) if folder.is_dir() else set()
+
+
+def require_images(folder: Path, paths: Iterable[str]) -> None:
+    """Raise FileNotFoundError, listing the first 20, unless every relative path exists below `folder`."""
+    known: dict[str, set[str]] = {}
+    missing = []
+    for path in paths:
+        parent, _, name = path.rpartition("/")
+        if parent not in known:
+            known[parent] = file_names(folder / parent)
+        if name not in known[parent]:
+            missing.append(path)
+    if missing:
+        count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
+        raise FileNotFoundError(f"{folder}: {count}; fetch the dataset again or remove their lines")
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, text) of every line that is not blank; CRLF and a byte order mark are taken off."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} is missing; put it there, or fetch the dataset again") from None
+    except UnicodeDecodeError as error:
+        raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
+    for number, line in enumerate(text.split("\n"), 1):
+        if stripped := line.strip():
+            yield number, stripped
+
+
+def columns(*kinds: Callable, separator: str | None = ",", right: bool = False, make: Callable = tuple) -> Parser:
+    """A parser (line -> key and value) of lines of columns. The text of each goes through one of `kinds`, which raises
+    ValueError where it stands for nothing; `make` makes one value of several. Where there are more separators (None is
+    any white space), the last column holds them, or the first one if `right`.
+
+    Example:
+        >>> columns(str, int, int, right=True)("a, b.png,40,30")
+        ('a, b.png', (40, 30))
+    """
+
+    def parse(line: str) -> tuple[Any, Any]:
+        fields = (line.rsplit if right else line.split)(separator, len(kinds) - 1)
+        key, *values = [kind(field) for kind, field in zip(kinds, fields, strict=True)]
+        return key, values[0] if len(values) == 1 else make(values)
+
+    return parse
+
+
+def read_table(
+    path: Path, parse: Parser, expected: str, known: dict | None = None, complete: bool = True, problem: Any = None
+) -> dict[Any, Any]:
+    """Read a text file with a line for each key.
+
+    Args:
+        parse: a line -> (key, value); raises ValueError where the line is malformed (see `columns`).
+        expected: what the lines must be, for the error.
+        known: the keys that count, each with itself as value: lines about other keys must be well-formed and are
+            ignored. Its strings take the place of the equal ones of the file, which saves memory. None takes every key.
+        complete: each known key must have a line.
+        problem: (key, earlier values or None, new value) -> what is wrong with the new one, or "". With it, a key may
+            have several lines, and the answer has the list of their values. None: each key has one line.
+
+    Raises:
+        WsolkitError: names the file, the first 20 lines that are malformed or repeated, and keys without a line.
+    """
+    table: dict[Any, Any] = {}
+    problems = []
+    for number, line in read_lines(path):
+        try:
+            key, value = parse(line)
+        except ValueError:
+            problems.append(f"line {number} {line[:120]!r}")
+            continue
+        if known is not None and (key := known.get(key)) is None:
+            continue
+        earlier = table.get(key)
+        wrong = problem(key, earlier, value) if problem else "" if earlier is None else f"{key} is there already"
+        if wrong:
+            problems.append(f"line {number} ({wrong})")
+        elif problem:
+            table.setdefault(key, []).append(value)
+        else:
+            table[key] = value
+    if known is not None and complete:
+        problems += [f"no line for {key}" for key in known if key not in table]
+    refuse(path, problems, f"expected {expected}")
+    return table
+
+
+def refuse(path: Path, problems: list[str], advice: str) -> None:
+    """Raise one error about all problems of a file (the first 20 are listed) if there is any."""
+    if problems:
+        count = f"{len(problems)} entries are" if len(problems) > 1 else "one entry is"
+        raise WsolkitError(f"{path}: {count} wrong: {listing(problems)}; {advice}")
+
+
+def is_inside(relative: str) -> bool:
+    """Whether a path of an annotation file stays below the folder it is relative to, in its one plain spelling."""
+    parts = relative.replace("\\", "/").split("/")
+    return not {"", ".", ".."} & set(parts) and ":" not in parts[0] and "\0" not in relative
+
+
+def checked(kind: Callable[[str], Any], allowed: Callable[[Any], Any]) -> Callable[[str], Any]:
+    """The function `kind` of a text, which then also raises ValueError for values that are not `allowed`."""
+
+    def read(text: str) -> Any:
+        if not allowed(value := kind(text)):
+            raise ValueError
+        return value
+
+    return read
+
+
+inside = checked(str, is_inside)  # the path itself
+
+
+def whole(text: str) -> int:
+    """A whole number from 0, of at most nine digits; ValueError otherwise."""
+    text = text.strip()
+    if not text.isdecimal() or len(text) > 9:
+        raise ValueError
+    return int(text)
+
+
+def corners(fields: Iterable[str | float]) -> Box:
+    """Four texts or numbers as x0, y0, x1, y1; ValueError where they are not finite or the wrong way round."""
+    x0, y0, x1, y1 = map(float, fields)
+    if not (-math.inf < x0 <= x1 < math.inf and -math.inf < y0 <= y1 < math.inf):
+        raise ValueError
+    return x0, y0, x1, y1
+
+
+def touches(box: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a box (x0, y0, x1, y1) holds at least one pixel of an image of `size` (width, height)."""
+    return box[0] < size[0] and box[1] < size[1] and box[2] >= 0 and box[3] >= 0
+
+
+def cut(box: Box, size: tuple[int, int]) -> Box:
+    """The box without what lies beyond the last column and row of an image of `size` (width, height)."""
+    return max(box[0], 0), max(box[1], 0), min(box[2], size[0] - 1), min(box[3], size[1] - 1)
+
+
+def refuse_outside(path: Path, boxes: Mapping[str, Sequence[Box]], sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Raise one error about all images of `boxes` that one of their boxes does not touch."""
+    if outside := [key for key, own in boxes.items() if not all(touches(box, sizes[key]) for box in own)]:
+        count = f"boxes of {len(outside)} images lie outside the image"
+        raise WsolkitError(f"{path}: {count}: {listing(outside)}; mend them")
+
+
+def open_cub(asked: Request) -> WSOLDataset:
+    """Open one split of a CUB-200-2011 folder, given itself or its parent.
+
+    images.txt says which images there are: lines of the other files whose id it does not hold are ignored, so a subset
+    is made by shortening images.txt alone. Ids need not be consecutive. The classes are those of classes.txt that have
+    an image, in the order of their ids, labelled from 0 (a list of classes is labelled in its own order).
+    Boxes `x y w h` become the corners x, y, x + w, y + h, cut at the last column and row of the image, as in the
+    metadata of wsolevaluation (so the lower right corner lies one pixel beyond the object's, where the image goes on).
+    "test" is the official split; "val" is a share of the official training images that depends on `seed` and
+    `val_share` alone (an image held out with all classes is held out with a few), "train" the rest of them.
+
+    Args:
+        asked: as in `load_dataset`; classes by name ("001.Black_footed_Albatross").
+
+    Raises:
+        WsolkitError: naming the file and its lines (malformed, duplicate, box outside the image), or the argument.
+        FileNotFoundError: the folder, one of its files or some of the images are missing.
+    """
+    root, line = find_root(asked.root, "cub"), partial(columns, whole, separator=None)
+    paths = read_table(root / "images.txt", line(inside), "lines 'id path', the path below images/")
+    if repeated := [path for path, count in Counter(paths.values()).items() if count > 1]:
+        raise WsolkitError(f"{root / 'images.txt'} names {listing(repeated)} more than once; remove a line of each")
+    names = read_table(root / "classes.txt", line(str), "lines 'id name'")
+    known, each = {key: key for key in paths}, "for each id of images.txt"
+    labels = f"lines 'id class', both whole numbers, one {each}"
+    class_of = read_table(root / "image_class_labels.txt", line(whole), labels, known)
+    flags = f"lines 'id 1' for training or 'id 0' for test, one {each}"
+    is_train = read_table(root / "train_test_split.txt", line(["0", "1"].index), flags, known)
+    extents = f"lines 'id x y width height', width and height above 0, one {each}"
+    boxes = read_table(root / "bounding_boxes.txt", line(*[float] * 4, make=_from_extent), extents, known)
+    used = sorted(set(class_of.values()))
+    if unnamed := [key for key in used if key not in names]:
+        raise WsolkitError(f"{root / 'classes.txt'} has no line for class {listing(unnamed)} of image_class_labels.txt")
+    classes, labels_of = asked.select([names[key] for key in used])
+    label_of = {used[place]: label for place, label in labels_of.items()}
+    images = root / "images"
+    require_images(images, (path for key, path in paths.items() if class_of[key] in label_of))
+
+    ids = sorted(key for key in paths if is_train[key] == (asked.split != "test"))
+    if asked.split != "test":
+        ids = [ids[place] for place in asked.own([class_of[key] for key in ids])]
+    chosen = {paths[key]: key for key in ids if class_of[key] in label_of}
+    sizes = image_sizes(images, chosen)
+    refuse_outside(root / "bounding_boxes.txt", {path: [boxes[key]] for path, key in chosen.items()}, sizes)
+    samples = [
+        Sample(path, label_of[class_of[key]], (cut(boxes[key], sizes[path]),), images / path, sizes[path])
+        for path, key in chosen.items()
+    ]
+    return WSOLDataset("cub", asked.split, classes, samples, asked.geometry)
+
+
+def _from_extent(extent: list[float]) -> Box:
+    x, y, width, height = extent
+    if width == 0 or height == 0:
+        raise ValueError
+    return corners([x, y, x + width, y + height])
+
+
+def open_tiny_imagenet(asked: Request) -> WSOLDataset:
+    """Open one split of a Tiny-ImageNet-200 folder, given itself or its parent.
+
+    The classes are those of wnids.txt that have a folder in train/, in the order of wnids.txt (a list of classes is
+    labelled in its own order). `dataset.classes` holds the first name that words.txt gives them ("goldfish"), followed
+    by the id in brackets where two would be alike, or the id alone where words.txt is absent. Boxes are inclusive
+    corners. The official test images have no labels: "test" is the folder val/, "val" a share of train/ that depends on
+    `seed` and `val_share` alone (an image held out with all classes is held out with a few), "train" the rest.
+
+    Args:
+        asked: as in `load_dataset`; classes by id ("n01443537") or name.
+
+    Raises:
+        WsolkitError: naming the file and its lines (malformed, duplicate, box outside the image), or the argument.
+        FileNotFoundError: the folder, one of its files or some of the images are missing.
+    """
+    root = find_root(asked.root, "tiny_imagenet")
+    path, folders = root / "wnids.txt", file_names(root / "train")
+    wnid = checked(str, re.compile(r"[\w-]+").fullmatch)
+    listed = read_table(path, columns(wnid), "one class id such as n01443537 in each line")
+    first = {wnid: wnid for wnid in listed if wnid in folders}  # wnid -> its first name
+    if not first:
+        raise WsolkitError(f"{path} names no class that has a folder in {root / 'train'}; fetch the dataset again")
+    if (words := root / "words.txt").exists():
+        named = read_table(words, columns(str, str, separator="\t"), "lines 'id', a tab and names", first, False)
+        first |= {wnid: name for wnid, text in named.items() if (name := text.split(",")[0].strip())}
+    wnids, count = list(first), Counter(first.values())
+    names = [name if count[name] == 1 else f"{name} ({wnid})" for wnid, name in first.items()]
+    if isinstance(asked.classes, list | tuple):
+        asked = replace(asked, classes=[wnids.index(item) if item in first else item for item in asked.classes])
+    classes, label_of = asked.select(names)
+    samples: list[Sample] = []
+    if asked.split == "test":
+        samples = _read_test(root / "val", {wnids[index]: label for index, label in label_of.items()})
+    else:
+        for index, label in label_of.items():
+            members = _read_train(root / "train" / wnids[index], label)
+            # one class at a time, drawn by its place in wnids.txt: the choice of classes does not move the split
+            samples += [members[place] for place in asked.own([index] * len(members))]
+    return WSOLDataset("tiny_imagenet", asked.split, classes, samples, asked.geometry)
+
+
+def _read_train(folder: Path, label: int) -> list[Sample]:
+    """The images of one class, by file name; each must have a box and each box an image."""
+    wnid, images, path = folder.name, folder / "images", folder / f"{folder.name}_boxes.txt"
+    table = _read_boxes(path, "'file x0 y0 x1 y1'")
+    require_images(images, table)
+    if unknown := sorted(n for n in file_names(images) - set(table) if n.lower().endswith(SUFFIXES)):
+        raise WsolkitError(f"{path} has no line for {len(unknown)} images: {listing(unknown)}; add or remove them")
+    return [Sample(f"{wnid}/{file}", label, (box,), images / file) for file, (box,) in sorted(table.items())]
+
+
+def _read_test(folder: Path, label_of: dict[str, int]) -> list[Sample]:
+    """The images of val/, in the order of val_annotations.txt; lines of other classes are passed over."""
+    table, images = _read_boxes(folder / "val_annotations.txt", "'file class x0 y0 x1 y1'", str), folder / "images"
+    table = {file: values for file, values in table.items() if values[0] in label_of}
+    require_images(images, table)
+    return [Sample(f"val/{file}", label_of[wnid], (box,), images / file) for file, (wnid, box) in table.items()]
+
+
+def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
+    """File name -> the texts that come before the box, as `kinds` says, and the box."""
+
+    def made(values: list) -> list:
+        box = corners(values[-4:])
+        if min(box) < 0 or not touches(box, (SIDE, SIDE)):
+            raise ValueError
+        return [*values[:-4], box]
+
+    limits = f"0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
+    file = checked(inside, lambda name: not {"/", "\\"} & set(name))
+    line = columns(file, *kinds, *[float] * 4, separator="\t", make=made)
+    return read_table(path, line, f"lines {form} with tabs between, {limits}")
+
+
+@dataclass(frozen=True, eq=False)
+class Metadata:
+    """One split as its files tell it.
+
+    Attributes:
+        folder: the folder of the split.
+        ids: N image paths, in the order of image_ids.txt.
+        labels: (N,) int64, 0-based.
+        sizes: id -> (width, height) in pixels; empty where there is no image_sizes.txt.
+        boxes: id -> boxes (x0, y0, x1, y1) in original pixels, inclusive corners; empty unless kind "boxes".
+        masks: id -> its mask files; empty unless kind "masks".
+        kind: what localization.txt holds: "boxes", "masks", or "none" where it is absent or empty.
+    """
+
+    folder: Path
+    ids: list[str]
+    labels: np.ndarray
+    sizes: dict[str, tuple[int, int]]
+    boxes: dict[str, tuple[Box, ...]]
+    masks: dict[str, MaskFiles]
+    kind: str
+
+
+def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_labels",)) -> Metadata:
+    """Read the metadata of one split.
+
+    image_ids.txt (`path`) decides which images there are: lines of the other files about ids that it does not list are
+    ignored, so a subset is made by shortening image_ids.txt alone. The other files are class_labels.txt (`path,label`),
+    image_sizes.txt (`path,width,height`) and localization.txt: either `path,x0,y0,x1,y1` (whole or decimal numbers;
+    more lines for more boxes) or `path,mask,ignore` (the ignore file in the first line of an image only, or nowhere).
+    Labels, sizes and boxes are split from the right, so that a path may hold commas; in a file of masks it may not.
+
+    Args:
+        folder: the folder of the split (it holds image_ids.txt) or the one above (it holds <split>/image_ids.txt).
+        split: the name of the split, "train", "val" or "test".
+        need: the files that must tell of every id, of "class_labels" (always needed), "image_sizes" (asked for unless
+            localization.txt holds masks, which need no sizes) and "localization". A file that is not needed is read if
+            it is there, and may leave out ids.
+
+    Raises:
+        FileNotFoundError: a folder or a file that is needed is missing.
+        WsolkitError: the folder is that of another split; or one error for each file, which lists its malformed lines,
+            duplicates, boxes outside the image and ids without an entry (the first 20).
+    """
+    if unknown := sorted(set(need) - set(NEEDS)):
+        raise WsolkitError(f"need names {listing(unknown)}; choose from {', '.join(NEEDS)}")
+    folder = _split_folder(Path(folder).expanduser(), split)
+    path, form = folder / IDS, "the path of an image in each line"
+    ids = list(read_table(path, columns(inside), f"{form}, below the folder of images and each once"))
+    if not ids:
+        raise WsolkitError(f"{path} is empty; expected {form}")
+    known = {name: name for name in ids}  # the equal strings of other files give way to these, which saves memory
+
+    def table(file: str, needed: bool, kind: str = "", problem: Any = None) -> dict[str, Any]:
+        if not needed and not (folder / file).is_file():
+            return {}
+        path, kind = folder / file, kind or file
+        form = f"{_FORMS[kind]}, {'at least ' if problem else ''}one for each id of {IDS}"
+        return read_table(path, _LINES[kind], form, known, needed, problem)
+
+    labels = table(LABELS, True)
+    path, complete = folder / LOCALIZATION, "localization" in need
+    first = next(read_lines(path), (0, ""))[1] if complete or path.is_file() else ""
+    if complete and not first:
+        raise WsolkitError(f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
+    # a line of a mask has exactly two commas, that of a box four at least
+    kind = "none" if not first else "masks" if first.count(",") == 2 else "boxes"
+    sizes = table(SIZES, "image_sizes" in need and kind != "masks")
+
+    def problem(name: str, earlier: list | None, value: Any) -> str:
+        if kind == "masks":
+            return f"a second line of {name} with an ignore file" if earlier and value[1] else ""
+        fits = name not in sizes or touches(value, sizes[name])
+        return "" if fits else f"the box lies outside {name}, which is {sizes[name][0]} x {sizes[name][1]} pixels"
+
+    rows = table(LOCALIZATION, complete, kind, problem) if first else {}
+    boxes = {name: tuple(own) for name, own in rows.items()} if kind == "boxes" else {}
+    masks = rows if kind == "masks" else {}
+    masks = {name: MaskFiles(tuple(mask for mask, _ in own), own[0][1]) for name, own in masks.items()}
+    return Metadata(folder, ids, np.array([labels[name] for name in ids], np.int64), sizes, boxes, masks, kind)
+
+
+def _mask_line(line: str) -> tuple[str, tuple[str, str | None]]:
+    name, mask, ignore = (item.strip() for item in line.split(","))
+    return name, (inside(mask), inside(ignore) if ignore else None)
+
+
+_name, _side, _label = checked(str, bool), checked(whole, bool), checked(whole, lambda label: label < MOST_CLASSES)
+_LINES: dict[str, Parser] = {
+    LABELS: columns(_name, _label, right=True),
+    SIZES: columns(_name, _side, _side, right=True),
+    "boxes": columns(_name, *[float] * 4, right=True, make=corners),
+    "masks": _mask_line,
+}
+_FORMS = {  # what the lines must be
+    LABELS: "lines 'path,label' with whole numbers from 0",
+    SIZES: "lines 'path,width,height' with whole numbers above 0",
+    "boxes": "lines 'path,x0,y0,x1,y1' with x0 <= x1 and y0 <= y1, and no lines of masks among them",
+    "masks": "lines 'path,mask,ignore', the ignore file in an image's first line only, no lines of boxes among them",
+}
+
+
+def highest_label(path: Path) -> int:
+    """The highest label of any line of a class_labels.txt, -1 where it has none."""
+    labels = read_table(path, _LINES[LABELS], _FORMS[LABELS], problem=lambda *_: "")
+    return max(map(max, labels.values()), default=-1)
+
+
+def read_classes(path: Path) -> list[str]:
+    """classes.txt: the name of a class in each line, the first is that of label 0."""
+    names: list[str] = []
+    for number, line in read_lines(path):
+        if number != len(names) + 1:
+            raise WsolkitError(f"{path}, line {number - 1} is empty; its class needs a name, since lines are counted")
+        names.append(line)
+    return names
+
+
+def _split_folder(folder: Path, split: str) -> Path:
+    if (folder / split / IDS).is_file():
+        return folder / split
+    name = folder.resolve().name
+    if not (folder / IDS).is_file():
+        wrong = f"holds neither {split}/{IDS} nor {IDS}" if folder.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{folder} {wrong}; {LAYOUT}")
+    if name in SPLITS and name != split:  # test images must not pass for validation
+        raise WsolkitError(f"{folder} is the folder of split '{name}', but '{split}' is asked for; give its own")
+    return folder
+
+
+def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str | Path | None = None) -> WSOLDataset:
+    """Open one split of a metadata folder; see `read_metadata` for its files.
+
+    A split needs image_ids.txt and class_labels.txt; boxes that the localization.txt of "train" may hold are kept.
+    Where there is a folder val/, it is the split "val"; else "val" is a share of train/ that depends on `seed` and
+    `val_share` alone, and "train" the rest. The localization.txt of "test" and "val" may be absent: `dataset.localised`
+    is False then. Such a validation split chooses the epoch of a training run but no threshold, and a report on such a
+    test split has numbers of classification only. Sizes come from image_sizes.txt or else from the images.
+
+    There are as many classes as the highest label in the class_labels.txt of all splits says, plus one, or as
+    classes.txt has lines (one name per line, from label 0; it lies beside the folders of the splits, or in one of
+    them). Without names the classes are called "0", "1", ...
+
+    Args:
+        asked: as in `load_dataset`; `root` is the folder that the paths of image_ids.txt are relative to.
+            Chosen classes are labelled anew from 0.
+        metadata: the folder that holds train/, test/ and perhaps val/.
+        masks: the folder that the paths of masks are relative to; for metadata with masks only.
+
+    Raises:
+        WsolkitError: naming the file and the lines, or the argument; also boxes with `masks`, or masks without it.
+        FileNotFoundError: a folder, a file, some of the images or some of the masks are missing.
+    """
+    split, needs = asked.split, "dataset 'metadata' needs"
+    root = existing_folder(asked.root, f"{needs} root=, the folder that the paths of {IDS} are relative to (--root)")
+    place = f"{needs} metadata=, the folder that holds train/, test/ and perhaps val/ (--metadata)"
+    folder = existing_folder(metadata, place)
+    if (folder / IDS).is_file():
+        above = "give the folder above it, which holds train/ and test/"
+        raise WsolkitError(f"{folder} is the folder of one split; {above}")
+    shared = not (folder / "val").is_dir()  # the folder train/ is for "train" and "val"
+    source = "train" if split == "val" and shared else split
+    needed = source != "train" and (folder / source / LOCALIZATION).is_file()
+    read = read_metadata(folder, source, ("class_labels", "localization") if needed else ("class_labels",))
+    path, masks_root = read.folder / LOCALIZATION, Path()
+    if masks is not None:
+        if read.kind == "boxes":
+            raise WsolkitError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
+        place = f"{needs} masks=, the folder that the mask files of {LOCALIZATION} are relative to (--masks)"
+        masks_root = existing_folder(masks, place)
+    elif needed and read.kind == "masks":
+        raise WsolkitError(f"{path} names mask files: give masks= (--masks), the folder that they are relative to")
+
+    classes, label_of = asked.select(_class_names(folder))
+    places = asked.own(read.labels) if source == "train" and shared else range(len(read.ids))
+    known = {read.ids[place]: int(read.labels[place]) for place in places}
+    names = {name: label_of[label] for name, label in known.items() if label in label_of}
+    require_images(root, names)
+    sizes = read.sizes
+    if source == "test" and read.kind == "boxes" and (unknown := [name for name in names if name not in sizes]):
+        sizes = sizes | image_sizes(root, unknown)
+        refuse_outside(path, {name: read.boxes[name] for name in names}, sizes)
+    own = {
+        name: replace(read.masks[name], root=masks_root) for name in names if masks is not None and name in read.masks
+    }
+    require_images(masks_root, (path for m in own.values() for path in (*m.paths, m.ignore) if path))
+    samples = [
+        Sample(name, label, read.boxes.get(name, ()), root / name, sizes.get(name), own.get(name))
+        for name, label in names.items()
+    ]
+    return WSOLDataset("metadata", split, classes, samples, asked.geometry)
+
+
+def _class_names(folder: Path) -> list[str]:
+    """One different name for each label of any split."""
+    highest = {path: highest_label(path) for split in SPLITS if (path := folder / split / LABELS).is_file()}
+    tables = [table for place in ("", *SPLITS) if (table := folder / place / CLASSES).is_file()]
+    names = read_classes(tables[0]) if tables else [str(label) for label in range(max(highest.values()) + 1)]
+    if short := [path for path, label in highest.items() if label >= len(names)]:
+        wrong = f"{tables[0]} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}"
+        raise WsolkitError(f"{wrong}; add the missing lines")
+    count = Counter(names)
+    return [f"{name} ({label})" if count[name] > 1 else name for label, name in enumerate(names)]
