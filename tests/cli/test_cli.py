@@ -16,7 +16,7 @@ from wsolkit.runs.parameters import RunConfig
 
 
 def run(*arguments, cwd=None):
-    command = [sys.executable, "-m", "wsolkit.cli.main", *map(str, arguments)]
+    command = [sys.executable, "-m", "wsolkit", *map(str, arguments)]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": "/tmp"}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 

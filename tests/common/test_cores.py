@@ -28,9 +28,6 @@ def test_affinity_counts():
         ("0::/pod/box\n", {"pod/box/cpu.max": "max 100000", "pod/cpu.max": "100000 100000"}, 1),
         ("0::/seen/from/outside\n", {"cpu.max": "50000 100000"}, 1),
         ("0::/\n", {"cpu.max": "max 100000"}, 64),
-        ("4:cpu,cpuacct:/box\n", {"cpu/box/cpu.cfs_quota_us": "300000", "cpu/box/cpu.cfs_period_us": "100000"}, 3),
-        ("4:cpuacct,cpu:/box\n", {"cpuacct,cpu/cpu.cfs_quota_us": "-1", "cpuacct,cpu/cpu.cfs_period_us": "100000"}, 64),
-        ("4:cpuset:/box\n", {"cpuset/box/cpu.cfs_quota_us": "1", "cpuset/box/cpu.cfs_period_us": "1"}, 64),
     ],
 )
 def test_the_quota_of_a_container_counts(tmp_path, monkeypatch, membership, files, quota):

@@ -13,14 +13,12 @@ import time
 
 import pytest
 import yaml
-from small_jobs import GOOD, events, tiny_job, until
+from small_jobs import GOOD, events, maps_of, tiny_job, until
 
 from wsolkit.common.files import digest
-from wsolkit.runs.folder import maps_of
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep, run_grids
-from wsolkit.sweep.worker import run_notebook
 
 COLUMNS = (
     "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,max_box_acc_v2,pxap,"
@@ -30,7 +28,7 @@ COMMAND = [
     *(
         sys.executable,
         "-m",
-        "wsolkit.cli.main",
+        "wsolkit",
         "sweep",
         "--per-class",
         "2",
@@ -119,7 +117,7 @@ def test_results_lie_in_files_that_need_no_model(swept):
 
 
 def test_a_training_time_method_in_a_sweep(tmp_path):
-    command = [sys.executable, "-m", "wsolkit.cli.main", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
+    command = [sys.executable, "-m", "wsolkit", "sweep", "--methods", "ACoL", "--backbones", "mobilenet_v2"]
     command += [
         "--per-class",
         "2",
@@ -273,12 +271,6 @@ def test_sigterm_ends_a_sweep_with_its_runs(tmp_path):
     assert sweep.wait(timeout=300) == 143
     assert [event.get("outcome") for event in events(folder)] == [None, "stopped by the sweep"]
     assert not list(tmp_path.rglob(".lock")) and not list(tmp_path.rglob("failure.json"))
-
-
-def test_unknown_notebook_parameters_are_an_error(tmp_path):
-    job = tiny_job(tmp_path, "one", GOOD)
-    with pytest.raises(ValueError, match="has no parameter nowhere; it has where"):
-        run_notebook(str(job.notebook), tmp_path / "o.ipynb", {"nowhere": 1})
 
 
 def test_plan_orders_trainings_before_reports(tmp_path):

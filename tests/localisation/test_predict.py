@@ -596,7 +596,7 @@ def test_the_command_is_part_of_the_program(training, birds, tmp_path):
     command_line = [
         sys.executable,
         "-m",
-        "wsolkit.cli.main",
+        "wsolkit",
         "predict",
         birds,
         "--checkpoint",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import unquote
 
 import pytest
-from run_trees import failure, run
+from run_trees import differences, failure, run
 
 from wsolkit.report.index import write_index
 
@@ -33,6 +33,7 @@ def index(tmp_path_factory):
     failure(out, "cub", "vgg16_fc", "cam", "undefined", "cam is not defined on vgg16_fc")
     failure(out, "cub", "resnet18", "cam", "failed", "Traceback\nValueError: bad")
     (out / "runs" / "cub" / "sweep.yaml").write_text("backbones: [resnet50]\nmethods: [cam]\nseeds: [0, 1]\n")
+    differences(out)
     return write_index(out)
 
 

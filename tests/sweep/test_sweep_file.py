@@ -160,10 +160,11 @@ def test_every_mistake_is_one_error_that_names_the_file(file, text, message):
 
 
 def test_files_that_are_none(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"sweep file '.*absent.yaml' not found"):
-        read(tmp_path / "absent.yaml")
-    with pytest.raises(FileNotFoundError, match="is no file; expected a YAML file"):
-        read(tmp_path)
+    for path, problem in ((tmp_path / "absent.yaml", "does not exist"), (tmp_path, "is a directory")):
+        result = CliRunner().invoke(cli, ["sweep", "--plan", "--file", str(path)])
+        assert result.exit_code == 2 and str(path) in result.output and problem in result.output
+        with pytest.raises(OSError, match=path.name):
+            read(path)
     (tmp_path / "deep.yaml").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"deep\.yaml is nested too deeply"):
         read(tmp_path / "deep.yaml")

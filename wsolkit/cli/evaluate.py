@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
-from wsolkit.cli.options import names_in, results_folder
+from wsolkit.cli.options import names_in, reports
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import check_out, read_json
 from wsolkit.common.progress import progress
@@ -36,7 +36,7 @@ def evaluate(scoremaps: str, metadata: str, out: str | None, **options: Any) -> 
     from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, save_evaluation
 
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
-    folder = check_out(out or results_folder("evaluations") / name)
+    folder = check_out(out or reports("evaluations") / name)
     result = evaluate_files(scoremaps, metadata, **options, progress=lambda images: progress(images, "scoring"))
     click.echo(result)
     click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")

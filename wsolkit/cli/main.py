@@ -12,7 +12,7 @@ import click
 from wsolkit.cli.data import data
 from wsolkit.cli.evaluate import compare, evaluate
 from wsolkit.cli.localise import localise
-from wsolkit.cli.options import given, names_in, parameter_options
+from wsolkit.cli.options import given, names_in, parameter_options, reports
 from wsolkit.cli.predict import predict
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_bytes
@@ -24,12 +24,8 @@ from wsolkit.sweep.jobs import SweepFile
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
+YAML = click.Path(exists=True, dir_okay=False)
 STUDY = Path(__file__).with_name("study")  # what `init` writes beside the notebooks
-
-
-def _reports() -> str:
-    """The folder of reports where no option names one."""
-    return str(Path(os.environ.get("WSOLKIT_OUT") or "reports").resolve())
 
 
 def _check(config: RunConfig, methods: list[str]) -> None:
@@ -74,7 +70,7 @@ def init(folder: Path) -> None:
 
 @cli.command()
 @parameter_options([*OPTIONS, "backbones", "methods", "seeds", "jobs"], SweepFile)
-@click.option("--file", metavar="YAML", help="take what is not given here from a sweep file (keys: these options)")
+@click.option("--file", metavar="YAML", type=YAML, help="take the rest from a sweep file (keys: these options)")
 @click.option("--plan", is_flag=True, help="print what would run, in which order, and why; run and write nothing")
 @click.option("--dask", default="", metavar="ADDRESS", help="run on the workers of this Dask scheduler (or its file)")
 @click.option("--dask-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="seconds to wait")
@@ -83,7 +79,7 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
     """Run a grid of notebooks and write one HTML report per method and backbone, an index and results.csv."""
     content = plans.read(file) if file else {}
     asked = plans.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
-    asked.setdefault("out", content.get("out") or _reports())
+    asked.setdefault("out", content.get("out") or str(reports()))
     grids = plans.grids(content, asked)
     for grid in grids:
         try:
@@ -120,7 +116,7 @@ def train(variant: str | None, **options: Any) -> None:
     from wsolkit.common.processes import process_group, rank
     from wsolkit.runs.run import Run
 
-    config = RunConfig.make(**{"out": _reports(), **given(options)})
+    config = RunConfig.make(**{"out": str(reports()), **given(options)})
     with process_group(config.device):
         run = Run(config)
         run.model(variant)
@@ -139,7 +135,7 @@ def report(out: str | None, everything: bool) -> None:
     from wsolkit.report.index import write_index
     from wsolkit.report.method_page import write_reports
 
-    folder = Path(out or _reports()).resolve()
+    folder = Path(out or reports()).resolve()
     if not folder.is_dir():
         raise WsolkitError(f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
     failed = False
@@ -175,7 +171,3 @@ def main() -> None:
 
             leave()
         raise
-
-
-if __name__ == "__main__":
-    main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 import click
 
 from wsolkit.common.parameters import choices_of, kind_of
-from wsolkit.common.paths import project_path
 from wsolkit.runs.parameters import RunConfig, absolute
 
 
@@ -41,6 +39,6 @@ def names_in(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def results_folder(name: str) -> Path:
-    """Where a command writes if no option says: a folder of $WSOLKIT_OUT, or of the project's reports/."""
-    return Path(os.environ.get("WSOLKIT_OUT") or project_path("reports")).expanduser() / name
+def reports(name: str = "") -> Path:
+    """Where a command writes if no option says: $WSOLKIT_OUT or the project's reports/, or the folder `name` there."""
+    return RunConfig.make().out_folder.expanduser().absolute() / name

@@ -12,7 +12,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from wsolkit.cli.options import names_in, results_folder
+from wsolkit.cli.options import names_in, reports
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_write_bytes, check_out, listing, write_json
 from wsolkit.common.progress import progress
@@ -52,7 +52,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     """
     unsearched: list[str] = []
     files = find_images(images, unsearched)
-    folder = check_out(out or results_folder("predictions"))
+    folder = check_out(out or reports("predictions"))
     places = [place for file in files for place in _places(folder / file.name)]
     if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
         raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")

@@ -17,8 +17,8 @@ def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
     quota of a container (Docker's `--cpus`, Kubernetes' limits) take away.
 
     Args:
-        groups: where Linux mounts its control groups, of version 1 or 2; absent on other systems.
-        membership: the file in which Linux says to which groups this process belongs.
+        groups: where Linux mounts its control groups (version 2); absent on other systems.
+        membership: the file in which Linux says to which group this process belongs.
 
     Returns:
         a number of at least 1. A quota of 2.5 cores counts as 2: a third thread would be held up half of the time.
@@ -37,20 +37,17 @@ def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
 
 
 def _quota(groups: Path, membership: Path) -> float:
-    """The smallest CPU quota, in cores, of this process's control groups and those around them, or infinity."""
-    quota = float("inf")
-    for line in _text(membership).splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
-            continue
-        files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)  # version 1, or 2
-        own = PurePosixPath(path.lstrip("/"))
-        for mount in {"cpu", controllers} if controllers else {""}:
-            for group in (own, *own.parents):  # in a container the path may be that of the host: its root is tried last
-                values = " ".join(_text(groups / mount / group / name) for name in files).split()
-                if len(values) == 2 and all(value.isdigit() for value in values):  # "max" and -1: no quota
-                    quota = min(quota, int(values[0]) / int(values[1]))
-    return quota
+    """The smallest CPU quota, in cores, of this process's control group and those around it, or infinity."""
+    own = next((line for line in _text(membership).splitlines() if line.startswith("0::")), "").removeprefix("0::/")
+    quotas = [float("inf")]
+    for group in (
+        PurePosixPath(own),
+        *PurePosixPath(own).parents,
+    ):  # the path may be that of the host: the root is last
+        values = _text(groups / group / "cpu.max").split()
+        if len(values) == 2 and values[0].isdigit():  # "max": no quota
+            quotas.append(int(values[0]) / int(values[1]))
+    return min(quotas)
 
 
 def _text(path: Path) -> str:

@@ -124,7 +124,8 @@ def accuracy_curves(
     WsolkitError: no curve, unequal lengths, a result without a curve.
     """
     fig, axes = _figure(4.2, curves, "curve to draw")
-    marks, points = dict(marks or {}), dict(points or {})
+    marked = {name: tau for name, tau in (marks or {}).items() if tau is not None}
+    points = dict(points or {})
     for index, (name, curve) in enumerate(curves.items()):
         if hasattr(curve, "operating_points"):
             points.setdefault(name, curve.operating_points)
@@ -141,13 +142,12 @@ def accuracy_curves(
             if key in known:
                 (tau, height), inside = known[key], {} if filled else {"markerfacecolor": "white"}
                 axes.plot(tau, height, marker, **dot | inside, label=f"{label}: {height:.1f} % at {tau:g}")
-        if (tau := marks.pop(name, None)) is not None:
-            height = np.interp(tau, taus, accuracy)
+        if name in marked:
+            height = np.interp(tau := marked.pop(name), taus, accuracy)
             axes.plot(tau, height, marker=drawn["marker"], markeredgecolor="white", **dot)
-    for label, tau in marks.items():
-        if tau is not None:
-            axes.axvline(tau, color=INK, linewidth=1.2, linestyle=":")
-            axes.annotate(_plain(label), (tau, 0.99 * top), (4, 0), textcoords="offset points", fontsize=10, va="top")
+    for label, tau in marked.items():
+        axes.axvline(tau, color=INK, linewidth=1.2, linestyle=":")
+        axes.annotate(_plain(label), (tau, 0.99 * top), (4, 0), textcoords="offset points", fontsize=10, va="top")
     if centre_box is not None:
         axes.axhline(centre_box, color=INK, linewidth=1.4, linestyle=DOTTED, label="centre box")
     axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold τ", ylabel=ACCURACY)
@@ -179,9 +179,7 @@ def cost_scatter(
             label, fill = _plain(f"{name}, {group}" if len(points) > 1 else name), FILLS[number % len(FILLS)]
             drawn |= {"linestyle": "", "fillstyle": fill, "markersize": 9}
             axes.plot(seconds, percent, **drawn, label=label, gid=gid)
-    axes.set(xscale="log", xlabel="time per image (logarithmic)", ylabel=ACCURACY, ylim=(0, top))
-    if span:
-        axes.set_xlim(span)
+    axes.set(xscale="log", xlim=span, xlabel="time per image (logarithmic)", ylim=(0, top), ylabel=ACCURACY)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 0.1 else f"{1000 * s:g} ms"))
     axes.minorticks_off()
@@ -235,9 +233,7 @@ def bars(
         axes.axvline(reference, color=INK, linestyle=DOTTED, label=_plain(reference_label))
         _legend(axes, "above")
     _bar_names(axes, [_plain(name) for name in values])
-    axes.set(xlim=(0, max(100.0, *numbers) * 1.12), xlabel=xlabel)
-    if max(numbers) <= 100:
-        axes.set_xticks(range(0, 101, 20))
+    axes.set(xlim=(0, 112), xlabel=xlabel, xticks=range(0, 101, 20))
     return fig
 
 
@@ -314,6 +310,11 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
         slices = list(first.sort_values("gt_known_loc", kind="stable").index)
         label += f", {EXTREMES} lowest and {EXTREMES} highest of {len(slices)} classes"
         slices = slices[:EXTREMES] + slices[-EXTREMES:]
+    names = []
+    for item in slices:
+        n = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
+        count = f"{n[0]}" if n[0] == n[-1] else f"{n[0]} to {n[-1]}"
+        names.append(f"{shortened(item, 24)} ({count})" if kind == "class" else f"{item}\n{count} images")
     several, thick = len(parts) > 1, 0.8 / len(parts)
     room = max(0.32 if kind == "class" else 0.5, 0.24 * len(parts) + 0.14)
     fig, axes = _figure(1.1 + len(slices) * room)
@@ -326,19 +327,13 @@ def slice_bars(frames: pd.DataFrame | Mapping[str, pd.DataFrame], kind: str = "s
         labels = ["no image" if np.isnan(value) else f"{value:.0f}" * (len(parts) <= 3) for value in values]
         looks |= {"height": 0.88 * thick, "label": _plain(name)}
         _interval_bars(axes, places, np.nan_to_num(values), low, high, labels, **looks)
-    _bar_names(axes, [_tick(item, parts, kind) for item in slices], labelsize=10 if kind == "class" else 12)
+    _bar_names(axes, names, labelsize=10 if kind == "class" else 12)
     axes.set(xlim=(0, 108), xlabel=label, xticks=range(0, 101, 20))
     axes.spines["bottom"].set_bounds(0, 100)
     if several:
         columns = max(1, min(3, len(parts), 56 // (6 + max(map(len, parts)))))
         _legend(axes, "above", columns, handlelength=1.6)
     return fig
-
-
-def _tick(item: str, parts: Mapping[str, pd.DataFrame], kind: str) -> str:
-    counts = sorted({int(part["n"].get(item, 0)) for part in parts.values()})
-    number = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
-    return f"{shortened(item, 24)} ({number})" if kind == "class" else f"{item}\n{number} images"
 
 
 @style()

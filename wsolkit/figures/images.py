@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -30,10 +31,10 @@ from wsolkit.common.errors import WsolkitError
 
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
-INK, GRID = "#222222", "#e2e5e8"
+INK = "#222222"
 # of a figure that stands in a page as inline SVG, the page's style sheet says what these are, in light and in dark
 INLINE = {colour: f"var(--c{index})" for index, colour in enumerate(PALETTE)}
-INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", GRID: "var(--grid)"}
+INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", "#e2e5e8": "var(--grid)"}
 SERIES = "series:"  # and a name: the group id of what a filter of a page shows or hides
 KEYS: dict[str, tuple[str, str, Any]] = {  # of boxes: text, colour (neither occurs in the colour map), line
     "gt_boxes": ("ground truth", "#e8450a", "-"),
@@ -41,26 +42,12 @@ KEYS: dict[str, tuple[str, str, Any]] = {  # of boxes: text, colour (neither occ
 }
 COLOUR_MAP = "viridis"
 PHOTO_BYTES = 72_000  # of one montage: ten of them, in base64, stay under 1 MB
-SETTINGS = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans", "Verdana", "Arial", "Liberation Sans", "sans-serif"],
-    **dict.fromkeys(("font.size", "axes.titlesize", "axes.labelsize"), 12),
-    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
-    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
-    **dict.fromkeys(("xtick.major.pad", "ytick.major.pad"), 7),
-    **dict.fromkeys(("figure.facecolor", "savefig.facecolor"), "white"),
-    "legend.fontsize": 11,
-    "grid.color": GRID,
-    "lines.linewidth": 2.0,
-    "svg.fonttype": "none",  # text stays text: small, searchable, in the reader's font
-    "svg.hashsalt": "wsolkit",  # the same figure gives the same bytes
-}
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("wsolkit.mplstyle"), use_default_template=False)
 
 
 def style():
     """The one look of all figures, as a context around matplotlib code or as a decorator."""
-    return matplotlib.rc_context(SETTINGS)
+    return matplotlib.rc_context(STYLE)
 
 
 # ------------------------------------------------------------------------------------------------ onto the page
@@ -216,14 +203,6 @@ def iou_text(overlap: float) -> str:
     return f"{overlap:.3f}" if 0.495 <= overlap < 0.5 else f"{overlap:.2f}"
 
 
-def _image(axes, item: Mapping) -> None:
-    pixels, score_map = _pixels(item["pixels"]), item.get("score_map")
-    axes.imshow(pixels if score_map is None else overlay(pixels, score_map), interpolation="lanczos", aspect="auto")
-    draw_boxes(axes, item.get("gt_boxes", ()), item.get("box"), size=pixels.shape[:2])
-    axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
-    axes.set_axis_off()
-
-
 def shortened(text: str, length: int) -> str:
     text = " ".join(str(text).split())
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -238,7 +217,7 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
     if not items:
         raise WsolkitError("a gallery needs at least one item")
     columns = min(columns, len(items))
-    rows = -(-len(items) // columns)
+    rows, handles = -(-len(items) // columns), []
     with style():
         fig = Figure(figsize=(1.9 * columns, 2.38 * rows + 0.35))
         grid = fig.subplots(rows, columns, squeeze=False)
@@ -247,20 +226,23 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
         for axes in grid.flat[len(items) :]:
             axes.set_visible(False)
         for axes, item in zip(grid.flat, items, strict=False):
-            _image(axes, item)
-            mark, box, truths = "", item.get("box"), as_numpy(item.get("gt_boxes", ()))
+            pixels, scores, truths = _pixels(item["pixels"]), item.get("score_map"), as_numpy(item.get("gt_boxes", ()))
+            shown = pixels if scores is None else overlay(pixels, scores)
+            axes.imshow(shown, interpolation="lanczos", aspect="auto")
+            draw_boxes(axes, truths, item.get("box"), size=pixels.shape[:2])
+            axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
+            axes.set_axis_off()
+            mark, box = "", item.get("box")
             if box is not None and len(truths):
                 overlap = iou(as_numpy(box)[None], truths).max()
                 mark = f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
             texts = [shortened(item.get(key) or "", 20) for key in ("title", "caption")]
             axes.set_title("\n".join(filter(None, [*texts, mark])), fontsize=11.5, pad=3)
-        given = [name for item in items for name in KEYS if item.get(name) is not None and len(as_numpy(item[name]))]
-        kinds = [key for name, key in KEYS.items() if name in given]
-        if kinds:
-            lines = [
-                Line2D([], [], color=colour, linestyle=dash, linewidth=2, label=text) for text, colour, dash in kinds
-            ]
-            fig.legend(handles=lines, loc="lower center", ncols=min(2, columns), fontsize=11.5, borderaxespad=0.2)
+        for name, (text, colour, dash) in KEYS.items():
+            if any(item.get(name) is not None and len(as_numpy(item[name])) for item in items):
+                handles.append(Line2D([], [], color=colour, linestyle=dash, linewidth=2, label=text))
+        if handles:
+            fig.legend(handles=handles, loc="lower center", ncols=min(2, columns), fontsize=11.5, borderaxespad=0.2)
     return fig
 
 

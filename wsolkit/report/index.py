@@ -13,11 +13,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.common.files import atomic_write_text
+from wsolkit.common.files import atomic_write_text, listing
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.report.pages import image_uri, plain, render, unique_id
 from wsolkit.report.rows import (
@@ -40,31 +40,20 @@ from wsolkit.report.rows import (
 PAGE_BYTES = 2_900_000  # of the whole page
 IMAGE_BYTES = 1_900_000  # of them for thumbnails, in base64
 TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
-TOLD = 8  # methods that a chart's label names before it counts the others
 SAME_IMAGES = 8  # of a backbone, under every method
 SECONDS = "seconds_per_image"
 MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose best values the tables show
 SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
 
 
-class Limits(NamedTuple):
-    """How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the
-    best ones, with plain CAM), rows of single runs and of operating points on the page, points of a curve, and bytes
-    for the full texts of errors."""
-
-    methods: int
-    backbones: int
-    runs: int
-    points: int
-    curve: int
-    errors: int
-
-
+# How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the best,
+# with plain CAM), rows of single runs and of operating points, points of a curve, bytes for the full texts of errors.
+LIMITS = ("methods", "backbones", "runs", "points", "curve", "errors")
 LEVELS = (
-    Limits(1000, 1000, 1500, 600, 250, 300_000),
-    Limits(1000, 1000, 200, 100, 50, 50_000),
-    Limits(50, 10, 100, 50, 50, 20_000),
-    Limits(12, 6, 20, 10, 25, 5_000),
+    (1000, 1000, 1500, 600, 250, 300_000),
+    (1000, 1000, 200, 100, 50, 50_000),
+    (50, 10, 100, 50, 50, 20_000),
+    (12, 6, 20, 10, 25, 5_000),
 )
 
 
@@ -87,11 +76,12 @@ def write_index(out: str | Path) -> Path:
     parts = {name: [row for row in rows if row["dataset"] == name] for name in sorted({row["dataset"] for row in rows})}
     keys = {name: unique_id(f"data-{name}", taken) for name in parts}
 
-    def page(sections: list[dict[str, Any]], limits: Limits) -> str:
+    def page(sections: list[dict[str, Any]], limits: dict[str, int]) -> str:
         values = {"rows": rows, "notes": notes, "sections": sections, "limits": limits, "marked": MARKED}
         return render("index.html.j2", styles=("index.css",), scripts=("index.js",), **values)
 
-    for limits in LEVELS:
+    for level in LEVELS:
+        limits = dict(zip(LIMITS, level, strict=True))
         sections = [_section(name, keys[name], part, looks, limits) for name, part in parts.items()]
         size = len(page(sections, limits).encode())
         if size <= TEXT_BYTES:
@@ -101,7 +91,7 @@ def write_index(out: str | Path) -> Path:
     return out / "index.html"
 
 
-def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], limits: Limits) -> dict[str, Any]:
+def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], limits: dict[str, int]) -> dict[str, Any]:
     """Everything that the page shows of one dataset; "galleries" are added where bytes are left."""
     groups = grouped(rows)
     done = [row for row in rows if row["status"] == "completed"]
@@ -132,7 +122,7 @@ def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], li
         "fewer": list(dict.fromkeys(fewer)),
         "galleries": [],
         "why": reasons(networks, full),
-        "charts": charts(drawn, looks, limits.curve),
+        "charts": charts(drawn, looks, limits["curve"]),
         "published": published_table(groups) if dataset == "cub" and done else None,
     }
 
@@ -169,7 +159,7 @@ def networks_of(groups: Sequence[Group], full: int) -> list[dict[str, Any]]:
     return sorted(networks, key=lambda network: not network["done"])
 
 
-def chosen(groups: Sequence[Group], limits: Limits) -> set[Group]:
+def chosen(groups: Sequence[Group], limits: dict[str, int]) -> set[Group]:
     """Groups of so many methods and backbones: those with the highest GT-known Loc, and plain CAM first of all."""
 
     def best(kind: str, most: int) -> list[str]:
@@ -179,7 +169,7 @@ def chosen(groups: Sequence[Group], limits: Limits) -> set[Group]:
             height[name] = max(height.get(name, -1.0), value.mean if value else -1.0)
         return sorted(height, key=lambda name: (name != "cam", -height[name]))[:most]
 
-    methods, backbones = best("method", limits.methods), best("backbone", limits.backbones)
+    methods, backbones = best("method", limits["methods"]), best("backbone", limits["backbones"])
     return {group for group in groups if group.method in methods and group.backbone in backbones}
 
 
@@ -243,7 +233,7 @@ def reasons(networks: Sequence[dict], full: int) -> list[tuple[str, float, float
 def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[str, list[tuple[str, Markup]]]:
     """{"curves": [(backbone, chart)], "cost": likewise}: one chart per backbone, with the axes of all of the dataset;
     at most so many points of a curve. looks: method -> index of its colour, line and marker on the whole page."""
-    from wsolkit.figures import accuracy_curves, cost_scatter
+    from wsolkit.figures import accuracy_curves, cost_scatter, inline_svg
 
     parts, heights = [], [0.0]
     for network in networks:
@@ -265,23 +255,15 @@ def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[s
             chart = accuracy_curves(lines, taus, network["centre"], looks=looks, top=top)
             said = {method: f"{method} {max(curve[1]):.1f}" for method, curve in lines.items()}
             label = f"GT-known Loc against the threshold on {name}; highest point in percent: "
-            drawn["curves"].append((name, _inline(chart, label, said)))
+            drawn["curves"].append((name, inline_svg(chart, f"{label}{listing([*said.values()])}.", said)))
         if times:
             points = {method: (time, values[method].mean) for method, time in times.items()}
             ends: dict[str, Any] = {m: (v.low, v.high) for m, v in values.items() if None not in (v.low, v.high)}
             chart = cost_scatter({name: points}, intervals={name: ends}, looks=looks, top=top, span=span)
             said = {method: f"{method}: {values[method]} %, {time:.3g} s per image" for method, time in times.items()}
-            drawn["cost"].append((name, _inline(chart, f"GT-known Loc against seconds per image on {name}. ", said)))
+            label = f"GT-known Loc against seconds per image on {name}. {listing([*said.values()])}."
+            drawn["cost"].append((name, inline_svg(chart, label, said)))
     return drawn
-
-
-def _inline(chart: Any, label: str, said: dict[str, str]) -> Markup:
-    """A chart whose label names so many methods and counts the others."""
-    from wsolkit.figures import inline_svg
-
-    parts = list(said.values())
-    more = f" and {len(parts) - TOLD} more methods" if len(parts) > TOLD else ""
-    return inline_svg(chart, f"{label}{', '.join(parts[:TOLD])}{more}.", said)
 
 
 def mean_curve(group: Group, most: int = 250) -> tuple[list[float], list[float]] | None:

@@ -1,6 +1,6 @@
 """An executed notebook as HTML: a page that stands alone, or the chapter of a method's report. Code is folded.
 
-Whatever a notebook holds passes `clean`, an allowlist applied by nh3 (ammonia), and formulas become MathML: pages need
+Whatever a notebook holds passes CLEANER, an allowlist applied by nh3 (ammonia), and formulas become MathML: pages need
 no network.
 """
 
@@ -75,6 +75,8 @@ def _attribute(tag: str, name: str, value: str) -> str | None:
     return value if name not in ADDRESSES or ADDRESSES[name].match(plain) else None
 
 
+# An allowlist: no scripts, handlers, style sheets, frames or forms. Links lead to http(s), mailto and relative
+# addresses; images are data URIs; text, tables, figures and MathML stay.
 CLEANER = nh3.Cleaner(
     tags=nh3.ALLOWED_TAGS | MATHML | {"section", "tfoot"},
     clean_content_tags=SILENT,
@@ -84,14 +86,6 @@ CLEANER = nh3.Cleaner(
     link_rel=None,
     filter_style_properties=STYLES,
 )
-
-
-def clean(markup: str) -> str:
-    """`markup` reduced to an allowlist: no scripts, handlers, style sheets, frames or forms.
-
-    Links lead to http(s), mailto and relative addresses; images are data URIs; text, tables, figures and MathML stay.
-    """
-    return CLEANER.clean(markup)
 
 
 # ------------------------------------------------------------------------------------------------ formulas
@@ -109,7 +103,7 @@ def mathml(formula: str, display: bool = False) -> str:
         converted = convert(latex, display="block" if display else "inline")
     except Exception:  # its errors have no common base class, and IndexError or KeyError come as well
         return fallback
-    soup = BeautifulSoup(clean(converted), "html.parser")
+    soup = BeautifulSoup(CLEANER.clean(converted), "html.parser")
     if soup.math is None or re.search(r"\\[A-Za-z]", soup.get_text()):  # an unknown command comes back as text
         return fallback
     for number in soup.find_all("mn", mathvariant="double-struck"):  # browsers know mathvariant "normal" only
@@ -149,7 +143,7 @@ class _Renderer(IPythonRenderer):
 
 @pass_context
 def markdown2html(context, source: str) -> str:
-    """nbconvert's filter: Markdown as HTML that still has to pass `clean`; `\\$` is a dollar sign."""
+    """nbconvert's filter: Markdown as HTML that still has to pass CLEANER; `\\$` is a dollar sign."""
     attachments = context.get("cell", {}).get("attachments", {})
     renderer = _Renderer(escape=False, exclude_anchor_links=True, attachments=attachments)
     return MarkdownWithMath(renderer=renderer).render(source)
@@ -286,7 +280,7 @@ def _body(notebook) -> tuple[str, list[dict[str, str]]]:
         filters={write.__name__: write for write in (last_lines, latex_output, markdown2html)},
     )
     colourless = [{name: strip_ansi(text) for name, text in error.items()} for error in errors]
-    return clean(exporter.from_notebook_node(notebook)[0]), colourless
+    return CLEANER.clean(exporter.from_notebook_node(notebook)[0]), colourless
 
 
 def home_of(html_path: Path, home: str | Path | None = None) -> str:

@@ -1,7 +1,7 @@
 """What all pages share: templates with escaping and a policy, how numbers are written, and when two of them differ.
 
 Text from outside (identifiers, error messages) reaches a page through jinja2's autoescape, that of notebooks through
-`wsolkit.report.notebook_page.clean`. A Content-Security-Policy forbids every request and every script but the package's
+`notebook_page.CLEANER`. A Content-Security-Policy forbids every request and every script but the package's
 own (named by their hashes), so that a mistake here would do nothing.
 """
 

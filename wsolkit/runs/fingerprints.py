@@ -83,7 +83,7 @@ def page_state() -> str:
     files = [path for path in files if not path.name.startswith("index")]
     total = hashlib.sha256(code_state(tuple(str(path) for path in files if path.suffix == ".py")).encode())
     for path in files:
-        if path.suffix in (".css", ".j2", ".js"):
+        if path.suffix in (".css", ".j2", ".js", ".mplstyle"):
             total.update(path.read_bytes())
     return total.hexdigest()[:16]
 

@@ -77,6 +77,9 @@ class Score(NamedTuple):
     mean_iou: float = NAN
 
 
+Scores = Mapping[str, Score]
+
+
 class Trial:
     """Maps of a few validation images, scored at the threshold that is best on these same images: that flatters all
     methods alike, so they can be compared, and the test images stay unseen.
@@ -106,7 +109,7 @@ class Trial:
         hits = loc_hits(curves[:, round(threshold / INTERVAL)])
         return Score(accuracy, share_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
 
-    def table(self, scores: Mapping[str, Score], columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    def table(self, scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
         """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""
         texts = {
             "GT-known Loc": [f"{score.accuracy:.1f}" for score in scores.values()],
@@ -116,11 +119,11 @@ class Trial:
         }
         return pd.DataFrame(texts, index=list(scores))
 
-    def show_bars(self, scores: Mapping[str, Score], what: str) -> None:
+    def show_bars(self, scores: Scores, subject: str) -> None:
         """A bar per name with its interval and the best centre box; the caption says which is highest and how far that
         goes."""
         if not self.located:
-            print(f"{what}: no bars, since some of the {len(self)} validation images have no box to compare with.")
+            print(f"{subject}: no bars, since some of the {len(self)} validation images have no box to compare with.")
             return
         best = max(scores, key=lambda name: scores[name].accuracy)
         others = [name for name in scores if name != best and scores[name].accuracy >= scores[best].interval[0]]
@@ -130,10 +133,10 @@ class Trial:
         intervals = {name: score.interval for name, score in scores.items()}
         bars = figures.bars(values, intervals, reference=self.centre, reference_label="best centre box")
         highest = f"Highest: {best} with {scores[best].accuracy:.1f} %; {reach}."
-        alt = f"Bars of GT-known localisation accuracy on validation images: {what}"
-        figures.show(bars, alt, f"{what}, {len(self)} validation images. {highest}")
+        alt = f"Bars of GT-known localisation accuracy on validation images: {subject}"
+        figures.show(bars, alt, f"{subject}, {len(self)} validation images. {highest}")
 
-    def show_maps(self, maps: Mapping[str, np.ndarray], scores: Mapping[str, Score], what: str, rows: int = 3) -> None:
+    def show_maps(self, maps: Mapping[str, np.ndarray], scores: Scores, caption: str, rows: int = 3) -> None:
         """The first images in rows, and in columns the maps of each name with the box at its threshold."""
         items = []
         for position, index in enumerate(self.indices[:rows]):
@@ -143,7 +146,7 @@ class Trial:
                 box = extract_box(made[position], threshold=scores[name].threshold, size=self.size)
                 items.append(item | {"gt_boxes": target.boxes, "box": box if self.located else None})
         alt = f"Validation images in rows, and in columns {', '.join(maps)}, with boxes and IoU"
-        figures.show(figures.gallery(items, columns=len(maps)), alt, what, photo=True)
+        figures.show(figures.gallery(items, columns=len(maps)), alt, caption, photo=True)
 
 
 def correlations(first: np.ndarray, second: np.ndarray) -> np.ndarray:

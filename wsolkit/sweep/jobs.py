@@ -157,15 +157,11 @@ def read(path: str | Path) -> dict[str, Any]:
     """The content of a sweep file, checked and in the form that `grids` takes.
 
     Raises:
-        WsolkitError, FileNotFoundError: names file, key, value and what is expected.
+        WsolkitError, OSError: names file, key, value and what is expected.
     """
-    path = Path(path)
-    if not path.is_file():
-        problem = "is no file" if path.exists() else "not found"
-        raise FileNotFoundError(f"sweep file '{path}' {problem}; expected a YAML file, see `wsolkit sweep --help`")
-    values = read_yaml(path)
+    values = read_yaml(Path(path))
     try:
-        content = section(values, path.resolve().parent)
+        content = section(values, Path(path).resolve().parent)
         grids(content)  # a mistake in it is reported before it is joined with anything
     except WsolkitError as error:
         raise WsolkitError(f"{path}: {error}") from None

@@ -33,17 +33,13 @@ import psutil
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import alone
 from wsolkit.runs import folder as files
-from wsolkit.runs.folder import content_of, note_failure, seconds_of
 
 FAILED, STOPPED = 3, 130  # exit codes; with FAILED there is a failure.json
 INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is wrong with it
 
 
 def run_job(
-    job: dict[str, Any],
-    threads: int = 1,
-    environment: dict[str, str] | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    job: dict[str, Any], threads: int = 1, environment: dict[str, str] | None = None, stop: Callable = lambda: False
 ) -> tuple[str, float]:
     """Run one job in a process of its own and wait for it: (error or "", seconds).
 
@@ -79,12 +75,12 @@ def run_job(
     if code in (0, STOPPED, -signal.SIGINT):  # Ctrl-C can reach a process before it has a session of its own
         error = INTERRUPTED if code else ""
     elif code == FAILED:
-        error = content_of(folder / files.FAILURE).get("error", "failed, and its failure.json is gone")
+        error = files.content_of(folder / files.FAILURE).get("error", "failed, and its failure.json is gone")
     else:
         last = f": {said.splitlines()[-1]}" if said else f"; see {folder / files.LOG}"
         error = f"the process ended with code {code}{last}"
         with contextlib.suppress(OSError):
-            note_failure(folder, error, job["config"])
+            files.note_failure(folder, error, job["config"])
     return error, time.time() - begin
 
 
@@ -106,7 +102,8 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
     complete = files.is_complete(folder, done, key)
     # a report is written from the files of its run, the page of a training run from its executed notebook
     page_only = complete and (done.name == files.METRICS or (folder / files.NOTEBOOK).exists())
-    begin = time.time() - (seconds_of(folder, done) or 0.0 if complete else 0.0)
+    earlier = files.seconds_of(folder, done) if complete else None
+    begin = time.time() - (earlier or 0.0)
     with open(folder / files.LOG, "ab" if page_only else "wb", buffering=0) as log:
         for stream in (sys.stdout, sys.stderr):  # what this process and its children print goes there from here on
             stream.flush()
@@ -123,32 +120,31 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
                     os.replace(folder / files.RUNNING, folder / files.NOTEBOOK)
         if not done.exists():
             raise WsolkitError(f"the notebook ended without writing {done.name}; see {folder / files.NOTEBOOK}")
-        if content_of(done).get("fingerprint") != key:
+        if files.content_of(done).get("fingerprint") != key:
             raise WsolkitError("code, data or notebook changed while this ran, or differ here; run the sweep again")
     except Exception as caught:
         traceback.print_exc()
         error = _message(caught)
         with execution.ending:
-            note_failure(folder, error, job["config"])  # before the page is written, which tells of it
+            files.note_failure(folder, error, job["config"])  # before the page is written, which tells of it
     try:
         if page_only or (folder / files.NOTEBOOK).exists():
             from wsolkit.report.method_page import write_report
 
-            made, footer = content_of(done), dict(job["config"])
-            if made:
-                footer["versions"] = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())
-                footer |= {"git_commit": made.get("commit", ""), "device": made.get("device", "")}
-            footer["wall_time"] = f"{time.time() - begin:.0f} s"
+            made = files.content_of(done)
+            versions = ", ".join(f"{name} {number}" for name, number in made.get("versions", {}).items())
+            facts = {"versions": versions, "git_commit": made.get("commit", ""), "device": made.get("device", "")}
+            footer = job["config"] | (facts if made else {}) | {"wall_time": f"{time.time() - begin:.0f} s"}
             write_report(folder, html, job["title"], footer, error or None, job["home"])
     except Exception as caught:
         traceback.print_exc()
         if not error:
             error = f"the report could not be written: {_message(caught)}"
-            note_failure(folder, error, job["config"])
+            files.note_failure(folder, error, job["config"])
     if error:
         print(f"failed: {error}", file=sys.stderr)
         return "failed"
-    files.note_page(folder, key, job["page"], seconds_of(folder, done) if page_only else time.time() - begin)
+    files.note_page(folder, key, job["page"], earlier if page_only else time.time() - begin)
     return "page written" if page_only else "done"
 
 
@@ -209,22 +205,16 @@ class Execution:
 
 
 def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], keep_open: tuple[int, ...] = ()) -> None:
-    """Execute a notebook through papermill.
+    """Execute a notebook through papermill. (That it has no such parameter, a notebook of the kit says itself.)
 
     Args:
         output: where the executed notebook is written.
         parameters: of its cell tagged "parameters".
         keep_open: open files that the kernel inherits.
-
-    Raises:
-        ValueError: a parameter that the notebook does not have.
     """
     import papermill
     from jupyter_client.manager import AsyncKernelManager
 
-    known = set(papermill.inspect_notebook(notebook))
-    if unknown := ", ".join(sorted(set(parameters) - known)):  # papermill itself only warns, and the value is lost
-        raise WsolkitError(f"{notebook} has no parameter {unknown}; it has {', '.join(sorted(known))}")
     with tempfile.TemporaryDirectory(prefix="wsolkit-") as sockets:
 
         class Manager(AsyncKernelManager):
