@@ -16,7 +16,7 @@ from torchvision.models.vgg import make_layers
 
 import wsolkit as wk
 from wsolkit import methods as cams
-from wsolkit.methods.smoothing import eigen_projection
+from wsolkit.methods.maps import eigen_projection
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.networks.models import GlobalAveragePool, ThresholdedAveragePool, build_model, unit_range
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import wsolkit as wk
 from wsolkit import methods as cams
-from wsolkit.methods import smoothing
+from wsolkit.methods import maps as smoothing
 from wsolkit.methods.context import Context, in_chunks
 from wsolkit.networks.models import GlobalAveragePool, build_model
 

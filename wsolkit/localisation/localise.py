@@ -28,9 +28,8 @@ from wsolkit.common.files import atomic_save_npz, digest
 from wsolkit.common.processes import agreed, rank, share, together
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.maps import feature_map, parse_smooth, score_maps
 from wsolkit.methods.registry import resolve
-from wsolkit.methods.smoothing import parse_smooth
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
 

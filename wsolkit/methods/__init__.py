@@ -24,7 +24,7 @@ from wsolkit.methods.registry import (
 )
 
 for _module in pkgutil.iter_modules(__path__):
-    if _module.name not in ("maps", "smoothing"):  # these declare nothing, and import torch
+    if _module.name != "maps":  # it declares nothing, and imports torch
         importlib.import_module(f"{__name__}.{_module.name}")
 # the order of the study: by chapter, then by name
 _ordered = sorted(METHODS.values(), key=lambda method: (method.chapter, method.name))

@@ -9,7 +9,7 @@ from typing import Any
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Module, Tensor
-from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
+from wsolkit.methods.registry import Variant, register, table
 from wsolkit.training.objective import Criterion, Objective
 
 
@@ -54,11 +54,7 @@ def _lacks_branches(model: Module) -> str:
     eigen=False,
     check=_lacks_branches,
     variants=(Variant("acol", "ACoL", pooling="acol", makes_objective=ACoL), "gap"),
-    chapter=TRAINING_CHAPTER,
-    published=(
-        Published("vgg16", TABLE, {"max_box_acc_v2": 57.4}),
-        Published("resnet50", TABLE, {"max_box_acc_v2": 66.5}),
-    ),
+    published=table(vgg16=57.4, resnet50=66.5),
     differs="no mean pooling before the branches, delta not searched",
 )
 def acol(context: Context, delta: float | None = None) -> Tensor:

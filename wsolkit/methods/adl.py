@@ -6,9 +6,9 @@ from typing import Any, cast
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.parameters import parameter
-from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Module, Tensor
-from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
+from wsolkit.methods.registry import LIST, Published, table
 from wsolkit.training.objective import Objective
 
 
@@ -90,17 +90,11 @@ def layers(model: Module) -> list[Module]:
     return [body.features[index] for index in _FEATURES[backbone]]
 
 
-register(
-    "adl",
-    label="ADL",
-    description="attention-based dropout layer: CAM on a network trained with it",
-    **LINEAR,
-    variants=(Variant("adl", makes_objective=ADL), "gap"),
-    chapter=TRAINING_CHAPTER,
-    published=(
-        Published("vgg16", LIST, {"top1_cls": 65.3, "gt_known_loc": 75.4, "top1_loc": 52.4}),
-        Published("vgg16", TABLE, {"max_box_acc_v2": 66.3}),
-        Published("resnet50", TABLE, {"max_box_acc_v2": 58.4}),
-    ),
+_LISTED = Published("vgg16", LIST, {"top1_cls": 65.3, "gt_known_loc": 75.4, "top1_loc": 52.4})
+trained_cam(
+    ADL,
+    "ADL",
+    "attention-based dropout layer: CAM on a network trained with it",
+    published=(_LISTED, *table(vgg16=66.3, resnet50=58.4)),
     differs="values not searched",
-)(cam)
+)

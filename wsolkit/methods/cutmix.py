@@ -3,9 +3,9 @@
 from typing import Any
 
 from wsolkit.common.parameters import parameter
-from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Module, Tensor
-from wsolkit.methods.registry import LIST, TABLE, TRAINING_CHAPTER, Published, Variant, register
+from wsolkit.methods.registry import LIST, Published, table
 from wsolkit.training.objective import Criterion, Objective
 
 
@@ -63,18 +63,14 @@ def patch(height: int, width: int, share: float, centre: tuple[int, int]) -> tup
     return *clipped(height, centre[0]), *clipped(width, centre[1])
 
 
-register(
-    "cutmix",
-    label="CutMix",
-    description="CutMix: CAM on a network trained with patches of other images",
-    **LINEAR,
-    variants=(Variant("cutmix", "CutMix", makes_objective=CutMix), "gap"),
-    chapter=TRAINING_CHAPTER,
+trained_cam(
+    CutMix,
+    "CutMix",
+    "CutMix: CAM on a network trained with patches of other images",
     published=(
         Published("vgg16", LIST, {"top1_loc": 52.5}),
         Published("resnet50", LIST, {"top1_loc": 54.81}),
-        Published("vgg16", TABLE, {"max_box_acc_v2": 62.3}),
-        Published("resnet50", TABLE, {"max_box_acc_v2": 62.8}),
+        *table(vgg16=62.3, resnet50=62.8),
     ),
     differs="values not searched",
-)(cam)
+)

@@ -178,7 +178,7 @@ def eigen_grad_cam(context: Context) -> Tensor:
 @register("seg_eigen_cam", "gradient", "first principal component of |gradient| times activation, larger side up")
 def seg_eigen_cam(context: Context) -> Tensor:
     """Chung and Ying, Appl. Sci. 2025, with that paper's own rule for the sign: max >= -min."""
-    from wsolkit.methods.smoothing import first_component
+    from wsolkit.methods.maps import first_component
 
     maps = first_component(context.gradients.abs() * context.features)
     up = maps.amax(dim=(1, 2), keepdim=True) >= -maps.amin(dim=(1, 2), keepdim=True)
@@ -205,7 +205,7 @@ def random_cam(context: Context) -> Tensor:
 @register("kpca_cam", "features", "first kernel principal component of the feature map; class-blind")
 def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = None) -> Tensor:
     """Karmani et al., 2024. The sign is that of the sum of all channels, where the package's is arbitrary."""
-    from wsolkit.methods.smoothing import fix_sign
+    from wsolkit.methods.maps import fix_sign
 
     maps = piece("KPCA_CAM", context, "get_cam_image", None, kernel=kernel, gamma=gamma)
     flat = (context.features == context.features[:, :, :1, :1]).flatten(1).all(dim=1)

@@ -1,9 +1,9 @@
 """Hide-and-Seek (HaS): cells of the training images are hidden, so that no single part of an object is always there."""
 
 from wsolkit.common.parameters import parameter
-from wsolkit.methods.cam import LINEAR, cam
+from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Tensor
-from wsolkit.methods.registry import TABLE, TRAINING_CHAPTER, Published, Variant, register
+from wsolkit.methods.registry import table
 from wsolkit.training.objective import Objective
 
 
@@ -37,16 +37,10 @@ class HaS(Objective):
         return images.clone().masked_fill_(hidden[:, None], 0.0), labels
 
 
-register(
-    "has",
-    label="HaS",
-    description="Hide-and-Seek: CAM on a network trained with hidden cells",
-    **LINEAR,
-    variants=(Variant("has", "HaS", makes_objective=HaS), "gap"),
-    chapter=TRAINING_CHAPTER,
-    published=(
-        Published("vgg16", TABLE, {"max_box_acc_v2": 63.7}),
-        Published("resnet50", TABLE, {"max_box_acc_v2": 64.7}),
-    ),
+trained_cam(
+    HaS,
+    "HaS",
+    "Hide-and-Seek: CAM on a network trained with hidden cells",
+    published=table(vgg16=63.7, resnet50=64.7),
     differs="cells of one size, values not searched",
-)(cam)
+)

@@ -59,6 +59,11 @@ class Published(NamedTuple):
     comparable: bool = True
 
 
+def table(**percents: float) -> tuple[Published, ...]:
+    """MaxBoxAccV2 of wsolevaluation's table, by backbone."""
+    return tuple(Published(network, TABLE, {"max_box_acc_v2": percent}) for network, percent in percents.items())
+
+
 @dataclass(frozen=True)
 class Variant:
     """One way to train a network, and the name of the network so trained: "gap", "tap", "fc", "has", ...
@@ -218,6 +223,8 @@ def register(
         raise WsolkitError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
     own = {item.name: item for item in variants if isinstance(item, Variant)}
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
+    if any(item.makes_objective for item in own.values()):
+        declaration.setdefault("chapter", TRAINING_CHAPTER)
 
     def decorate(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         made = Method(name, function, needs, description, variants=names, **declaration)

@@ -205,9 +205,13 @@ def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.Grap
             for node in nodes[at + 1 :]:
                 if node.op == "output" and not isinstance(node.args[0], fx.Node):
                     raise CannotSplit("the network returns no single tensor of logits: wrap it in one that does")
-                for given in node.all_input_nodes:
-                    if given not in copies:
-                        copies[given] = _without_body(given, copies[calls[0]])
+                for given in (given for given in node.all_input_nodes if given not in copies):
+                    if given.op != "get_attr":
+                        known = {"call_module": f"the output of '{given.target}'", "placeholder": "the network's input"}
+                        value = known.get(given.op, repr(given.name))
+                        advice = "(a skip connection or branch): choose a layer after which the paths have met"
+                        raise CannotSplit(f"{value} passes beside it {advice}")
+                    copies[given] = rest.node_copy(given)
                 copies[node] = rest.node_copy(node, copies.__getitem__)
             return fx.GraphModule(model, body), fx.GraphModule(model, rest)
     except CannotSplit:
@@ -215,29 +219,6 @@ def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.Grap
     except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CannotSplit(f"the forward methods around it cannot be traced: {reason}") from error
-
-
-def _without_body(node: fx.Node, features: fx.Node) -> fx.Node:
-    """A value that is computed before the layer and used after it, in the graph of the rest, if it needs no body."""
-    if node.op == "get_attr":
-        return features.graph.node_copy(node)
-    if _is_batch_size(node):
-        return features.graph.call_method("size", (features, 0))
-    known = {"call_module": f"the output of '{node.target}'", "placeholder": "the input of the network"}
-    value = known.get(node.op, repr(node.name))
-    advice = "(a skip connection or branch): choose a layer after which the paths have met"
-    raise CannotSplit(f"{value} passes beside it {advice}")
-
-
-def _is_batch_size(node: fx.Node) -> bool:
-    """x.size(0), x.shape[0] or x.size()[0]: the same for the feature map as for anything before it."""
-    if node.target == "size":
-        return node.args[1:] == (0,) or node.kwargs == {"dim": 0}
-    shape = node.args[0] if getattr(node.target, "__name__", "") == "getitem" and node.args[1] == 0 else None
-    return isinstance(shape, fx.Node) and (
-        (shape.target == "size" and len(shape.args) == 1)
-        or (getattr(shape.target, "__name__", "") == "getattr" and shape.args[1:] == ("shape",))
-    )
 
 
 # --------------------------------------------------------------------------- by a hook

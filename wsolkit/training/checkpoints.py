@@ -14,6 +14,7 @@ import os
 import time
 import warnings
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -170,13 +171,10 @@ def checksum(content: Any) -> str:
         if isinstance(value, torch.Tensor):
             digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
             digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        elif isinstance(value, dict):
-            digest.update(f"dict{len(value)}".encode())
-            for item in (part for pair in value.items() for part in pair):
-                take(item)
-        elif isinstance(value, list | tuple):
-            digest.update(f"{type(value).__name__}{len(value)}".encode())
-            for item in value:
+        elif isinstance(value, dict | list | tuple):
+            kind = "dict" if isinstance(value, dict) else type(value).__name__
+            digest.update(f"{kind}{len(value)}".encode())
+            for item in chain.from_iterable(value.items()) if isinstance(value, dict) else value:
                 take(item)
         else:
             digest.update(f"{type(value).__name__} {value!r};".encode())
