@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from wsolkit.cli.options import given, names_in, parameter_options
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
 
@@ -87,8 +87,8 @@ def _dataset(trained: Any, data: dict[str, Any], split: str) -> tuple:
 
     known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}
     asked = given(data)
-    if "dataset" not in {**known, **asked}:
-        raise WsolkitError(f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
+    told = "dataset" in {**known, **asked}
+    require(told, f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
     if asked.get("dataset", known.get("dataset")) != known.get("dataset"):
         known = {name: value for name, value in known.items() if name in ("size", "geometry")}
     if trained.geometry is not None:

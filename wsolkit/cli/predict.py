@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from wsolkit.cli.options import names_in, reports
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_bytes, check_out, listing, write_json
 from wsolkit.common.progress import progress
 from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
@@ -64,8 +64,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
 
     trained = load_trained(checkpoint, _device(asked["device"]))
     known, size, batch_size = trained.geometry, asked["size"], asked["batch_size"]
-    if known is None and size is None:
-        raise WsolkitError(f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
+    require(known or size, f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
     known = known or Geometry(size)
     view = Geometry(size or known.size, asked["geometry"] or known.kind)
     names = _names(asked["classes"], trained.model.num_classes) if asked["classes"] else trained.classes
@@ -110,8 +109,7 @@ def _names(path: str, count: int) -> list[str]:
     from wsolkit.data.readers import read_lines
 
     names = [line for _, line in read_lines(Path(path).expanduser())]
-    if len(names) != count:
-        raise WsolkitError(f"{path} has {len(names)} names, but the network has {count} classes; expected one per line")
+    require(len(names) == count, f"{path} has {len(names)} names, but the network has {count} classes: one per line")
     return names
 
 

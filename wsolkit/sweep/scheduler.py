@@ -25,7 +25,7 @@ from typing import Any
 
 from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores, gpus
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
@@ -132,8 +132,7 @@ class DaskPool(Executor):
         with tempfile.NamedTemporaryFile(prefix=".seen-", dir=folder) as token:
             own, answers = facts(token.name), self.client.run(ask, token.name, on_error="return")
         problems = [f"{name}: {text}" for name, answer in answers.items() for text in differences(own, answer)]
-        if problems:
-            raise WsolkitError("Dask workers that cannot run this sweep: " + "; ".join(problems))
+        require(not problems, "Dask workers that cannot run this sweep: " + "; ".join(problems))
         hosts = len({name.rpartition(":")[0] for name in answers})
         say(f"Dask cluster {self.address}: {len(answers)} workers on {hosts} hosts, {self.threads} threads")
 
