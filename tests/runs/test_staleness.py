@@ -21,7 +21,7 @@ from wsolkit.common import code
 
 def keys():
     from wsolkit.methods.registry import declared
-    from wsolkit.runs.fingerprints import page_state
+    from wsolkit.runs.parameters import page_state
     from wsolkit.runs.parameters import RunConfig
 
     config = RunConfig.make(classes=4)

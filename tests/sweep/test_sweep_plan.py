@@ -10,8 +10,8 @@ from pathlib import Path
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest, write_json
-from wsolkit.runs import fingerprints as staleness
 from wsolkit.runs import parameters as config_module
+from wsolkit.runs import parameters as staleness
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plan
 from wsolkit.sweep.jobs import Grid
