@@ -44,3 +44,9 @@ def until(condition, seconds=1500.0):
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
     return answer
+
+
+def maps_of(folder: Path) -> dict[str, Path]:
+    """The files of the score maps by split behind the report in `folder`."""
+    content = json.loads((folder / "metrics.json").read_text())
+    return {split: folder / path for split, path in content["maps"].items()}

@@ -13,10 +13,9 @@ import time
 
 import pytest
 import yaml
-from small_jobs import GOOD, events, tiny_job, until
+from small_jobs import GOOD, events, maps_of, tiny_job, until
 
 from wsolkit.common.files import digest
-from wsolkit.runs.folder import maps_of
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep, run_grids

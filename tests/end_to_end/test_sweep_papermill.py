@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from small_jobs import maps_of
 
 from wsolkit.common.cores import cores
-from wsolkit.runs.folder import maps_of
 from wsolkit.runs.parameters import RunConfig, of_notebook
 from wsolkit.sweep.jobs import Grid
 from wsolkit.sweep.scheduler import Sweep

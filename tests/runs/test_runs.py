@@ -7,9 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
+from small_jobs import maps_of
 
 import wsolkit as wk
-from wsolkit.runs.folder import is_complete, maps_of
+from wsolkit.runs.folder import is_complete
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run, default_threshold, load_trained
 from wsolkit.study.chapter import show_faithfulness

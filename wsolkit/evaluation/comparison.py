@@ -181,8 +181,8 @@ def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.Da
     for name, source in (("A", a), ("B", b)):
         table = measured(source, "id", "gt_boxes", *(["right"] if metric.startswith("top1") else []))
         table = table.set_axis(pd.Index(table["id"].astype(str), dtype=object))
-        if twice := table.index[table.index.duplicated()].unique().tolist():
-            raise WsolkitError(f"ids occur twice in {name}: {listing(twice)}")
+        twice = table.index[table.index.duplicated()].unique().tolist()
+        require(not twice, f"ids occur twice in {name}: {listing(twice)}")
         tables.append(table)
     first, second = tables
     index, other = first.index, second.index

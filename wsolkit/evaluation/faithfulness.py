@@ -201,18 +201,16 @@ def _checked(images, labels, maps, steps, baseline, percentiles, chunk) -> tuple
         got = f"{tuple(images.shape)} {images.dtype}" if tensor else type(images).__name__
         raise WsolkitError(f"images must be a float tensor (B, 3, H, W) of at least one image, but got {got}")
     labels, maps = torch.as_tensor(labels, device=images.device), as_numpy(maps)
-    if labels.dtype not in (torch.int64, torch.int32) or labels.shape != images.shape[:1] or (labels < 0).any():
-        expected = f"{len(images)} whole numbers, class indices from 0"
-        raise WsolkitError(f"labels must be {expected}, but are {labels.tolist()}")
+    whole = labels.dtype in (torch.int64, torch.int32) and labels.shape == images.shape[:1] and (labels >= 0).all()
+    expected = f"{len(images)} whole numbers, class indices from 0"
+    require(whole, f"labels must be {expected}, but are {labels.tolist()}")
     if maps.ndim != 3 or len(maps) != len(images) or maps.size == 0:
         raise WsolkitError(f"maps must be (B, h, w), one for each of {len(images)} images, but got {maps.shape}")
     for name, value in (("steps", steps), ("chunk", chunk)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise WsolkitError(f"{name}={value!r}: give a whole number of at least 1")
+        require(type(value) is int and value >= 1, f"{name}={value!r}: give a whole number of at least 1")
     names = (baseline,) * 2 if isinstance(baseline, str) else tuple(baseline)
-    if len(names) != 2 or not set(names) <= set(BASELINES):
-        known = ", ".join(BASELINES)
-        raise WsolkitError(f"baseline={baseline!r}: choose from {known}, or a pair for deletion and insertion")
+    known = f"choose from {', '.join(BASELINES)}, or a pair for deletion and insertion"
+    require(len(names) == 2 and set(names) <= set(BASELINES), f"baseline={baseline!r}: {known}")
     if not len(percentiles) or not all(0 < percentile < 100 for percentile in percentiles):
         raise WsolkitError(f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
     return labels.long(), maps, names
@@ -287,9 +285,9 @@ def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarr
     """The rows of the maps of these images among the kept ones."""
     ids = [dataset.samples[i].id for i in indices]
     rows = pd.Index(kept.ids).get_indexer(pd.Index(ids))
-    if absent := [identity for identity, row in zip(ids, rows, strict=True) if row < 0]:
-        lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
-        raise WsolkitError(f"the maps of {name!r} {lacks}; localise them too")
+    absent = [identity for identity, row in zip(ids, rows, strict=True) if row < 0]
+    lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
+    require(not absent, f"the maps of {name!r} {lacks}; localise them too")
     return rows
 
 

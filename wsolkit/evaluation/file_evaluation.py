@@ -89,9 +89,8 @@ def evaluate_files(
     if meta.kind == "masks" and masks is None:
         raise WsolkitError(f"{source} names mask files: give --masks, the folder they lie in")
     require(meta.kind != "boxes" or masks is None, f"{source} holds boxes, no mask files: leave out --masks")
-    if val_scoremaps is not None and not rules.curves:
-        raise WsolkitError(f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps")
-
+    alone = f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps"
+    require(val_scoremaps is None or rules.curves, alone)
     problems: list[str] = []
 
     def opened(scoremaps: str | Path, meta: Metadata, mark: str = "") -> tuple[Maps, list[Any]]:
@@ -107,18 +106,17 @@ def evaluate_files(
         problems += faults
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
-        if shared := sorted(set(val.ids) & set(meta.ids)):
-            fault = "a threshold chosen on the images that it is scored on is no choice on validation data"
-            raise WsolkitError(
-                f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): {fault}"
-            )
+        shared = sorted(set(val.ids) & set(meta.ids))
+        fault = (
+            f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen on the"
+        )
+        require(not shared, f"{fault} images that it is scored on is no choice on validation data")
         val_maps, val_boxes = opened(val_scoremaps, val, "val, ")
         bare = [name for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)]
         problems += [f"val, {name}: no object in its masks" for name in bare]
         validation = val_maps, Truth(size, boxes=val_boxes)
-    if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(meta.ids)} images"
-        raise WsolkitError(f"{scoremaps}: {count} of {meta.folder}: {listing(problems, '; ')}; nothing was scored")
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(meta.ids)} images"
+    require(not problems, f"{scoremaps}: {count} of {meta.folder}: {listing(problems, '; ')}; nothing was scored")
     conditions = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
     conditions["score maps"] = "as they are" if maps.ready else "resized (cubic), then min-max"
     regions = None
@@ -210,14 +208,15 @@ def open_score_maps(
         fault = "is not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
     there = {name for name, _ in files_below(str(folder)) if name.endswith(".npy")}
-    spellings = {name: (f"{name}.npy", f"{os.path.splitext(name)[0]}.npy") for name in ids}
-    files = {name: path for name in ids for path in reversed(spellings[name]) if path in there}
+    files = {
+        name: path for name in ids for path in (f"{os.path.splitext(name)[0]}.npy", f"{name}.npy") if path in there
+    }
     problems = [f"{name}: no map {name}.npy" for name in ids if name not in files]
     uses = Counter(files.values())
     problems += [f"{path}: the map of {count} images" for path, count in uses.items() if count > 1]
     strangers = [] if subset else sorted(there - set(uses))
     problems += [f"{path}: a map of no image of the metadata (subset passes over such)" for path in strangers]
-    paths = {name: folder / files[name] for name in ids if name in files}
+    paths = {name: folder / path for name, path in files.items()}
     with ThreadPoolExecutor(threads()) as pool:
         checked = dict(zip(paths, pool.map(_checked, paths.values()), strict=True))
     problems += [f"{name}: {fault}" for name, fault in checked.items() if isinstance(fault, str)]

@@ -61,9 +61,8 @@ def failure_types(boxes, gt_boxes: Sequence, right=None, empty=None, delta: floa
     require(0 < delta <= 1, f"delta must be in (0, 1], got {delta}")
     same_lengths(boxes=boxes, gt_boxes=gt_boxes, right=right, empty=empty)
     good = np.isfinite(boxes).all(axis=1) & (boxes[:, 2:] >= boxes[:, :2]).all(axis=1)
-    if not good.all():
-        bad = listing(np.flatnonzero(~good).tolist())
-        raise WsolkitError(f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {bad}")
+    bad = listing(np.flatnonzero(~good).tolist())
+    require(not bad, f"boxes need finite x0 <= x1 and y0 <= y1, wrong in rows {bad}")
     if len(boxes) == 0:
         return []
     truths = ground_truths(gt_boxes, range(len(boxes)))
@@ -115,40 +114,34 @@ def parse_boxes(text: str) -> list[tuple[float, ...]]:
     return sorted(boxes)
 
 
-def _number(convert: Callable, low: float, high: float) -> Callable[[str], object]:
-    """A reader of one cell: its number; ValueError where it is none or outside [low, high]."""
-
-    def read(text: str):
-        if low <= (value := convert(text)) <= high:
-            return value
-        raise ValueError
-
-    return read
-
-
 WHOLE = 2**31 - 1
-TEXT = ("str", str, "")
-_FLAG = ("bool", {"True": True, "False": False}.__getitem__, "True or False")
-_CORNER = ("int64", _number(int, -WHOLE, WHOLE), "a whole number")
-_SHARE = ("float64", _number(float, 0, 1), "a number from 0 to 1")
-COLUMNS: dict[str, tuple[str, Callable[[str], object], str]] = {  # name -> dtype, reader of a cell, what is expected
-    "id": TEXT,
-    "label": ("int64", _number(int, -1, WHOLE), "a class number from 0, or -1 where it is not known"),
-    "predicted": ("int64", _number(int, 0, WHOLE), "a class number from 0"),
+NOTHING = (None, None)
+_TEXT = ("text", NOTHING, "")
+_FLAG = ("bool", NOTHING, "True or False")
+_CORNER = ("int64", (-WHOLE, WHOLE), "a whole number")
+_SHARE = ("float64", (0, 1), "a number from 0 to 1")
+COLUMNS: dict[str, tuple[str, tuple[Any, Any], str]] = {  # name -> kind of its cells, their range, what is expected
+    "id": _TEXT,
+    "label": ("int64", (-1, WHOLE), "a class number from 0, or -1 where it is not known"),
+    "predicted": ("int64", (0, WHOLE), "a class number from 0"),
     "right": _FLAG,
     "iou": _SHARE,
     "localised": _FLAG,
     **dict.fromkeys(("x0", "y0", "x1", "y1"), _CORNER),
     "empty": _FLAG,
-    "gt_boxes": ("str", parse_boxes, "boxes x0 y0 x1 y1; x0 y0 x1 y1 with x0 <= x1, y0 <= y1"),
+    "gt_boxes": ("boxes", NOTHING, "boxes x0 y0 x1 y1; x0 y0 x1 y1 with x0 <= x1, y0 <= y1"),
     "object_share": _SHARE,
-    "aspect": ("float64", _number(float, sys.float_info.min, sys.float_info.max), "a positive number"),
-    "failure": ("str", FAILURES.__getitem__, f"one of {', '.join(FAILURES)}"),
+    "aspect": ("float64", (sys.float_info.min, sys.float_info.max), "a positive number"),
+    "failure": ("failure", NOTHING, f"one of {', '.join(FAILURES)}"),
 }
 WITH_BOXES = tuple(COLUMNS)[5:]  # what is known where there is an IoU
 OPTIONAL = {f"iou_{point}": _SHARE for point in ("fixed", "validation", "best_on_test")}
-OPTIONAL["pixel_ap"] = ("float64", _number(float, 0, 100), "a number from 0 to 100")
-WITH_GAPS = {"int64": "Int64", "bool": "boolean"}  # dtype -> the one that holds <NA> too
+OPTIONAL["pixel_ap"] = ("float64", (0, 100), "a number from 0 to 100")
+READERS: dict[str, Callable[[str], Any]] = {  # kind -> reader of a cell; what is no number or flag stays text
+    **{"int64": int, "float64": float, "bool": {"True": True, "False": False}.__getitem__},
+    **{"text": str, "boxes": parse_boxes, "failure": FAILURES.__getitem__},
+}
+DTYPES = {"int64": "Int64", "bool": "boolean", "float64": "float64"}  # kind -> the dtype that holds gaps too
 
 
 def csv_lines(path: str | Path, expected: str) -> list[tuple[int, list[str]]]:
@@ -178,7 +171,7 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
         lacks = f"lacks the columns {', '.join(absent)}"
         fault = lacks if absent else "names a column twice" if twice else "has no rows"
         raise WsolkitError(f"{path} {fault}: it is no per-image table of this version, evaluate again")
-    columns = {name: (COLUMNS | OPTIONAL).get(name, TEXT) for name in header}
+    columns = {name: (COLUMNS | OPTIONAL).get(name, _TEXT) for name in header}
     table: dict[str, list] = {name: [] for name in header}
     problems: list[tuple[int, str]] = []
     seen: dict[str, int] = {}
@@ -190,24 +183,22 @@ def read_per_image(path: str | Path) -> pd.DataFrame:
         if cells["id"] and seen.setdefault(cells["id"], line) != line:
             problems.append((line, f"the id {cells['id']!r} is that of line {seen[cells['id']]} too"))
         needed = ("id", "label", *(WITH_BOXES if cells["iou"] else ()))
-        for name, (dtype, read, expected) in columns.items():
+        problems += [(line, f"{name} is empty") for name in needed if not cells[name]]
+        for name, (kind, (low, high), expected) in columns.items():
             value, text = None, cells[name]
             try:
-                value = read(text) if text else None
-                if not text and name in needed:
-                    problems.append((line, f"{name} is empty"))
+                value = READERS[kind](text) if text else None
+                if value is not None and low is not None and not low <= value <= high:
+                    raise ValueError
             except (ValueError, KeyError):
                 problems.append((line, f"{name} is {text!r}, expected {expected}"))
-            table[name].append(text if dtype == "str" else value)
+            table[name].append(value if kind in DTYPES else text)
     if problems:
         listed = [f"line {line}: {text}" for line, text in sorted(problems)]
         raise WsolkitError(f"{path} is not as expected: {listing(listed, '; ')}; correct it or evaluate again")
-    series = {}
-    for name, values in table.items():
-        dtype = columns[name][0]
-        dtype = WITH_GAPS.get(dtype, dtype) if None in values else dtype
-        series[name] = pd.Series(values, dtype=None if dtype == "str" else dtype)
-    return pd.DataFrame(series)
+    numbers = {name: kind for name, (kind, *_) in columns.items() if kind in DTYPES}
+    numbers |= {name: DTYPES[kind] for name, kind in numbers.items() if None in table[name]}
+    return pd.DataFrame(table).astype(numbers)
 
 
 def measured(source, *columns: str) -> pd.DataFrame:
@@ -217,12 +208,10 @@ def measured(source, *columns: str) -> pd.DataFrame:
         path = Path(source)
         source = read_per_image(path / "per_image.csv" if path.is_dir() else path)
     table = source.per_image() if hasattr(source, "per_image") else source
-    if not isinstance(table, pd.DataFrame):
-        kind = type(source).__name__
-        raise WsolkitError(f"a per-image table, the path of a per_image.csv or a result is expected, got {kind}")
-    if absent := [name for name in ("iou", *columns) if name not in table]:
-        lacks = f"lacks the columns {', '.join(absent)}"
-        raise WsolkitError(f"the per-image table {lacks}; it has {', '.join(map(str, table))}")
+    need = "a per-image table, the path of a per_image.csv or a result is expected"
+    require(isinstance(table, pd.DataFrame), f"{need}, got {type(source).__name__}")
+    absent = ", ".join(name for name in ("iou", *columns) if name not in table)
+    require(not absent, f"the per-image table lacks the columns {absent}; it has {', '.join(map(str, table))}")
     rows = table[table["iou"].notna()]
     require(len(rows), "no image of this per-image table has an IoU: there are no ground-truth boxes in it")
     return rows
@@ -241,9 +230,8 @@ def slice_groups(table: pd.DataFrame, classes: Sequence[str] | None = None) -> l
 
     classes: a name per label; labels beyond it, and all without it, are called by their number.
     """
-    share, aspect = (table[name].to_numpy(float) for name in ("object_share", "aspect"))
-    if not (np.isfinite(share).all() and np.isfinite(aspect).all()):
-        raise WsolkitError("object_share and aspect must be given for every image that has an IoU")
+    share, aspect = shapes = table[["object_share", "aspect"]].to_numpy(float).T
+    require(np.isfinite(shapes).all(), "object_share and aspect must be given for every image that has an IoU")
     size, shape = np.searchsorted(SIZE_EDGES, share, side="right"), 1 + (aspect > 3 / 2) - (aspect < 2 / 3).astype(int)
     kinds = {"size": (SIZES, size), "aspect": (ASPECTS, shape)}
     groups = [("all", "all images", np.arange(len(table)))]

@@ -31,6 +31,7 @@ METRICS = {  # field -> what a reader calls it
     "pxap": "PxAP",
 }
 OPERATING_POINTS = {"fixed": "fixed threshold", "validation": "chosen on validation", "best_on_test": "best on test"}
+BLANK_POINT: dict[str, Any] = dict.fromkeys(("threshold", "gt_known_loc", "top1_loc", "top5_loc"))
 HEAD = ("percent", "", "95 % interval")
 
 Percent = Annotated[float, Field(strict=True, ge=0, le=100)]

@@ -18,16 +18,17 @@ from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, gr
 from wsolkit.boxes.preparation import as_numpy, flat_is_zero, frame, prepare_maps
 from wsolkit.boxes.protocols import fixed_threshold, protocol_named
 from wsolkit.common.cores import cores
-from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.errors import require
 from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.per_image import FAILURES, failure_types
-from wsolkit.evaluation.results import METRICS, OPERATING_POINTS, EvalResult
+from wsolkit.evaluation.results import BLANK_POINT, METRICS, OPERATING_POINTS, EvalResult
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
 CHUNK = 8  # maps that one thread prepares and traces at a time
-NAMES = {"dataset", "backbone", "method", "pooling", "split"}
-GIVEN_FIELDS = NAMES | {"conditions", "extra", "seconds_per_image", "peak_memory_mb"}
+GIVEN_FIELDS = {
+    *["dataset", "backbone", "method", "pooling", "split", "conditions", "extra", "seconds_per_image", "peak_memory_mb"]
+}
 Progress = Callable[[Iterable], Iterable] | None
 
 
@@ -148,8 +149,9 @@ def score(
     metrics.same_lengths(**vars(maps) | vars(truth) | {"ids": result.ids, "ready": None, "size": None})
     require(result.n_images, "no images to score: the split is empty")
     right = _classification(result, maps, truth)
-    if truth.boxes is None and truth.masks is None and not right:
-        raise WsolkitError("nothing to score against: give boxes, masks, or labels with logits or predicted labels")
+    measurable = truth.boxes is not None or truth.masks is not None
+    need = "give boxes, masks, or labels with logits or predicted labels"
+    require(measurable or right, f"nothing to score against: {need}")
     shares = {f"top{k}_cls": hits for k, hits in right.items()}
     taus: dict[str, float] = {"fixed": rule.threshold}
     val_boxes: list[np.ndarray] | None = None
@@ -163,7 +165,7 @@ def score(
             curves = rule_curves(val_maps, val, rule, workers)
             taus["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
             result.n_val, result.extra = len(val_boxes), {"val_gt_known_loc": accuracy} | result.extra
-    if truth.boxes is not None or truth.masks is not None:
+    if measurable:
         measured = measure(maps, truth, rule, list(taus.values()), workers, progress)
     if truth.boxes is not None:
         shares |= _operating_points(result, taus, measured, right)
@@ -201,7 +203,10 @@ def measure(
         if truth.boxes is not None:
             tracer, truths = ContourBoxes(prepared), truth.boxes[index]
             at_taus = [tracer.box(tau, rule.percentile, rule.protocol) for tau in taus]
-            answers["boxes"], answers["empty"] = (np.array(part) for part in zip(*at_taus, strict=True))
+            answers |= {
+                "boxes": np.array([box for box, _ in at_taus]),
+                "empty": np.array([flat for _, flat in at_taus]),
+            }
             answers["ious"] = iou(answers["boxes"], truths).max(axis=1)
         if truth.boxes is not None and protocol_named(rule.protocol).curves:
             answers["largest"] = tracer.curve(truths, rule.interval, "largest")
@@ -213,9 +218,8 @@ def measure(
             answers |= {"masked": np.False_, "pixel_ap": np.float64("nan")}
             if (mask := truth.masks[index]) is not None:
                 pixels = metrics.pixel_histograms(prepared, mask, rule.interval)
-                answers |= {"masked": np.True_, "pixels": pixels}
-                if pixels[0].any():
-                    answers["pixel_ap"] = np.float64(metrics.pxap_from_histograms(pixels))
+                alone = metrics.pxap_from_histograms(pixels) if pixels[0].any() else np.nan
+                answers |= {"masked": np.True_, "pixels": pixels, "pixel_ap": np.float64(alone)}
         return answers
 
     gathered: dict[str, np.ndarray] = {}
@@ -233,7 +237,7 @@ def measure(
 def rule_curves(maps: Maps, truth: Truth, rule: Rule | None = None, workers: int | None = None) -> np.ndarray:
     """IoU curves (N, T) float64 of the largest contour under a rule: what a threshold is chosen from
     (`metrics.best_threshold`). Maps are grown to the frame a few at a time."""
-    rule = Rule() if rule is None else rule
+    rule = rule or Rule()
     metrics.same_lengths(maps=maps.maps, boxes=truth.boxes)
 
     def curve(index: int, prepared: np.ndarray) -> np.ndarray:
@@ -270,8 +274,7 @@ def threads() -> int:
 def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, np.ndarray]:
     """Fill labels and predictions; hits (N,) bool for k = 1 and 5, as far as they are known."""
     if truth.labels is None:
-        if maps.logits is not None or maps.predicted is not None:
-            raise WsolkitError("predictions without labels: give labels too")
+        require(maps.logits is None and maps.predicted is None, "predictions without labels: give labels too")
         return {}
     labels = result.labels = as_numpy(truth.labels)
     result.n_classes = int(labels.max()) + 1
@@ -302,15 +305,12 @@ def _operating_points(
         best = metrics.plateau_middle(metrics.accuracy_curve(measured["rule"]))
         result.point_ious["best_on_test"] = measured["rule"][:, best]
         taus = taus | {"best_on_test": float(thresholds(result.interval)[best])}
-    hits: dict[str, dict[str, np.ndarray]] = {}
+    result.operating_points, hits = dict.fromkeys(OPERATING_POINTS), {}
     for key, ious in result.point_ious.items():
         localised = metrics.loc_hits(ious)
         hits[key] = {"gt_known_loc": localised} | {f"top{k}_loc": own & localised for k, own in right.items()}
-    names = ("gt_known_loc", "top1_loc", "top5_loc")
-    result.operating_points = dict.fromkeys(OPERATING_POINTS) | {
-        key: {"threshold": taus[key]} | {name: metrics.percent(own[name]) if name in own else None for name in names}
-        for key, own in hits.items()
-    }
+        values = {"threshold": taus[key]} | {name: metrics.percent(own) for name, own in hits[key].items()}
+        result.operating_points[key] = BLANK_POINT | values
     return hits[result.operating_point]
 
 

@@ -107,8 +107,8 @@ def predict(
     threshold = fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
         require(0 <= value <= high, f"{name} must lie in [0, {high}], but is {value}")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise WsolkitError(f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
+    whole = isinstance(batch_size, int) and batch_size >= 1
+    require(whole, f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
     if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
         images = [images]
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)

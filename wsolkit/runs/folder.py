@@ -28,7 +28,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, read_json, write_json
-from wsolkit.evaluation.results import OPERATING_POINTS, Count, EvalResult, Positive, first_fault
+from wsolkit.evaluation.results import BLANK_POINT, OPERATING_POINTS, Count, EvalResult, Positive, first_fault
 from wsolkit.methods.registry import VARIANTS
 
 TRAINING_PREFIX = "train-"  # of the folders of training runs
@@ -130,12 +130,6 @@ def content_of(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def maps_of(folder: Path) -> dict[str, Path]:
-    """The files of the score maps by split ("test", "val") behind the report in `folder`; most lie in maps/ of its
-    training run, where other reports read them too."""
-    return {split: folder / path for split, path in content_of(folder / METRICS).get("maps", {}).items()}
-
-
 class _Object(BaseModel):
     """A JSON object whose known fields are checked; null is the same as absent, other fields are kept as they are."""
 
@@ -155,8 +149,8 @@ def _known(values: Any) -> Any:
 
 def _whole(result: EvalResult) -> EvalResult:
     """A result with all the keys that a page shows, None where there is no number."""
-    blank = dict.fromkeys(("threshold", "gt_known_loc", "top1_loc", "top5_loc"))
-    result.operating_points = {name: blank | (result.operating_points.get(name) or {}) for name in OPERATING_POINTS}
+    points = result.operating_points
+    result.operating_points = {name: BLANK_POINT | (points.get(name) or {}) for name in OPERATING_POINTS}
     result.centre_box = dict.fromkeys(("gt_known_loc", "top1_loc", "best_on_test")) | result.centre_box
     result.curve = {"thresholds": [], "gt_known_loc": []} | result.curve
     if len(result.curve["thresholds"]) != len(result.curve["gt_known_loc"]):
@@ -209,7 +203,9 @@ class Metrics(_Object):
     against: Against = Against()
     training: str = ""  # name of the folder, beside the report's
     plain_training: str = ""
-    maps: dict[str, str] = {}
+    maps: dict[
+        str, str
+    ] = {}  # split -> file of score maps; most lie in maps/ of the training run, for other reports too
     gallery: list[GalleryImage] = []
     classes: list[str] = []
     extra: dict[str, Any] = {}

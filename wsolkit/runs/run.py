@@ -20,7 +20,7 @@ import torch
 
 from wsolkit import figures, methods
 from wsolkit.boxes.protocols import fixed_threshold
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest
 from wsolkit.common.processes import agreed, rank, together, world_size
 from wsolkit.data.base import WSOLDataset
@@ -354,8 +354,8 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
         reason = (str(error) or type(error).__name__).splitlines()[0][:150]
         need = "give the best.pt of a training run"
         raise WsolkitError(f"checkpoint {path} cannot be used ({reason}); {need}") from error
-    if len(classes) != model.num_classes:
-        raise WsolkitError(f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes")
+    fault = f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes"
+    require(len(classes) == model.num_classes, fault)
     run, known = files.read_run(path.parent), content.get("geometry")
     try:
         if run and not known:
