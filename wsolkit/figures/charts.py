@@ -124,7 +124,8 @@ def accuracy_curves(
     WsolkitError: no curve, unequal lengths, a result without a curve.
     """
     fig, axes = _figure(4.2, curves, "curve to draw")
-    marks, points = dict(marks or {}), dict(points or {})
+    marked = {name: tau for name, tau in (marks or {}).items() if tau is not None}
+    points = dict(points or {})
     for index, (name, curve) in enumerate(curves.items()):
         if hasattr(curve, "operating_points"):
             points.setdefault(name, curve.operating_points)
@@ -141,13 +142,12 @@ def accuracy_curves(
             if key in known:
                 (tau, height), inside = known[key], {} if filled else {"markerfacecolor": "white"}
                 axes.plot(tau, height, marker, **dot | inside, label=f"{label}: {height:.1f} % at {tau:g}")
-        if (tau := marks.pop(name, None)) is not None:
-            height = np.interp(tau, taus, accuracy)
+        if name in marked:
+            height = np.interp(tau := marked.pop(name), taus, accuracy)
             axes.plot(tau, height, marker=drawn["marker"], markeredgecolor="white", **dot)
-    for label, tau in marks.items():
-        if tau is not None:
-            axes.axvline(tau, color=INK, linewidth=1.2, linestyle=":")
-            axes.annotate(_plain(label), (tau, 0.99 * top), (4, 0), textcoords="offset points", fontsize=10, va="top")
+    for label, tau in marked.items():
+        axes.axvline(tau, color=INK, linewidth=1.2, linestyle=":")
+        axes.annotate(_plain(label), (tau, 0.99 * top), (4, 0), textcoords="offset points", fontsize=10, va="top")
     if centre_box is not None:
         axes.axhline(centre_box, color=INK, linewidth=1.4, linestyle=DOTTED, label="centre box")
     axes.set(xlim=(0, 1), ylim=(0, top), xlabel="threshold τ", ylabel=ACCURACY)
@@ -179,9 +179,7 @@ def cost_scatter(
             label, fill = _plain(f"{name}, {group}" if len(points) > 1 else name), FILLS[number % len(FILLS)]
             drawn |= {"linestyle": "", "fillstyle": fill, "markersize": 9}
             axes.plot(seconds, percent, **drawn, label=label, gid=gid)
-    axes.set(xscale="log", xlabel="time per image (logarithmic)", ylabel=ACCURACY, ylim=(0, top))
-    if span:
-        axes.set_xlim(span)
+    axes.set(xscale="log", xlim=span, xlabel="time per image (logarithmic)", ylim=(0, top), ylabel=ACCURACY)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 0.1 else f"{1000 * s:g} ms"))
     axes.minorticks_off()

@@ -17,7 +17,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from wsolkit.common.files import atomic_write_text
+from wsolkit.common.files import atomic_write_text, listing
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.report.pages import image_uri, plain, render, unique_id
 from wsolkit.report.rows import (
@@ -40,7 +40,6 @@ from wsolkit.report.rows import (
 PAGE_BYTES = 2_900_000  # of the whole page
 IMAGE_BYTES = 1_900_000  # of them for thumbnails, in base64
 TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
-TOLD = 8  # methods that a chart's label names before it counts the others
 SAME_IMAGES = 8  # of a backbone, under every method
 SECONDS = "seconds_per_image"
 MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose best values the tables show
@@ -234,7 +233,7 @@ def reasons(networks: Sequence[dict], full: int) -> list[tuple[str, float, float
 def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[str, list[tuple[str, Markup]]]:
     """{"curves": [(backbone, chart)], "cost": likewise}: one chart per backbone, with the axes of all of the dataset;
     at most so many points of a curve. looks: method -> index of its colour, line and marker on the whole page."""
-    from wsolkit.figures import accuracy_curves, cost_scatter
+    from wsolkit.figures import accuracy_curves, cost_scatter, inline_svg
 
     parts, heights = [], [0.0]
     for network in networks:
@@ -256,23 +255,15 @@ def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[s
             chart = accuracy_curves(lines, taus, network["centre"], looks=looks, top=top)
             said = {method: f"{method} {max(curve[1]):.1f}" for method, curve in lines.items()}
             label = f"GT-known Loc against the threshold on {name}; highest point in percent: "
-            drawn["curves"].append((name, _inline(chart, label, said)))
+            drawn["curves"].append((name, inline_svg(chart, f"{label}{listing([*said.values()])}.", said)))
         if times:
             points = {method: (time, values[method].mean) for method, time in times.items()}
             ends: dict[str, Any] = {m: (v.low, v.high) for m, v in values.items() if None not in (v.low, v.high)}
             chart = cost_scatter({name: points}, intervals={name: ends}, looks=looks, top=top, span=span)
             said = {method: f"{method}: {values[method]} %, {time:.3g} s per image" for method, time in times.items()}
-            drawn["cost"].append((name, _inline(chart, f"GT-known Loc against seconds per image on {name}. ", said)))
+            label = f"GT-known Loc against seconds per image on {name}. {listing([*said.values()])}."
+            drawn["cost"].append((name, inline_svg(chart, label, said)))
     return drawn
-
-
-def _inline(chart: Any, label: str, said: dict[str, str]) -> Markup:
-    """A chart whose label names so many methods and counts the others."""
-    from wsolkit.figures import inline_svg
-
-    parts = list(said.values())
-    more = f" and {len(parts) - TOLD} more methods" if len(parts) > TOLD else ""
-    return inline_svg(chart, f"{label}{', '.join(parts[:TOLD])}{more}.", said)
 
 
 def mean_curve(group: Group, most: int = 250) -> tuple[list[float], list[float]] | None:

@@ -154,14 +154,12 @@ def write_report(
     experiment, subtitle, headings = chapters or ("", "", [])
     values: dict[str, Any] = {
         "threshold": threshold(run),
-        "iou": fit(run),
-        "sizes": sizes(run),
         "galleries": run.part("The galleries are", galleries_section, folder) or "",
         "experiment": experiment,
-        "confusion": class_and_box(run),
         "training": [training(run, item, html) for item in run.trainings],
-        "classes": classes(run),
     }
+    located = {"iou": fit, "sizes": sizes, "confusion": class_and_box, "classes": classes}
+    values |= {name: None if run.boxes is None else make(run, run.boxes) for name, make in located.items()}
     contents = []
     for key, text in SECTIONS.items():
         if values.get(key, True):
@@ -253,21 +251,19 @@ def threshold(run: RunFiles) -> dict[str, Any] | None:
     return {"points": points, "chart": inline_svg(chart, f"GT-known Loc against the threshold: {'; '.join(said)}.")}
 
 
-def fit(run: RunFiles) -> dict[str, Any] | None:
+def fit(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
     """The histogram of IoU and the failure types."""
     from wsolkit.figures import inline_svg, iou_histogram
 
-    if run.boxes is None:
-        return None
-    tables = {run.method: run.boxes, "plain CAM": run.plain_boxes}
+    tables = {run.method: boxes, "plain CAM": run.plain_boxes}
     ious = {name: table["iou"].to_numpy(float) for name, table in tables.items() if table is not None}
     middles = [f"{np.median(values):.2f}" for values in ious.values()]
     shares = {limit: f"{100 * (ious[run.method] >= limit).mean():.1f}" for limit in (0.3, 0.5, 0.7)}
-    label = f"Histogram of IoU over {len(run.boxes)} images: the middle image has {middles[0]}; "
+    label = f"Histogram of IoU over {len(boxes)} images: the middle image has {middles[0]}; "
     label += ", ".join(f"{share} % reach {limit}" for limit, share in shares.items()) + "."
-    counts = run.boxes["failure"].value_counts().to_dict()
+    counts = boxes["failure"].value_counts().to_dict()
     chart = inline_svg(iou_histogram(ious), label)
-    return {"chart": chart, "n": len(run.boxes), "middles": middles, "shares": shares, "counts": counts}
+    return {"chart": chart, "n": len(boxes), "middles": middles, "shares": shares, "counts": counts}
 
 
 def _slices(table: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
@@ -276,11 +272,9 @@ def _slices(table: pd.DataFrame, kind: str) -> list[dict[str, Any]]:
     return frame.where(frame.notna(), None).to_dict("records")  # type: ignore[return-value]  # columns have names
 
 
-def sizes(run: RunFiles) -> list[dict[str, Any]]:
+def sizes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
     """GT-known Loc by the object's share of the frame, and that of plain CAM in "cam"."""
-    if run.boxes is None:
-        return []
-    rows = _slices(run.boxes, "size")
+    rows = _slices(boxes, "size")
     others = rows if run.plain_boxes is None else _slices(run.plain_boxes, "size")
     return [row | {"cam": other["gt_known_loc"]} for row, other in zip(rows, others, strict=True)]
 
@@ -288,11 +282,9 @@ def sizes(run: RunFiles) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------------ classes
 
 
-def class_and_box(run: RunFiles) -> dict[str, Any] | None:
+def class_and_box(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
     """Images by class right or wrong and box right or wrong, and the classes that are taken for one another."""
-    if run.boxes is None:
-        return None
-    table = run.boxes[run.boxes["right"].notna()]
+    table = boxes[boxes["right"].notna()]
     right, hit = table["right"].to_numpy(bool), table["iou"].to_numpy(float) >= 0.5
     counts = [[int(((right == named) & (hit == box)).sum()) for box in (True, False)] for named in (True, False)]
     wrong = table[(table["label"] != table["predicted"]) & table["predicted"].notna()]
@@ -301,14 +293,14 @@ def class_and_box(run: RunFiles) -> dict[str, Any] | None:
     totals, names = table["label"].value_counts(), run.class_name
     several = pairs.reset_index(name="n").itertuples(index=False)
     confused = [(names(truth), names(taken), n, totals[truth]) for truth, taken, n in several]
-    return {"unknown": len(run.boxes) - len(table), "counts": counts, "confused": confused, "wrong": len(wrong)}
+    return {"unknown": len(boxes) - len(table), "counts": counts, "confused": confused, "wrong": len(wrong)}
 
 
-def classes(run: RunFiles) -> list[dict[str, Any]]:
+def classes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
     """A row per class, the lowest GT-known Loc first."""
-    if run.boxes is None or (run.boxes["label"] < 0).all():
+    if (boxes["label"] < 0).all():
         return []
-    right, labels, rows = flags(run.boxes["right"]), run.boxes["label"].to_numpy(), _slices(run.boxes, "class")
+    right, labels, rows = flags(boxes["right"]), boxes["label"].to_numpy(), _slices(boxes, "class")
     for row in rows:
         label = int(row["slice"])
         known, most = right[labels == label], max(row[name] for name in FAILURES if name != "right")
@@ -327,12 +319,12 @@ def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:
 
     best, history = item.run.get("best_epoch"), item.history
     kept = history[min(best, len(history)) - 1] if best else history[-1]
-    loss, top1 = (
-        f"training {plain(kept[f'train_{kind}'], digits)}, validation {plain(kept[f'val_{kind}'], digits)}"
-        for kind, digits in (("loss", 2), ("top1", 1))
-    )
+    said = [
+        f"{name} training {plain(kept[f'train_{kind}'], digits)}, validation {plain(kept[f'val_{kind}'], digits)}"
+        for name, kind, digits in (("loss", "loss", 2), ("Top-1 in percent", "top1", 1))
+    ]
     place = f" at epoch {best}, which is kept" if best else " at the end"
-    label = f"Loss and Top-1 accuracy against the epoch{place}: loss {loss}; Top-1 in percent {top1}."
+    label = f"Loss and Top-1 accuracy against the epoch{place}: {'; '.join(said)}."
     reached = kept["val_top1"] if math.isfinite(kept["val_top1"]) else None
     values = {"item": item, "recipe": item.run.get("recipe") or {}, "top1": reached}
     link = address(run.folder.parent / item.name / files.TRAINING_PAGE, html)
