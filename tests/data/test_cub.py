@@ -117,7 +117,7 @@ def test_root_errors(cub, tmp_path):
         load_dataset("cub", root=tmp_path / "empty")
     (cub / "bounding_boxes.txt").unlink()
     for root in (cub, cub.parent):
-        with pytest.raises(FileNotFoundError, match=r"lacks bounding_boxes\.txt"):
+        with pytest.raises(FileNotFoundError, match=r"bounding_boxes\.txt is missing"):
             load_dataset("cub", root=root)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from wsolkit.common.errors import WsolkitError
 from wsolkit.data import download
 from wsolkit.data.catalogue import DATASETS, Archive
 from wsolkit.data.download import DownloadError, fetch, fetch_dataset, part_of
@@ -273,7 +274,7 @@ def test_killed_download_is_resumed(tmp_path):
             deadline = time.monotonic() + 60
             while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
                 time.sleep(0.005)
-            with pytest.raises(DownloadError, match="in use by another process"):
+            with pytest.raises(WsolkitError, match="in use by another process"):
                 fetch(archive(), tmp_path, server.url)
         finally:
             process.send_signal(signal.SIGKILL)

@@ -28,8 +28,6 @@ from wsolkit.data.images import image_sizes
 from wsolkit.data.readers import CLASSES, IDS, LABELS, LOCALIZATION, MOST_CLASSES, SIZES, Box
 
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of VOC
-KINDS = ("voc", "coco", "csv")
-SEVERAL = ("largest", "skip")
 CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]
 MEND = "mend or remove them"
 FORMS = {"voc": "xmin <= xmax, ymin <= ymax", "coco": "x, y, width, height", "csv": "x0 <= x1, y0 <= y1"}  # of boxes
@@ -80,7 +78,8 @@ def convert(
     Raises:
         WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong; nothing is written.
     """
-    for name, value, known in (("kind", kind, KINDS), ("split", split, SPLITS), ("several", several, SEVERAL)):
+    choices = {"kind": (kind, FORMS), "split": (split, SPLITS), "several": (several, ("largest", "skip"))}
+    for name, (value, known) in choices.items():
         if value not in known:
             raise WsolkitError(f"{name} must be one of {', '.join(known)}, but is '{value}'")
     if origin not in (None, 0, 1) or (origin is not None and kind != "voc"):
@@ -160,16 +159,12 @@ def _write(out: Path, split: str, chosen: dict, sizes: dict, names: list[str], n
         out / CLASSES: names,  # a class too many does no harm to other splits
         folder / LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
         folder / SIZES: (f"{path},{sizes[path][0]},{sizes[path][1]}" for path in chosen),
-        folder / LOCALIZATION: (",".join([path, *map(_decimal, box)]) for path, box in boxes),
+        folder / LOCALIZATION: (",".join([path, *(repr(v).removesuffix(".0") for v in box)]) for path, box in boxes),
         folder / IDS: chosen,
     }
     (folder / IDS).unlink(missing_ok=True)
     for path, lines in content.items():
         atomic_write_text(path, "".join(f"{line}\n" for line in lines))
-
-
-def _decimal(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
 
 
 @dataclass
@@ -210,19 +205,18 @@ class _Source:
         self.sizes.setdefault(name, size)
         own = self.objects.setdefault(name, [])
         for item, label, fields in objects:
-            with self.noting(item):
-                x0, y0, x1, y1 = (value - self.origin for value in self._corners(label, fields))
-                self.early += self.origin and min(x0, y0) < 0
-                own.append((label, (x0, y0, x1, y1)))
-
-    def _corners(self, label: Any, fields: Any) -> Box:
-        with contextlib.suppress(ValueError, TypeError, OverflowError):
-            if self.kind == "coco":
-                x, y, width, height = (value + 0.0 for value in fields)  # numbers, not texts
-                return readers.corners((x, y, x + width, y + height))
-            if _is_label(label):
-                return readers.corners(fields)
-        raise ValueError(f"{label!r} is no name of a class, or box {fields!r} is not {FORMS[self.kind]}")
+            try:
+                x0, y0, x1, y1 = (value + 0.0 if self.kind == "coco" else float(value) for value in fields)
+                ends = (x0 + x1, y0 + y1) if self.kind == "coco" else (x1, y1)
+                box = readers.corners(value - self.origin for value in (x0, y0, *ends))
+                if not _is_label(label):
+                    raise ValueError
+            except (ValueError, TypeError, OverflowError):
+                wrong = f"{label!r} is no name of a class, or box {fields!r} is not {FORMS[self.kind]}"
+                self.problems.append(f"{item} ({wrong})")
+            else:
+                own.append((label, box))
+                self.early += self.origin and min(box) < 0
 
     def finish(self) -> None:
         """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""

@@ -87,6 +87,7 @@ class DecodedPixels:
     def __init__(self, title: str, samples: Sequence[Sample], side: int, load: Callable[[Sample], tuple]) -> None:
         self.title, self.samples, self.side, self.load = title, samples, side, load
         self.shape = (len(samples), side, side, 3)
+        self.checked = np.linspace(0, len(samples) - 1, min(CHECKED, len(samples))).astype(int).tolist()
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
         self.folder: Path | None = None  # of the file, where there is to be one
         if cache is not None and self.bytes > SMALL_BYTES and all(sample.path for sample in samples):
@@ -163,12 +164,9 @@ class DecodedPixels:
             if [about["format"], about["identity"]] == [FORMAT, identity]:
                 pixels = np.load(folder / f"{identity}.npy", mmap_mode="r", allow_pickle=False)
                 same = (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == (self.shape, np.uint8, True)
-                if same and about["checksums"] == [zlib.crc32(pixels[i]) for i in self._checked()]:
+                if same and about["checksums"] == [zlib.crc32(pixels[i]) for i in self.checked]:
                     return np.asarray(pixels)
         return None
-
-    def _checked(self) -> list[int]:
-        return np.linspace(0, len(self.samples) - 1, min(CHECKED, len(self.samples))).astype(int).tolist()
 
     def _build(self, folder: Path) -> np.ndarray:
         with alone(f"{folder}.lock"):
@@ -181,19 +179,17 @@ class DecodedPixels:
                 room = f"it takes {self.bytes / 2**20:.0f} MiB and there are {free / 2**20:.0f} MiB free"
                 raise OSError(errno.ENOSPC, room)
             checksums = self._write(folder / f"{identity}.npy")
-            if self._identity() != identity:
-                raise OSError(errno.EAGAIN, "the images changed while they were read")
             about: dict[str, Any] = {"format": FORMAT, "identity": identity, "title": self.title, "side": self.side}
             about |= {"images": len(self.samples), "resampling": RESAMPLING, "pillow": PIL.__version__}
             common = os.path.commonpath([os.path.dirname(path) for path in self.paths])
             write_json(folder / ABOUT, about | {"checksums": checksums, "folder": common})
-            if (pixels := self._open(folder, identity)) is None:
-                raise OSError(errno.EIO, "what was written could not be read again")
+            if (pixels := self._open(folder, self._identity())) is None:
+                raise OSError(errno.EAGAIN, "the images changed while they were read, or the file cannot be read again")
             return pixels
 
     def _write(self, path: Path) -> list[int]:
         """Decode in threads, write in order. Written, not mapped: a full disk is then an error and no crash."""
-        threads, checked, checksums, unreadable = min(16, cores()), set(self._checked()), [], []
+        threads, checked, checksums, unreadable = min(16, cores()), set(self.checked), [], []
         with atomic_path(path) as part, open(part, "wb") as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": self.shape})
             rows = ahead(self._row, self.samples, 4 * threads, threads)

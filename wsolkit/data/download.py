@@ -22,7 +22,6 @@ from urllib.parse import urlsplit
 
 import pooch
 import requests
-from filelock import Timeout
 from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
@@ -38,7 +37,7 @@ PAUSE = 1.0  # seconds before the second try, doubled each time
 WAIT_CODES = (408, 425, 429, 500, 502, 503, 504)  # HTTP answers worth another try
 
 
-class DownloadError(OSError):
+class DownloadError(WsolkitError):
     """The dataset could not be fetched; the message says why and how to fetch it by hand."""
 
 
@@ -80,7 +79,8 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
         return target
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with alone(root / f".{archive.name}.lock", timeout=0):
+        busy = f"{packed} is in use by another process that fetches it; wait for its end"
+        with alone(root / f".{archive.name}.lock", busy=busy):
             if not packed.exists():
                 _download(archive, address, root, by_hand)
             elif (md5 := pooch.file_hash(str(packed), alg="md5")) != archive.md5:  # not ours to delete
@@ -94,12 +94,8 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
                 if missing := _missing(archive, Path(temporary, archive.folder)):
                     raise tarfile.ReadError(f"it lacks {missing}")
                 os.rename(Path(temporary, archive.folder), target)
-    except DownloadError:
-        raise
-    except (Timeout, OSError, *DAMAGED) as error:
-        if isinstance(error, Timeout):
-            wrong = f"{packed} is in use by another process that fetches it; wait for its end"
-        elif isinstance(error, DAMAGED):
+    except (OSError, *DAMAGED) as error:
+        if isinstance(error, DAMAGED):
             wrong = f"{packed} cannot be unpacked: {error}; delete it and fetch it from another place"
         elif getattr(error, "errno", None) in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
             wrong = f"the disk of {root} is full ({error}); make room and run again: what is there already is kept"

@@ -10,7 +10,7 @@ import contextlib
 import glob
 import os
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -57,23 +57,13 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
-def image_sizes(root: Path, paths: Collection[str]) -> dict[str, tuple[int, int]]:
+def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Path -> (width, height) in pixels of images below `root`; WsolkitError lists the unreadable ones."""
-    bad = []
-
-    def measure(path: str) -> tuple[int, int]:
-        try:
-            return image_size(root / path)
-        except (ValueError, OSError) as error:
-            bad.append(f"{path} ({error})")
-            return 0, 0
-
     with ThreadPoolExecutor(THREADS) as pool:
-        sizes = dict(zip(paths, pool.map(measure, paths), strict=True))
-    if bad:
-        problems = f"{len(bad)} files are not readable images: {listing(sorted(bad))}"
-        raise WsolkitError(f"{root}: {problems}; replace or remove them")
-    return sizes
+        sizes = {path: pool.submit(image_size, root / path) for path in paths}
+    if bad := [f"{path} ({error})" for path, size in sizes.items() if (error := size.exception())]:
+        raise WsolkitError(f"{root}: {len(bad)} files are not readable images: {listing(bad)}; replace or remove them")
+    return {path: size.result() for path, size in sizes.items()}
 
 
 @contextlib.contextmanager
@@ -157,16 +147,14 @@ def read_mask(
         FileNotFoundError: a file is missing.
     """
     height, width = (size, size) if isinstance(size, int) else size
-
-    def resized(paths: Iterable[str]) -> np.ndarray:
-        # as float32, as there: OpenCV's code for other types may pick other pixels
-        floats = [grey.astype(np.float32) for grey in _greys(root, paths)]
-        return np.any([cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 0.5 for grey in floats], 0)
-
-    covered = resized(paths)
-    mask = covered.astype(np.uint8)
+    instances = _greys(root, paths)
+    # as float32, as there: OpenCV's code for other types may pick other pixels
+    floats = [grey.astype(np.float32) for grey in (instances + _greys(root, [ignore]) if ignore else instances)]
+    covered = [cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 0.5 for grey in floats]
+    objects = np.any(covered[: len(instances)], axis=0)
+    mask = objects.astype(np.uint8)
     if ignore:
-        mask[resized([ignore]) & ~covered] = IGNORE
+        mask[covered[-1] & ~objects] = IGNORE
     return mask
 
 
@@ -223,7 +211,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         FileNotFoundError: naming every source that is not there, and every folder or glob without an image.
         WsolkitError: there is no source.
     """
-    problems: list[str] = [] if unreadable is None else unreadable  # with the folders
+    problems: dict[str, None] = {}  # with the folders, each once
     images: dict[str, Path] = {}
     bases, empty, results = [], [], 0
     for source in map(str, sources):
@@ -235,8 +223,10 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         for item in kept:
             bases += [os.path.abspath(base), os.path.dirname(os.path.abspath(item))]
             images.setdefault(os.path.realpath(item), item)  # unlike Path.resolve, no error for a link to itself
+    if unreadable is not None:
+        unreadable += problems
     if empty:
-        also = f"; could not be searched: {listing(problems)}" if problems else ""
+        also = f"; could not be searched: {listing([*problems])}" if problems else ""
         suffixes = f"(folders and globs are searched for {', '.join(sorted(IMAGE_SUFFIXES))}{also})"
         raise FileNotFoundError(f"no such file, or no image in the folder or glob: {listing(empty)} {suffixes}")
     if results and not images:
@@ -279,15 +269,11 @@ def read_batches(
         yield batch
 
 
-def _below(folder: Path, problems: list[str]) -> list[Path]:
+def _below(folder: Path, problems: dict[str, None]) -> list[Path]:
     """Images in a folder and all folders in it, linked ones too, each once."""
-    paths, seen = [], set()
-
-    def note(error: OSError) -> None:
-        text = f"{error.filename}: the folder cannot be searched ({error.strerror})"
-        problems.extend([text] if text not in problems else [])
-
-    for place, folders, names in os.walk(folder, onerror=note, followlinks=True):
+    paths, seen, text = [], set(), "{0.filename}: the folder cannot be searched ({0.strerror})"
+    walk = os.walk(folder, onerror=lambda error: problems.setdefault(text.format(error)), followlinks=True)
+    for place, folders, names in walk:
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
@@ -297,7 +283,7 @@ def _below(folder: Path, problems: list[str]) -> list[Path]:
     return sorted(path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_fifo())
 
 
-def _expand(source: str, problems: list[str]) -> tuple[Path, list[Path]]:
+def _expand(source: str, problems: dict[str, None]) -> tuple[Path, list[Path]]:
     """The deepest folder without a wildcard, and the images, of a file, a folder or a glob."""
     base = path = Path(source).expanduser()
     if not source:  # an unset variable of a shell, which Path would take for the current folder

@@ -11,7 +11,7 @@ import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,6 @@ LAYOUT = "expected a metadata folder in the layout of wsolevaluation"
 NEEDS = ("class_labels", "image_sizes", "localization")
 MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
-SUFFIXES = (".jpeg", ".jpg", ".png")
 Box = tuple[float, float, float, float]
 Parser = Callable[[str], tuple[Any, Any]]
 
@@ -54,7 +53,7 @@ def find_root(root: str | Path | None, dataset: str) -> Path:
 
     Raises:
         WsolkitError: `root` is None.
-        FileNotFoundError: it does not exist or lacks one of the files that the catalogue names; says how to fetch them.
+        FileNotFoundError: it does not exist or lacks the first file that the catalogue names; says how to fetch it.
     """
     archive = archive_of(dataset)
     name, first = archive.folder, archive.required[0]
@@ -62,10 +61,9 @@ def find_root(root: str | Path | None, dataset: str) -> Path:
     folder = existing_folder(root, f"dataset '{dataset}' needs root=, the {name} folder or its parent; {fetch}")
     if not (folder / first).exists() and (folder / name).is_dir():
         folder = folder / name
-    if missing := [item for item in archive.required if not (folder / item).exists()]:
-        whole = len(missing) == len(archive.required)
-        lacks = f"holds neither {first} nor {name}/{first}" if whole else f"lacks {', '.join(missing)}"
-        raise FileNotFoundError(f"{folder} {lacks}; expected the native {name} layout; {fetch}")
+    if not (folder / first).exists():
+        layout = f"expected the native {name} layout; {fetch}"
+        raise FileNotFoundError(f"{folder} holds neither {first} nor {name}/{first}; {layout}")
     return folder
 
 
@@ -76,15 +74,8 @@ def file_names(folder: Path) -> set[str]:
 
 def require_images(folder: Path, paths: Iterable[str]) -> None:
     """Raise FileNotFoundError, listing the first 20, unless every relative path exists below `folder`."""
-    known: dict[str, set[str]] = {}
-    missing = []
-    for path in paths:
-        parent, _, name = path.rpartition("/")
-        if parent not in known:
-            known[parent] = file_names(folder / parent)
-        if name not in known[parent]:
-            missing.append(path)
-    if missing:
+    names_in = cache(lambda parent: file_names(folder / parent))
+    if missing := [path for path in paths if path.split("/")[-1] not in names_in(path.rpartition("/")[0])]:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
         raise FileNotFoundError(f"{folder}: {count}; fetch the dataset again or remove their lines")
 
@@ -326,7 +317,7 @@ def _read_train(folder: Path, label: int) -> list[Sample]:
     wnid, images, path = folder.name, folder / "images", folder / f"{folder.name}_boxes.txt"
     table = _read_boxes(path, "'file x0 y0 x1 y1'")
     require_images(images, table)
-    if unknown := sorted(n for n in file_names(images) - set(table) if n.lower().endswith(SUFFIXES)):
+    if unknown := sorted(n for n in file_names(images) - set(table) if n.lower().endswith((".jpeg", ".jpg", ".png"))):
         raise WsolkitError(f"{path} has no line for {len(unknown)} images: {listing(unknown)}; add or remove them")
     return [Sample(f"{wnid}/{file}", label, (box,), images / file) for file, (box,) in sorted(table.items())]
 
@@ -464,12 +455,10 @@ def highest_label(path: Path) -> int:
 
 def read_classes(path: Path) -> list[str]:
     """classes.txt: the name of a class in each line, the first is that of label 0."""
-    names: list[str] = []
-    for number, line in read_lines(path):
-        if number != len(names) + 1:
-            raise WsolkitError(f"{path}, line {number - 1} is empty; its class needs a name, since lines are counted")
-        names.append(line)
-    return names
+    lines = dict(read_lines(path))
+    if gap := next((place for place, number in enumerate(lines, 1) if place != number), 0):
+        raise WsolkitError(f"{path}, line {gap} is empty; its class needs a name, since lines are counted")
+    return list(lines.values())
 
 
 def _split_folder(folder: Path, split: str) -> Path:

@@ -40,6 +40,7 @@ COUNTS = {"train": 120, "val": 12, "test": 25}  # images per class
 FLOWERS = (1, 5)  # at least, below: blossoms in part colours, so that a colour alone says nothing
 PLAIN_BILL = (96, 88, 80)  # and legs
 LEGS = (0.02, 0.14)  # where they begin, in body lengths
+# natural body colours: browns, greys, olives, slates
 PLUMAGES = np.array([[122, 88, 58], [120, 120, 124], [104, 108, 64], [72, 88, 112], [150, 122, 92]], float)
 CREST = np.array([[-0.16, -0.08], [-0.28, -0.3], [-0.1, -0.23], [-0.03, -0.38], [0.06, -0.22], [0.15, -0.06]])
 BILL = np.array([[0.12, -0.10], [0.46, 0.03], [0.12, 0.125]])  # both from the middle of the head, in body lengths
@@ -105,8 +106,8 @@ def draw_bird(kind: str, rng: np.random.Generator) -> Drawing:
     scale = 2  # drawn at twice the size and averaged down: smooth edges
     side = CANVAS * scale
     image = _background(side, rng)
-    body_colour = _plumage(rng)
-    shapes, reach = _bird_shapes(body_colour, family, part, part_colour, rng)
+    plumage = PLUMAGES[rng.integers(5)] * rng.uniform(0.95, 1.4) + rng.normal(0, 8, 3)  # alike for every class
+    shapes, reach = _bird_shapes(np.clip(plumage, 40, 215).tolist(), family, part, part_colour, rng)
 
     # pose: size, tilt, direction, then a place where the whole bird fits
     length = side * rng.uniform(0.26, 0.50)
@@ -202,12 +203,6 @@ def _plumage_marks(family, colour, plump, tail, rng):
 
 def _shade(colour, factor):
     return tuple(float(np.clip(channel * factor, 0, 255)) for channel in colour)
-
-
-def _plumage(rng):
-    """A natural body colour: browns, greys, olives, slates. Drawn alike for every class: it says nothing about it."""
-    base = PLUMAGES[rng.integers(5)]
-    return tuple(float(c) for c in np.clip(base * rng.uniform(0.95, 1.4) + rng.normal(0, 8, 3), 40, 215))
 
 
 def _background(side, rng):

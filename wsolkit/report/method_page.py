@@ -27,8 +27,8 @@ from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
 from wsolkit.report.pages import address, fragment, plain, render
 from wsolkit.report.rows import Group, published_table
 from wsolkit.runs import folder as files
-from wsolkit.runs.fingerprints import page_state
 from wsolkit.runs.folder import Training, note_page, read_metrics, read_training, seconds_of
+from wsolkit.runs.parameters import page_state
 
 SECTIONS = {  # in the page's order; "galleries" and "experiment" are where other modules' parts stand
     "result": "Result",
