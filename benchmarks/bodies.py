@@ -2,8 +2,8 @@
 
 Contestants: the body itself in channels last; with batch normalisation folded into the convolutions, as
 `wsolkit.networks.folded` runs it; and frozen and optimised by TorchScript (`torch.jit.freeze`,
-`torch.jit.optimize_for_inference`). They take turns in one process, round after round, so that whatever else the machine
-does meets them alike; a ratio is the median of the ratios within a round. Every result is compared with the body's own.
+`torch.jit.optimize_for_inference`). They take turns in one process, round after round, so that other work
+meets them alike; a ratio is the median of the ratios within a round. Every result is compared with the body's own.
 
     python benchmarks/bodies.py --threads 1 --threads 2
 """

@@ -1,4 +1,4 @@
-"""Whatever a method does, and however it ends: the model is as it was, and nothing is kept from one call to the next."""
+"""Whatever a method does, and however it ends: the model is as it was, and no call keeps anything."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_bf16_score_cam_keeps_the_order_of_positions():
     assert not torch.equal(*maps), "bf16 was used"
 
 
-# ---------------------------------------------------------------- batches that do not fit, shared gradients, wrong parts
+# ------------------------------------------------------------ batches that do not fit, shared gradients, wrong parts
 
 
 class Crowded(nn.Module):

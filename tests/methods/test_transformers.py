@@ -1,4 +1,4 @@
-"""Attention rollout against a computation of its own, TS-CAM by hand and in training, reshapes against the package's."""
+"""Attention rollout against a computation of its own, TS-CAM by hand and in training, reshapes as in the package."""
 
 from __future__ import annotations
 

@@ -153,7 +153,10 @@ def test_an_unknown_network_is_told_its_candidates():
             return self.fc(self.pool(self.last(self.stem(x))).flatten(1))
 
     net = Own().train()
-    message = r"no target layer is known for Own: give layer=.* are 'stem.0' .*; 'stem.1' .*; 'stem' \(1, 4, 8, 8\); 'last' \(1, 8, 4, 4\)$"
+    message = (
+        r"no target layer is known for Own: give layer=.* are 'stem.0' .*; 'stem.1' .*; "
+        r"'stem' \(1, 4, 8, 8\); 'last' \(1, 8, 4, 4\)$"
+    )
     with pytest.raises(ValueError, match=message):
         score_maps(net, pictures(2, 16), [0, 1], "grad_cam")
     assert net.training and not any(m._forward_hooks for m in net.modules())

@@ -1,4 +1,4 @@
-"""Trap 8: the maximum is per channel, only kept pixels count, no gradient through the maximum, dead channels pool to 0."""
+"""Trap 8: the maximum is per channel, only kept pixels count, no gradient through the maximum, dead channels give 0."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks behind torch.compile are looked at as they are; TorchScript, and layers that run twice, get one clear error."""
+"""Networks behind torch.compile run as they are; TorchScript, and layers that run twice, get one clear error."""
 
 from __future__ import annotations
 

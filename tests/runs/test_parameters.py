@@ -15,8 +15,7 @@ import pytest
 
 from wsolkit.common.code import _state, code_state, notebooks_folder, project_path
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
-from wsolkit.runs.fingerprints import data_state, notebook_state
-from wsolkit.runs.parameters import RunConfig, of_notebook
+from wsolkit.runs.parameters import RunConfig, data_state, notebook_state, of_notebook
 from wsolkit.runs.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,7 @@ from wsolkit.common import code
 
 def keys():
     from wsolkit.methods.registry import declared
-    from wsolkit.runs.fingerprints import page_state
-    from wsolkit.runs.parameters import RunConfig
+    from wsolkit.runs.parameters import RunConfig, page_state
 
     config = RunConfig.make(classes=4)
     variants = {name: config.training_key(name) for name in ("gap", "tap", "has", "cutmix", "adl", "acol")}

@@ -10,7 +10,6 @@ from pathlib import Path
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest, write_json
-from wsolkit.runs import fingerprints as staleness
 from wsolkit.runs import parameters as config_module
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plan
@@ -145,10 +144,10 @@ def test_data_and_start_weights(tmp_path):
     given = {"dataset": "cub", "root": str(data), "weights": str(weights)}
     finish(jobs_of(tmp_path / "out", **given))
     (data / "image.jpg").write_bytes(b"1")
-    staleness.data_state.cache_clear()
+    config_module.data_state.cache_clear()
     assert why(jobs_of(tmp_path / "out", **given))["train gap"] == ["data changed"]
     weights.write_bytes(b"2")
-    staleness.weights_state.cache_clear()
+    config_module.weights_state.cache_clear()
     assert why(jobs_of(tmp_path / "out", **given))["train gap"] == ["data changed", "start weights changed"]
 
 

@@ -1,6 +1,6 @@
 """Real processes killed with SIGKILL at ten random moments end, resumed, with the bits of an uninterrupted training.
 
-The training runs in forks of this file started as a script (`serve`), so that torch is imported once and not eleven times.
+A training run is a fork of this file started as a script (`serve`), so that torch is imported once, not eleven times.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_the_history_is_whole_after_a_kill_at_the_very_end(tmp_path, monkeypatch
                       out=tmp_path, **{**SMALL, "epochs": 1})  # fmt: skip
 
     with monkeypatch.context() as patch:  # after last.pt, before history.csv
-        patch.setattr(Files, "write_history", kill)
+        patch.setattr(Files, "write_results", kill)
         with pytest.raises(KeyboardInterrupt):
             run()
     assert (tmp_path / "last.pt").exists() and not (tmp_path / "history.csv").exists()

@@ -46,7 +46,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     from wsolkit.common.processes import process_group, rank
     from wsolkit.localisation.localise import localise_in_parts
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.fingerprints import localising_code, weights_state
+    from wsolkit.runs.parameters import localising_code, weights_state
     from wsolkit.runs.run import _device, load_trained, versions
 
     entries = {entry.name: entry for entry in map(resolve, names)}
@@ -82,7 +82,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
 def _dataset(trained: Any, data: dict[str, Any], split: str) -> tuple:
     """The split that the options name, opened as the training run opened it where they say nothing; the state of its
     files; the seed."""
-    from wsolkit.runs.fingerprints import data_state
+    from wsolkit.runs.parameters import data_state
     from wsolkit.runs.run import Run
 
     known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}

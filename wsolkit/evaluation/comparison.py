@@ -194,10 +194,8 @@ def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.Da
     others = {"labels": first["label"] != second["label"]} if "label" in first and "label" in second else {}
     for name, differ in (others | {"ground-truth boxes": boxes[0] != boxes[1]}).items():
         if ids := index[differ.to_numpy()].tolist():
-            fault = (
-                f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on the"
-            )
-            raise WsolkitError(f"{fault} same images, frame or split: {listing(ids)}")
+            fault = f"A and B have other {name} for {len(ids)} images with the same id, so they were not measured on"
+            raise WsolkitError(f"{fault} the same images, frame or split: {listing(ids)}")
     return first, second
 
 

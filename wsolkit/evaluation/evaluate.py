@@ -98,14 +98,9 @@ def evaluate(
             validation = Maps(maps["val"].maps), Truth(val.geometry.size, boxes=val_boxes)
     made, rule = maps["test"], Rule(protocol, PAS_PERCENTILE if pas else 100.0)
     truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
-    fields: dict[str, Any] = {
-        "dataset": dataset.name,
-        "split": dataset.split,
-        "method": entry.name,
-        "conditions": notes,
-    }
+    fields: dict[str, Any] = {"dataset": dataset.name, "split": dataset.split, "method": entry.name, "seed": seed}
     fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}
-    fields |= {"seconds_per_image": made.seconds_per_image, "peak_memory_mb": made.peak_memory_mb, "seed": seed}
+    fields |= {name: getattr(made, name) for name in ("seconds_per_image", "peak_memory_mb")} | {"conditions": notes}
     result = score(Maps(made.maps, made.ids, made.logits), truth, rule, validation, **fields)
     return Evaluation(**vars(result), maps=maps, limit=limit)
 

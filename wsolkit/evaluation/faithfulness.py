@@ -216,9 +216,6 @@ def _checked(images, labels, maps, steps, baseline, percentiles, chunk) -> tuple
     return labels.long(), maps, names
 
 
-# ------------------------------------------------------------------------------------------------ of a dataset
-
-
 def measure_faithfulness(
     model: nn.Module,
     dataset: WSOLDataset,

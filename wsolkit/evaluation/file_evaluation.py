@@ -107,10 +107,8 @@ def evaluate_files(
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
         shared = sorted(set(val.ids) & set(meta.ids))
-        fault = (
-            f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen on the"
-        )
-        require(not shared, f"{fault} images that it is scored on is no choice on validation data")
+        fault = f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen"
+        require(not shared, f"{fault} on the images that it is scored on is no choice on validation data")
         val_maps, val_boxes = opened(val_scoremaps, val, "val, ")
         bare = [name for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)]
         problems += [f"val, {name}: no object in its masks" for name in bare]
@@ -208,9 +206,8 @@ def open_score_maps(
         fault = "is not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
     there = {name for name, _ in files_below(str(folder)) if name.endswith(".npy")}
-    files = {
-        name: path for name in ids for path in (f"{os.path.splitext(name)[0]}.npy", f"{name}.npy") if path in there
-    }
+    stems = {name: (os.path.splitext(name)[0], name) for name in ids}
+    files = {name: f"{stem}.npy" for name in ids for stem in stems[name] if f"{stem}.npy" in there}
     problems = [f"{name}: no map {name}.npy" for name in ids if name not in files]
     uses = Counter(files.values())
     problems += [f"{path}: the map of {count} images" for path, count in uses.items() if count > 1]

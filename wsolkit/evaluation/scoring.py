@@ -26,9 +26,8 @@ from wsolkit.evaluation.results import BLANK_POINT, METRICS, OPERATING_POINTS, E
 
 CENTRE_SHARE = 0.71  # of the side when nothing could be chosen on validation data: half of the frame's area
 CHUNK = 8  # maps that one thread prepares and traces at a time
-GIVEN_FIELDS = {
-    *["dataset", "backbone", "method", "pooling", "split", "conditions", "extra", "seconds_per_image", "peak_memory_mb"]
-}
+GIVEN_FIELDS = {"dataset", "backbone", "method", "pooling", "split", "conditions", "extra"}
+GIVEN_FIELDS |= {"seconds_per_image", "peak_memory_mb"}
 Progress = Callable[[Iterable], Iterable] | None
 
 
@@ -203,10 +202,7 @@ def measure(
         if truth.boxes is not None:
             tracer, truths = ContourBoxes(prepared), truth.boxes[index]
             at_taus = [tracer.box(tau, rule.percentile, rule.protocol) for tau in taus]
-            answers |= {
-                "boxes": np.array([box for box, _ in at_taus]),
-                "empty": np.array([flat for _, flat in at_taus]),
-            }
+            answers["boxes"], answers["empty"] = (np.array(part) for part in zip(*at_taus, strict=True))
             answers["ious"] = iou(answers["boxes"], truths).max(axis=1)
         if truth.boxes is not None and protocol_named(rule.protocol).curves:
             answers["largest"] = tracer.curve(truths, rule.interval, "largest")

@@ -121,10 +121,8 @@ def localise(
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in shown(starts, title, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
-            images, labels = (
-                dataset.images(chosen.tolist(), device),
-                torch.from_numpy(dataset.labels[chosen]).to(device),
-            )
+            images = dataset.images(chosen.tolist(), device)
+            labels = torch.from_numpy(dataset.labels[chosen]).to(device)
             begin = clock()
             features = feature_map(model, images, precision)
             with torch.inference_mode():
@@ -172,9 +170,7 @@ class PeakMemory:
             self._start = torch.cuda.memory_allocated(self.device)
             return self
         gc.collect()
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # glibc: give freed memory back, or an allocator hides growth
+        with contextlib.suppress(OSError, AttributeError):  # glibc: what it keeps of freed memory would hide growth
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._resident = psutil.Process()
         self._start = self._peak = self._resident.memory_info().rss
@@ -253,10 +249,8 @@ class Parts:
         WsolkitError where some stay away."""
         end = time.monotonic() + LAG_SECONDS
         while missing := len(self.missing()):
-            fault = (
-                f"parts with {missing} of {len(self.batches)} batches are not there, though every process has written"
-            )
-            need = "its own; do all see the same folder? Start it again: what is there is kept"
+            fault = f"parts with {missing} of {len(self.batches)} batches are not there, though every process has"
+            need = "written its own; do all see the same folder? Start it again: what is there is kept"
             require(time.monotonic() < end, f"{self.folder}: {fault} {need}")
             time.sleep(0.5)
         results = {}

@@ -5,9 +5,7 @@ from wsolkit.methods.registry import register
 from wsolkit.methods.score_cam import strongest
 
 
-@register(
-    "ablation_cam", "forward", "channels weighed by what the class score loses without them", label="Ablation-CAM"
-)
+@register("ablation_cam", "forward", "channels weighed by the score lost without them", label="Ablation-CAM")
 def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
     """w[c] = (z_y - z_y without channel c) / z_y. Desai and Ramaswamy, WACV 2020.
 

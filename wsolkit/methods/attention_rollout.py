@@ -14,11 +14,7 @@ def _has_attention(model: Module) -> str:
 
 
 @register(
-    "attention_rollout",
-    needs="forward",
-    description="attention from the class token to the patches, followed through all layers; the class plays no part",
-    eigen=False,
-    check=_has_attention,
+    "attention_rollout", "forward", "attention of the class token, layer by layer", eigen=False, check=_has_attention
 )
 def attention_rollout(context: Context) -> Tensor:
     """First row of the product over layers of (A + I) / 2, A the mean attention of the heads.

@@ -46,6 +46,8 @@ def _copy_of(body: nn.Module, images: Tensor) -> nn.Module | None:
     small = len(images) < 2 or images[:, 0].numel() < _WORTH
     if small or images.device.type != "cpu" or images.dtype != torch.float32 or not isinstance(body, nn.Module):
         return None
+    if not any(isinstance(module, nn.BatchNorm2d) for module in body.modules()):
+        return None  # nothing to win
     if any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in body.modules()):
         return None
     with _lock:
@@ -60,8 +62,6 @@ def _copy_of(body: nn.Module, images: Tensor) -> nn.Module | None:
 
 
 def _make(body: nn.Module, images: Tensor) -> nn.Module | None:
-    if not any(isinstance(module, nn.BatchNorm2d) for module in body.modules()):
-        return None  # nothing to win
     folded = fuse(body).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of a copy
     expected = body(images.clone())
     given = torch.cat([folded(image[None].clone()) for image in images])  # one by one: each image must be on its own

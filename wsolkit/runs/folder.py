@@ -71,7 +71,7 @@ def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
 
 def is_fresh(folder: Path, done: Path, html: Path, fingerprint: str, page: str) -> bool:
     """True where the numbers are complete, and their page was written from them with these templates
-    (`fingerprints.page_state`)."""
+    (`parameters.page_state`)."""
     written = content_of(folder / PAGE)
     current = (written.get("page"), written.get("fingerprint")) == (page, fingerprint)
     return current and html.exists() and is_complete(folder, done, fingerprint)
@@ -116,7 +116,7 @@ def note_failure(folder: Path, error: str, config: dict[str, Any], status: str =
 
 
 def note_page(folder: Path, fingerprint: str, page: str, seconds: float | None) -> None:
-    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`fingerprints.page_state`),
+    """Leave in `folder` what its page was written from (a result's fingerprint) and with (`parameters.page_state`),
     and how long the run took."""
     write_json(folder / PAGE, {"page": page, "fingerprint": fingerprint, "seconds": seconds})
 
@@ -203,9 +203,7 @@ class Metrics(_Object):
     against: Against = Against()
     training: str = ""  # name of the folder, beside the report's
     plain_training: str = ""
-    maps: dict[
-        str, str
-    ] = {}  # split -> file of score maps; most lie in maps/ of the training run, for other reports too
+    maps: dict[str, str] = {}  # split -> file of score maps; most lie in maps/ of the training run, for all reports
     gallery: list[GalleryImage] = []
     classes: list[str] = []
     extra: dict[str, Any] = {}

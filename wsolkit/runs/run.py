@@ -33,8 +33,7 @@ from wsolkit.methods.maps import parse_smooth
 from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
-from wsolkit.runs.fingerprints import localising_code
-from wsolkit.runs.parameters import RunConfig, of_notebook
+from wsolkit.runs.parameters import RunConfig, localising_code, of_notebook
 from wsolkit.training.checkpoints import load_checkpoint
 from wsolkit.training.loop import fit
 from wsolkit.training.recipe import Recipe, recipe_source
@@ -225,13 +224,15 @@ class Run:
         made_from, faithful = c.report_parts(methods.resolve(method)), {"faithfulness": result.faithfulness}
         content: dict[str, Any] = {"method": method, "config": c.to_dict() | {"method": method, "variant": variant}}
         content |= {"result": result.to_dict(), "against": against, "plain_cam": plain.to_dict() if plain else None}
-        content |= {"training": c.training_folder(variant).name}
-        content |= {"plain_training": c.training_folder("gap").name if plain else None}
+        content["training"] = c.training_folder(variant).name
+        content["plain_training"] = c.training_folder("gap").name if plain else None
         content |= {"maps": {name: os.path.relpath(str(maps.path), folder) for name, maps in result.maps.items()}}
         content |= {"test_images": len(test), "classes": classes, "gallery": gallery}
         content |= {"extra": (extra or {}) | (faithful if result.faithfulness else {})} | self._provenance()
-        content |= {"wall_seconds": time.time() - self.started}
-        content |= {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+        content |= {
+            "wall_seconds": time.time() - self.started,
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
         files.write_result(folder / files.METRICS, made_from, digest(made_from), content)
         return folder / files.METRICS
 
@@ -253,15 +254,8 @@ class MapStore:
         self.config, self.variant = config, variant
         self.folder = config.training_folder(variant) / files.MAPS
 
-    def __call__(
-        self,
-        model: WSOLModel,
-        dataset: WSOLDataset,
-        method: str,
-        smooth: Sequence[str] = (),
-        indices=None,
-        **options: Any,
-    ) -> ScoreMaps:
+    def __call__(self, model: WSOLModel, dataset: WSOLDataset, method: str, smooth=(), indices=None, **options: Any):
+        """`ScoreMaps` of one method, from the file that holds them or made now; arguments as for `localise`."""
         running = {name: options.pop(name) for name in ("batch_size", "progress") if name in options}
         entry = resolve(method)
         # no file name can tell these maps from all others: those of a user's own method, whose code may change, of
@@ -278,9 +272,8 @@ class MapStore:
         with alone(self._path("cam" if cheap else method, settings).with_suffix(".lock")):
             if (kept := self._load(method, settings)) is not None:
                 return kept
-            companions = self._companions(model) if cheap else []
-            missing = [name for name in companions if not self._path(name, settings).exists()]
-            names = list(dict.fromkeys([method, *missing]))
+            names = self._companions(model) if cheap else []  # with those that cost next to nothing beside the features
+            names = list(dict.fromkeys([method, *(own for own in names if not self._path(own, settings).exists())]))
             made = localise(model, dataset, names, smooth, indices, **running, **options)
             for name, maps in made.items():
                 maps.save(self._path(name, settings))

@@ -23,8 +23,7 @@ from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, training_methods, variant
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
-from wsolkit.runs.fingerprints import changes, page_state
-from wsolkit.runs.parameters import RunConfig, absolute
+from wsolkit.runs.parameters import RunConfig, absolute, changes, page_state
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
 NAMES: dict[str, Any] = {"title": "a list of names with at least one entry", "min_length": 1}

@@ -92,19 +92,18 @@ class Files:
                     os.replace(last, previous)
         self.written = time.monotonic()
 
-    def write_best(self, now: Progress) -> None:
-        """best.pt, from what last.pt knows; never before it."""
-        if self.folder is not None and now.best:
+    def write_results(self, now: Progress, improved: bool = True) -> None:
+        """history.csv and, where the last epoch was the best, best.pt, from what last.pt knows; never before it."""
+        if self.folder is None:
+            return
+        if improved and now.best:
             with atomic_path(self.folder / "best.pt") as part:
                 _write(part, {**self.about, "epoch": now.best["epoch"], "model": now.best["model"]})
-
-    def write_history(self, now: Progress) -> None:
-        if self.folder is not None:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(now.history)
-            atomic_write_text(self.folder / "history.csv", text.getvalue())
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(now.history)
+        atomic_write_text(self.folder / "history.csv", text.getvalue())
 
 
 def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:

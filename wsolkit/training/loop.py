@@ -101,8 +101,7 @@ def fit(
     if state is not None:
         load_optimiser(optimiser, state["optimiser"])
         now = Progress(**state["progress"])
-        files.write_best(now)
-        files.write_history(now)
+        files.write_results(now)
     called: Any = torch.compile(network) if compile else network
 
     while now.epoch < recipe.epochs:
@@ -121,9 +120,7 @@ def fit(
             weights = {key: value.detach().clone() for key, value in bare.state_dict().items()}
             now.best = {"score": score, "epoch": now.epoch, "model": weights}
         files.write_last(now, bare, optimiser)
-        if improved:
-            files.write_best(now)
-        files.write_history(now)
+        files.write_results(now, improved)
         if rank() == 0:
             validated = "" if val_loss is None else f"  val loss {val_loss:.3f} top-1 {val_top1:5.1f} %"
             shown = f"epoch {now.epoch}/{recipe.epochs}  lr {rate:.2g}  loss {loss:.3f} top-1 {top1:5.1f} %{validated}"
