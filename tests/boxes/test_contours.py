@@ -69,7 +69,7 @@ def test_curve_equals_the_straightforward_one(data, u8, contours, percentile):
 @settings(max_examples=300, deadline=None)
 @given(MAPS)
 def test_every_level_has_the_contours_of_its_mask(u8):
-    """Without a ground truth that could hide a difference: the largest box, and each box by its IoU of 1 with itself."""
+    """Without a ground truth that could hide a difference: the largest box, and each one by its IoU with itself."""
     largest = largest_boxes(u8)
     for level in {0, *(int(value) - 1 for value in np.unique(u8) if value > 0)}:
         found, index = contour_boxes(u8 > level)

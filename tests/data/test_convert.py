@@ -32,7 +32,8 @@ def picture(path: Path, width: int = 60, height: int = 40):
 def voc_file(name="a.jpg", size=(60, 40), objects=(("cat", 1, 1, 30, 20),)) -> str:
     extent = f"<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>" if size else ""
     items = "".join(
-        f"<object><name>{label}</name><difficult>1</difficult><bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>"
+        f"<object><name>{label}</name><difficult>1</difficult>"
+        f"<bndbox><xmin>{x0}</xmin><ymin>{y0}</ymin><xmax>{x1}</xmax>"
         f"<ymax>{y1}</ymax></bndbox><part><name>head</name><bndbox><xmin>1</xmin></bndbox></part></object>"
         for label, x0, y0, x1, y1 in objects
     )

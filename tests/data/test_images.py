@@ -1,4 +1,4 @@
-"""Images of every kind: training, prediction and Pillow's own images give the same pixels; files are found once each."""
+"""Images of every kind: training, prediction and Pillow's own images give the same pixels; files come once each."""
 
 from __future__ import annotations
 
@@ -241,9 +241,11 @@ def coloured(mode):
 @pytest.mark.parametrize(
     ("name", "mode", "options"),
     [("rgb.png", "RGB", {}), ("rgb.jpg", "RGB", {}), ("turned.jpg", "RGB", turned()), ("turned.png", "RGB", turned()),
-     ("rgba.png", "RGBA", {}), ("rgba.webp", "RGBA", {}), ("la.png", "LA", {}), ("grey.png", "L", {}), ("one.png", "1", {}),
+     ("rgba.png", "RGBA", {}), ("rgba.webp", "RGBA", {}), ("la.png", "LA", {}), ("grey.png", "L", {}),
+     ("one.png", "1", {}),
      ("key.png", "L", {"transparency": 0}), ("colour key.png", "RGB", {"transparency": (0, 0, 0)}),
-     ("bit key.png", "1", {"transparency": 0}), ("cmyk.tif", "CMYK", {}), ("cmyk.jpg", "CMYK", {}), ("sixteen.png", "I;16", {}),
+     ("bit key.png", "1", {"transparency": 0}), ("cmyk.tif", "CMYK", {}), ("cmyk.jpg", "CMYK", {}),
+     ("sixteen.png", "I;16", {}),
      ("sixteen.tif", "I;16", {}), ("float.tif", "F", {}), ("palette.png", "P", {}), ("palette.gif", "P", {}),
      ("turned transparent.png", "RGBA", turned())],
 )  # fmt: skip

@@ -67,7 +67,7 @@ class WSOLDataset(Dataset):
 
     def load(self, sample: Sample) -> tuple[Image.Image, np.ndarray | None]:
         """The original RGB image and its mask ((H, W) uint8, same size) or None."""
-        return read_image(sample.file), None
+        return read_image(sample.path or ""), None
 
     def sibling(self, split: str) -> WSOLDataset:
         """Another split of the same data with the same options."""
@@ -105,7 +105,8 @@ class WSOLDataset(Dataset):
 
     def pixels(self, indices: Sequence[int], side: int) -> np.ndarray:
         """(B, side, side, 3) uint8: whole images resized to a square; see `decoded`."""
-        return self.decoded(side).take(np.arange(len(self))[np.asarray(indices, np.int64)])
+        source, rows = self.decoded(side).source(np.arange(len(self))[np.asarray(indices, np.int64)])
+        return source[rows]
 
     def images(self, indices: Sequence[int], device: Device = "cpu") -> torch.Tensor:
         """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, not floats."""
@@ -122,7 +123,7 @@ class WSOLDataset(Dataset):
             pixels = read_mask(files.root, files.paths, files.ignore, self.geometry.side)
             mask = torch.from_numpy(self.geometry.crop(pixels).copy())
         else:
-            size = sample.size or (image_size(sample.file) if boxes else (1, 1))
+            size = sample.size or (image_size(sample.path or "") if boxes else (1, 1))
         return Target(sample.label, self.geometry.boxes(boxes, size), mask, sample.id)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, Target]:

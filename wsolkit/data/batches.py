@@ -126,8 +126,8 @@ def held_on(pixels: DecodedPixels, device: torch.device) -> Tensor | None:
             return None
         held = torch.empty(pixels.shape, dtype=torch.uint8, device=device)
         for start in range(0, len(held), UPLOAD):
-            some = pixels.take(np.arange(start, min(start + UPLOAD, len(held))))
-            held[start : start + len(some)] = torch.from_numpy(some).to(device)
+            source, rows = pixels.source(np.arange(start, min(start + UPLOAD, len(held))))
+            held[start : start + len(rows)] = torch.from_numpy(source[rows]).to(device)
         pixels.held[str(device)] = held
     return pixels.held[str(device)]
 

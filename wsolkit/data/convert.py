@@ -285,8 +285,7 @@ def read_coco(read: _Source) -> None:
     keys = ("images", "annotations", "categories")
     parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
-        form = "expected an object with the lists images, annotations and categories of objects"
-        raise WsolkitError(f"{read.place}: {form}")
+        raise WsolkitError(f"{read.place}: expected an object with the lists images, annotations and categories")
     images, annotations, categories = parts
     names: dict[Any, str] = {}
     objects: dict[Any, list] = {}  # by the id of their image

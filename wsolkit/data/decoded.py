@@ -91,7 +91,7 @@ class DecodedPixels:
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
         self.folder: Path | None = None  # of the file, where there is to be one
         if cache is not None and self.bytes > SMALL_BYTES and all(sample.path for sample in samples):
-            self.paths = [os.path.abspath(sample.file) for sample in samples]
+            self.paths = [os.path.abspath(sample.path or "") for sample in samples]
             images = [[sample.id, path] for sample, path in zip(samples, self.paths, strict=True)]
             self.folder = cache / digest({"side": side, "images": images})
         self.file = self._open(self.folder, self._identity()) if self.folder else None
@@ -142,11 +142,6 @@ class DecodedPixels:
             self.memory[index] = square
             self.known[index] = True
         return self.memory, rows
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """(n, side, side, 3) uint8: a copy of the pixels of some images."""
-        source, places = self.source(rows)
-        return source[places]
 
     def _identity(self) -> str:
         """Digest of everything that the pixels depend on."""
@@ -235,10 +230,8 @@ def entries(cache: Path) -> list[tuple[Path, int, str]]:
 
 def clear_entry(folder: Path) -> bool:
     """Remove one folder of the cache; False where a process makes its file now. One that reads it keeps what it has."""
-    try:
-        with alone(f"{folder}.lock", timeout=0):
-            empty(folder)
-            folder.rmdir()
-            return True
-    except Timeout:
-        return False
+    with contextlib.suppress(Timeout), alone(f"{folder}.lock", timeout=0):
+        empty(folder)
+        folder.rmdir()
+        return True
+    return False

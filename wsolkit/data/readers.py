@@ -501,8 +501,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     place = f"{needs} metadata=, the folder that holds train/, test/ and perhaps val/ (--metadata)"
     folder = existing_folder(metadata, place)
     if (folder / IDS).is_file():
-        above = "give the folder above it, which holds train/ and test/"
-        raise WsolkitError(f"{folder} is the folder of one split; {above}")
+        raise WsolkitError(f"{folder} is the folder of one split; give the folder above it, with train/ and test/")
     shared = not (folder / "val").is_dir()  # the folder train/ is for "train" and "val"
     source = "train" if split == "val" and shared else split
     needed = source != "train" and (folder / source / LOCALIZATION).is_file()

@@ -41,13 +41,6 @@ class Sample:
     size: tuple[int, int] | None = None
     masks: MaskFiles | None = None
 
-    @property
-    def file(self) -> Path:
-        """The image file, for who needs one."""
-        if self.path is None:
-            raise WsolkitError(f"image '{self.id}' is drawn by code and has no file")
-        return self.path
-
 
 @dataclass(frozen=True, eq=False)
 class Target:

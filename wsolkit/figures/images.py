@@ -70,7 +70,7 @@ def _uri(kind: str, data: bytes) -> str:
 
 
 def svg_uri(fig: Figure) -> str:
-    """`fig` as a data URI of SVG (for curves and bars)."""
+    """`fig` as a data URI of SVG, for curves and bars: small, sharp at every size, with text that can be searched."""
     return _uri("image/svg+xml", _svg(fig))
 
 
@@ -199,7 +199,7 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
 
 
 def iou_text(overlap: float) -> str:
-    """An IoU with two decimals; with three where a miss would read 0.50."""
+    """An IoU (0 to 1) as text with two decimals; with three where a miss, for example 0.497, would read 0.50."""
     return f"{overlap:.3f}" if 0.495 <= overlap < 0.5 else f"{overlap:.2f}"
 
 
@@ -247,7 +247,7 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
 
 
 def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) -> bytes:
-    """One overlay with boxes as a small JPEG; its longer side has `side` pixels."""
+    """One overlay with boxes (as for `overlay` and `draw_boxes`) as a small JPEG; its longer side has `side` pixels."""
     pixels = _pixels(pixels)
     height, width = pixels.shape[:2]
     scale = side / max(height, width)

@@ -228,7 +228,7 @@ def box_ratios(table: pd.DataFrame) -> np.ndarray:
 
 
 def threshold(run: RunFiles) -> dict[str, Any] | None:
-    """The operating points, and the curve of accuracy that goes through them."""
+    """The operating points by name, and the curve of accuracy through them (None without one); None without both."""
     from wsolkit.figures import accuracy_curves, inline_svg
 
     known = run.result["operating_points"]
@@ -252,7 +252,7 @@ def threshold(run: RunFiles) -> dict[str, Any] | None:
 
 
 def fit(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
-    """The histogram of IoU and the failure types."""
+    """The histogram of IoU beside plain CAM's, its medians, the percent that reach 0.3, 0.5, 0.7, and failure types."""
     from wsolkit.figures import inline_svg, iou_histogram
 
     tables = {run.method: boxes, "plain CAM": run.plain_boxes}
@@ -297,7 +297,7 @@ def class_and_box(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
 
 
 def classes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
-    """A row per class, the lowest GT-known Loc first."""
+    """A row per class: the numbers of `slices`, name, Top-1 Cls, commonest misses; the lowest GT-known Loc first."""
     if (boxes["label"] < 0).all():
         return []
     right, labels, rows = flags(boxes["right"]), boxes["label"].to_numpy(), _slices(boxes, "class")
@@ -314,7 +314,7 @@ def classes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:
-    """One network's training curves, and what the network that was kept reached."""
+    """One network's training curves, and the Top-1 Cls (percent, validation) that the network that was kept reached."""
     from wsolkit.figures import history_figure, inline_svg
 
     best, history = item.run.get("best_epoch"), item.history

@@ -133,7 +133,7 @@ def render(template: str, *, styles: Sequence[str] = (), scripts: Sequence[str] 
 
 
 def fragment(template: str, **values: Any) -> Markup:
-    """A part of a page from one of the package's templates, escaped like `render`'s."""
+    """A part of a page from one of the package's templates, escaped like `render`'s; other templates take it as is."""
     return Markup(ENVIRONMENT.get_template(template).render(values))
 
 

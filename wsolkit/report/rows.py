@@ -73,7 +73,7 @@ def _read(folder: Path, home: Path, out: Path) -> dict[str, Any] | None:
 
 
 def rank(method: str) -> tuple[int, str]:
-    """Sorting key of methods: the study's five first, in its order, then by name."""
+    """Sorting key of methods in tables and in results.csv: the study's five first, in its order, then by name."""
     return (ORDER.index(method) if method in ORDER else len(ORDER), method)
 
 
@@ -252,13 +252,13 @@ class Group:
         return min((row["n_images"] or 0 for row in self.done), default=0)
 
     def value(self, name: str) -> Value | None:
-        """A metric (or seconds_per_image, peak_memory_mb) over the completed runs that have it; None without any."""
+        """A metric (percent; or seconds_per_image, peak_memory_mb) over the completed runs that have it, or None."""
         having = [row for row in self.done if row[name] is not None]
         return summary([row[name] for row in having], [interval(row, name) for row in having])
 
     @property
     def threshold(self) -> float | None:
-        """The threshold of its boxes, over seeds; None without boxes."""
+        """The threshold (0 to 1) at which its boxes are cut, as a mean over seeds; None without boxes."""
         taus = [row["result"]["threshold"] for row in self.done if row["result"]["threshold"] is not None]
         return fmean(taus) if taus else None
 
@@ -271,12 +271,12 @@ class Group:
 
 
 def interval(row: dict, name: str) -> Ends:
-    """The 95 % interval that a run has stored of a metric, or of "centre_box"; None without one."""
+    """The 95 % interval (low, high; percent) that a row's run has stored of a metric, or of "centre_box"; else None."""
     return row["result"].get("intervals", {}).get(name)
 
 
 def summary(numbers: Sequence[float], ends: Sequence[Ends] = ()) -> Value | None:
-    """Numbers of n seeds with their intervals as one `Value`; None without any number."""
+    """Numbers of n seeds, with the interval of each or None, as one `Value`; None without any number."""
     if not numbers:
         return None
     low, high = map(fmean, zip(*ends, strict=True)) if ends and None not in ends else (None, None)
