@@ -108,11 +108,13 @@ class EvalResult:
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
 
     def title(self) -> str:
+        """One line: method, network, data set with its split, number of images."""
         network = f"{self.backbone} ({self.pooling})" if self.pooling else self.backbone
         parts = [self.method, network, f"{self.dataset} {self.split}".strip(), f"{self.n_images} images"]
         return " · ".join(part for part in parts if part)
 
     def protocol_line(self) -> str:
+        """One line: the protocol, the conditions, the threshold and how it was chosen."""
         parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
         if self.threshold is not None:
             choice = "fixed" if self.n_val else "fixed, no validation split"

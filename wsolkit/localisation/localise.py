@@ -61,12 +61,18 @@ class ScoreMaps:
         return len(self.ids)
 
     def save(self, path: str | Path) -> None:
+        """Write one compressed .npz, by rename: ids, labels, logits, maps and cost (seconds per image, megabytes)."""
         cost = np.array([self.seconds_per_image, self.peak_memory_mb])
         atomic_save_npz(path, ids=np.array(self.ids), labels=self.labels, logits=self.logits, maps=self.maps, cost=cost)
         self.path = Path(path)
 
     @classmethod
     def load(cls, path: str | Path) -> ScoreMaps:
+        """Read what `save` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file. WsolkitError: it cannot be read; it names the file.
+        """
         try:
             with np.load(path, allow_pickle=False) as content:
                 labels, logits, maps, cost = (content[name] for name in ("labels", "logits", "maps", "cost"))

@@ -181,6 +181,8 @@ class Against(_Object):
 
 
 class GalleryImage(_Object):
+    """An image in the gallery of metrics.json: its id, its caption and its file, below the run's folder."""
+
     id: str = ""
     caption: str = ""
     file: str = ""

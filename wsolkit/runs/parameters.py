@@ -250,15 +250,18 @@ class RunConfig(Recipe):
 
     @property
     def out_folder(self) -> Path:
+        """OUT, which holds all reports; the environment variable WSOLKIT_OUT replaces the default."""
         if self.out == "reports" and os.environ.get("WSOLKIT_OUT"):
             return Path(os.environ["WSOLKIT_OUT"])
         return project_path(self.out)
 
     @property
     def runs_folder(self) -> Path:
+        """OUT/runs/<dataset>/<backbone>, which holds the folders of reports and of training runs."""
         return self.out_folder / "runs" / self.dataset / self.backbone
 
     def training_folder(self, variant: str) -> Path:
+        """The folder of a variant's training run, which its key names."""
         return self.runs_folder / training_name(variant, self.training_key(variant))
 
 

@@ -72,6 +72,7 @@ class Run:
         return cls.start(**of_notebook(namespace))
 
     def dataset(self, split: str) -> WSOLDataset:
+        """A split of the run's data set, "train", "val" or "test"; each is opened once."""
         if split not in self._datasets:
             values = self.config.to_dict()
             options = {name: values[name] for name in ("per_class", "metadata", "masks") if values[name]}
@@ -183,12 +184,16 @@ class Run:
             pixels = test.geometry.crop(test.pixels([position[name]], test.geometry.side))[0]
             item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": name, "label": label}
             if result.boxes is not None:
-                item |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index]}
-                item |= {"iou": float(result.ious[index])}
+                item |= {
+                    "gt_boxes": result.gt_boxes[index],
+                    "box": result.boxes[index],
+                    "iou": float(result.ious[index]),
+                }
             items.append(item)
         return items
 
     def folder(self, method: str) -> Path:
+        """The folder of a method's report."""
         return self.config.runs_folder / methods.declared(method).slug
 
     def finish(self, method: str, result: Evaluation, extra: dict[str, Any] | None = None) -> Path:
