@@ -169,7 +169,17 @@ def score(
     if truth.boxes is not None:
         shares |= _operating_points(result, taus, measured, right)
         if "v2_hits" in measured:
-            _all_thresholds(result, measured, {"samples": samples, "seed": seed})
+            result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
+            result.max_box_acc = metrics.max_box_acc(measured["largest"])
+            parts = metrics.percent(measured["v2_hits"]).max(axis=1)
+            result.max_box_acc_v2_parts = dict(zip(metrics.DELTAS, parts.tolist(), strict=True))
+            result.max_box_acc_v2 = float(np.mean(parts))
+            maximised = {"max_box_acc": metrics.loc_hits(measured["largest"]), "max_box_acc_v2": result.v2_hits}
+            for name, hits in maximised.items():
+                result.intervals[name] = metrics.bootstrap_max(hits, samples=samples, seed=seed)
+            step, height = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
+            result.curve = {"thresholds": thresholds(rule.interval)[::step].round(6).tolist()}
+            result.curve["gt_known_loc"] = height[::step].round(3).tolist()
         shares["centre_box"] = _centre_box(result, val_boxes, right.get(1))
         result.failure_types = failure_types(result.boxes, result.gt_boxes, right.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
@@ -308,20 +318,6 @@ def _operating_points(
         values = {"threshold": taus[key]} | {name: metrics.percent(own) for name, own in hits[key].items()}
         result.operating_points[key] = BLANK_POINT | values
     return hits[result.operating_point]
-
-
-def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstrap: dict[str, int]) -> None:
-    """Fill the metrics that try every threshold, their intervals, and the accuracy curve."""
-    result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
-    result.max_box_acc = metrics.max_box_acc(measured["largest"])
-    parts = result.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
-    result.max_box_acc_v2_parts = dict(zip(metrics.DELTAS, parts.tolist(), strict=True))
-    result.max_box_acc_v2 = float(np.mean(parts))
-    for name, hits in {"max_box_acc": metrics.loc_hits(measured["largest"]), "max_box_acc_v2": result.v2_hits}.items():
-        result.intervals[name] = metrics.bootstrap_max(hits, **bootstrap)
-    step, accuracy = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
-    result.curve = {"thresholds": thresholds(result.interval)[::step].round(6).tolist()}
-    result.curve["gt_known_loc"] = accuracy[::step].round(3).tolist()
 
 
 def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:
