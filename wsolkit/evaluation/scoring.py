@@ -329,12 +329,8 @@ def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: n
         index = metrics.plateau_middle(metrics.accuracy_curve(centre_box_curve(val_boxes, result.frame)[1]))
     best = metrics.plateau_middle(accuracy)
     hits = metrics.loc_hits(ious[:, index])
-    result.centre_box = {
-        "side": int(sides[index]),
-        "operating_point": "fixed" if val_boxes is None else "validation",
-        "gt_known_loc": float(accuracy[index]),
-        "top1_loc": None if right is None else metrics.percent(hits & right),
-        "best_on_test": float(accuracy[best]),
-        "best_on_test_side": int(sides[best]),
-    }
+    top1 = None if right is None else metrics.percent(hits & right)
+    result.centre_box = {"side": int(sides[index]), "operating_point": "fixed" if val_boxes is None else "validation"}
+    result.centre_box |= {"gt_known_loc": float(accuracy[index]), "top1_loc": top1}
+    result.centre_box |= {"best_on_test": float(accuracy[best]), "best_on_test_side": int(sides[best])}
     return hits
