@@ -18,7 +18,7 @@ import json
 import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
@@ -122,7 +122,7 @@ class RunConfig(Recipe):
     out: str = parameter("reports", "folder of the reports")
 
     @classmethod
-    def make(cls, **given: Any) -> RunConfig:
+    def make(cls, **given: Any) -> Self:
         """Build a complete configuration: what is not given, or given empty, is filled from the dataset's defaults.
 
         Raises:
