@@ -288,7 +288,9 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if many and not end.code:
-            from wsolkit.common.processes import leave
-
-            leave()
+            # a thread of gloo that still lets go of its last tensor can abort the interpreter while that shuts down,
+            # and torchrun would take it for a failure (pytorch/pytorch pull request 179291)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         raise

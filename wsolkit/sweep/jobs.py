@@ -235,12 +235,11 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
 
 def store(grid: SweepFile) -> Path:
     """Write the specification of a sweep as OUT/runs/<dataset>/sweep.yaml, which `read` takes."""
-    config, seeds = grid.to_dict(), list(grid.seeds or (grid.seed,))
-    values = {"dataset": config["dataset"], "backbones": list(grid.backbones), "methods": list(grid.methods)}
-    values |= {"seeds": seeds, "limits": {name: number for name, number in grid.limits.items() if name}}
-    asked = [name for name in grid.given if name in config and name not in ("dataset", "backbone", "seed", "out")]
-    values |= {name: config[name] for name in asked}
-    values |= {"limit": grid.limits[""]} if "" in grid.limits else {}
+    content = grid.model_dump(mode="json")
+    asked = dict.fromkeys(("dataset", "backbones", "methods", "limits", *grid.given))
+    values = {name: content[name] for name in asked if name not in ("backbone", "seed", "out")}
+    values |= {"seeds": content["seeds"] or [grid.seed]}
+    values |= {"limit": values["limits"].pop("")} if "" in grid.limits else {}
     text = "# What the last sweep of this data set was asked for: `wsolkit sweep --file` takes it.\n"
     path = grid.home / files.SWEEP
     atomic_write_text(path, text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
