@@ -16,8 +16,8 @@ from wsolkit.boxes.extract import extract_box, iou, iou_curve
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.cli import main as cli
 from wsolkit.common.files import read_json
+from wsolkit.data.base import Geometry
 from wsolkit.data.images import read_image
-from wsolkit.data.samples import Geometry
 from wsolkit.evaluation import comparison, metrics
 from wsolkit.evaluation.file_evaluation import evaluate_files, export_score_maps, save_evaluation
 from wsolkit.evaluation.per_image import read_per_image

@@ -21,7 +21,7 @@ from wsolkit.common.files import atomic_write_text
 from wsolkit.evaluation.per_image import FAILURES
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.figures import iou_text
-from wsolkit.report.galleries import heat, section, slider_table
+from wsolkit.report.method_page import galleries, heat, slider_table
 from wsolkit.report.pages import render
 from wsolkit.runs import folder as files
 from wsolkit.runs.run import Run
@@ -53,7 +53,7 @@ def write_page(folder):
     path = folder / "page.html"
     page = render(
         "report.html.j2", styles=("galleries.css",), scripts=("galleries.js",), title="A run", subtitle="", home="",
-        contents=[], banner=None, errors=[], body=section(folder), footer=[],
+        contents=[], banner=None, errors=[], body=galleries(folder), footer=[],
     )  # fmt: skip
     atomic_write_text(path, page)
     return path
@@ -359,7 +359,7 @@ def test_forty_pictures_of_224_pixels_stay_small(tmp_path, page):
     result = score(Maps(maps, predicted=rng.integers(0, 16, 45)), Truth(224, test.labels[:45], truths), samples=10)
     pixels = lambda shown: [test.pixels([index], 224)[0] for index in shown]  # noqa: E731
     files.write_galleries(tmp_path, result, maps, pixels, test.classes, 0)
-    part = section(tmp_path)
+    part = galleries(tmp_path)
     assert part.count("<figure") >= 24 and len(part.encode()) / part.count("<figure") < 1_500_000 / 40
     assert check_every_stop(page, write_page(tmp_path), 40) > 20
 
@@ -381,20 +381,20 @@ def damages(folder):
 
 @pytest.mark.parametrize("finished", ["wsolevaluation"], indirect=True)
 def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
-    assert section(tmp_path) == ""
+    assert galleries(tmp_path) == ""
     shutil.copytree(finished[2] / "galleries", tmp_path / "galleries")
     (tmp_path / "galleries" / "0.jpg").unlink()
     with pytest.raises(ValueError, match=r"galleries in .*0\.jpg.*run the method again"):
-        section(tmp_path)
+        galleries(tmp_path)
     for damage in damages(finished[2] / "galleries"):
         shutil.rmtree(tmp_path / "galleries")
         shutil.copytree(finished[2] / "galleries", tmp_path / "galleries")
         damage(tmp_path / "galleries")
         with pytest.raises(ValueError, match=r"galleries in .* run the method again"):
-            section(tmp_path)
+            galleries(tmp_path)
     atomic_write_text(tmp_path / "galleries" / "galleries.json", '{"format": "other"}')
     with pytest.raises(ValueError, match="not of this version"):
-        section(tmp_path)
+        galleries(tmp_path)
 
 
 def test_without_boxes_random_images_are_shown_with_their_maps(tmp_path):
@@ -402,7 +402,7 @@ def test_without_boxes_random_images_are_shown_with_their_maps(tmp_path):
     result = score(Maps(maps), Truth(8, labels=[0] * 12, masks=[np.eye(8, dtype=np.uint8)] * 12))
     pixels = lambda shown: [np.full((8, 8, 3), 7 * index, np.uint8) for index in shown]  # noqa: E731
     files.write_galleries(tmp_path, result, maps, pixels, ["bird"], 0)
-    soup = BeautifulSoup(section(tmp_path), "html.parser")
+    soup = BeautifulSoup(galleries(tmp_path), "html.parser")
     assert len(soup.select("figure")) == files.RANDOM and len(soup.select("h3")) == 1
     assert not soup.select("rect.truth, rect.prediction, input") and "no ground-truth boxes" in soup.get_text()
     assert "IoU" not in soup.get_text()

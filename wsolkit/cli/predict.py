@@ -22,7 +22,7 @@ from wsolkit.common.progress import progress
 from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
 
 if TYPE_CHECKING:  # they import torch
-    from wsolkit.data.samples import Geometry
+    from wsolkit.data.base import Geometry
     from wsolkit.localisation.predict import Prediction
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
@@ -145,7 +145,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
         raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
 
-    from wsolkit.data.samples import Geometry
+    from wsolkit.data.base import Geometry
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.run import _device, default_threshold, load_trained, versions
@@ -230,7 +230,7 @@ def draw(image: Image.Image, prediction: Prediction, geometry: Geometry, note: s
     """
     from matplotlib.figure import Figure
 
-    from wsolkit.figures.images import draw_boxes, overlay, style
+    from wsolkit.figures import draw_boxes, overlay, style
 
     scale = min(LONGEST, max(SHORTEST, *image.size)) / max(image.size)
     width, height = (max(1, round(side * scale)) for side in image.size)

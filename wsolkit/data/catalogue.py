@@ -135,7 +135,7 @@ def load_dataset(
     for told, value, known in (("dataset", name, DATASETS), ("split", split, SPLITS)):
         if value not in known:
             raise WsolkitError(f"unknown {told} '{value}'; choose from {', '.join(known)}")
-    from wsolkit.data.samples import Geometry, Request
+    from wsolkit.data.base import Geometry, Request
 
     module, function = DATASETS[name].opener.split(":")
     opener = getattr(importlib.import_module(f"wsolkit.data.{module}"), function)

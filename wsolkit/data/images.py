@@ -1,7 +1,7 @@
-"""Image files: finding them, and reading every mode as the RGB image that a viewer shows. The only reader of images.
+"""Images as annotations know them, and their files: finding them, and reading every mode as a viewer shows it.
 
-Training, prediction and the converters read through this module, so all of them see the same pixels. Masks are read by
-OpenCV, as the protocol that they belong to says.
+This is the only reader of images: training, prediction and the converters read through it, so all of them see the same
+pixels. Masks are read by OpenCV, as the protocol that they belong to says.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,36 @@ IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
 RESULT_MARK = "wsolkit predict"  # near the beginning of every overlay and JSON that the command writes
 IGNORE = 255  # in masks
 THREADS = 8  # that read the headers of images
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Mask files of one image below a folder: one per instance, and the ignored region or None."""
+
+    paths: tuple[str, ...]
+    ignore: str | None = None
+    root: Path = Path()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the annotation files know it.
+
+    Attributes:
+        id: unique within the dataset, also the name in result files.
+        label: class index, 0-based.
+        boxes: ground-truth boxes (x0, y0, x1, y1) in original pixels.
+        path: the image file; None where the image is drawn by code.
+        size: (width, height) of the original image, where it is known without opening it.
+        masks: its mask files, whose instances have the boxes.
+    """
+
+    id: str
+    label: int
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    path: Path | None = None
+    size: tuple[int, int] | None = None
+    masks: MaskFiles | None = None
 
 
 def read_image(source: str | Path | Image.Image) -> Image.Image:

@@ -19,10 +19,9 @@ import numpy as np
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
-from wsolkit.data.base import WSOLDataset
+from wsolkit.data.base import Request, WSOLDataset
 from wsolkit.data.catalogue import SPLITS, archive_of
-from wsolkit.data.images import image_sizes
-from wsolkit.data.samples import MaskFiles, Request, Sample
+from wsolkit.data.images import MaskFiles, Sample, image_sizes
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"

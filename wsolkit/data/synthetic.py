@@ -18,9 +18,9 @@ import torch
 from PIL import Image
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.data.base import WSOLDataset
+from wsolkit.data.base import Request, Target, WSOLDataset
 from wsolkit.data.catalogue import SPLITS
-from wsolkit.data.samples import Request, Sample, Target
+from wsolkit.data.images import Sample
 
 CANVAS = 128  # side of the drawn image in pixels
 PARTS = {  # species -> (part, colour)

@@ -29,8 +29,7 @@ from wsolkit.boxes.preparation import as_numpy, prepare_maps
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 from wsolkit.common.progress import progress as shown
-from wsolkit.data.base import WSOLDataset
-from wsolkit.data.batches import normalise
+from wsolkit.data.base import WSOLDataset, normalise
 from wsolkit.evaluation.metrics import bootstrap_mean
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.context import in_chunks

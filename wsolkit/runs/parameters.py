@@ -359,9 +359,9 @@ def _files(modules: list[str]) -> list[str]:
 
 @cache
 def page_state() -> str:
-    """Digest of the style, the templates and the code of report pages (the index is written anew by every sweep)."""
+    """Digest of the style, the templates and the code of report pages (every sweep writes the index anew)."""
     files = [path for wing in ("figures", "report") for path in sorted((PACKAGE / wing).rglob("*.*"))]
-    files = [path for path in files if not path.name.startswith("index")]
+    files = [path for path in files if path.suffix == ".py" or not path.name.startswith("index")]
     total = hashlib.sha256(code_state(tuple(str(path) for path in files if path.suffix == ".py")).encode())
     for path in files:
         if path.suffix in (".css", ".j2", ".js", ".mplstyle"):

@@ -23,9 +23,8 @@ from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest
 from wsolkit.common.processes import agreed, rank, world_size
-from wsolkit.data.base import WSOLDataset
+from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.localisation.localise import ScoreMaps, localise

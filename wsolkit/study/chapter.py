@@ -12,13 +12,13 @@ import pandas as pd
 
 from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
-from wsolkit.data.batches import denormalise
+from wsolkit.data.base import denormalise
 from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
 from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits, share_interval
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves
-from wsolkit.figures.charts import faithfulness_curves
+from wsolkit.figures import faithfulness_curves
 from wsolkit.runs.run import Run
 
 INTERVAL = 0.001  # step of the thresholds
