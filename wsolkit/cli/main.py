@@ -86,7 +86,7 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
     grids = plans.grids(content, asked)
     for grid in grids:
         try:
-            _check(grid.config(), list(grid.methods))
+            _check(grid.with_changes(), list(grid.methods))
         except (WsolkitError, OSError) as error:
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     from wsolkit.sweep.scheduler import run_grids, workers_of

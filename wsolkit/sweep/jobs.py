@@ -110,11 +110,6 @@ class SweepFile(RunConfig):
         {}, "replace the common keys there, not `dataset`", title="a mapping from data sets to their keys", min_length=1
     )
 
-    def config(self, **changes: Any) -> RunConfig:
-        """What all runs share, with these changes."""
-        given = {name: value for name, value in self.given.items() if name in RunConfig.model_fields}
-        return RunConfig.make(**{**given, **changes})
-
     @property
     def home(self) -> Path:
         """Where the lock and the stored specification lie."""
@@ -130,7 +125,7 @@ class SweepFile(RunConfig):
         for number, seed in enumerate(dict.fromkeys(self.seeds or (self.seed,))):
             prefix = f"seed-{seed}/" if number else ""
             for backbone in dict.fromkeys(self.backbones):
-                config = self.config(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
+                config = self.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
                 defined = [method for method in methods if not method.undefined(backbone)]
                 used = [variant(word) for method in defined for word in method.variants_on(backbone)]
                 words = [word for own in used for word in (own.starts_from(config.weights), own.name) if word]
@@ -228,7 +223,7 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
         first = {"seed": values["seeds"][0], "backbone": values["backbones"][0], "limits": limits}
         grid = SweepFile.make(**{name: v for name, v in values.items() if name not in ("datasets", "jobs")} | first)
         for name in grid.backbones:  # each has its own mistakes
-            grid.config(backbone=name)
+            grid.with_changes(backbone=name)
         result.append(grid)
     return result
 
