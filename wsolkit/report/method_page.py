@@ -36,7 +36,6 @@ from wsolkit.runs.folder import (
     Training,
     note_page,
     read_galleries,
-    read_gallery_images,
     read_metrics,
     read_training,
     seconds_of,
@@ -305,11 +304,9 @@ def galleries(folder: str | Path) -> Markup:
     Raises:
         WsolkitError: the files are not as `write_galleries` writes them.
     """
-    kept = read_galleries(folder)
-    if kept is None:
-        return Markup("")
     try:
-        return _galleries(kept, *read_gallery_images(folder, kept))
+        kept = read_galleries(folder)
+        return _galleries(*kept) if kept else Markup("")
     except Exception as error:  # files that were cut off, changed or written by another version fail in every way
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error

@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_save_npz, atomic_write_bytes, read_json, write_json
+from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import atomic_path, atomic_save_npz, read_json, write_json
 from wsolkit.evaluation.results import BLANK_POINT, OPERATING_POINTS, Count, EvalResult, Positive, first_fault
 from wsolkit.methods.registry import VARIANTS
 
@@ -314,7 +314,10 @@ def write_galleries(folder: str | Path, result: EvalResult, items: Callable, cla
     shown = list(dict.fromkeys(chain.from_iterable(rows.values())))
     images, kept = [], {}
     for number, (index, item) in enumerate(zip(shown, items(shown), strict=True)):
-        atomic_write_bytes(folder / f"{number}.jpg", photo(item["pixels"]))
+        photo = Image.fromarray(item["pixels"])
+        photo.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+        with atomic_path(folder / f"{number}.jpg") as part:
+            photo.save(part, "JPEG", quality=QUALITY, optimize=True)
         kept[str(number)] = np.asarray(item["score_map"], np.float32)
         predicted = -1 if result.predicted is None else int(result.predicted[index])
         image = {"id": item["id"], "file": f"{number}.jpg", "class": item["label"]}
@@ -330,30 +333,20 @@ def write_galleries(folder: str | Path, result: EvalResult, items: Callable, cla
     write_json(folder / GALLERY_TABLE, table | {"pictures": images, "rows": counts})
 
 
-def read_galleries(folder: str | Path) -> dict[str, Any] | None:
-    """galleries.json of the run in `folder`; None where no galleries were kept. WsolkitError: it has another format."""
-    path = Path(folder) / GALLERIES / GALLERY_TABLE
-    kept = read_json(path) if path.exists() else None
-    if kept is None or (isinstance(kept, dict) and kept.get("format") == GALLERIES_FORMAT):
-        return kept
-    raise WsolkitError(f"{path} is not of this version (format {GALLERIES_FORMAT!r}); run the method again")
+def read_galleries(folder: str | Path) -> tuple[dict[str, Any], list[np.ndarray], list[bytes]] | None:
+    """galleries.json of the run in `folder`, its score maps (h, w) float32 and its photos; None where none were kept.
 
-
-def read_gallery_images(folder: str | Path, kept: dict[str, Any]) -> tuple[list[np.ndarray], list[bytes]]:
-    """The score maps (h, w) float32 and the photos of `kept` (what `read_galleries` gave); OSError or SyntaxError where
-    a photo is no complete image, which a page would show as a gap."""
+    WsolkitError: it has another format. OSError or SyntaxError: a photo is no complete image, which a page would show
+    as a gap."""
     folder = Path(folder) / GALLERIES
+    if not (folder / GALLERY_TABLE).exists():
+        return None
+    kept = read_json(folder / GALLERY_TABLE)
+    good = isinstance(kept, dict) and kept.get("format") == GALLERIES_FORMAT
+    require(good, f"{folder / GALLERY_TABLE} is not of this version (format {GALLERIES_FORMAT!r})")
     with np.load(folder / GALLERY_MAPS, allow_pickle=False) as content:
         maps = [content[str(number)] for number in range(len(kept["pictures"]))]
     photos = [(folder / Path(image["file"]).name).read_bytes() for image in kept["pictures"]]
     for content in photos:
         Image.open(io.BytesIO(content)).load()
-    return maps, photos
-
-
-def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
-    """(H, W, 3) uint8 as a JPEG whose longer side has at most `side` pixels."""
-    buffer, image = io.BytesIO(), Image.fromarray(pixels)
-    image.thumbnail((side, side), Image.Resampling.BOX)
-    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
-    return buffer.getvalue()
+    return kept, maps, photos
