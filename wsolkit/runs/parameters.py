@@ -18,7 +18,7 @@ import json
 import os
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
@@ -26,7 +26,7 @@ from pydantic_core import PydanticCustomError
 from wsolkit.common.code import PACKAGE, code_state, project_path
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest, files_below
-from wsolkit.common.parameters import nearest, parameter, shown, stage_of
+from wsolkit.common.parameters import nearest, parameter, shown, told_of
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import METHODS, VARIANTS, Method, Variant, resolve
 from wsolkit.methods.registry import variant as find_variant
@@ -122,7 +122,7 @@ class RunConfig(Recipe):
     out: str = parameter("reports", "folder of the reports")
 
     @classmethod
-    def make(cls, **given: Any) -> RunConfig:
+    def make(cls, **given: Any) -> Self:
         """Build a complete configuration: what is not given, or given empty, is filled from the dataset's defaults.
 
         Raises:
@@ -191,7 +191,7 @@ class RunConfig(Recipe):
     @property
     def given(self) -> dict[str, Any]:
         """What was asked for: all else was filled in."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {name: getattr(self, name) for name in RunConfig.model_fields if name in self.model_fields_set}
 
     def with_changes(self, **changes: Any) -> RunConfig:
         """What `make` gives for the same wishes and these: what this configuration filled in is filled in anew."""
@@ -211,7 +211,7 @@ class RunConfig(Recipe):
 
     def _of_stages(self, *stages: str) -> dict[str, Any]:
         fields = RunConfig.model_fields
-        return {name: value for name, value in self.to_dict().items() if stage_of(fields[name]) in stages}
+        return {name: value for name, value in self.to_dict().items() if told_of(fields[name], "stage") in stages}
 
     def training_parts(self, name: str) -> dict[str, Any]:
         """All that a training run of the variant `name` depends on.

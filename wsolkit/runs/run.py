@@ -22,7 +22,7 @@ from wsolkit import figures, methods
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest
-from wsolkit.common.processes import agreed, rank, together, world_size
+from wsolkit.common.processes import agreed, rank, world_size
 from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
@@ -106,7 +106,7 @@ class Run:
                 with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
                     if not agreed(files.is_trained(folder)):
                         self._train(variant, folder)
-                    together()  # the first process writes, all read
+                    agreed(None)  # the first process writes, all read
             self._models[variant] = load_checkpoint(folder / files.WEIGHTS, self.device)[0]
         return self._models[variant]
 

@@ -60,11 +60,9 @@ def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4)
         items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
         known = [] if ious is None else ious[picks]
         how = f"IoU {min(known):.2f} to {max(known):.2f}" if len(known) else "there are no boxes to compare with"
-        alt, caption = (
-            f"The {title} images of {name} with score map{boxes}",
-            f"The {title} {len(items)} of {result.n_images}",
-        )
-        figures.show(figures.gallery(items), alt, f"{caption} images, {how}.", photo=True)
+        alt = f"The {title} images of {name} with score map{boxes}"
+        caption = f"The {title} {len(items)} of {result.n_images} images, {how}."
+        figures.show(figures.gallery(items), alt, caption, photo=True)
 
 
 class Score(NamedTuple):
