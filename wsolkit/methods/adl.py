@@ -9,7 +9,7 @@ from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, Published, table
-from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Objective
 
 
 class ADL(Objective):

@@ -4,7 +4,7 @@ from typing import Any
 
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import LIST, Published, Variant, register, table
-from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Objective
 
 # what all methods share whose map is a signed sum of channels, weighed by a linear head
 LINEAR: dict[str, Any] = {"needs": "features", "relu": False, "linear_head": True}

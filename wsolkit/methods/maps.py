@@ -95,7 +95,8 @@ def score_maps(
         if "aug" in smoothings:
             if images is None:
                 raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
-            images = augmentations(images)
+            # the six copies, the unchanged images first
+            images = torch.cat([(images.flip(-1) if mirrored else images) * factor for mirrored, factor in _COPIES])
             labels = labels.repeat(len(images) // len(rows))
             # features that are given are those of the unchanged images, which come first
             others = _bodies(model, images if features is None else images[len(rows) :], chunk, precision)
@@ -118,7 +119,9 @@ def score_maps(
         inputs = (labels, features) if images is None else (labels, features, images)
         maps = dict(zip(entries, in_chunks(make, len(labels), *inputs, name="a batch of {} images"), strict=True))
         if "aug" in smoothings:
-            maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
+            for name, copies in maps.items():  # the mean of the maps scaled to [0, 1] and mirrored back
+                scaled = zip(unit_range(copies).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
+                maps[name] = torch.stack([one.flip(-1) if mirrored else one for one, (mirrored, _) in scaled]).mean(0)
     return maps if isinstance(method, list | tuple) else maps[names[0]]
 
 
@@ -234,9 +237,6 @@ def _check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
     return _plain(labels.long())
 
 
-# -- smoothing: the eigen projection of weighted channels, and copies of the input to average over ---------------------
-
-
 def parse_smooth(smooth) -> frozenset[str]:
     """The set of smoothings asked for: a name, or any iterable of names, in any order; None is none.
 
@@ -298,14 +298,3 @@ def fix_sign(maps: Tensor, plain: Tensor) -> Tensor:
     peak = flat.gather(1, flat.abs().argmax(dim=1, keepdim=True))[:, 0]
     sign = torch.where(correlation != 0, correlation, peak)
     return torch.where(sign[:, None, None] < 0, -maps, maps)
-
-
-def augmentations(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (6 B, 3, H, W): the six copies of aug_smooth, the unchanged images first."""
-    return torch.cat([(images.flip(-1) if mirrored else images) * factor for mirrored, factor in _COPIES])
-
-
-def mean_of_augmentations(maps: Tensor) -> Tensor:
-    """(6 B, h, w) maps of `augmentations` -> (B, h, w), the mean of the maps scaled to [0, 1] and mirrored back."""
-    scaled = zip(unit_range(maps).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
-    return torch.stack([copy.flip(-1) if mirrored else copy for copy, (mirrored, _) in scaled]).mean(0)

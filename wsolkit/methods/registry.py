@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from wsolkit.training.objective import Objective
+    from wsolkit.training.recipe import Objective
 
 NEEDS = ("features", "gradient", "forward")
 TRAIN_CHAPTER, ANY_CHAPTER, TRAINING_CHAPTER = "01_train.ipynb", "07_any_cam.ipynb", "09_training_time_methods.ipynb"

@@ -7,9 +7,7 @@ dies, one of last.pt and previous.pt is whole, and best.pt is the best epoch of 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import time
 import warnings
@@ -18,6 +16,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from wsolkit.common.errors import WsolkitError
@@ -99,11 +98,8 @@ class Files:
         if improved and now.best:
             with atomic_path(self.folder / "best.pt") as part:
                 _write(part, {**self.about, "epoch": now.best["epoch"], "model": now.best["model"]})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(now.history)
-        atomic_write_text(self.folder / "history.csv", text.getvalue())
+        history = pd.DataFrame(now.history, columns=[*HISTORY])
+        atomic_write_text(self.folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
 
 
 def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:

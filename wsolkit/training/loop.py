@@ -29,8 +29,7 @@ from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
 from wsolkit.training.checkpoints import HISTORY, Files, Progress, checksum, load_state
-from wsolkit.training.objective import Objective
-from wsolkit.training.recipe import Recipe
+from wsolkit.training.recipe import Objective, Recipe
 
 LOOK_EVERY = 16  # steps between two readings of the loss on CUDA, where a reading waits for all steps before it
 
@@ -109,7 +108,8 @@ def fit(
         rate = recipe.rate(now.epoch)
         set_rate(optimiser, rate)
         loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
-        share_buffers(bare)
+        for buffer in bare.buffers() if world_size() > 1 else ():
+            dist.broadcast(buffer, src=0)  # the first process's running statistics count
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
         score = [now.epoch, 0.0] if val_loss is None else [val_top1, -val_loss]
         now = replace(now, epoch=now.epoch + 1, step=0, sums=[0.0, 0.0, 0.0], seconds=0.0)
@@ -194,9 +194,6 @@ def classify(
     return loss / len(dataset), 100.0 * right / len(dataset)
 
 
-# -- one step: the gradient of a batch's mean loss, in parts and over processes, and SGD's update -----------
-
-
 def make_optimiser(model: WSOLModel, recipe: Recipe) -> torch.optim.SGD:
     """SGD over two groups of parameters, whose rates `set_rate` keeps at `recipe.lr_classifier_ratio` to each other.
 
@@ -249,14 +246,6 @@ def replicate(model: WSOLModel) -> tuple[WSOLModel, nn.Module]:
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
     return model, DistributedDataParallel(model)
-
-
-@torch.no_grad()
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the first one's running statistics."""
-    if world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
 
 
 def add_gradients(
