@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import Variant, register, table
 from wsolkit.training.recipe import Criterion, Objective
@@ -64,8 +64,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
 
     model = context.model
     delta = float(model.delta if delta is None else delta)
-    if not 0.0 < delta <= 1.0:
-        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+    require(0.0 < delta <= 1.0, f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     map_a = context.of_label(in_precision(model.branch_a, context.precision)(context.features))
     left = erase(context.features, map_a, delta)
     map_b = context.of_label(in_precision(model.branch_b, context.precision)(left))

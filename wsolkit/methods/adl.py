@@ -84,9 +84,8 @@ def layers(model: Module) -> list[Module]:
     if backbone.startswith("resnet"):
         return [body.layer3[0], body.layer4[0], body.layer4[-1]]
     if backbone not in _FEATURES:
-        raise WsolkitError(
-            f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, {', '.join(_FEATURES)}"
-        )
+        known = ", ".join(["vgg16", "resnet50", "resnet18", *_FEATURES])
+        raise WsolkitError(f"adl knows no layers for {backbone}: it works on {known}")
     return [body.features[index] for index in _FEATURES[backbone]]
 
 

@@ -15,7 +15,7 @@ LINEAR: dict[str, Any] = {"needs": "features", "relu": False, "linear_head": Tru
     label="CAM",
     description="class activation map: the head's weights of the class",
     **LINEAR,
-    variants=(Variant("gap"),),
+    variants=(Variant("gap", "GAP"),),
     chapter="02_cam.ipynb",
     published=(
         Published("vgg16", LIST, {"top1_cls": 76.6, "gt_known_loc": 56.0, "top1_loc": 44.2}),

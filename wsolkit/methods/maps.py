@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.methods.context import Context, in_chunks
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.networks import folded
@@ -182,15 +182,12 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
     """The methods under the names as given; ValueError where one is not defined or an option belongs to none."""
-    if not names:
-        raise WsolkitError("give at least one method")
+    require(names, "give at least one method")
     entries = {name: resolve(name) for name in names}
     known = {option for entry in entries.values() for option in entry.options}
     if "*" not in known and (unknown := [option for option in options if option not in known]):
-        if len(entries) > 1:
-            raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}")
-        has = f"its options are: {', '.join(sorted(known))}" if known else "it has none"
-        raise WsolkitError(f"method {entries[names[0]].name!r} has no option {unknown[0]!r}; {has}")
+        has = f"their options are: {', '.join(sorted(known))}" if known else "they have none"
+        raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
             raise WsolkitError(f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, no fixed sign')
@@ -200,18 +197,15 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
 
 
 def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
-    if precision not in PRECISIONS:
-        raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
+    require(precision in PRECISIONS, f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     given = {name: tensor for name, tensor in (("images", images), ("features", features)) if tensor is not None}
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
             got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
         device = next(model.parameters(), tensor).device
-        if device != tensor.device:
-            raise WsolkitError(f"{name} are on {tensor.device}, the model on {device}: move one to the other")
-    if not given:
-        raise WsolkitError("give images, or features from feature_map(model, images)")
+        require(device == tensor.device, f"{name} are on {tensor.device}, the model on {device}: move one to the other")
+    require(given, "give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
         raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
     return None if images is None else _plain(images)

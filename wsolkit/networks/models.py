@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 from wsolkit.networks.backbones import BACKBONES, scaled
 
@@ -59,8 +59,7 @@ class ThresholdedAveragePool(nn.Module):
 
     def __init__(self, tau: float = 0.1) -> None:
         super().__init__()
-        if not 0.0 <= tau < 1.0:
-            raise WsolkitError(f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
+        require(0.0 <= tau < 1.0, f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
         self.tau = float(tau)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -202,25 +201,20 @@ def build_model(
     Raises:
         ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
-    if backbone not in BACKBONES:
-        raise WsolkitError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
+    require(backbone in BACKBONES, f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
     family = BACKBONES[backbone]
     pooling = family.poolings[0] if pooling is None else pooling
     stride = family.strides[0] if stride is None else stride
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
-        if value not in allowed:
-            raise WsolkitError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
-    if not 0 < width <= 4:
-        raise WsolkitError(f"width multiplies the channels and must lie in (0, 4], but is {width}")
-    if not 0 < delta <= 1:
-        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+        require(value in allowed, f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
+    require(0 < width <= 4, f"width multiplies the channels and must lie in (0, 4], but is {width}")
+    require(0 < delta <= 1, f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
         has = "always has" if family.batch_norm else "never has"
         raise WsolkitError(f"{backbone} {has} batch normalisation; leave batch_norm at None")
-    if num_classes < 2:
-        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
+    require(num_classes >= 2, f"num_classes must be at least 2, but is {num_classes}")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -383,8 +377,7 @@ def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.conv_proj, nn.Conv2d):
         kind = type(vit).__name__ + (" with a convolutional stem" if isinstance(vit, VisionTransformer) else "")
         raise WsolkitError(f"ts_cam takes a VisionTransformer of torchvision with one patch embedding, not {kind}")
-    if num_classes < 2:
-        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
+    require(num_classes >= 2, f"num_classes must be at least 2, but is {num_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TSCAM(vit, num_classes).to(vit.conv_proj.weight)

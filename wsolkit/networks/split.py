@@ -26,7 +26,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import register_module_forward_hook
 from torchvision import models
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.networks.models import GlobalAveragePool
 from wsolkit.networks.modules import as_found, evaluation_mode, same_values, structure
 
@@ -60,8 +60,7 @@ def as_reshape(reshape: str | Move | None) -> Move | None:
     """The function of a reshape, given as its name, as a function or as None; ValueError for an unknown name."""
     if callable(reshape):
         return reshape
-    if reshape not in RESHAPES:
-        raise WsolkitError(f"unknown reshape {reshape!r}; valid are tokens, nhwc, or a function to (B, C, h, w)")
+    require(reshape in RESHAPES, f"unknown reshape {reshape!r}; valid are tokens, nhwc, or a function to (B, C, h, w)")
     return RESHAPES[reshape]
 
 
@@ -330,27 +329,24 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
 @contextmanager
 def _on_example(model: nn.Module, example: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Evaluation mode without gradients, with an image that the network accepts and its logits (1, K)."""
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    sizes = (getattr(model, "image_size", 64), 64, 224, 299)
+    noise = (torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)) for side in sizes)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        yield _example_for(model, example)
-
-
-def _example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
-    kind, channels = type(model).__name__, next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    if example is not None:
-        images = example[:1].detach().clone()
-        logits = model(images.clone())  # as the first operation may work in place
-        if isinstance(logits, Tensor) and logits.ndim == 2:
-            return images, logits
-        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
-    for size in (getattr(model, "image_size", 64), 64, 224, 299):
-        try:
-            images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-            return _example_for(model, images.to(next(model.parameters(), images)))
-        except Exception:  # too small, not the one size it was built for, or no logits
-            continue
-    sizes = "64, 224 or 299 px: give example=images that it accepts"
-    raise WsolkitError(f"{kind} gives no logits (1, K) for a random image of {channels} channels and {sizes}")
+        for images in noise if example is None else [example[:1].detach().clone()]:
+            try:
+                images = images if example is not None else images.to(next(model.parameters(), images))
+                logits = model(images.clone())  # as the first operation may work in place
+            except Exception:  # too small, or not the one size it was built for
+                if example is not None:
+                    raise
+                continue
+            if isinstance(logits, Tensor) and logits.ndim == 2:
+                yield images, logits
+                return
+    of = f"a random image of {channels} channels and 64, 224 or 299 px: give example=images that it accepts"
+    of = of if example is None else f"this example of shape {tuple(example.shape)}"
+    raise WsolkitError(f"{type(model).__name__} must return logits (B, K), but gives none for {of}")
 
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on

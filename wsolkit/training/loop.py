@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest
 from wsolkit.common.processes import agreed, rank, share, total, world_size
 from wsolkit.common.progress import progress
@@ -80,8 +80,7 @@ def fit(
     device = torch.device(device) if device is not None else next(model.parameters()).device
     if model.num_classes != len(train.classes):
         raise WsolkitError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
-    if len(train) < 2:
-        raise WsolkitError(f"{train} is too small to train on: two images at least")
+    require(len(train) >= 2, f"{train} is too small to train on: two images at least")
     if compile and objective.hooks:
         raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
     about = {"classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}

@@ -61,10 +61,7 @@ class Recipe(Parameters):
     batch_size: int = parameter(BATCH, "images per training step", "training", ge=2)
     lr: float = parameter(LR, "learning rate", "training", gt=0)
     lr_classifier_ratio: float = parameter(
-        1.0,
-        "learning rate of head and added layers (ResNet: layer4 and head) over that of the others",
-        "training",
-        gt=0,
+        1.0, "learning rate of head and added layers (ResNet: and layer4) over that of the others", "training", gt=0
     )
     momentum: float = parameter(0.9, "momentum of SGD", "training", ge=0)
     nesterov: bool = parameter(True, "Nesterov's momentum", "training")
