@@ -255,8 +255,7 @@ class HookedModel(nn.Module):
         if len(seen) != 1:
             raise WsolkitError(
                 f"layer '{self.layer}' of {self.backbone} runs {len(seen)} times in a forward pass, so that it has no "
-                "one feature map: choose a layer that runs once, outside of the part that torch.compile wraps or "
-                "torch.jit has made, if there is one"
+                "one feature map: choose a layer that runs once, outside of the part that torch.compile wraps"
             )
         return logits, seen[0]
 
@@ -288,9 +287,9 @@ def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
     if isinstance(model, HookedModel):
         if images is None:
             raise WsolkitError("this network could not be split, so its methods need images, not only features")
-        rest = nn.Module()
-        rest.forward = lambda features: model.look(images, features)[0]  # type: ignore[method-assign]
-        return rest
+        behind = nn.Module()
+        behind.forward = lambda features: model.look(images, features)[0]  # type: ignore[method-assign]
+        return behind
     rest = getattr(model, "rest", None)
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
 
@@ -319,6 +318,7 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
     if name == "":
         raise CannotSplit(f"layer '' is {kind} itself: name a layer inside it")
     try:
+        uncompiled(model.get_submodule(name.rpartition(".")[0]))
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
@@ -400,10 +400,11 @@ def network_for(
     model = uncompiled(model)
     if layer is None and hasattr(model, "body"):
         # parts that are this package's own, or all that there is, are what the model computes
+        parts: Any = model
         own = isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec")
         if example is not None and not own and type(model).forward is not nn.Module.forward and model not in _checked:
             with _on_example(model, example) as (image, expected):
-                if not same_values(rest_of(model)(model.body(image).clone()), expected):
+                if not same_values(rest_of(model)(parts.body(image).clone()), expected):
                     raise WsolkitError(
                         f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give "
                         "what the model computes: give layer=, the name of the module whose output is the feature map"
