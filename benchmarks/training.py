@@ -33,7 +33,7 @@ from torchvision import transforms
 
 import wsolkit as wk
 from wsolkit.data import decoded
-from wsolkit.data.batches import IMAGENET_MEAN, IMAGENET_STD
+from wsolkit.data.base import IMAGENET_MEAN, IMAGENET_STD
 
 CLASSES = 200
 BAR = 1.15

@@ -13,11 +13,11 @@ from wsolkit.boxes.extract import iou_curve as iou_curve
 from wsolkit.boxes.preparation import normalise_map as normalise_map
 from wsolkit.boxes.preparation import resize_map as resize_map
 from wsolkit.boxes.protocols import PROTOCOLS as PROTOCOLS
+from wsolkit.data.base import Geometry as Geometry
 from wsolkit.data.base import WSOLDataset as WSOLDataset
-from wsolkit.data.batches import denormalise as denormalise
-from wsolkit.data.batches import normalise as normalise
+from wsolkit.data.base import denormalise as denormalise
+from wsolkit.data.base import normalise as normalise
 from wsolkit.data.catalogue import load_dataset as load_dataset
-from wsolkit.data.samples import Geometry as Geometry
 from wsolkit.evaluation.comparison import compare as compare
 from wsolkit.evaluation.evaluate import evaluate as evaluate
 from wsolkit.evaluation.faithfulness import faithfulness_table as faithfulness_table

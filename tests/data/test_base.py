@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from wsolkit.data.base import WSOLDataset
-from wsolkit.data.batches import denormalise, normalise
+from wsolkit.data.base import Geometry, Request, WSOLDataset, denormalise, normalise
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.samples import Geometry, Request, Sample
+from wsolkit.data.images import Sample
 
 
 def dataset_of(folder, sizes, size=32, kind="resize", boxes=None):

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from wsolkit.data import batches as module
-from wsolkit.data.batches import (
+from wsolkit.data import base as module
+from wsolkit.data.base import (
     AS_THEY_ARE,
     denormalise,
     draw_epoch,

@@ -20,9 +20,9 @@ from filelock import FileLock
 from PIL import Image
 
 from wsolkit.cli.main import cli
-from wsolkit.data.base import WSOLDataset
+from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.samples import Geometry, Sample
+from wsolkit.data.images import Sample
 
 COUNT, SIDE = 40, 18  # 18 is 256/224 of 16
 PROGRAM = """
@@ -31,7 +31,8 @@ from pathlib import Path
 import wsolkit.data.decoded as decoded
 from wsolkit.data.base import WSOLDataset
 from wsolkit.data.decoded import DecodedPixels
-from wsolkit.data.samples import Geometry, Sample
+from wsolkit.data.base import Geometry
+from wsolkit.data.images import Sample
 from zlib import crc32
 
 decoded.SMALL_BYTES = 0

@@ -7,9 +7,8 @@ import pytest
 from image_files import names, pattern, too_deep, touch
 from PIL import ExifTags, Image
 
-from wsolkit.data.base import WSOLDataset
-from wsolkit.data.images import find_images, image_size, read_batches, read_image
-from wsolkit.data.samples import Geometry, Sample
+from wsolkit.data.base import Geometry, WSOLDataset
+from wsolkit.data.images import Sample, find_images, image_size, read_batches, read_image
 from wsolkit.localisation.predict import _view
 
 RED = (200, 40, 40)

@@ -15,7 +15,7 @@ from wsolkit.cli.main import _check
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.images import instance_boxes, read_mask
 from wsolkit.data.readers import read_metadata
-from wsolkit.sweep.jobs import Grid
+from wsolkit.sweep.jobs import SweepFile
 
 SIZES = [(40, 30), (20, 50), (32, 32)]
 BOXES = {"a.png": [(2, 3, 20.5, 25)], "b.png": [(0, 0, 9, 9), (5.5, 10, 20, 50)], "c, d.png": [(30, 30, 31, 31)]}
@@ -411,7 +411,7 @@ def test_a_sweep_hands_the_folders_to_every_notebook(pictures):
     options = {"dataset": "metadata", "root": str(pictures / "images"), "metadata": str(pictures / "meta")}
     config = wk.RunConfig.make(**options, weights="none", out=str(pictures / "out"))
     _check(config, ["cam"])
-    jobs, impossible = Grid(config, ("resnet18",), ("cam", "rethinking_cam")).plan()
+    jobs, impossible = SweepFile.make(**config.given, backbones=("resnet18",), methods=("cam", "rethinking_cam")).plan()
     assert len(jobs) == 4 and not impossible
     given = [{**job.parameters, **job.parameters.get("options", {})} for job in jobs]
     assert all(every["metadata"] == str(pictures / "meta") and not every.get("masks") for every in given)

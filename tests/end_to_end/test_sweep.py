@@ -16,8 +16,7 @@ import yaml
 from small_jobs import GOOD, events, maps_of, tiny_job, until
 
 from wsolkit.common.files import digest
-from wsolkit.runs.parameters import RunConfig
-from wsolkit.sweep.jobs import Grid
+from wsolkit.sweep.jobs import SweepFile
 from wsolkit.sweep.scheduler import Sweep, run_grids
 
 COLUMNS = (
@@ -274,10 +273,9 @@ def test_sigterm_ends_a_sweep_with_its_runs(tmp_path):
 
 
 def test_plan_orders_trainings_before_reports(tmp_path):
-    config = RunConfig.make(out=str(tmp_path))
-    jobs, impossible = Grid(
-        config, ("vgg16", "vgg16_fc"), ("cam", "rethinking_cam", "grad_cam++"), {"grad_cam++": 7}
-    ).plan()
+    methods = ("cam", "rethinking_cam", "grad_cam++")
+    grid = SweepFile.make(out=str(tmp_path), backbones=("vgg16", "vgg16_fc"), methods=methods, limits={"grad_cam++": 7})
+    jobs, impossible = grid.plan()
     names = [job.name for job in jobs]
     assert len(set(names)) == len(names) == 3 + 2 + 1 + 1
     assert [job.config["method"] for job in impossible] == ["cam", "rethinking_cam"]
@@ -286,10 +284,8 @@ def test_plan_orders_trainings_before_reports(tmp_path):
     tap = next(job for job in jobs if job.name.endswith("train tap"))
     assert tap.needs == ("synthetic/vgg16/train gap",), "from scratch, TAP starts from the GAP network"
     assert all(job.parameters["limit"] == (7 if "++" in job.name else 0) for job in jobs)
-    pretrained = RunConfig.make(weights="imagenet", out=str(tmp_path))
-    assert all(
-        not job.needs for job in Grid(pretrained, ("resnet18",), ("rethinking_cam",)).plan()[0] if "train" in job.name
-    )
+    grid = SweepFile.make(weights="imagenet", out=str(tmp_path), backbones=("resnet18",), methods=("rethinking_cam",))
+    assert all(not job.needs for job in grid.plan()[0] if "train" in job.name)
 
 
 def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
@@ -300,7 +296,7 @@ def test_two_sweeps_do_not_write_into_one_folder(tmp_path):
         FileLock(str(tmp_path / "runs/synthetic/.lock")),
         pytest.raises(ValueError, match="another sweep of synthetic"),
     ):
-        run_grids([Grid(RunConfig.make(out=str(tmp_path)), ("resnet18",), ("cam",))])
+        run_grids([SweepFile.make(out=str(tmp_path), backbones=("resnet18",), methods=("cam",))])
 
 
 @pytest.mark.parametrize(

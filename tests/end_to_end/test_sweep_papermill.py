@@ -14,8 +14,8 @@ import pytest
 from small_jobs import maps_of
 
 from wsolkit.common.cores import cores
-from wsolkit.runs.parameters import RunConfig, of_notebook
-from wsolkit.sweep.jobs import Grid
+from wsolkit.runs.parameters import of_notebook
+from wsolkit.sweep.jobs import SweepFile
 from wsolkit.sweep.scheduler import Sweep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ COST = ("seconds_per_image", "peak_memory_mb", "timing")
 
 def jobs_of(out: Path):
     """The training and the report of cam with a second seed, as a sweep over two seeds plans them."""
-    grid = Grid(RunConfig.make(**SMALL, out=str(out)), ("mobilenet_v2",), ("cam",), {}, (0, 1))
+    grid = SweepFile.make(**SMALL, out=str(out), backbones="mobilenet_v2", methods=("cam",), seeds=(0, 1))
     return [job for job in grid.plan()[0] if job.name.startswith("seed-1/")]
 
 

@@ -85,9 +85,9 @@ def test_a_study_starts_in_an_empty_folder(installed, tmp_path):
 def test_the_sweep_file_of_a_new_study_is_valid(tmp_path):
     (tmp_path / "sweep.yaml").write_text(SWEEP)
     (grid,) = spec.grids(spec.read(tmp_path / "sweep.yaml"))
-    assert len(grid.methods) == 5 and grid.config.dataset == "synthetic"
+    assert len(grid.methods) == 5 and grid.dataset == "synthetic"
     (tmp_path / "sweep.yaml").write_text(
         re.sub(r"^# (\w+:)", r"\1", SWEEP, flags=re.M)
     )  # what is commented out works too
     (grid,) = spec.grids(spec.read(tmp_path / "sweep.yaml"))
-    assert grid.config.epochs == 50
+    assert grid.epochs == 50

@@ -359,5 +359,5 @@ def test_files_that_are_no_table(tmp_path):
 
 
 def test_no_torch_on_import():
-    code = "import sys; import wsolkit.evaluation.per_image, wsolkit.evaluation.comparison, wsolkit.figures.charts; sys.exit('torch' in sys.modules)"
+    code = "import sys; import wsolkit.evaluation.per_image, wsolkit.evaluation.comparison, wsolkit.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,7 +11,7 @@ from torch import nn
 
 import wsolkit as wk
 from wsolkit.boxes.preparation import prepare_map
-from wsolkit.data.batches import normalise
+from wsolkit.data.base import normalise
 from wsolkit.evaluation import faithfulness as module
 from wsolkit.evaluation.faithfulness import (
     RISE,
@@ -20,7 +20,7 @@ from wsolkit.evaluation.faithfulness import (
     faithfulness_table,
     measure_faithfulness,
 )
-from wsolkit.figures.charts import faithfulness_curves
+from wsolkit.figures import faithfulness_curves
 
 SIDE = 16
 pytestmark = pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # inside grad-cam
@@ -350,7 +350,7 @@ def test_half_precision():
         ({"images": torch.zeros(0, 3, 8, 8)}, "at least one"),
         ({"images": np.zeros((2, 3, 8, 8))}, "ndarray"),
         ({"images": torch.zeros(2, 3, 8, 8, dtype=torch.uint8)}, "uint8"),
-        ({"labels": torch.tensor([0])}, "2 whole numbers"),
+        ({"labels": torch.tensor([0])}, r"shape \(2,\)"),
         ({"labels": torch.tensor([0.0, 1.0])}, "whole numbers"),
         ({"labels": torch.tensor([0, -1])}, "-1"),
         ({"labels": torch.tensor([0, 2])}, "labels reach 2"),

@@ -192,7 +192,7 @@ def test_bars_histogram_and_scatter():
 
 
 def test_no_torch_on_import():
-    code = "import sys; import wsolkit.figures.images, wsolkit.figures.charts, wsolkit.report.method_page, wsolkit.report.index, wsolkit.report.pages;"
+    code = "import sys; import wsolkit.figures, wsolkit.report.method_page, wsolkit.report.index, wsolkit.report.pages;"
     code += "sys.exit('torch' in sys.modules)"
     spare = "import types, pathlib, sys; p = types.ModuleType('wsolkit'); p.__path__ = [sys.argv[1]];"
     spare += "sys.modules['wsolkit'] = p;"  # the modules themselves, without what the package's __init__ offers

@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from small_jobs import until
 
 import wsolkit as wk
-from wsolkit.cli.localise import localise as command
+from wsolkit.cli.predict import localise as command
 from wsolkit.common.files import alone
 from wsolkit.localisation import localise as sharding
 from wsolkit.localisation.localise import Parts, localise_in_parts

@@ -25,7 +25,7 @@ import wsolkit as wk
 from wsolkit.cli.predict import draw
 from wsolkit.cli.predict import predict as command
 from wsolkit.common.files import read_json, write_json
-from wsolkit.data.batches import normalise
+from wsolkit.data.base import normalise
 from wsolkit.data.images import find_images, read_image
 from wsolkit.localisation.predict import original_box, predict
 from wsolkit.networks.split import HookedModel, network_for

@@ -13,8 +13,7 @@ from page_checks import no_requests, well_formed
 from run_trees import differences, failure, run
 
 from wsolkit import figures
-from wsolkit.report.index import charts, networks_of, write_index
-from wsolkit.report.rows import COLUMNS, grouped, read_rows
+from wsolkit.report.index import COLUMNS, charts, grouped, networks_of, read_rows, write_index
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]

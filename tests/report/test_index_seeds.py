@@ -9,9 +9,8 @@ from bs4 import BeautifulSoup
 from page_checks import no_requests, well_formed
 from run_trees import differences, failure, result, run
 
-from wsolkit.report.index import networks_of, reasons, write_index
+from wsolkit.report.index import difference, grouped, marks, missing_rows, networks_of, read_rows, reasons, write_index
 from wsolkit.report.pages import fragment
-from wsolkit.report.rows import difference, grouped, marks, missing_rows, read_rows
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}

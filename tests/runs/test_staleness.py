@@ -83,7 +83,7 @@ CHANGES = [
     ("wsolkit/evaluation/scoring.py", "CENTRE_SHARE = 0.71", "CENTRE_SHARE = 0.7", NOTHING, ALL_METHODS, False),
     ("wsolkit/localisation/localise.py", "PART_SECONDS = 10.0", "PART_SECONDS = 5.0", NOTHING, ALL_METHODS, False),
     ("notebooks/04_grad_cam.ipynb", "## Summary", "## In short", NOTHING, {"grad_cam"}, False),
-    ("wsolkit/figures/images.py", 'COLOUR_MAP = "viridis"', 'COLOUR_MAP = "magma"', NOTHING, NOTHING, True),
+    ("wsolkit/figures/__init__.py", 'COLOUR_MAP = "viridis"', 'COLOUR_MAP = "magma"', NOTHING, NOTHING, True),
     ("wsolkit/report/pages.py", "def ", "def changed_", NOTHING, NOTHING, True),
     ("wsolkit/report/templates/report.css", "{", "{ margin: 0;", NOTHING, NOTHING, True),
     ("wsolkit/evaluation/scoring.py", "# of the side when", "# of a side when", NOTHING, NOTHING, False),

@@ -13,9 +13,8 @@ import torch
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from wsolkit.report.index import write_index
+from wsolkit.report.index import read_rows, write_index
 from wsolkit.report.method_page import write_report
-from wsolkit.report.rows import read_rows
 from wsolkit.runs.folder import read_metrics
 from wsolkit.runs.run import Run
 from wsolkit.study.chapter import Trial, show_best_and_worst, show_curves

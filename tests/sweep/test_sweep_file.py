@@ -47,7 +47,7 @@ def test_a_file_says_what_options_say(file, tmp_path):
     (grid,) = grids(content)
     assert (grid.backbones, grid.methods) == (("vgg16", "resnet18"), ("cam", "grad_cam++"))
     assert grid.limits == {"grad_cam++": 32, "": 100} and grid.seeds == (0, 1, 2) and content["jobs"] == 2
-    config = grid.config
+    config = grid
     assert (config.recipe, config.epochs, config.lr, config.classes) == ("quick", 3, 0.01, ["dodo", "5"])
     assert config.out == str(tmp_path / "results"), "paths start at the file's folder"
     jobs, _ = grid.plan()
@@ -56,9 +56,9 @@ def test_a_file_says_what_options_say(file, tmp_path):
 
 def test_single_values_and_lists_in_one_line(file):
     (grid,) = grids(read(file("backbone: vgg16\nmethods: cam, has\nseed: 7\nroot:\n")))
-    assert (grid.backbones, grid.methods, grid.seeds) == (("vgg16",), ("cam", "has"), (7,)) and grid.config.seed == 7
+    assert (grid.backbones, grid.methods, grid.seeds) == (("vgg16",), ("cam", "has"), (7,)) and grid.seed == 7
     (grid,) = grids(read(file("methods: [cam]\nseeds: 1,2\n")))
-    assert grid.seeds == (1, 2) and grid.config.seed == 1
+    assert grid.seeds == (1, 2) and grid.seed == 1
 
 
 def test_the_command_line_wins(file):
@@ -67,8 +67,8 @@ def test_the_command_line_wins(file):
         {"epochs": 9, "methods": "cam", "seed": 5, "limit": 4, "backbones": "resnet50", "out": "/o"}, Path()
     )
     (grid,) = grids(content, given)
-    assert (grid.config.epochs, grid.methods, grid.seeds, grid.limits) == (9, ("cam",), (5,), {"": 4})
-    assert grid.backbones == ("resnet50",) and grid.config.out == "/o" and grid.config.recipe == "quick"
+    assert (grid.epochs, grid.methods, grid.seeds, grid.limits) == (9, ("cam",), (5,), {"": 4})
+    assert grid.backbones == ("resnet50",) and grid.out == "/o" and grid.recipe == "quick"
 
 
 def test_several_data_sets_replace_what_is_common(file, tmp_path):
@@ -81,12 +81,12 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
           cub: {root: birds, epochs: 7, methods: [cam], weights: none}
     """.replace("\n        ", "\n")))  # fmt: skip
     synthetic, cub = grids(content)
-    assert (synthetic.config.epochs, cub.config.epochs) == (5, 7)
+    assert (synthetic.epochs, cub.epochs) == (5, 7)
     assert (synthetic.limits, cub.limits) == ({"score_cam": 8}, {}) and cub.methods == ("cam",)
-    assert cub.config.root == str(tmp_path / "birds") and (cub.config.weights, cub.config.size) == ("none", 224)
-    assert [grid.config.epochs for grid in grids(content, {"epochs": 2})] == [2, 2]
+    assert cub.root == str(tmp_path / "birds") and (cub.weights, cub.size) == ("none", 224)
+    assert [grid.epochs for grid in grids(content, {"epochs": 2})] == [2, 2]
     (only,) = grids(content, {"dataset": "cub"})
-    assert only.config.dataset == "cub" and only.config.epochs == 7
+    assert only.dataset == "cub" and only.epochs == 7
     with pytest.raises(ValueError, match="'metadata' is none of the file's datasets synthetic, cub"):
         grids(content, {"dataset": "metadata"})
 

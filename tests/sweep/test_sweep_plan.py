@@ -11,16 +11,16 @@ from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest, write_json
 from wsolkit.runs import parameters as config_module
-from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plan
-from wsolkit.sweep.jobs import Grid
+from wsolkit.sweep.jobs import SweepFile
 from wsolkit.sweep.scheduler import Sweep
 
 SMALL = {"backbone": "resnet18", "epochs": 4}
 
 
 def jobs_of(out: Path, seeds=(), methods=("cam",), **changes):
-    grid = Grid(RunConfig.make(**{**SMALL, **changes, "out": str(out)}), ("resnet18",), methods, {}, seeds)
+    more = {"seeds": seeds} if seeds else {}
+    grid = SweepFile.make(**{**SMALL, **changes, **more, "out": str(out)}, backbones=("resnet18",), methods=methods)
     return {job.name: job for job in grid.plan()[0]}
 
 
@@ -154,17 +154,17 @@ def test_data_and_start_weights(tmp_path):
 def test_the_table_writes_nothing(tmp_path):
     finish(jobs_of(tmp_path, methods=("cam", "grad_cam")), seconds=30.0)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    config = RunConfig.make(**SMALL, out=str(tmp_path))
-    said = []
-    plan.show_plan([Grid(config, ("resnet18",), ("cam", "grad_cam", "score_cam"))], 2, said.append)
+    said, methods = [], ("cam", "grad_cam", "score_cam")
+    grid = SweepFile.make(**SMALL, out=str(tmp_path), backbones=("resnet18",), methods=methods)
+    plan.show_plan([grid], 2, said.append)
     assert said == [
         "   run                           time  why",
         "1  synthetic/resnet18/score_cam        never run",
         "3 of 4 runs are up to date; 1 would run",
     ]
     said.clear()
-    config = RunConfig.make(**{**SMALL, "epochs": 8}, out=str(tmp_path))
-    plan.show_plan([Grid(config, ("resnet18", "vgg16_fc"), ("cam", "score_cam"))], 1, said.append)
+    both = {"backbones": ("resnet18", "vgg16_fc"), "methods": ("cam", "score_cam")}
+    plan.show_plan([SweepFile.make(**{**SMALL, "epochs": 8}, out=str(tmp_path), **both)], 1, said.append)
     assert said[0].startswith("synthetic/vgg16_fc/cam  not defined: cam weighs the channels")
     assert said[1:] == [
         "   run                           time        why",

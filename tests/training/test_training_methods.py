@@ -387,7 +387,7 @@ def test_changed_images_keep_their_memory_format():
 
 
 def test_published_numbers_stand_beside_measured_ones():
-    from wsolkit.report.rows import METRICS, Group, published_table
+    from wsolkit.report.index import METRICS, Group, published_table
 
     row: dict = dict.fromkeys(METRICS, 50.0)
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from wsolkit.cli.data import data
-from wsolkit.cli.evaluate import compare, evaluate
-from wsolkit.cli.localise import localise
+from wsolkit.boxes.protocols import PROTOCOLS
 from wsolkit.cli.options import given, names_in, parameter_options, reports
-from wsolkit.cli.predict import predict
+from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_write_bytes
+from wsolkit.common.files import atomic_write_bytes, check_out, read_json
+from wsolkit.common.progress import progress
+from wsolkit.data.catalogue import DATASETS, SPLITS
 from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plans
@@ -25,6 +25,9 @@ from wsolkit.sweep.jobs import SweepFile
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
 YAML = click.Path(exists=True, dir_okay=False)
+METRICS = ("gt_known_loc", "top1_loc", "top1_cls", "iou")  # a test holds them against those that `compare` knows
+RULES = {"protocol": "protocol", "operating_point": "choice of the threshold"}
+SEVERAL = "images with several classes: take the class of the largest box, or leave them out"
 STUDY = Path(__file__).with_name("study")  # what `init` writes beside the notebooks
 
 
@@ -83,7 +86,7 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
     grids = plans.grids(content, asked)
     for grid in grids:
         try:
-            _check(grid.config, list(grid.methods))
+            _check(grid.with_changes(), list(grid.methods))
         except (WsolkitError, OSError) as error:
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     from wsolkit.sweep.scheduler import run_grids, workers_of
@@ -145,8 +148,127 @@ def report(out: str | None, everything: bool) -> None:
     sys.exit(int(failed))
 
 
-for command in (data, evaluate, compare, predict, localise):
-    cli.add_command(command)
+@cli.command()
+@click.option("--scoremaps", required=True, help="folder with one score map <image id>.npy per image")
+@click.option("--metadata", required=True, help="metadata folder of wsolevaluation, or that of one split")
+@click.option("--masks", help="folder of the mask files that localization.txt names")
+@click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default=next(iter(PROTOCOLS)), show_default=True)
+@click.option("--split", default="test", show_default=True, help="split of the metadata: train, val or test")
+@click.option("--predictions", help="csv of lines path,label[,second,...]; default: predictions.csv in --scoremaps")
+@click.option("--val-scoremaps", help="score maps of the val split, to choose the threshold on")
+@click.option("--size", type=int, default=224, show_default=True, help="side of the frame in pixels")
+@click.option("--percentile", type=float, help="of the map, to which the threshold refers; 90 is PaS")
+@click.option("--threshold", type=float, help="the fixed threshold (default 0.2; 0.35 with a percentile below 100)")
+@click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
+@click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
+@click.option("--out", help="folder of the results (default reports/evaluations/<score map folder>-<split>-<protocol>)")
+def evaluate(scoremaps: str, metadata: str, out: str | None, **options: Any) -> None:
+    """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
+    from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, save_evaluation
+
+    name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
+    folder = check_out(out or reports("evaluations") / name)
+    result = evaluate_files(scoremaps, metadata, **options, progress=lambda images: progress(images, "scoring"))
+    click.echo(result)
+    click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")
+
+
+@cli.command()
+@click.argument("a")
+@click.argument("b")
+@click.option("--metric", type=click.Choice(METRICS), default=METRICS[0], show_default=True)
+@click.option("--names", help="two names separated by a comma (default: those of the folders)")
+def compare(a: str, b: str, metric: str, names: str | None) -> None:
+    """Is A better than B on the same images? A and B are folders with a per_image.csv, or such files."""
+    from wsolkit.evaluation.comparison import compare as compare_tables
+    from wsolkit.evaluation.comparison import compare_slices
+
+    folders = [place.parent if place.suffix == ".csv" else place for place in (Path(a).resolve(), Path(b).resolve())]
+    chosen = names_in(names) if names else [folder.name for folder in folders]
+    require(len(chosen) == 2, f"--names {names}: expected two names separated by a comma")
+    if chosen[0] == chosen[1]:
+        chosen = [f"{chosen[0]} (A)", f"{chosen[1]} (B)"]
+    results = []
+    for path, folder in zip((a, b), folders, strict=True):  # a csv may lie alone
+        if Path(path).is_dir() and not (folder / "metrics.json").is_file():
+            raise WsolkitError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
+        content = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
+        results.append(content.get("result", content))
+    for rule, text in RULES.items():
+        if None not in (values := [result.get(rule) for result in results]) and values[0] != values[1]:
+            click.echo(f"note: another {text}: {values[0]} for A, {values[1]} for B", err=True)
+    click.echo(compare_tables(a, b, metric=metric, names=tuple(chosen)))
+    click.echo()
+    click.echo(compare_slices(a, b, metric=metric).to_string(index=False, float_format="%.2f"))
+
+
+@cli.group()
+def data() -> None:
+    """Fetch a dataset, convert annotations for `--dataset metadata`, list or clear decoded images."""
+
+
+def _fetch(name: str, title: str, size: int) -> None:
+    """Add the command that downloads one dataset."""
+    told = f"Download {title} ({size / 1e6:,.0f} MB), check it and unpack it; can be interrupted and run again."
+
+    @data.command(name, help=told)
+    @click.option("--root", required=True, type=click.Path(file_okay=False), help="folder to put the dataset into")
+    @click.option("--url", help="fetch the archive from this address instead (it must have the same checksum)")
+    def command(root: str, url: str | None) -> None:
+        from wsolkit.data.download import fetch_dataset
+
+        click.echo(f"ready: {fetch_dataset(name, root, url=url)}")
+
+
+for _name, _entry in DATASETS.items():
+    if _entry.archive:
+        _fetch(_name, _entry.title, _entry.archive.size)
+
+
+@data.command()
+@click.argument("kind", type=click.Choice(["voc", "coco", "csv"]))
+@click.argument("source", type=click.Path())
+@click.option("--out", required=True, type=click.Path(file_okay=False), help="metadata folder to write the split into")
+@click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
+@click.option("--images", type=click.Path(file_okay=False), help="folder of the images; a CSV needs it for their sizes")
+@click.option("--several", type=click.Choice(["largest", "skip"]), default="largest", show_default=True, help=SEVERAL)
+@click.option("--origin", type=click.IntRange(0, 1), help="number of the first pixel in voc files (default 1)")
+@click.option("--force", is_flag=True, help="replace the split where it exists")
+def convert(kind: str, source: str, **options) -> None:
+    """Convert SOURCE, a folder of Pascal VOC XML, a COCO json or a CSV with lines path,label,x0,y0,x1,y1.
+
+    The images stay where they are: give their folder as --root to `sweep` and `train`, and OUT as --metadata.
+    """
+    from wsolkit.data.readers import convert
+
+    click.echo(convert(kind, source, **options))
+
+
+@data.command("cache")
+@click.option("--clear", is_flag=True, help="remove the files instead; they are made again when they are needed")
+def decoded_pixels(clear: bool) -> None:
+    """List the files of decoded images that training runs read.
+
+    They lie in $WSOLKIT_CACHE, or in ~/.cache/wsolkit where that is not set; an empty WSOLKIT_CACHE keeps decoded
+    images in memory only.
+    """
+    from wsolkit.data.decoded import cache_folder, clear_entry, entries
+
+    if (folder := cache_folder()) is None:
+        return click.echo("WSOLKIT_CACHE is empty: decoded images are kept in memory only")
+    total = 0
+    for entry, size, content in entries(folder):
+        if clear and not clear_entry(entry):
+            click.echo(f"{entry.name}  left alone: a process is making it")
+            continue
+        content = content or "no usable file (killed, damaged, or of another version)"
+        click.echo(f"{entry.name}  {size / 2**20:8.1f} MiB  {content}")
+        total += size
+    click.echo(f"{folder}: {total / 2**20:.1f} MiB {'removed' if clear else 'in use'}")
+
+
+cli.add_command(predict)
+cli.add_command(localise)
 
 
 def main() -> None:
@@ -166,7 +288,9 @@ def main() -> None:
         sys.exit(2)
     except SystemExit as end:
         if many and not end.code:
-            from wsolkit.common.processes import leave
-
-            leave()
+            # a thread of gloo that still lets go of its last tensor can abort the interpreter while that shuts down,
+            # and torchrun would take it for a failure (pytorch/pytorch pull request 179291)
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
         raise

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from wsolkit.common.parameters import choices_of, kind_of
+from wsolkit.common.parameters import kind_of, told_of
 from wsolkit.runs.parameters import RunConfig, absolute
 
 
@@ -18,7 +18,7 @@ def parameter_options(names: Iterable[str], model: type[RunConfig] = RunConfig) 
     def decorate(function: Callable) -> Callable:
         for name in reversed(list(names)):
             field, flag = model.model_fields[name], name.replace("_", "-")
-            kind, choices, default = kind_of(field), choices_of(field), model.shown_default(name)
+            kind, choices, default = kind_of(field), told_of(field, "choices"), model.shown_default(name)
             help = f"{field.description} (default {default})" if default else field.description
             option = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
             type = click.Choice(choices) if choices else kind if kind in (int, float, bool) else str

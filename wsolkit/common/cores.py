@@ -39,15 +39,10 @@ def cores(groups: Path = CGROUPS, membership: Path = MEMBERSHIP) -> int:
 def _quota(groups: Path, membership: Path) -> float:
     """The smallest CPU quota, in cores, of this process's control group and those around it, or infinity."""
     own = next((line for line in _text(membership).splitlines() if line.startswith("0::")), "").removeprefix("0::/")
-    quotas = [float("inf")]
-    for group in (
-        PurePosixPath(own),
-        *PurePosixPath(own).parents,
-    ):  # the path may be that of the host: the root is last
-        values = _text(groups / group / "cpu.max").split()
-        if len(values) == 2 and values[0].isdigit():  # "max": no quota
-            quotas.append(int(values[0]) / int(values[1]))
-    return min(quotas)
+    around = (PurePosixPath(own), *PurePosixPath(own).parents)  # the path may be that of the host: the root is last
+    limits = [_text(groups / group / "cpu.max").split() for group in around]
+    known = [limit for limit in limits if len(limit) == 2 and limit[0].isdigit()]  # "max": no quota
+    return min((int(share) / int(period) for share, period in known), default=float("inf"))
 
 
 def _text(path: Path) -> str:

@@ -63,7 +63,8 @@ class Parameters(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _of_its_kind(cls, value: Any, info: Any) -> Any:
-        kind, choices = kind_of(cls.model_fields[info.field_name]), choices_of(cls.model_fields[info.field_name])
+        field = cls.model_fields[info.field_name]
+        kind, choices = kind_of(field), told_of(field, "choices")
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
         if kind is tuple and isinstance(value, str | int):
@@ -97,14 +98,9 @@ def kind_of(field: FieldInfo) -> Any:
     return get_origin(field.annotation) or field.annotation
 
 
-def choices_of(field: FieldInfo) -> list[str]:
-    """The names that a parameter may be; [] where any text will do."""
-    return cast(dict, field.json_schema_extra)["choices"]
-
-
-def stage_of(field: FieldInfo) -> str:
-    """What depends on a parameter, in a word of its class; "" for nothing."""
-    return cast(dict, field.json_schema_extra)["stage"]
+def told_of(field: FieldInfo, name: str) -> Any:
+    """What `parameter` was told of it: its "stage" ("" for none), or its "choices" ([] where any text will do)."""
+    return cast(dict, field.json_schema_extra)[name]
 
 
 def nearest(name: Any, known: Collection[str]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -32,7 +31,7 @@ def share(n: int) -> range:
 
 
 def agreed(value: Any) -> Any:
-    """The first process's value, on every process; all of them must call it."""
+    """The first process's value, on every process; all of them must call it, and wait for each other."""
     if world_size() == 1:
         return value
     box = [value]
@@ -46,11 +45,6 @@ def total(numbers: torch.Tensor) -> torch.Tensor:
     if world_size() > 1:
         dist.all_reduce(numbers)
     return numbers
-
-
-def together() -> None:
-    """Wait until every process has come here."""
-    agreed(None)
 
 
 @contextmanager
@@ -85,15 +79,3 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
     if chosen.type == "cpu":
         dist.barrier()
     dist.destroy_process_group()
-
-
-def leave() -> None:
-    """End a process of torchrun that is done, at once; without torchrun nothing happens.
-
-    A thread of gloo that still lets go of its last tensor can abort the interpreter while that shuts down, and torchrun
-    would take it for a failure (pytorch/pytorch pull request 179291).
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)

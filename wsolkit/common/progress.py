@@ -73,8 +73,10 @@ def _plain(items: Iterable, text: str, total: int | None, unit: str, done: int) 
             print(f"{text}: {count} of {total or '?'} {unit}, {now - begin:.0f} s", flush=True)
 
 
-class StatusLine:
+class StatusLine(tqdm):
     """Lines that stay, and below them, on a terminal only, one line that is rewritten (and cut to its width).
+
+    `close` takes that line away for good; lines that stay may still come.
 
     Args:
         say: prints a line that stays.
@@ -83,20 +85,16 @@ class StatusLine:
 
     def __init__(self, say: Callable[[str], None] = print, stream: TextIO | None = None) -> None:
         self.print, self.stream = say, stream or sys.stdout
-        self.bar = tqdm(bar_format="{desc}", file=self.stream, leave=False, disable=None, dynamic_ncols=True)
+        super().__init__(bar_format="{desc}", file=self.stream, leave=False, disable=None, dynamic_ncols=True)
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        with tqdm.external_write_mode(self.stream):
+        with self.external_write_mode(self.stream):
             self.print(self._printable(text))
 
     def show(self, text: str) -> None:
         """Replace the line that is rewritten; "" takes it away."""
-        self.bar.set_description_str(self._printable(text))
-
-    def close(self) -> None:
-        """Take the line away for good; lines that stay may still come."""
-        self.bar.close()
+        self.set_description_str(self._printable(text))
 
     def _printable(self, text: str) -> str:
         """Without control characters, and with "?" for what the stream's encoding has no character for."""

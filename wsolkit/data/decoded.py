@@ -31,7 +31,7 @@ from wsolkit.common.cores import cores
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import alone, atomic_path, digest, read_json, write_json
 from wsolkit.common.progress import progress
-from wsolkit.data.samples import Sample
+from wsolkit.data.images import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ class DecodedPixels:
         self.asked = 0
         self.memory: np.ndarray | None = None  # filled as images are asked for
         self.known = np.zeros(len(samples), bool)  # images that are in memory
-        self.held: dict[str, Tensor] = {}  # device -> all pixels there, see `batches.held_on`
+        self.held: dict[str, Tensor] = {}  # device -> all pixels there, see `base.held_on`
 
     def square(self, sample: Sample) -> np.ndarray:
         """The pixels of one image, (side, side, 3) uint8."""

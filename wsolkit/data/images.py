@@ -1,7 +1,7 @@
-"""Image files: finding them, and reading every mode as the RGB image that a viewer shows. The only reader of images.
+"""Images as annotations know them, and their files: finding them, and reading every mode as a viewer shows it.
 
-Training, prediction and the converters read through this module, so all of them see the same pixels. Masks are read by
-OpenCV, as the protocol that they belong to says.
+This is the only reader of images: training, prediction and the converters read through it, so all of them see the same
+pixels. Masks are read by OpenCV, as the protocol that they belong to says.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
@@ -27,6 +28,36 @@ IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
 RESULT_MARK = "wsolkit predict"  # near the beginning of every overlay and JSON that the command writes
 IGNORE = 255  # in masks
 THREADS = 8  # that read the headers of images
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Mask files of one image below a folder: one per instance, and the ignored region or None."""
+
+    paths: tuple[str, ...]
+    ignore: str | None = None
+    root: Path = Path()
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image as the annotation files know it.
+
+    Attributes:
+        id: unique within the dataset, also the name in result files.
+        label: class index, 0-based.
+        boxes: ground-truth boxes (x0, y0, x1, y1) in original pixels.
+        path: the image file; None where the image is drawn by code.
+        size: (width, height) of the original image, where it is known without opening it.
+        masks: its mask files, whose instances have the boxes.
+    """
+
+    id: str
+    label: int
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    path: Path | None = None
+    size: tuple[int, int] | None = None
+    masks: MaskFiles | None = None
 
 
 def read_image(source: str | Path | Image.Image) -> Image.Image:
@@ -185,8 +216,7 @@ def _greys(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
         if grey is None:
             raise WsolkitError(f"{path}: not a readable mask; replace the file {advice}")
         greys.append(grey)
-    if not greys:
-        raise WsolkitError(f"a mask below {root} needs at least one file, but there is no path")
+    require(greys, f"a mask below {root} needs at least one file, but there is no path")
     return greys
 
 
@@ -231,8 +261,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         raise FileNotFoundError(f"no such file, or no image in the folder or glob: {listing(empty)} {suffixes}")
     if results and not images:
         raise FileNotFoundError(f"all {results} files are results of wsolkit predict: give the images themselves")
-    if not images:
-        raise WsolkitError("no image asked for: give files, folders or globs")
+    require(images, "no image asked for: give files, folders or globs")
     common = os.path.commonpath(bases)
     return [ImageFile(path, Path(os.path.relpath(os.path.abspath(path), common))) for path in images.values()]
 

@@ -20,9 +20,9 @@ from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_path, atomic_write_text, files_below, listing
+from wsolkit.data.base import Geometry
 from wsolkit.data.images import instance_boxes, read_mask
 from wsolkit.data.readers import CLASSES, Metadata, read_classes, read_metadata
-from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.per_image import csv_lines, slices
 from wsolkit.evaluation.results import EvalResult
@@ -163,7 +163,7 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
 
     What an earlier evaluation wrote there is removed first.
     """
-    from wsolkit.figures import charts  # matplotlib takes half a second to import, and scoring does not need it
+    from wsolkit import figures  # matplotlib takes half a second to import, and scoring does not need it
 
     out = Path(out).expanduser()
     for name in ("metrics.json", "per_image.csv", "slices.csv", *(f"{stem}.svg" for stem in FIGURES)):
@@ -172,13 +172,13 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
     if result.boxes is not None:
         by, name = slices(result, classes), result.method or "method"
         atomic_write_text(out / "slices.csv", by.to_csv(index=False, lineterminator="\n", float_format="%.6g"))
-        figures = (
-            charts.accuracy_curves({name: result}) if result.curve else None,
-            charts.iou_histogram({name: result.ious}),
-            charts.failure_bars({name: result}),
-            charts.slice_bars({name: by}, kind="size"),
+        drawn = (
+            figures.accuracy_curves({name: result}) if result.curve else None,
+            figures.iou_histogram({name: result.ious}),
+            figures.failure_bars({name: result}),
+            figures.slice_bars({name: by}, kind="size"),
         )
-        for stem, figure in zip(FIGURES, figures, strict=True):
+        for stem, figure in zip(FIGURES, drawn, strict=True):
             if figure is not None:
                 with atomic_path(out / f"{stem}.svg") as part:
                     figure.savefig(part, format="svg", bbox_inches="tight")

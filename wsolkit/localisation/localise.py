@@ -25,7 +25,7 @@ from torch import nn
 
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_save_npz, digest
-from wsolkit.common.processes import agreed, rank, share, together
+from wsolkit.common.processes import agreed, rank, share
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
 from wsolkit.methods.maps import feature_map, parse_smooth, score_maps
@@ -307,5 +307,5 @@ def localise_in_parts(
         done += len(rows)
         progress(done, total)
         count = max(1, int(count * PART_SECONDS / (time.perf_counter() - begin)))
-    together()
+    agreed(None)
     return parts.merged() if rank() == 0 else None

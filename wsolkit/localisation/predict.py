@@ -19,9 +19,8 @@ from torch import nn
 from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.data.batches import normalise
+from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.images import read_image
-from wsolkit.data.samples import Geometry
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode

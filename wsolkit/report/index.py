@@ -1,42 +1,47 @@
-"""OUT/index.html and OUT/results.csv: every run of every sweep side by side.
+"""OUT/index.html and OUT/results.csv: every run of every sweep side by side, and beside published numbers.
 
-index.html.j2 lays out, per dataset, what `_section` collects: the answer in sentences, which index.answer.j2 writes
-from the numbers; tables, whose cells are `Group`, `Value` and `Difference`; charts; the same images under every method.
+First the runs under OUT/runs (and OUT/seed-N/runs), as rows and as groups over seeds; then the page. index.html.j2 lays
+out, per dataset, what `_section` collects: the answer in sentences, which index.answer.j2 writes from the numbers;
+tables, whose cells are `Group`, `Value` and `Difference`; charts; the same images under every method. Differences
+between methods are those that the runs have stored: paired image by image, with an interval and an exact test.
 matplotlib is imported where a chart is drawn, torch nowhere.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import math
 import os
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, product
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from statistics import fmean, stdev
+from typing import Annotated, Any
 
 from markupsafe import Markup
+from pydantic import ConfigDict, Field
 
-from wsolkit.common.files import atomic_write_text, listing
+from wsolkit.common.errors import require
+from wsolkit.common.files import atomic_write_text, listing, read_yaml
+from wsolkit.common.parameters import Parameters, parameter, shown
 from wsolkit.data.catalogue import DATASETS
-from wsolkit.report.pages import image_uri, plain, render, unique_id
-from wsolkit.report.rows import (
-    HEADLINE,
-    Group,
-    difference,
-    grouped,
-    interval,
-    marks,
-    missing_rows,
-    published_table,
-    rank,
-    ranked,
-    read_rows,
-    sort_rows,
-    summary,
-    write_csv,
-)
+from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared, study_methods
+from wsolkit.report.pages import image_uri, plain, render, signed, unique_id, verdict
+from wsolkit.runs import folder as files
+from wsolkit.runs.folder import read_failure, read_metrics
 
+HEADLINE = "gt_known_loc"
+METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
+MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]
+COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
+ORDER = list(study_methods())  # others follow by name
+SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
+MOST = 20_000  # planned runs of one file: more is a mistake in it
 PAGE_BYTES = 2_900_000  # of the whole page
 IMAGE_BYTES = 1_900_000  # of them for thumbnails, in base64
 TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
@@ -44,8 +49,17 @@ SAME_IMAGES = 8  # of a backbone, under every method
 SECONDS = "seconds_per_image"
 MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose best values the tables show
 SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
-
-
+Name = Annotated[str, Field(pattern="^[^./][^/]*$")]
+NAMES = "a list of names without a slash or a dot at the beginning"
+STATUSES = ("completed", "failed", "missing", "undefined")
+Ends = Sequence[float] | None
+TEST_IMAGES = 5794  # of CUB-200-2011
+OTHERS = [  # methods that the kit does not have
+    ("SPG", Published("vgg16", LIST, {"top1_cls": 75.5, "gt_known_loc": 58.9, "top1_loc": 48.9})),
+    ("SPG", Published("vgg16", TABLE, {"max_box_acc_v2": 56.3})),
+    ("SPG", Published("resnet50", TABLE, {"max_box_acc_v2": 60.4})),
+    ("Centre box", Published("any", TABLE, {"max_box_acc_v2": 59.7})),
+]
 # How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the best,
 # with plain CAM), rows of single runs and of operating points, points of a curve, bytes for the full texts of errors.
 LIMITS = ("methods", "backbones", "runs", "points", "curve", "errors")
@@ -55,6 +69,327 @@ LEVELS = (
     (50, 10, 100, 50, 50, 20_000),
     (12, 6, 20, 10, 25, 5_000),
 )
+
+# ------------------------------------------------------------------------------------------------ runs as rows
+
+
+def _empty_row(home: Path, out: Path, dataset: str, backbone: str, slug: str) -> dict[str, Any]:
+    """A run in home/runs/<dataset>/<backbone>/<slug>/ before its files are read; home is OUT or OUT/seed-N."""
+    folder, seed = home / "runs" / dataset / backbone / slug, SEED_FOLDER.fullmatch(home.name) if home != out else None
+    pages = {"report": home / dataset / backbone / f"{slug}.html", "notebook": folder / files.NOTEBOOK}
+    row = dict.fromkeys(COLUMNS) | {"dataset": dataset, "backbone": backbone, "method": slug.replace("_plusplus", "++")}
+    row |= {"slug": slug, "seed": int(seed[1]) if seed else None, "status": "failed", "error": "", "folder": folder}
+    row |= {"config": {}, "result": {}, "against": {}, "gallery": []}
+    for name, path in (pages | {"log": folder / files.LOG}).items():
+        row[name] = path.relative_to(out).as_posix() if path.is_file() else None
+    return row
+
+
+def _read(folder: Path, home: Path, out: Path) -> dict[str, Any] | None:
+    """One run's row; None when the folder holds neither metrics.json nor failure.json."""
+    row = _empty_row(home, out, *folder.relative_to(home / "runs").parts)
+    try:
+        if (failure := read_failure(folder)) is not None:
+            row |= {"error": failure.error or "no error message was written", "config": failure.config}
+            row["status"] = "undefined" if failure.status == "undefined" else "failed"
+        else:
+            metrics = read_metrics(folder)
+            row |= metrics.model_dump(include={"config", "result", "against"}) | {"status": "completed"}
+            row |= {name: row["result"][name] for name in MEASURED}
+            row["gallery"] = [image.model_dump() | {"path": image.inside(folder)} for image in metrics.gallery]
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:  # a damaged file is one failed row, never the end of the page
+        return row | {"error": str(error).replace(f"{out}/", "")}
+    row["method"] = str(row["config"].get("method") or row["method"])
+    if type(row["config"].get("seed")) is int:
+        row["seed"] = row["config"]["seed"]
+    return row
+
+
+def rank(method: str) -> tuple[int, str]:
+    """Sorting key of methods in tables and in results.csv: the study's five first, in its order, then by name."""
+    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
+
+
+def read_rows(out: str | Path) -> list[dict[str, Any]]:
+    """A dict per run in OUT/runs/<dataset>/<backbone>/<method>/ and OUT/seed-N/runs/..., in the order of `sort_rows`.
+
+    Keys: those of COLUMNS (metrics in percent, None where they do not apply or the run did not complete), and result,
+    config, gallery (id, caption, path), against (differences to "cam" and "centre_box", by metric), report, notebook
+    and log (addresses relative to OUT, or None), error (text), slug, folder. failure.json wins over metrics.json; a
+    file that cannot be understood makes a failed row that names it. Where two folders hold the same seed of a run, the
+    completed one counts, or else OUT's.
+    """
+    out = Path(out)
+    seeds = [path for path in out.glob("seed-*") if path.is_dir() and SEED_FOLDER.fullmatch(path.name)]
+    rows: dict[tuple, dict[str, Any]] = {}
+    for home in [out, *sorted(seeds, key=lambda path: int(path.name.removeprefix("seed-")))]:
+        for folder in sorted(home.glob("runs/*/*/*/")):
+            if folder.name.startswith(files.TRAINING_PREFIX) or (row := _read(folder, home, out)) is None:
+                continue
+            key = (row["dataset"], row["backbone"], declared(row["method"]).slug, row["seed"])
+            if key not in rows or (rows[key]["status"] != "completed" and row["status"] == "completed"):
+                rows[key] = row
+    return sort_rows(rows.values())
+
+
+def sort_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """By dataset, backbone, method (the study's five first) and seed (unknown ones first)."""
+
+    def place(row: dict[str, Any]) -> tuple:
+        return row["dataset"], row["backbone"], rank(row["method"]), row["seed"] is not None, row["seed"] or 0
+
+    return sorted(rows, key=place)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = str(value)
+    return f"'{text}" if text[:1] in "=+-@\t\r" else text  # a spreadsheet would run such a cell as a formula
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
+    """results.csv: exactly COLUMNS, percent 0 to 100, empty where a number does not apply; written by rename."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([COLUMNS, *([_cell(row[name]) for name in COLUMNS] for row in rows)])
+    atomic_write_text(path, buffer.getvalue())
+
+
+class Plan(Parameters):
+    """What a stored sweep.yaml combines; its other keys are parameters of the runs."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    backbones: tuple[Name, ...] = parameter((), "of networks", title=NAMES)
+    methods: tuple[Name, ...] = parameter((), "of methods", title=NAMES)
+    seeds: tuple[int, ...] = parameter((0,), "the first in OUT, the others in OUT/seed-N")
+
+    @classmethod
+    def stored(cls, path: Path) -> list[tuple[int, str, str]]:
+        """Seed, backbone and method of every run in a sweep.yaml. WsolkitError says what is wrong with the file."""
+        content = read_yaml(path)
+        require(isinstance(content, dict), f"it should hold a mapping, got {shown(content)}")
+        plan = cls(**{str(name): value for name, value in content.items()})
+        runs = len(plan.seeds) * len(plan.backbones) * len(plan.methods)
+        require(runs <= MOST, f"it plans {runs} runs, expected at most {MOST}")
+        methods = [declared(method).name for method in plan.methods]
+        return list(dict.fromkeys(product(plan.seeds, plan.backbones, methods)))
+
+
+def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
+    """What was planned under OUT (in runs/<dataset>/sweep.yaml) and is not among `rows` (`read_rows`), and a sentence
+    about each plan that cannot be read.
+
+    A row says "missing", or "undefined" where the method has no meaning on the network; `error` says why.
+    """
+    out = Path(out)
+    folders = {row["folder"] for row in rows}
+    known = {(row["dataset"], row["backbone"], row["slug"], row["seed"]) for row in rows}
+    missing, notes = [], []
+    for path in sorted(out.glob(f"runs/*/{files.SWEEP}")):
+        dataset, place = path.parent.name, path.relative_to(out)
+        try:
+            planned = Plan.stored(path)
+        except (ValueError, OSError) as error:
+            problem = str(error).replace(str(path), "it")
+            notes.append(f"{place} cannot be used ({problem}), so missing runs of {dataset} are not shown.")
+            continue
+        for seed, backbone, method in planned:
+            home = out if seed == planned[0][0] else out / f"seed-{seed}"
+            row = _empty_row(home, out, dataset, backbone, declared(method).slug) | {"seed": seed, "method": method}
+            if row["folder"] in folders or (dataset, backbone, row["slug"], seed) in known:
+                continue
+            reason = declared(method).undefined(backbone)
+            text = f"planned in {place}, without a result yet; run the sweep again"
+            missing.append(row | {"status": "undefined" if reason else "missing", "error": reason or text})
+    return missing, notes
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number over n seeds: its mean, its standard deviation (n - 1 in the denominator; None for one seed), and the
+    ends of its 95 % interval over images (of several seeds: the means of their ends; None where a run has none)."""
+
+    mean: float
+    sd: float | None
+    n: int
+    low: float | None = None
+    high: float | None = None
+
+    def __str__(self) -> str:
+        """ "47.0", or "47.0 ± 1.2" over several seeds."""
+        return plain(self.mean) + ("" if self.sd is None else f" ± {self.sd:.1f}")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A metric minus that of a baseline, in points, paired image by image and seed by seed.
+
+    above, below: in how many seeds the two are significantly different, in that direction (`pages.verdict`). note: on
+    which images.
+    """
+
+    value: Value
+    above: int
+    below: int
+    note: str = ""
+
+    def __str__(self) -> str:
+        return signed(self.value.mean) + ("" if self.value.sd is None else f" ± {self.value.sd:.1f}")
+
+    @property
+    def significant(self) -> bool:
+        """In every seed, and in one direction."""
+        return self.value.n in (self.above, self.below)
+
+
+@dataclass(eq=False)
+class Group:
+    """One method on one backbone: its runs, one per seed, of whatever status."""
+
+    dataset: str
+    backbone: str
+    method: str
+    runs: list[dict[str, Any]]
+
+    @cached_property
+    def done(self) -> list[dict[str, Any]]:
+        return [row for row in self.runs if row["status"] == "completed"]
+
+    @property
+    def status(self) -> str:
+        """The best that any seed has come to."""
+        return min((row["status"] for row in self.runs), key=STATUSES.index)
+
+    @property
+    def n_images(self) -> int:
+        """Test images that every completed run has used."""
+        return min((row["n_images"] or 0 for row in self.done), default=0)
+
+    def value(self, name: str) -> Value | None:
+        """A metric (percent; or seconds_per_image, peak_memory_mb) over the completed runs that have it, or None."""
+        having = [row for row in self.done if row[name] is not None]
+        return summary([row[name] for row in having], [interval(row, name) for row in having])
+
+    @property
+    def threshold(self) -> float | None:
+        """The threshold (0 to 1) at which its boxes are cut, as a mean over seeds; None without boxes."""
+        taus = [row["result"]["threshold"] for row in self.done if row["result"]["threshold"] is not None]
+        return fmean(taus) if taus else None
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Failure type -> percent of the images, over all seeds; {} where a seed has none counted."""
+        counts = [Counter(row["result"]["failures"]) for row in self.done]
+        total = sum(counts, Counter()) if all(counts) else Counter()
+        return {name: 100 * count / total.total() for name, count in total.items()}
+
+
+def interval(row: dict, name: str) -> Ends:
+    """The 95 % interval (low, high; percent) that a row's run has stored of a metric, or of "centre_box"; else None."""
+    return row["result"].get("intervals", {}).get(name)
+
+
+def summary(numbers: Sequence[float], ends: Sequence[Ends] = ()) -> Value | None:
+    """Numbers of n seeds, with the interval of each or None, as one `Value`; None without any number."""
+    if not numbers:
+        return None
+    low, high = map(fmean, zip(*ends, strict=True)) if ends and None not in ends else (None, None)
+    return Value(fmean(numbers), stdev(numbers) if len(numbers) > 1 else None, len(numbers), low, high)
+
+
+def grouped(rows: Sequence[dict[str, Any]]) -> list[Group]:
+    """Rows of one dataset (`read_rows`, `missing_rows`) as groups, by backbone and method."""
+    by = groupby(sort_rows(rows), key=lambda row: (row["dataset"], row["backbone"], row["method"]))
+    return [Group(*key, list(runs)) for key, runs in by]
+
+
+def ranked(groups: Sequence[Group], name: str, full: int) -> tuple[dict[str, Value], list[str]]:
+    """method -> value, of the groups of one backbone that can be ranked (on all images, and with as many seeds as any),
+    and the methods with the highest mean."""
+    of = {group.method: group.value(name) for group in groups if group.done and group.n_images == full}
+    values = {method: value for method, value in of.items() if value is not None}
+    seeds = max((value.n for value in values.values()), default=0)
+    values = {method: value for method, value in values.items() if value.n == seeds}
+    top = max((value.mean for value in values.values()), default=0.0)
+    return values, [method for method, value in values.items() if math.isclose(value.mean, top)]
+
+
+def marks(groups: Sequence[Group], name: str, full: int) -> dict[str, str]:
+    """method -> "best" or "tie", for the groups of one backbone: the highest mean of the `ranked` ones, and those that
+    are not significantly different from it.
+
+    A tie lies inside the best one's 95 % interval (several seeds: or within one standard deviation); whether plain CAM
+    is one is for the paired difference to say, where there is one. Empty for fewer than two, and where all are equal.
+    """
+    values, best = ranked(groups, name, full)
+    if len(best) == len(values):  # nothing to choose, for example one network under several methods
+        return {}
+    top = values[best[0]]
+    low = min(top.mean if top.low is None else top.low, top.mean - (top.sd or 0))
+    marked = {method: "tie" for method, value in values.items() if value.mean >= low}
+    paired = difference(next(group for group in groups if group.method == best[0]), "cam", name)
+    if "cam" in values and paired is not None:
+        marked.pop("cam", None)
+        marked |= {} if paired.significant else {"cam": "tie"}
+    return marked | dict.fromkeys(best, "best")
+
+
+def difference(group: Group, baseline: str, name: str = HEADLINE) -> Difference | None:
+    """A metric of a group minus that of plain CAM ("cam") or of the centre box ("centre_box"); None where that means
+    nothing (no boxes, CAM itself) and where a run has not stored it."""
+    stored = [row["against"][baseline].get(name) for row in group.done] if group.method != baseline else []
+    if not stored or any(item is None or item["difference"] is None for item in stored):
+        return None
+    ends = [None if None in (item["low"], item["high"]) else (item["low"], item["high"]) for item in stored]
+    counts = {item["n"] for item in stored} - {None, group.n_images}
+    verdicts, value = [verdict(item) for item in stored], summary([item["difference"] for item in stored], ends)
+    note = f"on {min(counts):g} images" if counts else ""
+    return Difference(value, verdicts.count("better"), verdicts.count("worse"), note) if value else None
+
+
+def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """Published numbers on CUB-200-2011, each with its source, to stand beside measured ones; the measured ones first.
+
+    Returns:
+        Rows {"method", "network", "source", "published" (percent by metric), "group", "differs"}; group is the
+        completed one of the same method, on the same network or else on the first one there is, or None.
+    """
+    table: list[dict[str, Any]] = []
+    own = [(method.label, entry, method.name) for method in METHODS.values() for entry in method.published]
+    for label, entry, method in [*own, *((label, entry, "") for label, entry in OTHERS)]:
+        same = [group for group in groups if entry.comparable and group.method == method and group.done]
+        group = next((group for group in same if group.backbone == entry.network), same[0] if same else None)
+        line = {"method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source}
+        differs = _differences(group, entry.network) if group else ""
+        table.append(line | {"published": entry.values, "group": group, "differs": differs})
+    return sorted(table, key=lambda line: line["group"] is None)
+
+
+def _differences(group: Group, network: str) -> str:
+    """What separates a measured group from the published protocol, as text."""
+    row, seeds = group.done[0], len(group.done)
+    config, classes, differs = row["config"], row["result"].get("n_classes"), declared(group.method).differs
+    weights = "not pretrained" if config.get("weights") == "none" else "weights from a file"
+    texts = {
+        f"network {group.backbone}": group.backbone != network,
+        f"{row['n_images']} of {TEST_IMAGES} test images": row["n_images"] != TEST_IMAGES,
+        f"{classes} of 200 classes": classes not in (None, 0, 200),
+        f"input {config.get('size')}": config.get("size") not in (None, 224),
+        f"{config.get('epochs')} epochs": config.get("epochs") is not None,
+        weights: config.get("weights") not in (None, "imagenet"),
+        differs: differs != "",
+        f"mean of {seeds} seeds": seeds > 1,
+    }
+    return ", ".join(text for text, holds in texts.items() if holds) or "training details"
+
+
+# ------------------------------------------------------------------------------------------------ the page
 
 
 def write_index(out: str | Path) -> Path:
@@ -148,11 +483,8 @@ def networks_of(groups: Sequence[Group], full: int) -> list[dict[str, Any]]:
         tied = [method for method, mark in marked[HEADLINE].items() if mark == "tie" and method != "cam"]
         named = [value for group in members if (value := group.value("top1_cls"))]
         located = any(group.threshold is not None for group in members)
-        network: dict[str, Any] = {
-            "backbone": backbone,
-            "groups": members,
-            "done": [row for group in members for row in group.done],
-        }
+        done = [row for group in members for row in group.done]
+        network: dict[str, Any] = {"backbone": backbone, "groups": members, "done": done}
         network["right"] = named[0] if named and not located else None  # where there are no boxes
         network |= {"lines": lines, "centre": centre["value"].mean if centre else None, "values": values, "best": best}
         networks.append(network | {"tied": tied, "winner": best[0] if len(best) == 1 < len(values) else ""})
@@ -227,9 +559,6 @@ def reasons(networks: Sequence[dict], full: int) -> list[tuple[str, float, float
     return shown
 
 
-# ------------------------------------------------------------------------------------------------ charts
-
-
 def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[str, list[tuple[str, Markup]]]:
     """{"curves": [(backbone, chart)], "cost": likewise}: one chart per backbone, with the axes of all of the dataset;
     at most so many points of a curve. looks: method -> index of its colour, line and marker on the whole page."""
@@ -277,9 +606,6 @@ def mean_curve(group: Group, most: int = 250) -> tuple[list[float], list[float]]
     points = [(tau, fmean(heights)) for tau, *heights in zip(taus, *same, strict=True)]
     points = points[:: -(-len(points) // most)]
     return [tau for tau, _ in points], [height for _, height in points]
-
-
-# ------------------------------------------------------------------------------------------------ the same images
 
 
 def _add_images(sections: Sequence[dict], budget: int) -> None:

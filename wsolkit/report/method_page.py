@@ -2,35 +2,48 @@
 
 The functions below `write_reports` make the values of one section each; method.html.j2 lays them out in the order of
 SECTIONS, and method.said.j2 writes sentences that say no more than the numbers carry. Pages of plain notebooks are in
-`wsolkit.report.notebook_page`, the index over all runs in `wsolkit.report.index`. matplotlib is imported where a chart
-is drawn, torch nowhere.
+`wsolkit.report.notebook_page`, the index over all runs in `wsolkit.report.index`. No torch.
 """
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import cv2
+import matplotlib
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
+from PIL import Image
 
-from wsolkit.boxes.extract import overlaps
-from wsolkit.common.errors import WsolkitError
+from wsolkit.boxes.extract import ContourBoxes, iou, overlaps, threshold_value
+from wsolkit.boxes.preparation import prepare_map
+from wsolkit.boxes.protocols import protocol_named
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_text
 from wsolkit.evaluation.per_image import FAILURES, flags, parse_boxes, read_per_image, slices
-from wsolkit.report.galleries import section as galleries_section
+from wsolkit.figures import COLOUR_MAP, accuracy_curves, history_figure, inline_svg, iou_histogram, iou_text
+from wsolkit.report.index import Group, published_table
 from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
-from wsolkit.report.pages import address, fragment, plain, render
-from wsolkit.report.rows import Group, published_table
+from wsolkit.report.pages import address, counted, fragment, image_uri, plain, render
 from wsolkit.runs import folder as files
-from wsolkit.runs.folder import Training, note_page, read_metrics, read_training, seconds_of
+from wsolkit.runs.folder import (
+    Training,
+    note_page,
+    read_galleries,
+    read_gallery_images,
+    read_metrics,
+    read_training,
+    seconds_of,
+)
 from wsolkit.runs.parameters import page_state
 
-SECTIONS = {  # in the page's order; "galleries" and "experiment" are where other modules' parts stand
+SECTIONS = {  # in the page's order; "experiment" is where the notebook's chapter stands
     "result": "Result",
     "threshold": "Accuracy and threshold",
     "iou": "How well the boxes fit",
@@ -47,6 +60,10 @@ SECTIONS = {  # in the page's order; "galleries" and "experiment" are where othe
 RESERVED = ("contents", "content", "top", "run", *SECTIONS, "confused", "training-1", "training-2")  # ids of the page
 POINTS = {"validation": "chosen on validation", "fixed": "fixed", "best_on_test": "best on test (optimistic)"}
 CONFUSED = 8  # pairs of classes shown
+HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
+OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
+THRESHOLDS = [round(0.04 * step, 2) for step in range(25)]  # stops of the sliders, with those of the run
+PERCENTILES = [80.0, 90.0, 95.0, 100.0]
 Made = TypeVar("Made")
 
 
@@ -110,8 +127,7 @@ def read_run(folder: str | Path) -> RunFiles:
 
 def _boxes(path: Path, count: int | None) -> pd.DataFrame | None:
     table = read_per_image(path)
-    if count is not None and len(table) != count:
-        raise WsolkitError(f"{path.name} has {len(table)} images, and {count} were measured")
+    require(count in (None, len(table)), f"{path.name} has {len(table)} images, and {count} were measured")
     located = table[table["iou"].notna()]
     return located if len(located) else None
 
@@ -154,7 +170,7 @@ def write_report(
     experiment, subtitle, headings = chapters or ("", "", [])
     values: dict[str, Any] = {
         "threshold": threshold(run),
-        "galleries": run.part("The galleries are", galleries_section, folder) or "",
+        "galleries": run.part("The galleries are", galleries, folder) or "",
         "experiment": experiment,
         "training": [training(run, item, html) for item in run.trainings],
     }
@@ -196,9 +212,6 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
             yield html, str(error)
 
 
-# ------------------------------------------------------------------------------------------------ what happened
-
-
 def summary(run: RunFiles) -> Markup:
     """What happened, in a few paragraphs; the first is the main one. Only what the numbers carry is said."""
     counts = run.result["failures"]
@@ -224,13 +237,8 @@ def box_ratios(table: pd.DataFrame) -> np.ndarray:
     return np.array(ratios, float)
 
 
-# ------------------------------------------------------------------------------------------------ boxes
-
-
 def threshold(run: RunFiles) -> dict[str, Any] | None:
     """The operating points by name, and the curve of accuracy through them (None without one); None without both."""
-    from wsolkit.figures import accuracy_curves, inline_svg
-
     known = run.result["operating_points"]
     points = {name: known[name] for name in POINTS if known[name]["threshold"] is not None}
     results = {run.method: run.result, "plain CAM": run.plain}
@@ -253,8 +261,6 @@ def threshold(run: RunFiles) -> dict[str, Any] | None:
 
 def fit(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
     """The histogram of IoU beside plain CAM's, its medians, the percent that reach 0.3, 0.5, 0.7, and failure types."""
-    from wsolkit.figures import inline_svg, iou_histogram
-
     tables = {run.method: boxes, "plain CAM": run.plain_boxes}
     ious = {name: table["iou"].to_numpy(float) for name, table in tables.items() if table is not None}
     middles = [f"{np.median(values):.2f}" for values in ious.values()]
@@ -279,7 +285,120 @@ def sizes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
     return [row | {"cam": other["gt_known_loc"]} for row, other in zip(rows, others, strict=True)]
 
 
-# ------------------------------------------------------------------------------------------------ classes
+def galleries(folder: str | Path) -> Markup:
+    """The part of a page for the run in `folder` (which holds galleries/), "" where no galleries were kept.
+
+    The figures are complete without JavaScript; a table holds boxes, IoUs and sums at every stop of the reader's
+    sliders, and galleries.js only looks them up. The page needs it and galleries.css.
+
+    Raises:
+        WsolkitError: the files are not as `write_galleries` writes them.
+    """
+    kept = read_galleries(folder)
+    try:
+        return Markup("") if kept is None else _galleries(kept, *read_gallery_images(folder, kept))
+    except Exception as error:  # files that were cut off, changed or written by another version fail in every way
+        said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+        raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
+
+
+def _galleries(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
+    frame = tuple(kept["frame"])
+    prepared = [prepare_map(scores, frame) for scores in maps]
+    data = None if kept["threshold"] is None else slider_table(kept, prepared)
+    tables = data["images"] if data else [None] * len(prepared)
+    images = []
+    for image, photo, scores, table in zip(kept["pictures"], photos, prepared, tables, strict=True):
+        truths = [_rectangle(box, frame) for box in image["gt_boxes"]]
+        share = max((width * height for _, _, width, height in truths), default=0) / (frame[0] * frame[1])
+        shown = {"photo": image_uri(photo), "heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
+        state = table["states"][table["at"][data["start"]]] if data and table else None
+        images.append(image | shown | {"truths": truths, "covers": _percent(share), "state": state})
+    colours = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))]
+    values = {"kept": kept, "data": data, "images": images, "colours": colours, "failures": FAILURES}
+    return fragment("galleries.html.j2", **values)
+
+
+def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, Any]:
+    """What the sliders show, for galleries.json and its maps (H, W) in [0, 1].
+
+    Returns:
+        {"thresholds", "percentiles": the stops, with the run's own; "start": the run's place among all pairs, a
+        percentile after the other; "sums": a sentence per pair; "images": [{"at": which of its states a pair has,
+        "states": [[x, y, width, height (0 where no box is drawn), IoU as text, hit, share of the frame as text, whether
+        the mask is empty, the opacity of the heat map up to which a pixel is outside the mask]]}]}.
+
+    Raises:
+        WsolkitError: a box or IoU of the run is not what its map gives at the run's threshold.
+    """
+    frame, run = tuple(kept["frame"]), (kept["threshold"], kept["percentile"])
+    clamped = protocol_named(kept["protocol"]).clamped
+    thresholds, percentiles = sorted({*THRESHOLDS, run[0]}), sorted({*PERCENTILES, run[1]})
+    pairs = [(threshold, share) for share in percentiles for threshold in thresholds]
+    start, tables, ious = pairs.index(run), [], []
+    for image, scores in zip(kept["pictures"], prepared, strict=True):
+        contours, truths = ContourBoxes(scores), np.array(image["gt_boxes"])
+        levels = [threshold_value(contours.u8, *pair) for pair in pairs]
+        states, measured = [], {}
+        for level, (threshold, share) in dict(zip(levels, pairs, strict=True)).items():
+            box, empty = contours.box(threshold, share, kept["protocol"])
+            overlap = float(iou(box, truths).max())
+            rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
+            covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
+            opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
+            states.append([*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty), opacity])
+            measured[level] = box.tolist(), overlap
+        box, overlap = measured[levels[start]]
+        if box != image["box"] or abs(overlap - image["iou"]) > 1e-9:
+            raise WsolkitError(f"the map of {image['id']!r} does not give its box")
+        places = {level: place for place, level in enumerate(measured)}
+        tables.append({"at": [places[level] for level in levels], "states": states})
+        ious.append([measured[level][1] for level in levels])
+    every = np.array(ious)
+    rows = {"image": every, "random one": every[kept["rows"][0]["pictures"]]}
+    sums = ["\n".join(_sum(name, values[:, place]) for name, values in rows.items()) for place in range(len(pairs))]
+    return {"thresholds": thresholds, "percentiles": percentiles, "start": start, "sums": sums, "images": tables}
+
+
+def _sum(name: str, ious: np.ndarray) -> str:
+    share = _percent((ious >= 0.5).mean())
+    return f"{counted(len(ious), name)}: mean IoU {ious.mean():.2f}, {share} reach 0.5"
+
+
+def _percent(share: float) -> str:
+    return f"{int(100 * share + 0.5)} %"
+
+
+def _rectangle(box: list[int], frame: tuple[int, int]) -> list[int]:
+    """A box with inclusive corners, cut at the frame, as x, y, width and height of an SVG rectangle."""
+    x0, y0, x1, y1 = box
+    return [x0, y0, min(x1, frame[1] - 1) - x0 + 1, min(y1, frame[0] - 1) - y0 + 1]
+
+
+def _strongest(prepared: np.ndarray) -> str:
+    """Where a map (H, W) in [0, 1] has its peak, as text."""
+    if not prepared.any():
+        return "blank"
+    y, x = np.unravel_index(prepared.argmax(), prepared.shape)
+    (height, width), rows, columns = prepared.shape, ("upper", "", "lower"), ("left", "", "right")
+    thirds = rows[3 * int(y) // height], columns[3 * int(x) // width]
+    words = [*filter(None, thirds), "middle"][:2]
+    return f"strongest in the {' '.join(words) if any(thirds) else 'centre'}"
+
+
+def heat(prepared: np.ndarray) -> bytes:
+    """A map (H, W) in [0, 1] as a small PNG of colours that leave the photo visible, most of it at low scores."""
+    height, width = prepared.shape
+    scale = min(1.0, HEAT_SIDE / max(height, width))
+    small = max(1, round(width * scale)), max(1, round(height * scale))
+    shades = np.arange(256) / 255
+    levels = cv2.resize(prepared, small, interpolation=cv2.INTER_AREA) * 255
+    image = Image.fromarray(levels.astype(np.uint8), mode="P")
+    image.putpalette((matplotlib.colormaps[COLOUR_MAP](shades)[:, :3] * 255).round().astype(np.uint8).tobytes())
+    alpha = (255 * (OPACITY[0] + OPACITY[1] * shades)).round().astype(np.uint8)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=alpha.tobytes(), optimize=True)
+    return buffer.getvalue()
 
 
 def class_and_box(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
@@ -310,13 +429,8 @@ def classes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: (row["gt_known_loc"], row["mean_iou"]))
 
 
-# ------------------------------------------------------------------------------------------------ training, published
-
-
 def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:
     """One network's training curves, and the Top-1 Cls (percent, validation) that the network that was kept reached."""
-    from wsolkit.figures import history_figure, inline_svg
-
     best, history = item.run.get("best_epoch"), item.history
     kept = history[min(best, len(history)) - 1] if best else history[-1]
     said = [

@@ -16,9 +16,10 @@ import ast
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
@@ -26,7 +27,7 @@ from pydantic_core import PydanticCustomError
 from wsolkit.common.code import PACKAGE, code_state, project_path
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest, files_below
-from wsolkit.common.parameters import nearest, parameter, shown, stage_of
+from wsolkit.common.parameters import nearest, parameter, shown, told_of
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import METHODS, VARIANTS, Method, Variant, resolve
 from wsolkit.methods.registry import variant as find_variant
@@ -122,7 +123,7 @@ class RunConfig(Recipe):
     out: str = parameter("reports", "folder of the reports")
 
     @classmethod
-    def make(cls, **given: Any) -> RunConfig:
+    def make(cls, **given: Any) -> Self:
         """Build a complete configuration: what is not given, or given empty, is filled from the dataset's defaults.
 
         Raises:
@@ -191,7 +192,7 @@ class RunConfig(Recipe):
     @property
     def given(self) -> dict[str, Any]:
         """What was asked for: all else was filled in."""
-        return {name: getattr(self, name) for name in type(self).model_fields if name in self.model_fields_set}
+        return {name: getattr(self, name) for name in RunConfig.model_fields if name in self.model_fields_set}
 
     def with_changes(self, **changes: Any) -> RunConfig:
         """What `make` gives for the same wishes and these: what this configuration filled in is filled in anew."""
@@ -211,7 +212,7 @@ class RunConfig(Recipe):
 
     def _of_stages(self, *stages: str) -> dict[str, Any]:
         fields = RunConfig.model_fields
-        return {name: value for name, value in self.to_dict().items() if stage_of(fields[name]) in stages}
+        return {name: value for name, value in self.to_dict().items() if told_of(fields[name], "stage") in stages}
 
     def training_parts(self, name: str) -> dict[str, Any]:
         """All that a training run of the variant `name` depends on.
@@ -310,58 +311,44 @@ def _assigned(source: str) -> list[str]:
 
 def training_code(variant: Variant) -> str:
     """Digest of the code that trains a variant."""
-    objective = variant.objective()
-    own = [type(objective).__module__] if objective else []
-    return code_state((*TRAINING_WINGS, *_files(own)))
+    return code_state((*TRAINING_WINGS, *_files([type(variant.objective()).__module__])))
 
 
 def localising_code(method: Method) -> str:
     """Digest of the code that makes a method's score maps, training included."""
-    return code_state((*TRAINING_WINGS, "localisation", *_method_files(method)))
+    return code_state((*TRAINING_WINGS, "localisation", *_method_files(method.module, method.function.__module__)))
 
 
 def scoring_code(method: Method) -> str:
     """Digest of the code that scores a method, without that of training."""
-    files = [*_method_files(resolve("cam")), *_method_files(method)]
+    files = [name for own in (resolve("cam"), method) for name in _method_files(own.module, own.function.__module__)]
     return code_state((*SCORING_WINGS, *dict.fromkeys(files)))
 
 
-def _method_files(method: Method) -> list[str]:
-    """What methods share, the file that declares a method, and the files of other methods that this one uses."""
-    wanted, used = [method.module, method.function.__module__], set(_shared())
+@cache
+def _method_files(*modules: str) -> list[str]:
+    """The files of modules that declare a method, of what all methods share, and of the methods that these import."""
+    declaring = {method.module for method in METHODS.values()} | {"wsolkit.methods.__init__"}
+    used = {f"wsolkit.methods.{path.stem}" for path in (PACKAGE / "methods").glob("*.py")} - declaring
+    wanted = set(modules) - used
     while wanted:
-        if (module := wanted.pop()) not in used:
-            used.add(module)
-            wanted += _imports(module)
+        used |= wanted
+        nodes = [node for name in _files(wanted) for node in ast.walk(ast.parse((PACKAGE / name).read_text("utf-8")))]
+        names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        wanted = {name for name in names if name.startswith("wsolkit.methods.")} - used
     return _files(sorted(used))
 
 
-@cache
-def _shared() -> tuple[str, ...]:
-    """Modules of the wing that declare no method."""
-    declaring = {method.module for method in METHODS.values()}
-    names = [f"wsolkit.methods.{path.stem}" for path in sorted((PACKAGE / "methods").glob("*.py"))]
-    return tuple(name for name in names if name not in declaring and not name.endswith("__init__"))
-
-
-@cache
-def _imports(module: str) -> tuple[str, ...]:
-    """Modules of the wing that a module imports names from."""
-    nodes = [node for name in _files([module]) for node in ast.walk(ast.parse((PACKAGE / name).read_text("utf-8")))]
-    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return tuple(name for name in names if name.startswith("wsolkit.methods."))
-
-
-def _files(modules: list[str]) -> list[str]:
+def _files(modules: Iterable[str]) -> list[str]:
     """The files of modules, relative to the package; a method that is none of the package's has none."""
     return [name.removeprefix("wsolkit.").replace(".", "/") + ".py" for name in modules if name.startswith("wsolkit.")]
 
 
 @cache
 def page_state() -> str:
-    """Digest of the style, the templates and the code of report pages (the index is written anew by every sweep)."""
+    """Digest of the style, the templates and the code of report pages (every sweep writes the index anew)."""
     files = [path for wing in ("figures", "report") for path in sorted((PACKAGE / wing).rglob("*.*"))]
-    files = [path for path in files if not path.name.startswith("index")]
+    files = [path for path in files if path.suffix == ".py" or not path.name.startswith("index")]
     total = hashlib.sha256(code_state(tuple(str(path) for path in files if path.suffix == ".py")).encode())
     for path in files:
         if path.suffix in (".css", ".j2", ".js", ".mplstyle"):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,9 @@ from wsolkit import figures, methods
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest
-from wsolkit.common.processes import agreed, rank, together, world_size
-from wsolkit.data.base import WSOLDataset
+from wsolkit.common.processes import agreed, rank, world_size
+from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.samples import Geometry
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.localisation.localise import ScoreMaps, localise
@@ -107,7 +107,7 @@ class Run:
                 with alone(f"{folder}.lock") if rank() == 0 else nullcontext():
                     if not agreed(files.is_trained(folder)):
                         self._train(variant, folder)
-                    together()  # the first process writes, all read
+                    agreed(None)  # the first process writes, all read
             self._models[variant] = load_checkpoint(folder / files.WEIGHTS, self.device)[0]
         return self._models[variant]
 
@@ -184,11 +184,8 @@ class Run:
             pixels = test.geometry.crop(test.pixels([position[name]], test.geometry.side))[0]
             item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": name, "label": label}
             if result.boxes is not None:
-                item |= {
-                    "gt_boxes": result.gt_boxes[index],
-                    "box": result.boxes[index],
-                    "iou": float(result.ious[index]),
-                }
+                item |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index]}
+                item["iou"] = float(result.ious[index])
             items.append(item)
         return items
 
@@ -213,14 +210,9 @@ class Run:
             if maps.path is None:  # those of a reader's own method, which no other report can use
                 maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / files.PER_IMAGE)
-        items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
-
-        def pixels(shown: list[int]) -> list[np.ndarray]:
-            return [item["pixels"] for item in self.gallery_items(result, shown)]
-
-        files.write_galleries(folder, result, result.maps["test"].maps, pixels, classes, c.seed)
+        files.write_galleries(folder, result, partial(self.gallery_items, result), classes, c.seed)
         gallery = []
-        for number, item in enumerate(items):
+        for number, item in enumerate(self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))):
             name = f"{files.GALLERY}/{number}.jpg"
             image = figures.thumbnail(item["pixels"], item["score_map"], item.get("gt_boxes", ()), item.get("box"))
             atomic_write_bytes(folder / name, image)
@@ -234,10 +226,8 @@ class Run:
         content |= {"maps": {name: os.path.relpath(str(maps.path), folder) for name, maps in result.maps.items()}}
         content |= {"test_images": len(test), "classes": classes, "gallery": gallery}
         content |= {"extra": (extra or {}) | (faithful if result.faithfulness else {})} | self._provenance()
-        content |= {
-            "wall_seconds": time.time() - self.started,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        content["wall_seconds"] = time.time() - self.started
+        content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         files.write_result(folder / files.METRICS, made_from, digest(made_from), content)
         return folder / files.METRICS
 

@@ -12,13 +12,13 @@ import pandas as pd
 
 from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
-from wsolkit.data.batches import denormalise
+from wsolkit.data.base import denormalise
 from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
 from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits, share_interval
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves
-from wsolkit.figures.charts import faithfulness_curves
+from wsolkit.figures import faithfulness_curves
 from wsolkit.runs.run import Run
 
 INTERVAL = 0.001  # step of the thresholds
@@ -60,11 +60,9 @@ def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4)
         items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
         known = [] if ious is None else ious[picks]
         how = f"IoU {min(known):.2f} to {max(known):.2f}" if len(known) else "there are no boxes to compare with"
-        alt, caption = (
-            f"The {title} images of {name} with score map{boxes}",
-            f"The {title} {len(items)} of {result.n_images}",
-        )
-        figures.show(figures.gallery(items), alt, f"{caption} images, {how}.", photo=True)
+        alt = f"The {title} images of {name} with score map{boxes}"
+        caption = f"The {title} {len(items)} of {result.n_images} images, {how}."
+        figures.show(figures.gallery(items), alt, caption, photo=True)
 
 
 class Score(NamedTuple):

@@ -29,7 +29,7 @@ from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.networks.models import thresholded_average_pool, unit_range
-from wsolkit.study.small_networks import CLASSES, positive, small_network
+from wsolkit.study.cam_marks import CLASSES, positive, small_network
 
 EXERCISES: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_suffix(".yaml"))  # what is right: see `_Cases`
 

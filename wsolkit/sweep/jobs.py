@@ -69,49 +69,6 @@ class Job:
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()} | {"page": page_state()}
 
 
-@dataclass(frozen=True)
-class Grid:
-    """What a sweep is asked for on one data set: methods on backbones, with one or more seeds.
-
-    Attributes:
-        config: what all runs share; its `out` is the folder of the first seed.
-        limits: images per method; the name "" is for all methods.
-        seeds: the first seed's runs lie in OUT, those of another one N in OUT/seed-N; empty is that of `config`.
-    """
-
-    config: RunConfig
-    backbones: tuple[str, ...]
-    methods: tuple[str, ...]
-    limits: dict[str, int] = field(default_factory=dict)
-    seeds: tuple[int, ...] = ()
-
-    @property
-    def home(self) -> Path:
-        """Where the lock and the stored specification lie."""
-        return self.config.out_folder / "runs" / self.config.dataset
-
-    def plan(self) -> tuple[list[Job], list[Job]]:
-        """All jobs, seed by seed, on each backbone training runs first, and the reports that are undefined there."""
-        jobs: list[Job] = []
-        impossible: list[Job] = []
-        methods = [declared(name) for name in dict.fromkeys(self.methods)]
-        out = self.config.out_folder.absolute()  # one place, whoever looks
-        home = out / files.INDEX
-        for number, seed in enumerate(dict.fromkeys(self.seeds or (self.config.seed,))):
-            prefix = f"seed-{seed}/" if number else ""
-            for backbone in dict.fromkeys(self.backbones):
-                config = self.config.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
-                defined = [method for method in methods if not method.undefined(backbone)]
-                used = [variant(word) for method in defined for word in method.variants_on(backbone)]
-                words = [word for own in used for word in (own.starts_from(config.weights), own.name) if word]
-                jobs += [_training(config, word, prefix, home) for word in dict.fromkeys(words)]
-                for method in methods:
-                    limit = self.limits.get(method.name, self.limits.get("", self.config.limit))
-                    report = _report(config.with_changes(limit=limit), method, prefix, home)
-                    (jobs if method in defined else impossible).append(report)
-        return jobs, impossible
-
-
 def _training(config: RunConfig, word: str, prefix: str, home: Path) -> Job:
     name, notebook = f"{prefix}{config.dataset}/{config.backbone}/train", notebooks_folder() / TRAIN_CHAPTER
     start, folder = variant(word).starts_from(config.weights), config.training_folder(word)
@@ -134,7 +91,9 @@ def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
 
 
 class SweepFile(RunConfig):
-    """The keys of a sweep file: those of `RunConfig`, and lists of what is combined."""
+    """The keys of a sweep file: those of `RunConfig`, and lists of what is combined. What `grids` makes is for one data
+    set: methods on backbones, with one or more seeds; "" among its limits is for all methods, `out` for the first seed.
+    """
 
     backbones: tuple[str, ...] = parameter(("vgg16", "resnet18"), f"of {', '.join(BACKBONES)}", **NAMES)
     methods: tuple[str, ...] = parameter(
@@ -150,6 +109,32 @@ class SweepFile(RunConfig):
     datasets: dict[str, Any] = parameter(
         {}, "replace the common keys there, not `dataset`", title="a mapping from data sets to their keys", min_length=1
     )
+
+    @property
+    def home(self) -> Path:
+        """Where the lock and the stored specification lie."""
+        return self.out_folder / "runs" / self.dataset
+
+    def plan(self) -> tuple[list[Job], list[Job]]:
+        """All jobs, seed by seed, on each backbone training runs first, and the reports that are undefined there."""
+        jobs: list[Job] = []
+        impossible: list[Job] = []
+        methods = [declared(name) for name in dict.fromkeys(self.methods)]
+        out = self.out_folder.absolute()  # one place, whoever looks
+        home = out / files.INDEX
+        for number, seed in enumerate(dict.fromkeys(self.seeds or (self.seed,))):
+            prefix = f"seed-{seed}/" if number else ""
+            for backbone in dict.fromkeys(self.backbones):
+                config = self.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
+                defined = [method for method in methods if not method.undefined(backbone)]
+                used = [variant(word) for method in defined for word in method.variants_on(backbone)]
+                words = [word for own in used for word in (own.starts_from(config.weights), own.name) if word]
+                jobs += [_training(config, word, prefix, home) for word in dict.fromkeys(words)]
+                for method in methods:
+                    limit = self.limits.get(method.name, self.limits.get("", self.limit))
+                    report = _report(config.with_changes(limit=limit), method, prefix, home)
+                    (jobs if method in defined else impossible).append(report)
+        return jobs, impossible
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -208,7 +193,7 @@ def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
     return values
 
 
-def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> list[Grid]:
+def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) -> list[SweepFile]:
     """One grid for each data set.
 
     Args:
@@ -234,21 +219,22 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
         raise WsolkitError(f"a limit is for {strangers}, which is not among the methods {', '.join(methods)}")
     result = []
     for values in whole:
-        shared = {name: value for name, value in values.items() if name in RunConfig.model_fields}
-        shared["seed"], backbones = values["seeds"][0], tuple(values["backbones"])
-        configs = [RunConfig.make(**{**shared, "backbone": name}) for name in backbones]  # each has its own mistakes
         limits = {name: number for name, number in values["limits"].items() if not name or name in values["methods"]}
-        result.append(Grid(configs[0], backbones, tuple(values["methods"]), limits, tuple(values["seeds"])))
+        first = {"seed": values["seeds"][0], "backbone": values["backbones"][0], "limits": limits}
+        grid = SweepFile.make(**{name: v for name, v in values.items() if name not in ("datasets", "jobs")} | first)
+        for name in grid.backbones:  # each has its own mistakes
+            grid.with_changes(backbone=name)
+        result.append(grid)
     return result
 
 
-def store(grid: Grid) -> Path:
+def store(grid: SweepFile) -> Path:
     """Write the specification of a sweep as OUT/runs/<dataset>/sweep.yaml, which `read` takes."""
-    config, seeds = grid.config.to_dict(), list(grid.seeds or (grid.config.seed,))
-    values = {"dataset": config["dataset"], "backbones": list(grid.backbones), "methods": list(grid.methods)}
-    values |= {"seeds": seeds, "limits": {name: number for name, number in grid.limits.items() if name}}
-    values |= {name: config[name] for name in grid.config.given if name not in ("dataset", "backbone", "seed", "out")}
-    values |= {"limit": grid.limits[""]} if "" in grid.limits else {}
+    content = grid.model_dump(mode="json")
+    asked = dict.fromkeys(("dataset", "backbones", "methods", "limits", *grid.given))
+    values = {name: content[name] for name in asked if name not in ("backbone", "seed", "out")}
+    values |= {"seeds": content["seeds"] or [grid.seed]}
+    values |= {"limit": values["limits"].pop("")} if "" in grid.limits else {}
     text = "# What the last sweep of this data set was asked for: `wsolkit sweep --file` takes it.\n"
     path = grid.home / files.SWEEP
     atomic_write_text(path, text + yaml.safe_dump(values, sort_keys=False, allow_unicode=True))
@@ -321,7 +307,7 @@ def expected_seconds(job: Job) -> float | None:
     return None
 
 
-def show_plan(grids: Sequence[Grid], workers: int, say: Say) -> None:
+def show_plan(grids: Sequence[SweepFile], workers: int, say: Say) -> None:
     """Print what a sweep would run, in which order, why, and how long that may take; nothing is run or written."""
     jobs: dict[str, Job] = {}
     for grid in grids:

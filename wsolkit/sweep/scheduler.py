@@ -31,7 +31,7 @@ from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
 from wsolkit.runs.folder import LOCK, content_of, note_failure
-from wsolkit.sweep.jobs import Grid, Job, Say, expected_seconds, store
+from wsolkit.sweep.jobs import Job, Say, SweepFile, expected_seconds, store
 from wsolkit.sweep.worker import INTERRUPTED, run_job
 
 ANSWER = 10.0  # seconds that Dask's scheduler may take for a short answer
@@ -331,7 +331,7 @@ class Sweep:
 
 
 def run_grids(
-    grids: Sequence[Grid], jobs: int | None = None, say: Say = print, dask: str = "", timeout: float = 60.0
+    grids: Sequence[SweepFile], jobs: int | None = None, say: Say = print, dask: str = "", timeout: float = 60.0
 ) -> int:
     """Run grids of one result folder OUT together and write OUT/index.html and OUT/results.csv. One failing report does
     not stop the others. Returns the exit code (0 good, 1 something failed, 130 interrupted).
@@ -348,16 +348,16 @@ def run_grids(
         ConnectionError: no scheduler, or no workers.
     """
     begin = time.time()
-    out = grids[0].config.out_folder
+    out = grids[0].out_folder
     plans = [grid.plan() for grid in grids]
     todo = [job for defined, _ in plans for job in defined]
     workers = workers_of(jobs)
     cluster = DaskPool(dask, jobs or 0, timeout) if dask else None  # before anything is written
-    pool = cluster or LocalPool(workers, gpus() if grids[0].config.device in ("", "cuda") else [])
+    pool = cluster or LocalPool(workers, gpus() if grids[0].device in ("", "cuda") else [])
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown)
         for grid in grids:
-            busy = f"another sweep of {grid.config.dataset} is writing to {out}; wait for it or choose another out"
+            busy = f"another sweep of {grid.dataset} is writing to {out}; wait for it or choose another out"
             stack.enter_context(alone(grid.home / LOCK, busy=busy))
             store(grid)
         if cluster:

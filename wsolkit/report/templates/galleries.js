@@ -1,5 +1,5 @@
 // Try it in the page: threshold and percentile move box, IoU and mask of every figure of the galleries. All of it was
-// computed in Python (wsolkit.report.galleries.slider_table); this script looks it up and shows it.
+// computed in Python (wsolkit.report.method_page.slider_table); this script looks it up and shows it.
 (() => {
   "use strict";
   const section = document.querySelector("section.galleries");
