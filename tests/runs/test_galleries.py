@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,19 @@ READ = """() => [...document.querySelectorAll(".galleries figure")].map((figure)
     words: figure.querySelector("figcaption").innerText, alt: figure.querySelector(".stack").getAttribute("aria-label")};
 })"""
 MOVE = MOVE.replace("READ", f"({READ})")
+
+
+def items_of(result, maps, pixels, classes):
+    """What `write_galleries` asks for each image of a result, from arrays."""
+
+    def item(index):
+        values = {"id": result.ids[index], "label": classes[result.labels[index]]}
+        values |= {"pixels": pixels(index), "score_map": maps[index]}
+        if result.boxes is not None:
+            values |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index], "iou": float(result.ious[index])}
+        return values
+
+    return lambda shown: [item(index) for index in shown]
 
 
 def write_page(folder):
@@ -122,8 +136,7 @@ def finished(request, tmp_path_factory):
         folder = run.folder("cam")
         result.save_per_image(folder / "per_image.csv")
         test = run.dataset("test")
-        pixels = lambda shown: [item["pixels"] for item in run.gallery_items(result, shown)]  # noqa: E731
-        files.write_galleries(folder, result, result.maps["test"].maps, pixels, test.classes, run.config.seed)
+        files.write_galleries(folder, result, partial(run.gallery_items, result), test.classes, run.config.seed)
     write_page(folder)
     return request.param, result, folder
 
@@ -327,7 +340,7 @@ def test_hard_maps(maps, frame, protocol, page, tmp_path):
     result = score(Maps(maps, predicted=np.zeros(count, int)), truth, Rule(protocol), samples=10)
     noise = rng.integers(0, 256, (count, *frame, 3), dtype=np.uint8)
     names = [f"<script>{index}" for index in range(count)]
-    files.write_galleries(tmp_path, result, maps, lambda shown: noise[shown], names, 0)
+    files.write_galleries(tmp_path, result, items_of(result, maps, noise.__getitem__, names), names, 0)
     path = write_page(tmp_path)
     assert check_every_stop(page, path, 3) >= 5
     assert page.locator("figcaption", has_text="<script>1").count() > 0, "names are text"
@@ -357,8 +370,8 @@ def test_forty_pictures_of_224_pixels_stay_small(tmp_path, page):
     truths = [test.target(index).boxes for index in where]
     maps = np.maximum(rng.normal(size=(45, 14, 14)), 0).astype(np.float32)
     result = score(Maps(maps, predicted=rng.integers(0, 16, 45)), Truth(224, test.labels[:45], truths), samples=10)
-    pixels = lambda shown: [test.pixels([index], 224)[0] for index in shown]  # noqa: E731
-    files.write_galleries(tmp_path, result, maps, pixels, test.classes, 0)
+    items = items_of(result, maps, lambda index: test.pixels([index], 224)[0], test.classes)
+    files.write_galleries(tmp_path, result, items, test.classes, 0)
     part = galleries(tmp_path)
     assert part.count("<figure") >= 24 and len(part.encode()) / part.count("<figure") < 1_500_000 / 40
     assert check_every_stop(page, write_page(tmp_path), 40) > 20
@@ -400,8 +413,8 @@ def test_nothing_without_files_and_one_error_for_bad_ones(finished, tmp_path):
 def test_without_boxes_random_images_are_shown_with_their_maps(tmp_path):
     maps = np.random.default_rng(0).random((12, 4, 4))
     result = score(Maps(maps), Truth(8, labels=[0] * 12, masks=[np.eye(8, dtype=np.uint8)] * 12))
-    pixels = lambda shown: [np.full((8, 8, 3), 7 * index, np.uint8) for index in shown]  # noqa: E731
-    files.write_galleries(tmp_path, result, maps, pixels, ["bird"], 0)
+    items = items_of(result, maps, lambda index: np.full((8, 8, 3), 7 * index, np.uint8), ["bird"])
+    files.write_galleries(tmp_path, result, items, ["bird"], 0)
     soup = BeautifulSoup(galleries(tmp_path), "html.parser")
     assert len(soup.select("figure")) == files.RANDOM and len(soup.select("h3")) == 1
     assert not soup.select("rect.truth, rect.prediction, input") and "no ground-truth boxes" in soup.get_text()

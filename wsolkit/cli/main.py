@@ -239,7 +239,7 @@ def convert(kind: str, source: str, **options) -> None:
 
     The images stay where they are: give their folder as --root to `sweep` and `train`, and OUT as --metadata.
     """
-    from wsolkit.data.convert import convert
+    from wsolkit.data.readers import convert
 
     click.echo(convert(kind, source, **options))
 

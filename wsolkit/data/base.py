@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from wsolkit.common.code import compiled
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.decoded import DecodedPixels, ahead
 from wsolkit.data.images import Sample, image_size, instance_boxes, read_image, read_mask
 
@@ -33,10 +33,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 DEVICE_SHARE = 1 / 3  # of the free memory of a CUDA device that decoded pixels may take: a training step needs the rest
 UPLOAD = 256  # images copied to the device at a time
 
+AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+# (256, 3) float32, what normalising makes of each grey level of each channel. Looked up instead of computed, the values
+# are the same on every device, and the CPU reads one byte and writes one float per value.
+_MEAN, _STD = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32)
+LEVELS = (AS_THEY_ARE / np.float32(255) - _MEAN) / _STD
+
 Device = str | torch.device
 Batch = tuple[Tensor, Tensor]
-
-# -------------------------------------------------------------------------------------- geometry, choices
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,8 +74,7 @@ class Geometry:
     kind: str = "resize"
 
     def __post_init__(self) -> None:
-        if self.kind not in ("resize", "crop"):
-            raise WsolkitError(f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
+        require(self.kind in ("resize", "crop"), f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
         if not isinstance(self.size, int) or self.size < 8:
             raise WsolkitError(f"the input size must be an integer of at least 8 pixels, but is {self.size!r}")
 
@@ -135,10 +138,8 @@ class Request:
             wanted = range(wanted or len(names))
         for item in wanted:
             index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
-            if not 0 <= index < len(names):
-                raise WsolkitError(
-                    f"class '{item}' is not in the dataset; it has e.g. {', '.join(map(str, names[:5]))}"
-                )
+            known = ", ".join(map(str, names[:5]))
+            require(0 <= index < len(names), f"class '{item}' is not in the dataset; it has e.g. {known}")
             chosen.append(index)
         if self.classes is not None and (len(set(chosen)) != len(chosen) or len(chosen) < 2):
             raise WsolkitError(f"classes must be at least two different ones, but are {list(wanted)}")
@@ -147,8 +148,7 @@ class Request:
     def own(self, labels: Sequence[int] | np.ndarray) -> list[int]:
         """Indices of the training images with these `labels` in the split: held out for "val", else the rest. Of each
         class `val_share` is held out, rounded, at least one of two or more."""
-        if not 0.0 < self.val_share < 1.0:
-            raise WsolkitError(f"the validation share must lie strictly between 0 and 1, but is {self.val_share}")
+        require(0.0 < self.val_share < 1.0, f"val_share must lie strictly between 0 and 1, but is {self.val_share}")
         known = np.asarray(labels)
         held = np.zeros(len(known), dtype=bool)
         for label in np.unique(known):
@@ -182,13 +182,6 @@ def denormalise(image: Tensor) -> np.ndarray:
     image = image.detach().cpu().float().movedim(-3, -1)
     image = image * torch.tensor(IMAGENET_STD) + torch.tensor(IMAGENET_MEAN)
     return (image * 255.0).round().clamp(0, 255).to(torch.uint8).numpy()
-
-
-AS_THEY_ARE = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-# (256, 3) float32, what normalising makes of each grey level of each channel. Looked up instead of computed, the values
-# are the same on every device, and the CPU reads one byte and writes one float per value.
-_MEAN, _STD = np.array([IMAGENET_MEAN, IMAGENET_STD], np.float32)
-LEVELS = (AS_THEY_ARE / np.float32(255) - _MEAN) / _STD
 
 
 @compiled
@@ -350,9 +343,8 @@ class WSOLDataset(Dataset):
     _decoded: dict[int, DecodedPixels] = field(init=False, default_factory=dict, repr=False)  # by side
 
     def __post_init__(self) -> None:
-        if not self.samples:
-            wrong = f"dataset '{self.name}' has no image for split '{self.split}' of the chosen classes"
-            raise WsolkitError(f"{wrong}; check its files, the root and the classes")
+        wrong = f"dataset '{self.name}' has no image for split '{self.split}' of the chosen classes"
+        require(self.samples, f"{wrong}; check its files, the root and the classes")
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -397,8 +389,7 @@ class WSOLDataset(Dataset):
 
     def spread(self, n: int | None, seed: int = 0) -> np.ndarray:
         """(min(n, N),) indices in a seeded order that takes the classes in turn, so any beginning of it is balanced."""
-        if n is not None and n < 1:
-            raise WsolkitError(f"the number of images must be at least 1, but is {n}")
+        require(n is None or n >= 1, f"the number of images must be at least 1, but is {n}")
         rng, labels, turns = np.random.default_rng([seed, 77]), self.labels, np.empty(len(self), np.int64)
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))
@@ -468,8 +459,7 @@ class WSOLDataset(Dataset):
         """
         if batch_size < 1 or skip < 0:
             raise WsolkitError(f"batch_size must be at least 1 and skip at least 0, but are {batch_size} and {skip}")
-        if not 0 <= rank < world_size:
-            raise WsolkitError(f"rank must be one of 0 to {world_size - 1} (world_size - 1), but is {rank}")
+        require(0 <= rank < world_size, f"rank must be one of 0 to {world_size - 1} (world_size - 1), but is {rank}")
         side = self.geometry.enlarged
         self.prepare(side)
         drawn = draw_epoch(len(self), batch_size, side - self.geometry.size, seed, epoch)

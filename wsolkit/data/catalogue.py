@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 
 if TYPE_CHECKING:
     from wsolkit.data.base import WSOLDataset
@@ -93,8 +93,7 @@ DATASETS: dict[str, DatasetEntry] = {
 def archive_of(name: str) -> Archive:
     """The archive of a data set; WsolkitError where it has none."""
     known = {name: entry.archive for name, entry in DATASETS.items() if entry.archive}
-    if name not in known:
-        raise WsolkitError(f"dataset '{name}' has nothing to fetch; choose from {', '.join(known)}")
+    require(name in known, f"dataset '{name}' has nothing to fetch; choose from {', '.join(known)}")
     return known[name]
 
 
@@ -133,8 +132,7 @@ def load_dataset(
         (32, torch.Size([3, 64, 64]))
     """
     for told, value, known in (("dataset", name, DATASETS), ("split", split, SPLITS)):
-        if value not in known:
-            raise WsolkitError(f"unknown {told} '{value}'; choose from {', '.join(known)}")
+        require(value in known, f"unknown {told} '{value}'; choose from {', '.join(known)}")
     from wsolkit.data.base import Geometry, Request
 
     module, function = DATASETS[name].opener.split(":")

@@ -26,7 +26,7 @@ from requests.adapters import HTTPAdapter
 from tqdm import tqdm
 from urllib3.util import Retry
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone
 from wsolkit.data.catalogue import Archive, archive_of
 
@@ -63,8 +63,8 @@ def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
 def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str = "cub") -> Path:
     """Download (unless the archive lies in `root` already), check, unpack; see `fetch_dataset`."""
     address = url or archive.url
-    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
-        raise WsolkitError(f"'{address}' is not an http or https address")
+    web = urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname
+    require(web, f"'{address}' is not an http or https address")
     root = Path(root).expanduser()
     root = root.parent if root.name == archive.folder else root
     target, packed = root / archive.folder, root / archive.name

@@ -20,7 +20,7 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
@@ -216,8 +216,7 @@ def _greys(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
         if grey is None:
             raise WsolkitError(f"{path}: not a readable mask; replace the file {advice}")
         greys.append(grey)
-    if not greys:
-        raise WsolkitError(f"a mask below {root} needs at least one file, but there is no path")
+    require(greys, f"a mask below {root} needs at least one file, but there is no path")
     return greys
 
 
@@ -262,8 +261,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         raise FileNotFoundError(f"no such file, or no image in the folder or glob: {listing(empty)} {suffixes}")
     if results and not images:
         raise FileNotFoundError(f"all {results} files are results of wsolkit predict: give the images themselves")
-    if not images:
-        raise WsolkitError("no image asked for: give files, folders or globs")
+    require(images, "no image asked for: give files, folders or globs")
     common = os.path.commonpath(bases)
     return [ImageFile(path, Path(os.path.relpath(os.path.abspath(path), common))) for path in images.values()]
 

@@ -1,24 +1,33 @@
 """Data sets on disk: tables of text, read with one error about all that is wrong in a file; CUB-200-2011 (Wah et al.,
 2011) and Tiny-ImageNet-200 (Stanford CS231n) in their native folders; and any images with a metadata folder of
-wsolevaluation (Choe et al., CVPR 2020), whose text files and mask files say what the images show."""
+wsolevaluation (Choe et al., CVPR 2020), whose text files and mask files say what the images show.
+
+Annotations of other formats (Pascal VOC XML, COCO json, plain CSV) become such a folder. Their readers note all that is
+wrong with a source, for one error, and give boxes as (x0, y0, x1, y1) in pixels from 0, inclusive corners.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import csv
+import json
 import math
 import os
 import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
+from PIL import Image
 
-from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import listing
+from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import atomic_write_text, listing
 from wsolkit.data.base import Request, WSOLDataset
 from wsolkit.data.catalogue import SPLITS, archive_of
 from wsolkit.data.images import MaskFiles, Sample, image_sizes
@@ -31,6 +40,15 @@ MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or 
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
 Box = tuple[float, float, float, float]
 Parser = Callable[[str], tuple[Any, Any]]
+CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of VOC
+CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]
+MEND = "mend or remove them"
+BOX_FORMS = {
+    "voc": "xmin <= xmax, ymin <= ymax",
+    "coco": "x, y, width, height",
+    "csv": "x0 <= x1, y0 <= y1",
+}  # of boxes
+GIVE_IMAGES = "give images= (--images), the folder of the images"
 
 
 def existing_folder(path: str | Path | None, needed: str) -> Path:
@@ -290,8 +308,7 @@ def open_tiny_imagenet(asked: Request) -> WSOLDataset:
     wnid = checked(str, re.compile(r"[\w-]+").fullmatch)
     listed = read_table(path, columns(wnid), "one class id such as n01443537 in each line")
     first = {wnid: wnid for wnid in listed if wnid in folders}  # wnid -> its first name
-    if not first:
-        raise WsolkitError(f"{path} names no class that has a folder in {root / 'train'}; fetch the dataset again")
+    require(first, f"{path} names no class that has a folder in {root / 'train'}; fetch the dataset again")
     if (words := root / "words.txt").exists():
         named = read_table(words, columns(str, str, separator="\t"), "lines 'id', a tab and names", first, False)
         first |= {wnid: name for wnid, text in named.items() if (name := text.split(",")[0].strip())}
@@ -393,22 +410,20 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
     folder = _split_folder(Path(folder).expanduser(), split)
     path, form = folder / IDS, "the path of an image in each line"
     ids = list(read_table(path, columns(inside), f"{form}, below the folder of images and each once"))
-    if not ids:
-        raise WsolkitError(f"{path} is empty; expected {form}")
+    require(ids, f"{path} is empty; expected {form}")
     known = {name: name for name in ids}  # the equal strings of other files give way to these, which saves memory
 
     def table(file: str, needed: bool, kind: str = "", problem: Any = None) -> dict[str, Any]:
         if not needed and not (folder / file).is_file():
             return {}
-        path, kind = folder / file, kind or file
-        form = f"{_FORMS[kind]}, {'at least ' if problem else ''}one for each id of {IDS}"
-        return read_table(path, _LINES[kind], form, known, needed, problem)
+        parse, form = _LINES[kind or file]
+        form = f"{form}, {'at least ' if problem else ''}one for each id of {IDS}"
+        return read_table(folder / file, parse, form, known, needed, problem)
 
     labels = table(LABELS, True)
     path, complete = folder / LOCALIZATION, "localization" in need
     first = next(read_lines(path), (0, ""))[1] if complete or path.is_file() else ""
-    if complete and not first:
-        raise WsolkitError(f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
+    require(first or not complete, f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
     # a line of a mask has exactly two commas, that of a box four at least
     kind = "none" if not first else "masks" if first.count(",") == 2 else "boxes"
     sizes = table(SIZES, "image_sizes" in need and kind != "masks")
@@ -432,23 +447,19 @@ def _mask_line(line: str) -> tuple[str, tuple[str, str | None]]:
 
 
 _name, _side, _label = checked(str, bool), checked(whole, bool), checked(whole, lambda label: label < MOST_CLASSES)
-_LINES: dict[str, Parser] = {
-    LABELS: columns(_name, _label, right=True),
-    SIZES: columns(_name, _side, _side, right=True),
-    "boxes": columns(_name, *[float] * 4, right=True, make=corners),
-    "masks": _mask_line,
-}
-_FORMS = {  # what the lines must be
-    LABELS: "lines 'path,label' with whole numbers from 0",
-    SIZES: "lines 'path,width,height' with whole numbers above 0",
-    "boxes": "lines 'path,x0,y0,x1,y1' with x0 <= x1 and y0 <= y1, and no lines of masks among them",
-    "masks": "lines 'path,mask,ignore', the ignore file in an image's first line only, no lines of boxes among them",
+_BOXES = "lines 'path,x0,y0,x1,y1' with x0 <= x1 and y0 <= y1, and no lines of masks among them"
+_MASKS = "lines 'path,mask,ignore', the ignore file in an image's first line only, no lines of boxes among them"
+_LINES: dict[str, tuple[Parser, str]] = {  # how lines are read, and what they must be
+    LABELS: (columns(_name, _label, right=True), "lines 'path,label' with whole numbers from 0"),
+    SIZES: (columns(_name, _side, _side, right=True), "lines 'path,width,height' with whole numbers above 0"),
+    "boxes": (columns(_name, *[float] * 4, right=True, make=corners), _BOXES),
+    "masks": (_mask_line, _MASKS),
 }
 
 
 def highest_label(path: Path) -> int:
     """The highest label of any line of a class_labels.txt, -1 where it has none."""
-    labels = read_table(path, _LINES[LABELS], _FORMS[LABELS], problem=lambda *_: "")
+    labels = read_table(path, *_LINES[LABELS], problem=lambda *_: "")
     return max(map(max, labels.values()), default=-1)
 
 
@@ -507,8 +518,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     read = read_metadata(folder, source, ("class_labels", "localization") if needed else ("class_labels",))
     path, masks_root = read.folder / LOCALIZATION, Path()
     if masks is not None:
-        if read.kind == "boxes":
-            raise WsolkitError(f"{path} holds boxes, not mask files: leave out masks= (--masks)")
+        require(read.kind != "boxes", f"{path} holds boxes, not mask files: leave out masks= (--masks)")
         place = f"{needs} masks=, the folder that the mask files of {LOCALIZATION} are relative to (--masks)"
         masks_root = existing_folder(masks, place)
     elif needed and read.kind == "masks":
@@ -544,3 +554,314 @@ def _class_names(folder: Path) -> list[str]:
         raise WsolkitError(f"{wrong}; add the missing lines")
     count = Counter(names)
     return [f"{name} ({label})" if count[name] > 1 else name for label, name in enumerate(names)]
+
+
+# -------------------------------------------------------------------------------------- from other formats
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was written: the folder of the split, and how many images and boxes of how many classes it holds.
+
+    `several` images showed objects of several classes, `empty` ones none; these and, with "skip", those were left out.
+    """
+
+    folder: Path
+    images: int
+    boxes: int
+    classes: int
+    several: int
+    empty: int
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        count = f"{self.images} images, {self.boxes} boxes, {self.classes} classes: {self.folder}"
+        return "\n".join([count, *self.notes])
+
+
+def convert(
+    kind, source: str | Path, out: str | Path, split="test", images=None, several="largest", origin=None, force=False
+) -> Converted:
+    """Write OUT/<split>/{image_ids,class_labels,image_sizes,localization}.txt and OUT/classes.txt.
+
+    An image has one label: where it shows objects of several classes it is that of the largest box, and only the boxes
+    of this class are kept. Images are sorted by path. classes.txt gives each class the number of its line; classes that
+    another split brought there before keep theirs, new ones follow. In a CSV whole numbers as labels are the numbers
+    themselves, from 0. Corners are written as whole numbers where they are, else as decimal numbers, which
+    `read_metadata` reads but the reader of wsolevaluation itself does not. The conventions of corners are those of
+    `read_voc`, `read_coco` and `read_csv`.
+
+    Args:
+        kind: "voc" (a folder of XML files), "coco" (a json) or "csv" (`path,label,x0,y0,x1,y1`).
+        source: that folder or file.
+        images: the folder that image paths are relative to: needed for sizes where the source does not give them
+            (always in a CSV); where given, every image must be there.
+        several: "largest", or "skip" to leave out images with objects of several classes.
+        origin: number of the first pixel in VOC files, 1 (None) or 0.
+        force: replace the split where it exists.
+
+    Raises:
+        WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong; nothing is written.
+    """
+    choices = {"kind": (kind, BOX_FORMS), "split": (split, SPLITS), "several": (several, ("largest", "skip"))}
+    for name, (value, known) in choices.items():
+        require(value in known, f"{name} must be one of {', '.join(known)}, but is '{value}'")
+    if origin not in (None, 0, 1) or (origin is not None and kind != "voc"):
+        raise WsolkitError(f"origin is the number of the first pixel in voc files, 0 or 1, but is {origin} for {kind}")
+    source, out = Path(source).expanduser(), Path(out).expanduser()
+    images = None if images is None else Path(images).expanduser()
+    for place in (source, images):
+        if place is not None and not place.exists():
+            raise FileNotFoundError(f"{place} does not exist")
+    if source.is_dir() != (kind == "voc"):
+        raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
+    target = out / split
+    require(target.is_dir() or not target.exists(), f"{target} is not a folder; choose another out (--out)")
+    there = file_names(target)
+    require(force or not there, f"{target} is not empty; choose another out (--out), or replace it (--force)")
+    if strangers := sorted(there - {IDS, LABELS, SIZES, LOCALIZATION}):
+        advice = "which is no metadata: remove it or choose another out"
+        raise WsolkitError(f"{target} holds {listing(strangers)}, {advice}")
+
+    read = _Source(source, images, kind, (1 if origin is None else origin) if kind == "voc" else 0)
+    {"voc": read_voc, "coco": read_coco, "csv": read_csv}[kind](read)
+    read.finish()
+    chosen: dict[str, tuple[str, list[Box]]] = {}
+    mixed = empty = 0
+    for path, objects in sorted(read.objects.items()):
+        classes = {label for label, _ in objects}
+        empty += not classes
+        mixed += len(classes) > 1
+        if len(classes) == 1 or (classes and several == "largest"):
+            area = [(x1 - x0 + 1) * (y1 - y0 + 1) for _, (x0, y0, x1, y1) in objects]
+            label, _ = objects[area.index(max(area))]  # of boxes with the same area the first counts
+            chosen[path] = (label, [box for name, box in objects if name == label])
+    require(chosen, f"{source} has no image with objects of one class; nothing to convert")
+    used = {label for label, _ in chosen.values()}
+    names, number = _number([label for label in read.order or sorted(used) if label in used], out, split, kind == "csv")
+    _write(out, split, chosen, read.sizes, names, number)
+    boxes = [box for _, own in chosen.values() for box in own]
+    did = "left out" if several == "skip" else "the class of the largest box is their label, its boxes are kept"
+    decimal = sum(any(value % 1 for value in box) for box in boxes)
+    counted = {
+        f"images show several classes: {did}": mixed,
+        "images without an object were left out": empty,
+        "boxes have decimal corners, which wsolevaluation's own reader does not take": decimal,
+        "boxes begin before pixel 1: if these files count pixels from 0, use --origin 0": read.early,
+    }
+    notes = [f"{count} {text}" for text, count in counted.items() if count]
+    return Converted(target, len(chosen), len(boxes), len(names), mixed, empty, tuple(notes))
+
+
+def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[list[str], dict[str, int]]:
+    """(all class names of OUT, label -> its number). With `numerals` whole numbers stand for themselves."""
+    names = read_classes(out / CLASSES) if (out / CLASSES).is_file() else []
+    others = [path for other in SPLITS if other != split and (path := out / other / LABELS).is_file()]
+    # where classes.txt has numerals as names of other classes, numerals are names
+    plain = all(int(name) == place for place, name in enumerate(names) if name.isdecimal())
+    if numerals and plain and all(label.isdecimal() for label in labels):
+        number = {label: int(label) for label in labels}
+        highest = max([*number.values(), *map(highest_label, others)])
+        require(highest < MOST_CLASSES, f"label {highest} is no class number; expected numbers from 0 up, or names")
+        return names + [str(place) for place in range(len(names), highest + 1)], number
+    if others and not names:
+        raise WsolkitError(f"{others[0]} has labels, but {out / CLASSES} with their names is missing; write it first")
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise WsolkitError(f"{out / CLASSES} has {listing(repeated)} more than once; names must differ")
+    names = list(dict.fromkeys([*names, *labels]))
+    return names, {name: place for place, name in enumerate(names)}
+
+
+def _write(out: Path, split: str, chosen: dict, sizes: dict, names: list[str], number: dict) -> None:
+    """The files, image_ids.txt last: without it a split is none, so an interrupted one is not taken for whole."""
+    folder = out / split
+    boxes = [(path, box) for path, (_, own) in chosen.items() for box in own]
+    content: dict[Path, Iterable[str]] = {
+        out / CLASSES: names,  # a class too many does no harm to other splits
+        folder / LABELS: (f"{path},{number[label]}" for path, (label, _) in chosen.items()),
+        folder / SIZES: (f"{path},{sizes[path][0]},{sizes[path][1]}" for path in chosen),
+        folder / LOCALIZATION: (",".join([path, *(repr(v).removesuffix(".0") for v in box)]) for path, box in boxes),
+        folder / IDS: chosen,
+    }
+    (folder / IDS).unlink(missing_ok=True)
+    for path, lines in content.items():
+        atomic_write_text(path, "".join(f"{line}\n" for line in lines))
+
+
+@dataclass
+class _Source:
+    """What a reader is given, and what it fills."""
+
+    place: Path  # the file or folder that is read
+    images: Path | None  # the folder that image paths are relative to
+    kind: str
+    origin: int  # number of the first pixel
+    objects: dict[str, list[tuple[str, Box]]] = field(default_factory=dict)  # path of the image -> (class name, box)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)  # (width, height), zeros where they are not known
+    problems: list[str] = field(default_factory=list)  # what is wrong, a text for each thing
+    order: list[str] = field(default_factory=list)  # class names as they are to be numbered; empty: by the alphabet
+    early: int = 0  # boxes that begin before the first pixel
+
+    @contextlib.contextmanager
+    def noting(self, item: str) -> Iterator[None]:
+        """Note what the block raises about one item; LookupError comes from an XML file with an unknown encoding."""
+        try:
+            yield
+        except (ValueError, csv.Error, ElementTree.ParseError, LookupError) as error:
+            self.problems.append(f"{item} ({error})")
+
+    def add(self, item: str, name: Any, size: tuple[int, int], objects: Iterable, again: bool = False) -> None:
+        """Take an image, which may come `again`, and its objects (item, class name, box), or note what is wrong."""
+        if not isinstance(name, str) or not name.strip():
+            wrong = "is no path"
+        elif any(mark in name for mark in ",\n\r") or name != name.strip():
+            wrong = "holds a comma, a line break or blanks at its ends, which wsolevaluation cannot read; rename it"
+        elif not is_inside(name):
+            wrong = "is not a path below the folder of images"
+        else:
+            wrong = "is there already" if name in self.objects and not again else ""
+        if wrong:
+            self.problems.append(f"{item} ({name!r} {wrong})")
+            return
+        self.sizes.setdefault(name, size)
+        own = self.objects.setdefault(name, [])
+        for item, label, fields in objects:
+            try:
+                x0, y0, x1, y1 = (value + 0.0 if self.kind == "coco" else float(value) for value in fields)
+                ends = (x0 + x1, y0 + y1) if self.kind == "coco" else (x1, y1)
+                box = corners(value - self.origin for value in (x0, y0, *ends))
+                if not _is_label(label):
+                    raise ValueError
+            except (ValueError, TypeError, OverflowError):
+                wrong = f"{label!r} is no name of a class, or box {fields!r} is not {BOX_FORMS[self.kind]}"
+                self.problems.append(f"{item} ({wrong})")
+            else:
+                own.append((label, box))
+                self.early += self.origin and min(box) < 0
+
+    def finish(self) -> None:
+        """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""
+        from_csv = self.kind == "csv"
+        refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
+        require(self.objects, f"{self.place} names no image")
+        if self.images is not None:
+            require_images(self.images, self.objects)
+            self.sizes |= image_sizes(self.images, [name for name, size in self.sizes.items() if not all(size)])
+        for name, own in self.objects.items():
+            size = self.sizes[name]
+            if not all(size):
+                self.problems.append(f"{name} (no size is given: add it, or {GIVE_IMAGES})")
+            elif outside := [box for _, box in own if not touches(box, size)]:
+                self.problems.append(f"{name} (box {outside[0]} lies outside {size[0]} x {size[1]} pixels)")
+            elif not from_csv:
+                self.objects[name] = [(label, cut(box, size)) for label, box in own]
+        refuse(self.place, self.problems, MEND)
+
+
+def read_voc(read: _Source) -> None:
+    """A folder of Pascal VOC XML files, or the folder above its Annotations/; folders in it are folders of the images.
+
+    VOC counts pixels from 1, so `origin` 1 is taken from every corner; with `origin` 0 corners stay as they are (ILSVRC
+    and some tools count from 0). Objects marked difficult or truncated count like others, parts of objects do not.
+    Boxes are cut at the border. A <filename> without its ending is completed from the files in `images`.
+    """
+    if (read.place / "Annotations").is_dir():
+        read.place /= "Annotations"
+    paths = sorted(read.place.rglob("*.xml"))
+    if not paths:
+        raise FileNotFoundError(f"{read.place}: no .xml file there; expected the Annotations folder of Pascal VOC")
+    endings = cache(_names_by_stem)  # one look at each folder
+    for path in paths:
+        place = path.relative_to(read.place)
+        item = place.as_posix()
+        with read.noting(item):
+            root = ElementTree.parse(path).getroot()  # expat refuses entities that grow
+            name = _text(root, "filename")
+            if name and not Path(name).suffix:
+                if read.images is None:
+                    raise ValueError(f"<filename> {name!r} has no ending: {GIVE_IMAGES}")
+                name = endings(read.images / place.parent).get(name, name)
+            if name and place.parent.parts:
+                name = (place.parent / name).as_posix()
+            extent = [_text(root, f"size/{side}") for side in ("width", "height")]
+            width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
+            objects = [
+                (f"{item}, object {number}", _text(thing, "name"), [_text(thing, f"bndbox/{key}") for key in CORNERS])
+                for number, thing in enumerate(root.findall("object"), 1)
+            ]
+            read.add(item, name, (width, height), objects)
+
+
+def read_coco(read: _Source) -> None:
+    """A COCO json of instances: the path of an image is its file_name, classes are numbered in the order of their ids.
+
+    A bbox [x, y, width, height] becomes the corners x, y, x + width, y + height, cut at the border (at most width - 1
+    and height - 1 of the image): the convention of wsolevaluation's metadata of CUB. Crowd annotations are left out.
+    """
+    try:
+        content = json.loads(read.place.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise WsolkitError(f"{read.place} is not readable JSON ({error})") from None
+    keys = ("images", "annotations", "categories")
+    parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
+        raise WsolkitError(f"{read.place}: expected an object with the lists images, annotations and categories")
+    images, annotations, categories = parts
+    names: dict[Any, str] = {}
+    objects: dict[Any, list] = {}  # by the id of their image
+    for item in categories:
+        key, name = item.get("id"), item.get("name")
+        with read.noting(f"category {key!r}"):
+            if not _is_key(key) or key in names or not _is_label(name) or name in names.values():
+                raise ValueError(f"{name!r} is no name, or it or the id is there already")
+            names[key] = name
+    for item in images:
+        key = item.get("id")
+        with read.noting(f"image {key!r}"):
+            if not _is_key(key) or key in objects:
+                raise ValueError(f"the id of {item.get('file_name')} is no id, or is there already")
+            objects[key] = []
+    for item in annotations:
+        key, label, name = item.get("image_id"), item.get("category_id"), f"annotation {item.get('id')!r}"
+        if not (_is_key(key) and _is_key(label) and key in objects and label in names):
+            read.problems.append(f"{name} (unknown image_id {key!r} or category_id {label!r})")
+        elif not item.get("iscrowd"):
+            objects[key].append((name, names[label], item.get("bbox")))
+    for item in images:
+        key, extent = item.get("id"), (item.get("width"), item.get("height"))
+        size = extent if all(type(side) is int and side > 0 for side in extent) else (0, 0)
+        read.add(f"image {key!r}", item.get("file_name"), size, objects.get(key, ()) if _is_key(key) else ())
+    read.order = [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
+
+
+def read_csv(read: _Source) -> None:
+    """Lines `path,label,x0,y0,x1,y1` with or without these names as a first line; several lines for several boxes.
+
+    Corners are taken as they are, in pixels from 0; sizes are read from the images below `images`.
+    """
+    if read.images is None:
+        raise WsolkitError(f"a CSV says nothing of the size of its images: {GIVE_IMAGES}")
+    for place, (number, line) in enumerate(read_lines(read.place)):
+        item = f"line {number} {line[:120]!r}"
+        with read.noting(item):
+            row = [field.strip() for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
+            if place or [field.lower() for field in row] != CSV_FIELDS:
+                read.add(item, row[0], (0, 0), [(item, "".join(row[1:2]), row[2:])], again=True)
+
+
+def _names_by_stem(folder: Path) -> dict[str, str]:
+    """Name without ending -> name of each image in a folder; annotations may lie beside the images."""
+    names = sorted(file_names(folder), reverse=True)
+    return {Path(name).stem: name for name in names if Path(name).suffix.lower() in Image.registered_extensions()}
+
+
+def _text(element: ElementTree.Element, path: str) -> str:
+    return (element.findtext(path) or "").strip()
+
+
+def _is_label(name: Any) -> bool:
+    return isinstance(name, str) and bool(name.strip()) and "\n" not in name and "\r" not in name
+
+
+def _is_key(value: Any) -> bool:
+    return isinstance(value, int | str) and not isinstance(value, bool)

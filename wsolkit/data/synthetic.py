@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import require
 from wsolkit.data.base import Request, Target, WSOLDataset
 from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.images import Sample
@@ -68,8 +68,7 @@ def open_synthetic(asked: Request, per_class: int | dict[str, int] | None = None
     classes, label_of = asked.select(KINDS)
     given = per_class.get(asked.split) if isinstance(per_class, dict) else per_class
     count = COUNTS[asked.split] if given is None else int(given)
-    if count < 1:
-        raise WsolkitError(f"per_class is the number of images of each class and must be at least 1, but is {count}")
+    require(count >= 1, f"per_class is the number of images of each class and must be at least 1, but is {count}")
     samples = []
     for index, (kind, label) in enumerate(list(label_of.items()) * count):
         box = draw_bird(KINDS[kind], _random(asked.seed, asked.split, index)).box

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ from wsolkit.data.base import WSOLDataset, normalise
 from wsolkit.evaluation.metrics import bootstrap_mean
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.context import in_chunks
+from wsolkit.methods.maps import check_images, check_labels
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 
@@ -123,10 +124,20 @@ def faithfulness(
     Raises:
         ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
-    labels, maps, names = _checked(images, labels, maps, steps, baseline, percentiles, chunk)
-    images, percentiles = images.detach(), tuple(percentiles)
+    images = check_images(model, images, None, "float32")
+    count, channels, height, width = images.shape
+    require(channels == 3, f"images must be (B, 3, H, W), but got {tuple(images.shape)}")
+    labels, maps, percentiles = check_labels(model, labels, count), as_numpy(maps), tuple(percentiles)
+    shape = f"maps must be (B, h, w), one for each of {count} images, but got {maps.shape}"
+    require(maps.ndim == 3 and len(maps) == count and maps.size, shape)
+    for name, value in (("steps", steps), ("chunk", chunk)):
+        require(type(value) is int and value >= 1, f"{name}={value!r}: give a whole number of at least 1")
+    names = (baseline,) * 2 if isinstance(baseline, str) else tuple(baseline)
+    known = f"choose from {', '.join(BASELINES)}, or a pair for deletion and insertion"
+    require(len(names) == 2 and set(names) <= set(BASELINES), f"baseline={baseline!r}: {known}")
+    inside = percentiles and all(0 < percentile < 100 for percentile in percentiles)
+    require(inside, f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
     fillings = [_filling(images, name) for name in names]
-    count, _, height, width = images.shape
     orders = _removal_order(prepare_maps(maps, (height, width)))
     replaced = np.arange(steps + 1) * (height * width) // steps
 
@@ -188,31 +199,9 @@ def _probabilities(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     if logits.ndim != 2 or int(labels.max()) >= logits.shape[1]:
         raise WsolkitError(f"labels reach {int(labels.max())}, the model's output has shape {tuple(logits.shape)}")
     shares = logits.double().softmax(dim=1).gather(1, labels[:, None])[:, 0].cpu()
-    if not torch.isfinite(shares).all():
-        raise WsolkitError("the network's logits are not finite: its training has diverged, or the images hold NaN")
+    fault = "the network's logits are not finite: its training has diverged, or the images hold NaN"
+    require(torch.isfinite(shares).all(), fault)
     return shares
-
-
-def _checked(images, labels, maps, steps, baseline, percentiles, chunk) -> tuple[Tensor, np.ndarray, tuple[str, ...]]:
-    """Labels and maps as arrays, and what replaces pixels for deletion and for insertion."""
-    tensor = isinstance(images, Tensor)
-    if not tensor or images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point() or len(images) == 0:
-        got = f"{tuple(images.shape)} {images.dtype}" if tensor else type(images).__name__
-        raise WsolkitError(f"images must be a float tensor (B, 3, H, W) of at least one image, but got {got}")
-    labels, maps = torch.as_tensor(labels, device=images.device), as_numpy(maps)
-    whole = labels.dtype in (torch.int64, torch.int32) and labels.shape == images.shape[:1] and (labels >= 0).all()
-    expected = f"{len(images)} whole numbers, class indices from 0"
-    require(whole, f"labels must be {expected}, but are {labels.tolist()}")
-    if maps.ndim != 3 or len(maps) != len(images) or maps.size == 0:
-        raise WsolkitError(f"maps must be (B, h, w), one for each of {len(images)} images, but got {maps.shape}")
-    for name, value in (("steps", steps), ("chunk", chunk)):
-        require(type(value) is int and value >= 1, f"{name}={value!r}: give a whole number of at least 1")
-    names = (baseline,) * 2 if isinstance(baseline, str) else tuple(baseline)
-    known = f"choose from {', '.join(BASELINES)}, or a pair for deletion and insertion"
-    require(len(names) == 2 and set(names) <= set(BASELINES), f"baseline={baseline!r}: {known}")
-    if not len(percentiles) or not all(0 < percentile < 100 for percentile in percentiles):
-        raise WsolkitError(f"percentiles={percentiles}: give at least one number between 0 and 100, both excluded")
-    return labels.long(), maps, names
 
 
 def measure_faithfulness(
@@ -248,7 +237,12 @@ def measure_faithfulness(
         else:
             names = [resolve(method).name for method in ([methods] if isinstance(methods, str) else methods)]
             made = localise(model, dataset, names, indices=indices)
-        rows = {name: _rows_of(name, kept, dataset, indices) for name, kept in made.items()}
+        ids, rows = [dataset.samples[i].id for i in indices], {}
+        for name, kept in made.items():
+            rows[name] = pd.Index(kept.ids).get_indexer(pd.Index(ids))
+            absent = [ids[place] for place in np.flatnonzero(rows[name] < 0)]
+            lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
+            require(not absent, f"the maps of {name!r} {lacks}; localise them too")
         cells = next(iter(made.values())).maps.shape[1:]
         side, device = dataset.geometry.size, next(model.parameters()).device
         parts: dict[str, list[Faithfulness]] = {name: [] for name in (*made, RANDOM, CENTRE)}
@@ -269,22 +263,9 @@ def faithfulness_table(measured: dict[str, Faithfulness]) -> pd.DataFrame:
     """A row per name: the means of deletion area (small is good), insertion area and ROAD (large is good), each with
     the ends of its 95 % interval as `_low` and `_high`, and n, the number of images."""
     columns = {"deletion": "deletion_area", "insertion": "insertion_area", "road": "road"}
-    rows = []
-    for numbers in measured.values():
-        values = [float(value) for attribute in columns.values() for value in numbers.mean(attribute)]
-        names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
-        rows.append(dict(zip(names, values, strict=True)) | {"n": len(numbers)})
-    return pd.DataFrame(rows, index=pd.Index(list(measured), name="method"))
-
-
-def _rows_of(name: str, kept: ScoreMaps, dataset: WSOLDataset, indices: np.ndarray) -> np.ndarray:
-    """The rows of the maps of these images among the kept ones."""
-    ids = [dataset.samples[i].id for i in indices]
-    rows = pd.Index(kept.ids).get_indexer(pd.Index(ids))
-    absent = [identity for identity, row in zip(ids, rows, strict=True) if row < 0]
-    lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"
-    require(not absent, f"the maps of {name!r} {lacks}; localise them too")
-    return rows
+    names = [f"{column}{end}" for column in columns for end in ("", "_low", "_high")]
+    cells = {name: [*chain.from_iterable(map(own.mean, columns.values())), len(own)] for name, own in measured.items()}
+    return pd.DataFrame.from_dict(cells, "index", columns=[*names, "n"]).rename_axis("method")
 
 
 def _centre_gaussian(side: int) -> np.ndarray:

@@ -8,7 +8,6 @@ Sources: Russakovsky et al., IJCV 2015 (Top-k Loc); Choe et al., CVPR 2020, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -81,11 +80,6 @@ def max_box_acc(curves, delta: float = 0.5) -> float:
     return float(accuracy_curve(curves, delta).max())
 
 
-def max_box_acc_v2(curves, deltas: Sequence[float] = DELTAS) -> float:
-    """MaxBoxAccV2: mean of `max_box_acc` over deltas, each with its own best tau. curves (N, T), contours="all"."""
-    return float(np.mean([max_box_acc(curves, delta) for delta in deltas]))
-
-
 def plateau_middle(accuracy: np.ndarray) -> int:
     """Index of the middle of the longest run of maxima, the first of equal runs.
 
@@ -139,12 +133,6 @@ def pxap_from_histograms(histograms) -> float:
     used = (tp + fp) > 0
     precision = np.divide(tp, tp + fp, out=np.zeros_like(tp), where=used)
     return float((precision * np.diff(tp / true.sum(), prepend=0.0))[used].sum() * 100)
-
-
-def pxap(score_maps: Iterable, masks: Iterable, interval: float = 0.001) -> float:
-    """PxAP over a set: equally long iterables (generators too) of score maps and masks, see `pixel_histograms`."""
-    pairs = zip(score_maps, masks, strict=True)
-    return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))
 
 
 def share_interval(hits, level: float = 0.95) -> tuple[float, float]:

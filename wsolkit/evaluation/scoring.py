@@ -169,7 +169,17 @@ def score(
     if truth.boxes is not None:
         shares |= _operating_points(result, taus, measured, right)
         if "v2_hits" in measured:
-            _all_thresholds(result, measured, {"samples": samples, "seed": seed})
+            result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
+            result.max_box_acc = metrics.max_box_acc(measured["largest"])
+            parts = metrics.percent(measured["v2_hits"]).max(axis=1)
+            result.max_box_acc_v2_parts = dict(zip(metrics.DELTAS, parts.tolist(), strict=True))
+            result.max_box_acc_v2 = float(np.mean(parts))
+            maximised = {"max_box_acc": metrics.loc_hits(measured["largest"]), "max_box_acc_v2": result.v2_hits}
+            for name, hits in maximised.items():
+                result.intervals[name] = metrics.bootstrap_max(hits, samples=samples, seed=seed)
+            step, height = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
+            result.curve = {"thresholds": thresholds(rule.interval)[::step].round(6).tolist()}
+            result.curve["gt_known_loc"] = height[::step].round(3).tolist()
         shares["centre_box"] = _centre_box(result, val_boxes, right.get(1))
         result.failure_types = failure_types(result.boxes, result.gt_boxes, right.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
@@ -310,20 +320,6 @@ def _operating_points(
     return hits[result.operating_point]
 
 
-def _all_thresholds(result: EvalResult, measured: dict[str, np.ndarray], bootstrap: dict[str, int]) -> None:
-    """Fill the metrics that try every threshold, their intervals, and the accuracy curve."""
-    result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
-    result.max_box_acc = metrics.max_box_acc(measured["largest"])
-    parts = result.v2_hits.sum(axis=1).max(axis=1) * 100.0 / result.n_images
-    result.max_box_acc_v2_parts = dict(zip(metrics.DELTAS, parts.tolist(), strict=True))
-    result.max_box_acc_v2 = float(np.mean(parts))
-    for name, hits in {"max_box_acc": metrics.loc_hits(measured["largest"]), "max_box_acc_v2": result.v2_hits}.items():
-        result.intervals[name] = metrics.bootstrap_max(hits, **bootstrap)
-    step, accuracy = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
-    result.curve = {"thresholds": thresholds(result.interval)[::step].round(6).tolist()}
-    result.curve["gt_known_loc"] = accuracy[::step].round(3).tolist()
-
-
 def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:
     """Fill `result.centre_box`; returns the hits (N,) at the side chosen on validation data (else fixed)."""
     sides, ious = centre_box_curve(result.gt_boxes, result.frame)
@@ -333,12 +329,8 @@ def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: n
         index = metrics.plateau_middle(metrics.accuracy_curve(centre_box_curve(val_boxes, result.frame)[1]))
     best = metrics.plateau_middle(accuracy)
     hits = metrics.loc_hits(ious[:, index])
-    result.centre_box = {
-        "side": int(sides[index]),
-        "operating_point": "fixed" if val_boxes is None else "validation",
-        "gt_known_loc": float(accuracy[index]),
-        "top1_loc": None if right is None else metrics.percent(hits & right),
-        "best_on_test": float(accuracy[best]),
-        "best_on_test_side": int(sides[best]),
-    }
+    top1 = None if right is None else metrics.percent(hits & right)
+    result.centre_box = {"side": int(sides[index]), "operating_point": "fixed" if val_boxes is None else "validation"}
+    result.centre_box |= {"gt_known_loc": float(accuracy[index]), "top1_loc": top1}
+    result.centre_box |= {"best_on_test": float(accuracy[best]), "best_on_test_side": int(sides[best])}
     return hits

@@ -35,7 +35,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 
 from wsolkit.boxes.extract import iou
 from wsolkit.boxes.preparation import as_numpy, prepare_map
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
@@ -229,6 +229,15 @@ def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None,
         axes.add_patch(Rectangle(**shape, edgecolor=colour, linewidth=width, linestyle=line, path_effects=outline))
 
 
+def _show(axes, pixels, scores, truths, box, size: tuple[int, int], width: float = 1.7, **options) -> None:
+    """An image or its overlay, with boxes in a frame of `size` (H, W), on axes without anything else."""
+    extent = (-0.5, size[1] - 0.5, size[0] - 0.5, -0.5)
+    axes.imshow(pixels if scores is None else overlay(pixels, scores), extent=extent, aspect="auto", **options)
+    draw_boxes(axes, truths, box, size, width)
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    axes.set_axis_off()
+
+
 def iou_text(overlap: float) -> str:
     """An IoU (0 to 1) as text with two decimals; with three where a miss, for example 0.497, would read 0.50."""
     return f"{overlap:.3f}" if 0.495 <= overlap < 0.5 else f"{overlap:.2f}"
@@ -245,8 +254,7 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
     items: dicts with pixels (H, W, 3) uint8, and as wanted score_map (h, w), gt_boxes (n, 4), box (4,) or None, title,
     caption. The IoU stands above each image with a tick (IoU >= 0.5) or a cross.
     """
-    if not items:
-        raise WsolkitError("a gallery needs at least one item")
+    require(items, "a gallery needs at least one item")
     columns = min(columns, len(items))
     rows, handles = -(-len(items) // columns), []
     with style():
@@ -257,13 +265,9 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
         for axes in grid.flat[len(items) :]:
             axes.set_visible(False)
         for axes, item in zip(grid.flat, items, strict=False):
-            pixels, scores, truths = _pixels(item["pixels"]), item.get("score_map"), as_numpy(item.get("gt_boxes", ()))
-            shown = pixels if scores is None else overlay(pixels, scores)
-            axes.imshow(shown, interpolation="lanczos", aspect="auto")
-            draw_boxes(axes, truths, item.get("box"), size=pixels.shape[:2])
-            axes.set(xlim=(-0.5, pixels.shape[1] - 0.5), ylim=(pixels.shape[0] - 0.5, -0.5))
-            axes.set_axis_off()
+            pixels, truths = _pixels(item["pixels"]), as_numpy(item.get("gt_boxes", ()))
             mark, box = "", item.get("box")
+            _show(axes, pixels, item.get("score_map"), truths, box, pixels.shape[:2], interpolation="lanczos")
             if box is not None and len(truths):
                 overlap = iou(as_numpy(box)[None], truths).max()
                 mark = f"{'✓' if overlap >= 0.5 else '✗'} IoU {iou_text(overlap)}"
@@ -286,11 +290,7 @@ def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) ->
     small = cv2.resize(pixels, (max(1, round(width * scale)), max(1, round(height * scale))), interpolation=method)
     fig = Figure(figsize=(small.shape[1] / 100, small.shape[0] / 100))
     axes = fig.add_axes((0, 0, 1, 1))
-    shown = small if score_map is None else overlay(small, score_map)
-    axes.imshow(shown, extent=(-0.5, width - 0.5, height - 0.5, -0.5), aspect="auto", interpolation="nearest")
-    draw_boxes(axes, gt_boxes, box, size=(height, width), width=1.3)
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
-    axes.set_axis_off()
+    _show(axes, small, score_map, gt_boxes, box, (height, width), 1.3, interpolation="nearest")
     return _bytes(fig, "jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})
 
 
@@ -305,8 +305,7 @@ def look(index: int) -> dict[str, Any]:
 
 def _figure(height: float, shown: Any = True, text: str = "", rows: int = 1) -> tuple[Figure, Any]:
     """A figure and its axes; WsolkitError where there is nothing to show."""
-    if not shown:
-        raise WsolkitError(f"there is no {text}")
+    require(shown, f"there is no {text}")
     fig = Figure(figsize=(6.4, height))
     return fig, fig.subplots(rows, sharex=True)
 

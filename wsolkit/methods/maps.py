@@ -86,11 +86,11 @@ def score_maps(
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        images = _check_images(model, images, features, precision)
+        images = check_images(model, images, features, precision)
         model = network_for(model, layer, reshape, images)
         entries = _check_methods(model, names, options, smoothings)
         rows: Any = features if images is None else images
-        labels = _check_labels(model, labels, len(rows))
+        labels = check_labels(model, labels, len(rows))
         features = None if features is None else _plain(features)
         if "aug" in smoothings:
             if images is None:
@@ -132,7 +132,7 @@ def feature_map(
     """(B, 3, H, W) -> (B, C, h, w) float32: one pass of the body in evaluation mode, detached; the model is left as
     found. Arguments: see `score_maps`."""
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        images = _check_images(model, images, None, precision)
+        images = check_images(model, images, None, precision)
         return _bodies(network_for(model, layer, reshape, images), images, len(images), precision)
 
 
@@ -196,7 +196,8 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     return entries
 
 
-def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
+def check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
+    """The images without a graph; ValueError unless images and features are batches that the model can take."""
     if precision not in PRECISIONS:
         raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     given = {name: tensor for name, tensor in (("images", images), ("features", features)) if tensor is not None}
@@ -214,7 +215,8 @@ def _check_images(model: nn.Module, images: Tensor | None, features: Tensor | No
     return None if images is None else _plain(images)
 
 
-def _check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
+def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
+    """The class indices (count,) int64 on the model's device; ValueError for anything else."""
     if labels is None:
         raise WsolkitError(
             "labels are required, one class per image: maps of the predicted class (labels=model(images).argmax(1)) "

@@ -26,7 +26,7 @@ from typing import Annotated, Any
 from markupsafe import Markup
 from pydantic import ConfigDict, Field
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import require
 from wsolkit.common.files import atomic_write_text, listing, read_yaml
 from wsolkit.common.parameters import Parameters, parameter, shown
 from wsolkit.data.catalogue import DATASETS
@@ -49,8 +49,17 @@ SAME_IMAGES = 8  # of a backbone, under every method
 SECONDS = "seconds_per_image"
 MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose best values the tables show
 SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
-
-
+Name = Annotated[str, Field(pattern="^[^./][^/]*$")]
+NAMES = "a list of names without a slash or a dot at the beginning"
+STATUSES = ("completed", "failed", "missing", "undefined")
+Ends = Sequence[float] | None
+TEST_IMAGES = 5794  # of CUB-200-2011
+OTHERS = [  # methods that the kit does not have
+    ("SPG", Published("vgg16", LIST, {"top1_cls": 75.5, "gt_known_loc": 58.9, "top1_loc": 48.9})),
+    ("SPG", Published("vgg16", TABLE, {"max_box_acc_v2": 56.3})),
+    ("SPG", Published("resnet50", TABLE, {"max_box_acc_v2": 60.4})),
+    ("Centre box", Published("any", TABLE, {"max_box_acc_v2": 59.7})),
+]
 # How much of very many runs the page shows: methods and backbones of a dataset in tables, charts and images (the best,
 # with plain CAM), rows of single runs and of operating points, points of a curve, bytes for the full texts of errors.
 LIMITS = ("methods", "backbones", "runs", "points", "curve", "errors")
@@ -151,13 +160,6 @@ def write_csv(rows: Iterable[Mapping[str, Any]], path: str | Path) -> None:
     atomic_write_text(path, buffer.getvalue())
 
 
-# ------------------------------------------------------------------------------------------------ planned runs
-
-
-Name = Annotated[str, Field(pattern="^[^./][^/]*$")]
-NAMES = "a list of names without a slash or a dot at the beginning"
-
-
 class Plan(Parameters):
     """What a stored sweep.yaml combines; its other keys are parameters of the runs."""
 
@@ -171,12 +173,10 @@ class Plan(Parameters):
     def stored(cls, path: Path) -> list[tuple[int, str, str]]:
         """Seed, backbone and method of every run in a sweep.yaml. WsolkitError says what is wrong with the file."""
         content = read_yaml(path)
-        if not isinstance(content, dict):
-            raise WsolkitError(f"it should hold a mapping, got {shown(content)}")
+        require(isinstance(content, dict), f"it should hold a mapping, got {shown(content)}")
         plan = cls(**{str(name): value for name, value in content.items()})
         runs = len(plan.seeds) * len(plan.backbones) * len(plan.methods)
-        if runs > MOST:
-            raise WsolkitError(f"it plans {runs} runs, expected at most {MOST}")
+        require(runs <= MOST, f"it plans {runs} runs, expected at most {MOST}")
         methods = [declared(method).name for method in plan.methods]
         return list(dict.fromkeys(product(plan.seeds, plan.backbones, methods)))
 
@@ -208,12 +208,6 @@ def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[
             text = f"planned in {place}, without a result yet; run the sweep again"
             missing.append(row | {"status": "undefined" if reason else "missing", "error": reason or text})
     return missing, notes
-
-
-# ------------------------------------------------------------------------------------------------ groups
-
-STATUSES = ("completed", "failed", "missing", "undefined")
-Ends = Sequence[float] | None
 
 
 @dataclass(frozen=True)
@@ -359,17 +353,6 @@ def difference(group: Group, baseline: str, name: str = HEADLINE) -> Difference 
     return Difference(value, verdicts.count("better"), verdicts.count("worse"), note) if value else None
 
 
-# ------------------------------------------------------------------------------------------------ published numbers
-
-TEST_IMAGES = 5794
-OTHERS = [  # methods that the kit does not have
-    ("SPG", Published("vgg16", LIST, {"top1_cls": 75.5, "gt_known_loc": 58.9, "top1_loc": 48.9})),
-    ("SPG", Published("vgg16", TABLE, {"max_box_acc_v2": 56.3})),
-    ("SPG", Published("resnet50", TABLE, {"max_box_acc_v2": 60.4})),
-    ("Centre box", Published("any", TABLE, {"max_box_acc_v2": 59.7})),
-]
-
-
 def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
     """Published numbers on CUB-200-2011, each with its source, to stand beside measured ones; the measured ones first.
 
@@ -377,16 +360,12 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         Rows {"method", "network", "source", "published" (percent by metric), "group", "differs"}; group is the
         completed one of the same method, on the same network or else on the first one there is, or None.
     """
-    table = []
+    table: list[dict[str, Any]] = []
     own = [(method.label, entry, method.name) for method in METHODS.values() for entry in method.published]
     for label, entry, method in [*own, *((label, entry, "") for label, entry in OTHERS)]:
         same = [group for group in groups if entry.comparable and group.method == method and group.done]
         group = next((group for group in same if group.backbone == entry.network), same[0] if same else None)
-        line: dict[str, Any] = {
-            "method": f"{label} {entry.note}".strip(),
-            "network": entry.network,
-            "source": entry.source,
-        }
+        line = {"method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source}
         differs = _differences(group, entry.network) if group else ""
         table.append(line | {"published": entry.values, "group": group, "differs": differs})
     return sorted(table, key=lambda line: line["group"] is None)
@@ -504,11 +483,8 @@ def networks_of(groups: Sequence[Group], full: int) -> list[dict[str, Any]]:
         tied = [method for method, mark in marked[HEADLINE].items() if mark == "tie" and method != "cam"]
         named = [value for group in members if (value := group.value("top1_cls"))]
         located = any(group.threshold is not None for group in members)
-        network: dict[str, Any] = {
-            "backbone": backbone,
-            "groups": members,
-            "done": [row for group in members for row in group.done],
-        }
+        done = [row for group in members for row in group.done]
+        network: dict[str, Any] = {"backbone": backbone, "groups": members, "done": done}
         network["right"] = named[0] if named and not located else None  # where there are no boxes
         network |= {"lines": lines, "centre": centre["value"].mean if centre else None, "values": values, "best": best}
         networks.append(network | {"tied": tied, "winner": best[0] if len(best) == 1 < len(values) else ""})
@@ -583,9 +559,6 @@ def reasons(networks: Sequence[dict], full: int) -> list[tuple[str, float, float
     return shown
 
 
-# ------------------------------------------------------------------------------------------------ charts
-
-
 def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[str, list[tuple[str, Markup]]]:
     """{"curves": [(backbone, chart)], "cost": likewise}: one chart per backbone, with the axes of all of the dataset;
     at most so many points of a curve. looks: method -> index of its colour, line and marker on the whole page."""
@@ -633,9 +606,6 @@ def mean_curve(group: Group, most: int = 250) -> tuple[list[float], list[float]]
     points = [(tau, fmean(heights)) for tau, *heights in zip(taus, *same, strict=True)]
     points = points[:: -(-len(points) // most)]
     return [tau for tau, _ in points], [height for _, height in points]
-
-
-# ------------------------------------------------------------------------------------------------ the same images
 
 
 def _add_images(sections: Sequence[dict], budget: int) -> None:

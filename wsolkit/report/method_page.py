@@ -24,7 +24,7 @@ from PIL import Image
 from wsolkit.boxes.extract import ContourBoxes, iou, overlaps, threshold_value
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.boxes.protocols import protocol_named
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_text
 from wsolkit.evaluation.per_image import FAILURES, flags, parse_boxes, read_per_image, slices
 from wsolkit.figures import COLOUR_MAP, accuracy_curves, history_figure, inline_svg, iou_histogram, iou_text
@@ -127,8 +127,7 @@ def read_run(folder: str | Path) -> RunFiles:
 
 def _boxes(path: Path, count: int | None) -> pd.DataFrame | None:
     table = read_per_image(path)
-    if count is not None and len(table) != count:
-        raise WsolkitError(f"{path.name} has {len(table)} images, and {count} were measured")
+    require(count in (None, len(table)), f"{path.name} has {len(table)} images, and {count} were measured")
     located = table[table["iou"].notna()]
     return located if len(located) else None
 
@@ -213,9 +212,6 @@ def write_reports(out: str | Path, everything: bool = False) -> Iterator[tuple[P
             yield html, str(error)
 
 
-# ------------------------------------------------------------------------------------------------ what happened
-
-
 def summary(run: RunFiles) -> Markup:
     """What happened, in a few paragraphs; the first is the main one. Only what the numbers carry is said."""
     counts = run.result["failures"]
@@ -239,9 +235,6 @@ def box_ratios(table: pd.DataFrame) -> np.ndarray:
         best = int(np.argmax(shared / (own + areas - shared))) if shared.any() else int(np.argmax(areas))
         ratios.append(own / areas[best])
     return np.array(ratios, float)
-
-
-# ------------------------------------------------------------------------------------------------ boxes
 
 
 def threshold(run: RunFiles) -> dict[str, Any] | None:
@@ -292,24 +285,18 @@ def sizes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
     return [row | {"cam": other["gt_known_loc"]} for row, other in zip(rows, others, strict=True)]
 
 
-# ------------------------------------------------------------------------------------------------ galleries
-# The figures are complete without JavaScript; a table holds boxes, IoUs and sums at every stop of the reader's sliders,
-# and galleries.js only looks them up.
-
-
 def galleries(folder: str | Path) -> Markup:
     """The part of a page for the run in `folder` (which holds galleries/), "" where no galleries were kept.
 
-    The page needs galleries.css and galleries.js.
+    The figures are complete without JavaScript; a table holds boxes, IoUs and sums at every stop of the reader's
+    sliders, and galleries.js only looks them up. The page needs it and galleries.css.
 
     Raises:
         WsolkitError: the files are not as `write_galleries` writes them.
     """
     kept = read_galleries(folder)
-    if kept is None:
-        return Markup("")
     try:
-        return _galleries(kept, *read_gallery_images(folder, kept))
+        return Markup("") if kept is None else _galleries(kept, *read_gallery_images(folder, kept))
     except Exception as error:  # files that were cut off, changed or written by another version fail in every way
         said = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
@@ -414,9 +401,6 @@ def heat(prepared: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-# ------------------------------------------------------------------------------------------------ classes
-
-
 def class_and_box(run: RunFiles, boxes: pd.DataFrame) -> dict[str, Any]:
     """Images by class right or wrong and box right or wrong, and the classes that are taken for one another."""
     table = boxes[boxes["right"].notna()]
@@ -443,9 +427,6 @@ def classes(run: RunFiles, boxes: pd.DataFrame) -> list[dict[str, Any]]:
         row["misses"] = [name for name in FAILURES if name != "right" and row[name] == most and most]
         row["top1"] = None if known.isna().any() else 100 * float(known.mean())
     return sorted(rows, key=lambda row: (row["gt_known_loc"], row["mean_iou"]))
-
-
-# ------------------------------------------------------------------------------------------------ training, published
 
 
 def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:

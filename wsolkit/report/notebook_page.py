@@ -37,8 +37,6 @@ REMOVED = {  # tags that remove parts of cells
     "remove_all_outputs_tags": {"hide-output", "remove-output", "remove_output"},
 }
 
-# ------------------------------------------------------------------------------------------------ cleaning
-
 
 def _words(text: str) -> set[str]:
     return set(text.split())
@@ -88,9 +86,6 @@ CLEANER = nh3.Cleaner(
 )
 
 
-# ------------------------------------------------------------------------------------------------ formulas
-
-
 def mathml(formula: str, display: bool = False) -> str:
     """LaTeX without its delimiters as a MathML element; `<code>` with the source where it cannot be converted."""
     from latex2mathml.converter import convert
@@ -137,9 +132,6 @@ class _Renderer(IPythonRenderer):
             body = f"\\begin{{{name}}}{body}\\end{{{name}}}"
         return self.block_math(body)
 
-    def block_mermaidjs(self, code: str) -> str:
-        return f"<pre><code>{html.escape(code)}</code></pre>"
-
 
 @pass_context
 def markdown2html(context, source: str) -> str:
@@ -152,9 +144,6 @@ def markdown2html(context, source: str) -> str:
 def last_lines(text: str) -> str:
     """A stream as a terminal would show it: of what carriage returns overwrote (progress bars), the last state."""
     return "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in text.split("\n"))
-
-
-# ------------------------------------------------------------------------------------------------ pages
 
 
 def tidy(body: str, title: str, reserved: Sequence[str] = ("contents", "top")) -> tuple[str, str, list[dict[str, Any]]]:

@@ -28,8 +28,6 @@ CHANCE = 0.05
 FEW = 6  # images: with fewer, not even a difference on every one of them has a p below CHANCE (2 / 2**n)
 MINUS = "\u2212"
 
-# ------------------------------------------------------------------------------------------------ numbers
-
 
 def plain(value: float | None, digits: int = 1) -> str:
     return "\u2013" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
@@ -101,8 +99,6 @@ def verdict(paired: dict[str, Any]) -> str:
         return "open"
     return "better" if difference > 0 else "worse"
 
-
-# ------------------------------------------------------------------------------------------------ templates
 
 ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(TEMPLATES),

@@ -21,7 +21,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import cv2
 import numpy as np
 from PIL import Image
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -130,21 +129,16 @@ def content_of(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _given(values: Any) -> Any:
+    """The fields of a JSON object that are not null, which is the same as absent."""
+    return {key: item for key, item in values.items() if item is not None} if isinstance(values, dict) else values
+
+
 class _Object(BaseModel):
     """A JSON object whose known fields are checked; null is the same as absent, other fields are kept as they are."""
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=False, validate_default=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _null_is_absent(cls, values: Any) -> Any:
-        return {key: item for key, item in values.items() if item is not None} if isinstance(values, dict) else values
-
-
-def _known(values: Any) -> Any:
-    """What this version knows of a stored result; null is the same as absent."""
-    known = EvalResult.stored()
-    return {key: values[key] for key in known if values.get(key) is not None} if isinstance(values, dict) else values
+    _null_is_absent = model_validator(mode="before")(_given)
 
 
 def _whole(result: EvalResult) -> EvalResult:
@@ -158,7 +152,7 @@ def _whole(result: EvalResult) -> EvalResult:
     return result
 
 
-Stored = Annotated[EvalResult, BeforeValidator(_known), AfterValidator(_whole)]
+Stored = Annotated[EvalResult, BeforeValidator(_given), AfterValidator(_whole)]
 Points = Annotated[float, Field(strict=True, ge=-100, le=100)]  # a difference of two percentages
 Checked = TypeVar("Checked", bound=_Object)
 
@@ -305,13 +299,12 @@ def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, li
     return {name: row.tolist() for name, row in rows.items()}
 
 
-def write_galleries(
-    folder: str | Path, result: EvalResult, maps: Any, pixels: Callable, classes: Any, seed: int
-) -> None:
+def write_galleries(folder: str | Path, result: EvalResult, items: Callable, classes: Any, seed: int) -> None:
     """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json;
     what an earlier run left there goes. A result without boxes has random images alone, without boxes.
 
-    maps: N score maps (h, w) as the method made them. pixels: list of positions -> frames (H, W, 3) uint8.
+    items: list of positions -> a dict of each image, as `Run.gallery_items` makes them: id, label, pixels (H, W, 3)
+        uint8, score_map (h, w) as the method made it and, with boxes, gt_boxes, box and iou.
     classes: a name per label.
     """
     folder, located = Path(folder) / GALLERIES, result.boxes is not None
@@ -319,18 +312,16 @@ def write_galleries(
     rows = {"random": np.random.default_rng(seed).permutation(result.n_images)[:RANDOM].tolist()}
     rows = choose(result.ious, result.failure_types, seed) if located else rows
     shown = list(dict.fromkeys(chain.from_iterable(rows.values())))
-    images = []
-    for number, (index, photographed) in enumerate(zip(shown, pixels(shown), strict=True)):
-        atomic_write_bytes(folder / f"{number}.jpg", photo(photographed))
+    images, kept = [], {}
+    for number, (index, item) in enumerate(zip(shown, items(shown), strict=True)):
+        atomic_write_bytes(folder / f"{number}.jpg", photo(item["pixels"]))
+        kept[str(number)] = np.asarray(item["score_map"], np.float32)
         predicted = -1 if result.predicted is None else int(result.predicted[index])
-        image = {"id": result.ids[index], "file": f"{number}.jpg", "class": classes[result.labels[index]]}
+        image = {"id": item["id"], "file": f"{number}.jpg", "class": item["label"]}
         image |= {"predicted": None if predicted < 0 else classes[predicted]}
-        image |= {"gt_boxes": [], "box": None, "iou": None, "empty": False, "failure": None}
-        if located:
-            image |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index], "iou": float(result.ious[index])}
-            image |= {"empty": bool(result.empty[index]), "failure": result.failure_types[index]}
-        images.append(image)
-    kept = {str(number): np.asarray(maps[index], np.float32) for number, index in enumerate(shown)}
+        image |= {name: item.get(name, none) for name, none in (("gt_boxes", []), ("box", None), ("iou", None))}
+        image["empty"] = located and bool(result.empty[index])
+        images.append(image | {"failure": result.failure_types[index] if located else None})
     atomic_save_npz(folder / GALLERY_MAPS, **kept)
     about = ("n_images", "frame", "protocol", "threshold", "percentile", "operating_point")
     table = {"format": GALLERIES_FORMAT, "seed": seed} | {name: getattr(result, name) for name in about}
@@ -362,11 +353,7 @@ def read_gallery_images(folder: str | Path, kept: dict[str, Any]) -> tuple[list[
 
 def photo(pixels: np.ndarray, side: int = SIDE) -> bytes:
     """(H, W, 3) uint8 as a JPEG whose longer side has at most `side` pixels."""
-    height, width = pixels.shape[:2]
-    scale = min(1.0, side / max(height, width))
-    small = max(1, round(width * scale)), max(1, round(height * scale))
-    if small != (width, height):
-        pixels = cv2.resize(pixels, small, interpolation=cv2.INTER_AREA)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
+    buffer, image = io.BytesIO(), Image.fromarray(pixels)
+    image.thumbnail((side, side), Image.Resampling.BOX)
+    image.save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()

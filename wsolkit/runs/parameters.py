@@ -16,6 +16,7 @@ import ast
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -310,49 +311,35 @@ def _assigned(source: str) -> list[str]:
 
 def training_code(variant: Variant) -> str:
     """Digest of the code that trains a variant."""
-    objective = variant.objective()
-    own = [type(objective).__module__] if objective else []
-    return code_state((*TRAINING_WINGS, *_files(own)))
+    return code_state((*TRAINING_WINGS, *_files([type(variant.objective()).__module__])))
 
 
 def localising_code(method: Method) -> str:
     """Digest of the code that makes a method's score maps, training included."""
-    return code_state((*TRAINING_WINGS, "localisation", *_method_files(method)))
+    return code_state((*TRAINING_WINGS, "localisation", *_method_files(method.module, method.function.__module__)))
 
 
 def scoring_code(method: Method) -> str:
     """Digest of the code that scores a method, without that of training."""
-    files = [*_method_files(resolve("cam")), *_method_files(method)]
+    files = [name for own in (resolve("cam"), method) for name in _method_files(own.module, own.function.__module__)]
     return code_state((*SCORING_WINGS, *dict.fromkeys(files)))
 
 
-def _method_files(method: Method) -> list[str]:
-    """What methods share, the file that declares a method, and the files of other methods that this one uses."""
-    wanted, used = [method.module, method.function.__module__], set(_shared())
+@cache
+def _method_files(*modules: str) -> list[str]:
+    """The files of modules that declare a method, of what all methods share, and of the methods that these import."""
+    declaring = {method.module for method in METHODS.values()} | {"wsolkit.methods.__init__"}
+    used = {f"wsolkit.methods.{path.stem}" for path in (PACKAGE / "methods").glob("*.py")} - declaring
+    wanted = set(modules) - used
     while wanted:
-        if (module := wanted.pop()) not in used:
-            used.add(module)
-            wanted += _imports(module)
+        used |= wanted
+        nodes = [node for name in _files(wanted) for node in ast.walk(ast.parse((PACKAGE / name).read_text("utf-8")))]
+        names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
+        wanted = {name for name in names if name.startswith("wsolkit.methods.")} - used
     return _files(sorted(used))
 
 
-@cache
-def _shared() -> tuple[str, ...]:
-    """Modules of the wing that declare no method."""
-    declaring = {method.module for method in METHODS.values()}
-    names = [f"wsolkit.methods.{path.stem}" for path in sorted((PACKAGE / "methods").glob("*.py"))]
-    return tuple(name for name in names if name not in declaring and not name.endswith("__init__"))
-
-
-@cache
-def _imports(module: str) -> tuple[str, ...]:
-    """Modules of the wing that a module imports names from."""
-    nodes = [node for name in _files([module]) for node in ast.walk(ast.parse((PACKAGE / name).read_text("utf-8")))]
-    names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-    return tuple(name for name in names if name.startswith("wsolkit.methods."))
-
-
-def _files(modules: list[str]) -> list[str]:
+def _files(modules: Iterable[str]) -> list[str]:
     """The files of modules, relative to the package; a method that is none of the package's has none."""
     return [name.removeprefix("wsolkit.").replace(".", "/") + ".py" for name in modules if name.startswith("wsolkit.")]
 

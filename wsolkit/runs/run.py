@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -183,11 +184,8 @@ class Run:
             pixels = test.geometry.crop(test.pixels([position[name]], test.geometry.side))[0]
             item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": name, "label": label}
             if result.boxes is not None:
-                item |= {
-                    "gt_boxes": result.gt_boxes[index],
-                    "box": result.boxes[index],
-                    "iou": float(result.ious[index]),
-                }
+                item |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index]}
+                item["iou"] = float(result.ious[index])
             items.append(item)
         return items
 
@@ -212,14 +210,9 @@ class Run:
             if maps.path is None:  # those of a reader's own method, which no other report can use
                 maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / files.PER_IMAGE)
-        items = self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))
-
-        def pixels(shown: list[int]) -> list[np.ndarray]:
-            return [item["pixels"] for item in self.gallery_items(result, shown)]
-
-        files.write_galleries(folder, result, result.maps["test"].maps, pixels, classes, c.seed)
+        files.write_galleries(folder, result, partial(self.gallery_items, result), classes, c.seed)
         gallery = []
-        for number, item in enumerate(items):
+        for number, item in enumerate(self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))):
             name = f"{files.GALLERY}/{number}.jpg"
             image = figures.thumbnail(item["pixels"], item["score_map"], item.get("gt_boxes", ()), item.get("box"))
             atomic_write_bytes(folder / name, image)
@@ -233,10 +226,8 @@ class Run:
         content |= {"maps": {name: os.path.relpath(str(maps.path), folder) for name, maps in result.maps.items()}}
         content |= {"test_images": len(test), "classes": classes, "gallery": gallery}
         content |= {"extra": (extra or {}) | (faithful if result.faithfulness else {})} | self._provenance()
-        content |= {
-            "wall_seconds": time.time() - self.started,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        }
+        content["wall_seconds"] = time.time() - self.started
+        content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")
         files.write_result(folder / files.METRICS, made_from, digest(made_from), content)
         return folder / files.METRICS
 
