@@ -22,7 +22,7 @@ SMALL = {"backbone": "vgg16", "width": 0.125, "batch_norm": "no", "size": 32, "c
 FAILING = """
 import wsolkit as wk
 from wsolkit.common.processes import process_group, rank
-from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Objective
 
 class Failing(Objective):
     def change(self, images, labels):

@@ -57,7 +57,7 @@ def test_attention_rollout():
 
 def test_attention_needs_attention_and_images():
     defined, reason = is_defined("attention_rollout", NETWORKS["resnet18"]())
-    assert not defined and "vision transformers of torchvision only" in reason
+    assert not defined and "torchvision's vision transformers only" in reason
     with pytest.raises(wk.MethodNotDefined, match="vision transformers"):
         score_maps(NETWORKS["resnet18"](), pictures(), [0, 1], "attention_rollout")
     assert is_defined("attention_rollout", vit()) == (True, "") and not is_defined("ts_cam", vit())[0]

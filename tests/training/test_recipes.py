@@ -9,8 +9,7 @@ import wsolkit as wk
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.runs.run import Run
 from wsolkit.training.loop import add_gradients, load_optimiser, make_optimiser, set_rate, step_seed
-from wsolkit.training.objective import Objective
-from wsolkit.training.recipe import Recipe, recipe_source
+from wsolkit.training.recipe import Objective, Recipe, recipe_source
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

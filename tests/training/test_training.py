@@ -11,8 +11,7 @@ import torch
 import wsolkit as wk
 from wsolkit.training.checkpoints import Files, read
 from wsolkit.training.loop import classify
-from wsolkit.training.objective import Objective
-from wsolkit.training.recipe import Recipe
+from wsolkit.training.recipe import Objective, Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -286,7 +286,7 @@ def test_what_is_defined_on_which_network():
     assert maps["acol"].shape == (2, 2, 2) and maps["acol"].amin() >= 0 and (maps["acol"].amax(dim=(1, 2)) == 1).all()
     features = wk.feature_map(two, images)
     assert torch.allclose(two.rest(features), two(images), atol=1e-5), "methods by gradient see branch A"
-    with pytest.raises(ValueError, match=r"acol trains a network with two branches.*not 'gap'"), ACoL().attached(plain):
+    with pytest.raises(ValueError, match=r"two branches, which .* with pooling 'gap' has not"), ACoL().attached(plain):
         pass
 
 

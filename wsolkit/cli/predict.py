@@ -146,6 +146,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
         raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
 
     from wsolkit.data.base import Geometry
+    from wsolkit.data.readers import read_lines
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.run import _device, default_threshold, load_trained, versions
@@ -155,7 +156,12 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     require(known or size, f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
     known = known or Geometry(size)
     view = Geometry(size or known.size, asked["geometry"] or known.kind)
-    names = _names(asked["classes"], trained.model.num_classes) if asked["classes"] else trained.classes
+    names, count = trained.classes, trained.model.num_classes
+    if path := asked["classes"]:
+        names = [line for _, line in read_lines(Path(path).expanduser())]
+        require(
+            len(names) == count, f"{path} has {len(names)} names, but the network has {count} classes: one per line"
+        )
     smooth, percentile, threshold = tuple(names_in(asked["smooth"])), asked["percentile"], asked["threshold"]
     source = "given"  # of the threshold
     percentile = resolve(method).percentile if percentile is None else percentile
@@ -191,14 +197,6 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
 def _places(base: Path) -> tuple[Path, Path]:
     """The overlay and the numbers of an image."""
     return base.with_name(base.name + ".png"), base.with_name(base.name + ".json")
-
-
-def _names(path: str, count: int) -> list[str]:
-    from wsolkit.data.readers import read_lines
-
-    names = [line for _, line in read_lines(Path(path).expanduser())]
-    require(len(names) == count, f"{path} has {len(names)} names, but the network has {count} classes: one per line")
-    return names
 
 
 def _label(text: str, names: list[str]) -> int | None:
@@ -247,8 +245,8 @@ def draw(image: Image.Image, prediction: Prediction, geometry: Geometry, note: s
         axes = figure.add_axes(((canvas - width) / 2 / canvas, foot / total, width / canvas, height / total))
         frame = (-0.5, image.width - 0.5, image.height - 0.5, -0.5)
         axes.imshow(pixels, extent=frame, aspect="auto", interpolation="nearest")
-        if not prediction.box_empty:
-            draw_boxes(axes, box=prediction.box, width=max(1.7, max(width, height) / 400))
+        box = None if prediction.box_empty else prediction.box
+        draw_boxes(axes, box=box, width=max(1.7, max(width, height) / 400))
         axes.set(xlim=frame[:2], ylim=frame[2:])
         axes.set_axis_off()
         for number, (text, size, colour) in enumerate(lines):

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import Variant, register, table
-from wsolkit.training.objective import Criterion, Objective
+from wsolkit.training.recipe import Criterion, Objective
 
 
 class ACoL(Objective):
@@ -26,9 +26,8 @@ class ACoL(Objective):
 
     @contextmanager
     def attached(self, model: Module) -> Iterator[None]:
-        if _lacks_branches(model):
-            kind = getattr(model, "pooling", type(model).__name__)
-            raise WsolkitError(f"acol trains a network with two branches: build_model(..., 'acol'), not '{kind}'")
+        if reason := _lacks_branches(model):
+            raise WsolkitError(reason)
         yield
 
     def loss(self, model: Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
@@ -37,12 +36,10 @@ class ACoL(Objective):
 
 
 def _lacks_branches(model: Module) -> str:
-    from wsolkit.networks.models import ACoLModel
-
-    if isinstance(model, ACoLModel):
+    if hasattr(model, "branch_b"):
         return ""
     kind = f"{getattr(model, 'backbone', type(model).__name__)} with pooling '{getattr(model, 'pooling', 'unknown')}'"
-    return f"acol joins the maps of two branches, which {kind} has not; use a network trained with pooling 'acol'"
+    return f"acol joins the maps of two branches, which {kind} has not; use a network with pooling 'acol'"
 
 
 @register(
@@ -67,8 +64,7 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
 
     model = context.model
     delta = float(model.delta if delta is None else delta)
-    if not 0.0 < delta <= 1.0:
-        raise WsolkitError(f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+    require(0.0 < delta <= 1.0, f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     map_a = context.of_label(in_precision(model.branch_a, context.precision)(context.features))
     left = erase(context.features, map_a, delta)
     map_b = context.of_label(in_precision(model.branch_b, context.precision)(left))

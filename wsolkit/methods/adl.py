@@ -9,7 +9,7 @@ from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, Published, table
-from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Objective
 
 
 class ADL(Objective):
@@ -84,9 +84,8 @@ def layers(model: Module) -> list[Module]:
     if backbone.startswith("resnet"):
         return [body.layer3[0], body.layer4[0], body.layer4[-1]]
     if backbone not in _FEATURES:
-        raise WsolkitError(
-            f"adl knows no layers for {backbone}: it works on vgg16, resnet50, resnet18, {', '.join(_FEATURES)}"
-        )
+        known = ", ".join(["vgg16", "resnet50", "resnet18", *_FEATURES])
+        raise WsolkitError(f"adl knows no layers for {backbone}: it works on {known}")
     return [body.features[index] for index in _FEATURES[backbone]]
 
 

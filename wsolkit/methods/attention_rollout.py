@@ -9,12 +9,12 @@ from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import register
 
 
-def _has_attention(model: Module) -> str:
-    return "" if _blocks(model) else "attention_rollout is defined on the vision transformers of torchvision only"
-
-
 @register(
-    "attention_rollout", "forward", "attention of the class token, layer by layer", eigen=False, check=_has_attention
+    "attention_rollout",
+    needs="forward",
+    description="attention of the class token, layer by layer",
+    eigen=False,
+    check=lambda net: "" if _blocks(net) else "attention_rollout is defined on torchvision's vision transformers only",
 )
 def attention_rollout(context: Context) -> Tensor:
     """First row of the product over layers of (A + I) / 2, A the mean attention of the heads.

@@ -4,7 +4,7 @@ from typing import Any
 
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import LIST, Published, Variant, register, table
-from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Objective
 
 # what all methods share whose map is a signed sum of channels, weighed by a linear head
 LINEAR: dict[str, Any] = {"needs": "features", "relu": False, "linear_head": True}
@@ -15,7 +15,7 @@ LINEAR: dict[str, Any] = {"needs": "features", "relu": False, "linear_head": Tru
     label="CAM",
     description="class activation map: the head's weights of the class",
     **LINEAR,
-    variants=(Variant("gap"),),
+    variants=(Variant("gap", "GAP"),),
     chapter="02_cam.ipynb",
     published=(
         Published("vgg16", LIST, {"top1_cls": 76.6, "gt_known_loc": 56.0, "top1_loc": 44.2}),

@@ -43,6 +43,7 @@ class Context:
     eigen: bool = False
     precision: str = "float32"
     clock: Callable[[], float] = time.perf_counter
+    _gradients: Tensor | None = field(default=None, init=False)
     gradient_seconds: float = field(default=0.0, init=False)
     gradients_used: bool = field(default=False, init=False)
 
@@ -80,14 +81,11 @@ class Context:
     def gradients(self) -> Tensor:
         """(B, C, h, w): G = d z_y / d A through pool and head, computed once."""
         self.gradients_used = True
+        if self._gradients is None:
+            begin = self.clock()
+            self._gradients = self.differentiate()[1]
+            self.gradient_seconds = self.clock() - begin
         return self._gradients
-
-    @cached_property
-    def _gradients(self) -> Tensor:
-        begin = self.clock()
-        gradients = self.differentiate()[1]
-        self.gradient_seconds = self.clock() - begin
-        return gradients
 
     def look(self, images: Tensor) -> Tensor:
         """(n, 3, H, W) -> (n, K): the whole network, without a graph."""

@@ -6,7 +6,7 @@ from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Module, Tensor
 from wsolkit.methods.registry import LIST, Published, table
-from wsolkit.training.objective import Criterion, Objective
+from wsolkit.training.recipe import Criterion, Objective
 
 
 class CutMix(Objective):

@@ -9,7 +9,7 @@ from wsolkit.methods.registry import STUDY, Published, Variant, register
     needs="gradient",
     description="channels weighed by the mean gradient of the class score",
     label="Grad-CAM",
-    variants=("gap", Variant("fc", pooling="fc")),
+    variants=("gap", Variant("fc", "FC", pooling="fc")),
     chapter="04_grad_cam.ipynb",
     published=(
         Published("vgg16_fc", STUDY, {"top1_cls": 77.91, "top1_loc": 42.51}),

@@ -1,17 +1,15 @@
 """The grad-cam package's other methods: an adapter to its classes, and those whose formula is a line written here.
 
-The package hooks a layer of a model. Here the model is the network behind the feature map, after an `nn.Identity`, the
-layer is that identity and the input is the feature map: the same numbers as on the whole network, without a backward
-pass through the body and without a hook on the user's model. Maps keep the feature map's size. A line of mathematics
-stands here in torch, on the features' device, and the tests hold it to the numbers of the package.
+A class of the package runs on a copy of the model, whose hooks and gradients it may change, and its map is averaged
+down to the feature map's size. A line of mathematics stands here in torch, on the features' device, without a backward
+pass through the body, and the tests hold it to the numbers of the package.
 """
 
 import copy
 import inspect
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 from wsolkit.common.errors import WsolkitError
@@ -21,41 +19,11 @@ from wsolkit.methods.grad_cam_plusplus import grad_cam_plusplus
 from wsolkit.methods.registry import ADAPTER, MethodNotDefined, find, register
 
 
-@contextmanager
-def _grad_cam(class_name: str, network: Module, layers: list[Module], context: Context, **options) -> Iterator:
-    """An object of the package's class, and its targets; its hooks are gone afterwards, whatever happens.
-
-    Not the package's own `with`, which swallows every IndexError.
-    """
-    import pytorch_grad_cam
-    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
-
-    made = getattr(pytorch_grad_cam, class_name)(network, layers, **options)
-    try:
-        yield made, [ClassifierOutputTarget(label) for label in context.labels.tolist()]
-    finally:
-        getattr(made, "base_cam", made).activations_and_grads.release()
-
-
-def piece(class_name: str, context: Context, step: str, gradients: Tensor | None, **options) -> Tensor:
-    """One step of the package's class, from our features and gradients: (B, C) weights from "get_cam_weights", or a
-    (B, h, w) map from "get_cam_image"."""
-    from torch import nn
-
-    layer = nn.Identity()
-    arrays = [None if tensor is None else tensor.float().cpu().numpy() for tensor in (context.features, gradients)]
-    network = nn.Sequential(layer, context.rest)
-    with _grad_cam(class_name, network, [layer], context, **options) as (made, targets):
-        more = [context.eigen] if step == "get_cam_image" else []
-        return _tensor(getattr(made, step)(context.features, layer, targets, *arrays, *more), context)
-
-
 def whole_network(class_name: str, context: Context, hooks_itself: bool = False, **options) -> Tensor:
-    """(B, h, w) map from a class of the package that has to see the whole network, averaged down from input size.
-
-    It works on a copy of the model, because the package clears and fills the parameters' gradients.
-    """
+    """(B, h, w) map from a class of the package, averaged down from input size, made on a copy of the whole network."""
+    import pytorch_grad_cam
     import torch
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from torch import nn
 
     from wsolkit.networks.split import HookedModel, rest_of
@@ -70,25 +38,26 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
         options |= {} if hooks_itself else {"reshape_transform": model.reshape}
     else:
         network = nn.Sequential(model.body, layer, rest_of(model))
-    layers = [] if hooks_itself else [layer]
     failed: Exception | None = None
-    with torch.enable_grad(), _grad_cam(class_name, network, layers, context, **options) as (made, targets):
+    with torch.enable_grad():
+        made = getattr(pytorch_grad_cam, class_name)(network, [] if hooks_itself else [layer], **options)
         counted, runs = made.target_layers if hooks_itself else [], Counter[Module]()
         for layer in counted:
             layer.register_forward_hook(lambda layer, *_: runs.update([layer]))
         try:
+            targets = [ClassifierOutputTarget(label) for label in context.labels.tolist()]
             maps = made(context.images.detach(), targets=targets)
         except (AssertionError, ValueError) as error:  # there are not as many gradients as layers, or of other shapes
             failed = error
-        often = {name: runs[layer] for name, layer in model.named_modules() if layer in counted}
-        odd = [f"{name} ({times})" for name, times in often.items() if times != 1]
-        if odd or isinstance(failed, AssertionError):
-            raise MethodNotDefined(
-                f"{class_name} needs every convolution and batch norm with a bias to run once in a forward pass, on "
-                f"the way to the logits; run otherwise: {listing(odd) or 'none'}. Use another method, such as layer_cam"
-            ) from failed
-        if failed is not None:
-            raise failed
+    often = {name: runs[layer] for name, layer in model.named_modules() if layer in counted}
+    odd = [f"{name} ({times})" for name, times in often.items() if times != 1]
+    if odd or isinstance(failed, AssertionError):
+        raise MethodNotDefined(
+            f"{class_name} needs every convolution and batch norm with a bias to run once in a forward pass, on "
+            f"the way to the logits; run otherwise: {listing(odd) or 'none'}. Use another method, such as layer_cam"
+        ) from failed
+    if failed is not None:
+        raise failed
     maps = _tensor(maps, context)[:, None]
     return nn.functional.interpolate(maps, size=context.features.shape[2:], mode="area")[:, 0]
 
@@ -105,28 +74,17 @@ def register_installed() -> None:
     import pytorch_grad_cam
     from pytorch_grad_cam.base_cam import BaseCAM
 
-    classes: dict[str, Any] = {name: kind for name, kind in vars(pytorch_grad_cam).items() if inspect.isclass(kind)}
-    for class_name, kind in classes.items():
-        if not issubclass(kind, BaseCAM) or find(class_name):
-            continue
-        step = "get_cam_weights" if kind.get_cam_image is BaseCAM.get_cam_image else "get_cam_image"
-        if kind.compute_cam_per_layer is not BaseCAM.compute_cam_per_layer:
-            step = ""
-        register(
-            re.sub(r"(?<=[a-z])(?=[A-Z])", "_", class_name).lower(),
-            needs="gradient",
-            description=f"{class_name} of the installed grad-cam package",
-            eigen=step == "get_cam_weights",  # the sign of the package's own projection is arbitrary
-        )(adapted(class_name, step))
+    for name, kind in vars(pytorch_grad_cam).items():
+        if inspect.isclass(kind) and issubclass(kind, BaseCAM) and not find(name):
+            words, described = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name), f"{name} of the installed grad-cam package"
+            register(words.lower(), "forward", described, eigen=False)(adapted(name))
 
 
-def adapted(class_name: str, step: str = "") -> Callable[..., Tensor]:
-    """The function of a method that is a class of the package: one step of it, or "" for a run of the whole network."""
+def adapted(class_name: str) -> Callable[..., Tensor]:
+    """The function of a method that is a class of the package."""
 
     def method(context: Context, **options: Any) -> Tensor:
-        if not step:
-            return whole_network(class_name, context, **options)
-        return piece(class_name, context, step, context.gradients, **options)
+        return whole_network(class_name, context, **options)
 
     method.__qualname__ = class_name
     return method
@@ -205,9 +163,11 @@ def random_cam(context: Context) -> Tensor:
 @register("kpca_cam", "features", "first kernel principal component of the feature map; class-blind")
 def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = None) -> Tensor:
     """Karmani et al., 2024. The sign is that of the sum of all channels, where the package's is arbitrary."""
+    from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_kernel
+
     from wsolkit.methods.maps import fix_sign
 
-    maps = piece("KPCA_CAM", context, "get_cam_image", None, kernel=kernel, gamma=gamma)
+    maps = _tensor(get_2d_projection_kernel(context.features.float().cpu().numpy(), kernel, gamma), context)
     flat = (context.features == context.features[:, :, :1, :1]).flatten(1).all(dim=1)
     maps = maps.masked_fill(flat[:, None, None], 0.0)  # the solver returns noise there
     return fix_sign(maps, context.features.float().sum(dim=1))

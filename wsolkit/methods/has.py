@@ -4,7 +4,7 @@ from wsolkit.common.parameters import parameter
 from wsolkit.methods.cam import trained_cam
 from wsolkit.methods.context import Tensor
 from wsolkit.methods.registry import table
-from wsolkit.training.objective import Objective
+from wsolkit.training.recipe import Objective
 
 
 class HaS(Objective):

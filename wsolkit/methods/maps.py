@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.methods.context import Context, in_chunks
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.networks import folded
@@ -95,7 +95,8 @@ def score_maps(
         if "aug" in smoothings:
             if images is None:
                 raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
-            images = augmentations(images)
+            # the six copies, the unchanged images first
+            images = torch.cat([(images.flip(-1) if mirrored else images) * factor for mirrored, factor in _COPIES])
             labels = labels.repeat(len(images) // len(rows))
             # features that are given are those of the unchanged images, which come first
             others = _bodies(model, images if features is None else images[len(rows) :], chunk, precision)
@@ -118,7 +119,9 @@ def score_maps(
         inputs = (labels, features) if images is None else (labels, features, images)
         maps = dict(zip(entries, in_chunks(make, len(labels), *inputs, name="a batch of {} images"), strict=True))
         if "aug" in smoothings:
-            maps = {name: mean_of_augmentations(copies) for name, copies in maps.items()}
+            for name, copies in maps.items():  # the mean of the maps scaled to [0, 1] and mirrored back
+                scaled = zip(unit_range(copies).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
+                maps[name] = torch.stack([one.flip(-1) if mirrored else one for one, (mirrored, _) in scaled]).mean(0)
     return maps if isinstance(method, list | tuple) else maps[names[0]]
 
 
@@ -179,15 +182,12 @@ def _plain(tensor: Tensor) -> Tensor:
 
 def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
     """The methods under the names as given; ValueError where one is not defined or an option belongs to none."""
-    if not names:
-        raise WsolkitError("give at least one method")
+    require(names, "give at least one method")
     entries = {name: resolve(name) for name in names}
     known = {option for entry in entries.values() for option in entry.options}
     if "*" not in known and (unknown := [option for option in options if option not in known]):
-        if len(entries) > 1:
-            raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}")
-        has = f"its options are: {', '.join(sorted(known))}" if known else "it has none"
-        raise WsolkitError(f"method {entries[names[0]].name!r} has no option {unknown[0]!r}; {has}")
+        has = f"their options are: {', '.join(sorted(known))}" if known else "they have none"
+        raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
             raise WsolkitError(f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, no fixed sign')
@@ -198,18 +198,15 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
 
 def check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
     """The images without a graph; ValueError unless images and features are batches that the model can take."""
-    if precision not in PRECISIONS:
-        raise WsolkitError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
+    require(precision in PRECISIONS, f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     given = {name: tensor for name, tensor in (("images", images), ("features", features)) if tensor is not None}
     for name, tensor in given.items():
         if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
             got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
         device = next(model.parameters(), tensor).device
-        if device != tensor.device:
-            raise WsolkitError(f"{name} are on {tensor.device}, the model on {device}: move one to the other")
-    if not given:
-        raise WsolkitError("give images, or features from feature_map(model, images)")
+        require(device == tensor.device, f"{name} are on {tensor.device}, the model on {device}: move one to the other")
+    require(given, "give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
         raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
     return None if images is None else _plain(images)
@@ -234,9 +231,6 @@ def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
             most = "K-1" if classes is None else classes - 1
             raise WsolkitError(f"label {label} is outside 0..{most}: labels are 0-based class indices of this model")
     return _plain(labels.long())
-
-
-# -- smoothing: the eigen projection of weighted channels, and copies of the input to average over ---------------------
 
 
 def parse_smooth(smooth) -> frozenset[str]:
@@ -300,14 +294,3 @@ def fix_sign(maps: Tensor, plain: Tensor) -> Tensor:
     peak = flat.gather(1, flat.abs().argmax(dim=1, keepdim=True))[:, 0]
     sign = torch.where(correlation != 0, correlation, peak)
     return torch.where(sign[:, None, None] < 0, -maps, maps)
-
-
-def augmentations(images: Tensor) -> Tensor:
-    """(B, 3, H, W) -> (6 B, 3, H, W): the six copies of aug_smooth, the unchanged images first."""
-    return torch.cat([(images.flip(-1) if mirrored else images) * factor for mirrored, factor in _COPIES])
-
-
-def mean_of_augmentations(maps: Tensor) -> Tensor:
-    """(6 B, h, w) maps of `augmentations` -> (B, h, w), the mean of the maps scaled to [0, 1] and mirrored back."""
-    scaled = zip(unit_range(maps).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
-    return torch.stack([copy.flip(-1) if mirrored else copy for copy, (mirrored, _) in scaled]).mean(0)

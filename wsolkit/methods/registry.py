@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wsolkit.common.code import notebooks_folder
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.networks.backbones import BACKBONES, Backbone
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-    from wsolkit.training.objective import Objective
+    from wsolkit.training.recipe import Objective
 
 NEEDS = ("features", "gradient", "forward")
 TRAIN_CHAPTER, ANY_CHAPTER, TRAINING_CHAPTER = "01_train.ipynb", "07_any_cam.ipynb", "09_training_time_methods.ipynb"
@@ -69,7 +69,7 @@ class Variant:
     """One way to train a network, and the name of the network so trained: "gap", "tap", "fc", "has", ...
 
     Attributes:
-        name: as it appears in the names of folders. label: as papers write it; "" is the name in capitals.
+        name: as it appears in the names of folders. label: as papers write it.
         pooling: the pooling layer (`build_model`).
         makes_objective: called without arguments, gives what a training step minimises; None is plain classification.
         start: the variant whose trained network this one starts from where there are no pretrained weights.
@@ -78,15 +78,12 @@ class Variant:
     """
 
     name: str
-    label: str = ""
+    label: str
     pooling: str = "gap"
     makes_objective: Callable[[], Objective] | None = None
     start: str = ""
     changes: Callable[[Any, Any], Any] | None = None
     parameters: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "label", self.label or self.name.upper())
 
     def objective(self) -> Objective | None:
         """A new objective of this variant, or None for plain classification."""
@@ -219,8 +216,7 @@ def register(
         >>> METHODS.pop("doc_cam").variants
         ('gap',)
     """
-    if needs not in NEEDS:
-        raise WsolkitError(f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
+    require(needs in NEEDS, f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
     own = {item.name: item for item in variants if isinstance(item, Variant)}
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
     if any(item.makes_objective for item in own.values()):
@@ -297,8 +293,7 @@ def variant(name: str) -> Variant:
     Raises:
         ValueError: nothing is called so; the message lists the names.
     """
-    if name not in VARIANTS:
-        raise WsolkitError(f"unknown variant {name!r}; the names are: {', '.join(VARIANTS)}")
+    require(name in VARIANTS, f"unknown variant {name!r}; the names are: {', '.join(VARIANTS)}")
     return VARIANTS[name]
 
 

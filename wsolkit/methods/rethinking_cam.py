@@ -14,7 +14,7 @@ def _from_gap(recipe: Any, parameters: Any) -> Any:
     return recipe.changed(epochs=parameters.tap_epochs, lr=recipe.lr / 3, warmup_epochs=warmup)
 
 
-TAP = Variant("tap", pooling="tap", start="gap", changes=_from_gap, parameters=("tau", "tap_epochs"))
+TAP = Variant("tap", pooling="tap", label="TAP", start="gap", changes=_from_gap, parameters=("tau", "tap_epochs"))
 
 
 @register(

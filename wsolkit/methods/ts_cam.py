@@ -1,15 +1,8 @@
 """TS-CAM: the class map of the patches times the attention of the class token."""
 
 from wsolkit.methods.attention_rollout import attended, attention_maps
-from wsolkit.methods.context import Context, Module, Tensor
+from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
-
-
-def _is_ts_cam(model: Module) -> str:
-    from wsolkit.networks.models import TSCAM
-
-    reason = "ts_cam needs a network trained for it: wsolkit.ts_cam(vit, K)"
-    return "" if isinstance(model, TSCAM) else reason
 
 
 @register(
@@ -19,7 +12,11 @@ def _is_ts_cam(model: Module) -> str:
     label="TS-CAM",
     relu=False,
     eigen=False,
-    check=_is_ts_cam,
+    check=lambda model: (
+        ""
+        if getattr(model, "backbone", "") == "ts_cam"
+        else "ts_cam needs a network trained for it: wsolkit.ts_cam(vit, K)"
+    ),
 )
 def ts_cam(context: Context) -> Tensor:
     """S[y] * sum_l mean_heads A_l[class token, patches]. Gao et al., ICCV 2021 (without the bilinear upsampling).

@@ -17,10 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
-from wsolkit.networks.modules import structure
+from wsolkit.networks.modules import same_values, structure
 
 _WORTH = 100_000  # pixels in a call (two images of 224 px): below, making the copy costs more than it saves
-_TOLERANCE = 1e-4  # of the largest value, between the copy and the body itself
 
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple[Hashable, nn.Module | None]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -65,8 +64,7 @@ def _make(body: nn.Module, images: Tensor) -> nn.Module | None:
     folded = fuse(body).to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # of a copy
     expected = body(images.clone())
     given = torch.cat([folded(image[None].clone()) for image in images])  # one by one: each image must be on its own
-    tolerance = _TOLERANCE * expected.abs().max().clamp(min=1e-6)
-    return folded if given.shape == expected.shape and (given - expected).abs().max() <= tolerance else None
+    return folded if same_values(given, expected) else None
 
 
 def _state(body: nn.Module) -> Hashable:

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 from wsolkit.networks.backbones import BACKBONES, scaled
 
@@ -59,8 +59,7 @@ class ThresholdedAveragePool(nn.Module):
 
     def __init__(self, tau: float = 0.1) -> None:
         super().__init__()
-        if not 0.0 <= tau < 1.0:
-            raise WsolkitError(f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
+        require(0.0 <= tau < 1.0, f"tau is the share of the channel maximum and must lie in [0, 1), but is {tau}")
         self.tau = float(tau)
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -92,8 +91,9 @@ class WSOLModel(nn.Module):
     def __init__(self, spec: dict, new_parts: tuple[str, ...], body: nn.Module, **parts: nn.Module) -> None:
         super().__init__()
         self.spec, self.new_parts = spec, new_parts
-        self.backbone, self.pooling, self.stride = spec["backbone"], spec["pooling"], spec["stride"]
-        self.num_classes, self.has_cam = spec["num_classes"], self.pooling in ("gap", "tap")
+        self.backbone, self.num_classes, self.stride = spec["backbone"], spec["num_classes"], spec.get("stride")
+        self.pooling = spec.get("pooling", self.backbone)
+        self.has_cam = self.pooling in ("gap", "tap")
         for name, part in {"body": body, **parts}.items():
             self.add_module(name, part)
 
@@ -201,27 +201,20 @@ def build_model(
     Raises:
         ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
-    if backbone not in BACKBONES:
-        raise WsolkitError(f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
+    require(backbone in BACKBONES, f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
     family = BACKBONES[backbone]
     pooling = family.poolings[0] if pooling is None else pooling
     stride = family.strides[0] if stride is None else stride
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
-        if value not in allowed:
-            raise WsolkitError(f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
-    for share, top, text in (
-        (width, 4, "width multiplies the channels"),
-        (delta, 1, "delta is a share of a map's maximum"),
-    ):
-        if not 0 < share <= top:
-            raise WsolkitError(f"{text} and must lie in (0, {top}], but is {share}")
+        require(value in allowed, f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
+    require(0 < width <= 4, f"width multiplies the channels and must lie in (0, 4], but is {width}")
+    require(0 < delta <= 1, f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
         has = "always has" if family.batch_norm else "never has"
         raise WsolkitError(f"{backbone} {has} batch normalisation; leave batch_norm at None")
-    if num_classes < 2:
-        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
+    require(num_classes >= 2, f"num_classes must be at least 2, but is {num_classes}")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -257,9 +250,6 @@ def build_model(
         state = imagenet_state(published) if str(weights) == "imagenet" else read_state(weights)
         _load(model, state, f"weights '{weights}'", family.head_keys)
     return model
-
-
-# --------------------------------------------------------------------------- weights
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
@@ -312,15 +302,11 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
         state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
         names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
     shapes = {name: tuple(wanted[key].shape) for key, name in names.items()}
-    given = {name: tuple(value.shape) for name, value in state.items()}
+    both = [(name, tuple(value.shape), shapes[name]) for name, value in state.items() if name in shapes]
     faults = {  # a missing batch counter is none
-        "missing": [name for name in shapes if name not in given and not name.endswith("num_batches_tracked")],
-        "unexpected": [name for name in given if name not in shapes],
-        "mis-shaped": [
-            f"{name} is {given[name]}, expected {shape}"
-            for name, shape in shapes.items()
-            if given.get(name, shape) != shape
-        ],
+        "missing": [name for name in shapes if name not in state and not name.endswith("num_batches_tracked")],
+        "unexpected": [name for name in state if name not in shapes],
+        "mis-shaped": [f"{name} is {given}, expected {shape}" for name, given, shape in both if given != shape],
     }
     if any(faults.values()):
         listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)
@@ -328,9 +314,6 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
             f"{source} do not fit {model.backbone}; {listed}. Choose the file of this backbone, or weights='none'"
         )
     model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
-
-
-# --------------------------------------------------------------------------- TS-CAM
 
 
 class PatchTokens(nn.Module):
@@ -350,7 +333,7 @@ class PatchTokens(nn.Module):
         return self.encoder(tokens)[:, 1:].transpose(1, 2).reshape(patches.shape)
 
 
-class TSCAM(nn.Module):
+class TSCAM(WSOLModel):
     """A vision transformer whose patches, not its class token, decide on the class: logits are the means of K maps.
 
     The class token is never asked for a class. It takes part in the attention alone, from which the method "ts_cam"
@@ -364,18 +347,13 @@ class TSCAM(nn.Module):
     2021.
     """
 
-    backbone, pooling, has_cam, new_parts, is_new = "ts_cam", "ts_cam", False, ("head",), WSOLModel.is_new
-
     def __init__(self, vit: VisionTransformer, num_classes: int) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.body = PatchTokens(vit)
-        self.head = nn.Conv2d(vit.hidden_dim, num_classes, 3, padding=1)
-        self.pool = GlobalAveragePool()
-        sizes = {name: getattr(vit, name) for name in ("image_size", "patch_size", "hidden_dim", "mlp_dim")}
         layers: Any = vit.encoder.layers
-        sizes |= {"num_layers": len(layers), "num_heads": layers[0].num_heads}
-        self.spec = {"backbone": self.backbone, "num_classes": num_classes, **sizes}
+        spec = {"backbone": "ts_cam", "num_classes": num_classes}
+        spec |= {name: getattr(vit, name) for name in ("image_size", "patch_size", "hidden_dim", "mlp_dim")}
+        spec |= {"num_layers": len(layers), "num_heads": layers[0].num_heads}
+        head = nn.Conv2d(vit.hidden_dim, num_classes, 3, padding=1)
+        super().__init__(spec, ("head",), PatchTokens(vit), head=head, pool=GlobalAveragePool())
 
     @property
     def rest(self) -> nn.Sequential:
@@ -399,16 +377,15 @@ def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.conv_proj, nn.Conv2d):
         kind = type(vit).__name__ + (" with a convolutional stem" if isinstance(vit, VisionTransformer) else "")
         raise WsolkitError(f"ts_cam takes a VisionTransformer of torchvision with one patch embedding, not {kind}")
-    if num_classes < 2:
-        raise WsolkitError(f"num_classes must be at least 2, but is {num_classes}")
+    require(num_classes >= 2, f"num_classes must be at least 2, but is {num_classes}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return TSCAM(vit, num_classes).to(vit.conv_proj.weight)
 
 
-def rebuild(backbone: str, num_classes: int, **spec: Any) -> WSOLModel | TSCAM:
+def rebuild(backbone: str, num_classes: int, **spec: Any) -> WSOLModel:
     """The network of a `spec`, with random weights, for a checkpoint to be loaded into."""
-    if backbone != TSCAM.backbone:
+    if backbone != "ts_cam":
         return build_model(backbone, num_classes, weights="none", **spec)
     with torch.random.fork_rng(devices=[]):
         return ts_cam(VisionTransformer(**spec), num_classes)

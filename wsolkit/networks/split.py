@@ -18,15 +18,15 @@ import inspect
 import math
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torchvision import models
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.networks.models import GlobalAveragePool
 from wsolkit.networks.modules import as_found, evaluation_mode, same_values, structure
 
@@ -35,9 +35,6 @@ Move = Callable[[Tensor], Tensor]
 
 class CannotSplit(WsolkitError):
     """The network cannot be cut at this layer; the message names the layer, the reason and what to do."""
-
-
-# --------------------------------------------------------------------------- the output of a layer as a feature map
 
 
 def tokens(output: Tensor) -> Tensor:
@@ -63,8 +60,7 @@ def as_reshape(reshape: str | Move | None) -> Move | None:
     """The function of a reshape, given as its name, as a function or as None; ValueError for an unknown name."""
     if callable(reshape):
         return reshape
-    if reshape not in RESHAPES:
-        raise WsolkitError(f"unknown reshape {reshape!r}; valid are tokens, nhwc, or a function to (B, C, h, w)")
+    require(reshape in RESHAPES, f"unknown reshape {reshape!r}; valid are tokens, nhwc, or a function to (B, C, h, w)")
     return RESHAPES[reshape]
 
 
@@ -100,9 +96,6 @@ def put(features: Tensor, output: Tensor, move: Move | None) -> Tensor:
             f"reshape {getattr(move, '__name__', move)!r} changes values; it may only permute or drop entries"
         )
     return whole.index_copy(1, source, features.flatten(1)).reshape(output.shape)
-
-
-# --------------------------------------------------------------------------- by a cut
 
 
 class SplitModel(nn.Module):
@@ -221,9 +214,6 @@ def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.Grap
         raise CannotSplit(f"the forward methods around it cannot be traced: {reason}") from error
 
 
-# --------------------------------------------------------------------------- by a hook
-
-
 class HookedModel(nn.Module):
     """A network with a hook on one layer, which is there during a call only.
 
@@ -248,6 +238,8 @@ class HookedModel(nn.Module):
 
     def look(self, images: Tensor, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Logits and the layer's feature map; given `features` take its place, and logits depend on nothing else."""
+        if features is not None and len(features) != len(images):
+            raise WsolkitError(f"feature maps of {len(features)} images for a rest of {len(images)} images")
         seen: list[Tensor] = []
         differentiable = torch.is_grad_enabled()
 
@@ -263,23 +255,9 @@ class HookedModel(nn.Module):
         if len(seen) != 1:
             raise WsolkitError(
                 f"layer '{self.layer}' of {self.backbone} runs {len(seen)} times in a forward pass, so that it has no "
-                "one feature map: choose a layer that runs once"
-                + (", outside of the part that torch.compile wraps" if "_orig_mod" in self.layer else "")
+                "one feature map: choose a layer that runs once, outside of the part that torch.compile wraps"
             )
         return logits, seen[0]
-
-
-class _RestFor(nn.Module):
-    """Of a hooked network, for these images: (B, C, h, w), row i belonging to images[i] -> logits (B, K)."""
-
-    def __init__(self, network: HookedModel, images: Tensor) -> None:
-        super().__init__()
-        self.network, self.images = network, images
-
-    def forward(self, features: Tensor) -> Tensor:
-        if len(features) != len(self.images):
-            raise WsolkitError(f"feature maps of {len(features)} images for a rest of {len(self.images)} images")
-        return self.network.look(self.images, features)[0]
 
 
 def hooked(
@@ -309,12 +287,11 @@ def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
     if isinstance(model, HookedModel):
         if images is None:
             raise WsolkitError("this network could not be split, so its methods need images, not only features")
-        return _RestFor(model, images)
+        behind = nn.Module()
+        behind.forward = lambda features: model.look(images, features)[0]  # type: ignore[method-assign]
+        return behind
     rest = getattr(model, "rest", None)
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
-
-
-# --------------------------------------------------------------------------- what both need
 
 
 def uncompiled(model: nn.Module) -> nn.Module:
@@ -323,16 +300,12 @@ def uncompiled(model: nn.Module) -> nn.Module:
     Compiled code shows no values on their way, so the network itself is traced and hooked. TorchScript keeps no Python
     code: CannotSplit.
     """
-    _check_no_script(model, type(model).__name__)
-    return getattr(model, "_orig_mod", model)
-
-
-def _check_no_script(module: nn.Module | None, name: str) -> None:
-    if isinstance(module, torch.jit.ScriptModule):
+    if isinstance(model, torch.jit.ScriptModule):
         raise CannotSplit(
-            f"{name} is a TorchScript network (torch.jit), inside which no layer can be reached: give the nn.Module "
-            "that it was made from, with the same weights (load_state_dict takes the state_dict of the script)"
+            f"{type(model).__name__} is a TorchScript network (torch.jit), inside which no layer can be reached: give "
+            "the nn.Module that it was made from, with the same weights (load_state_dict takes the script's)"
         )
+    return getattr(model, "_orig_mod", model)
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
@@ -344,10 +317,8 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
     name = names[0].removeprefix("_orig_mod.")
     if name == "":
         raise CannotSplit(f"layer '' is {kind} itself: name a layer inside it")
-    parts = name.split(".")
-    for above in (".".join(parts[:end]) for end in range(1, len(parts))):
-        _check_no_script(modules.get(above), f"'{above}', in which layer '{name}' lies,")
     try:
+        uncompiled(model.get_submodule(name.rpartition(".")[0]))
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
@@ -358,30 +329,25 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
 @contextmanager
 def _on_example(model: nn.Module, example: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Evaluation mode without gradients, with an image that the network accepts and its logits (1, K)."""
+    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+    sizes = (getattr(model, "image_size", 64), 64, 224, 299)
+    noise = (torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)) for side in sizes)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        yield _example_for(model, example)
+        for images in noise if example is None else [example[:1].detach().clone()]:
+            try:
+                images = images if example is not None else images.to(next(model.parameters(), images))
+                logits = model(images.clone())  # as the first operation may work in place
+            except Exception:  # too small, or not the one size it was built for
+                if example is not None:
+                    raise
+                continue
+            if isinstance(logits, Tensor) and logits.ndim == 2:
+                yield images, logits
+                return
+    of = f"a random image of {channels} channels and 64, 224 or 299 px: give example=images that it accepts"
+    of = of if example is None else f"this example of shape {tuple(example.shape)}"
+    raise WsolkitError(f"{type(model).__name__} must return logits (B, K), but gives none for {of}")
 
-
-def _example_for(model: nn.Module, example: Tensor | None) -> tuple[Tensor, Tensor]:
-    kind, channels = type(model).__name__, next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
-    if example is not None:
-        images = example[:1].detach().clone()
-        logits = model(images.clone())  # as the first operation may work in place
-        if isinstance(logits, Tensor) and logits.ndim == 2:
-            return images, logits
-        given = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise WsolkitError(f"{kind} must return logits (B, K), but returned {given}")
-    for size in (getattr(model, "image_size", 64), 64, 224, 299):
-        try:
-            images = torch.randn(1, channels, size, size, generator=torch.Generator().manual_seed(0))
-            return _example_for(model, images.to(next(model.parameters(), images)))
-        except Exception:  # too small, not the one size it was built for, or no logits
-            continue
-    sizes = "64, 224 or 299 px: give example=images that it accepts"
-    raise WsolkitError(f"{kind} gives no logits (1, K) for a random image of {channels} channels and {sizes}")
-
-
-# --------------------------------------------------------------------------- all together
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
@@ -433,8 +399,17 @@ def network_for(
         raise WsolkitError(f"the network is already {type(model).__name__} at layer '{model.layer}': give no layer")
     model = uncompiled(model)
     if layer is None and hasattr(model, "body"):
-        if example is not None:
-            _check_parts(model, example)
+        # parts that are this package's own, or all that there is, are what the model computes
+        parts: Any = model
+        own = isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec")
+        if example is not None and not own and type(model).forward is not nn.Module.forward and model not in _checked:
+            with _on_example(model, example) as (image, expected):
+                if not same_values(rest_of(model)(parts.body(image).clone()), expected):
+                    raise WsolkitError(
+                        f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give "
+                        "what the model computes: give layer=, the name of the module whose output is the feature map"
+                    )
+            _checked.add(model)
         return model
     name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
     if reshape is None and not isinstance(module, nn.Conv2d):  # the patch embedding, before anything is reshaped
@@ -455,24 +430,6 @@ def network_for(
     return kept[key]
 
 
-def _check_parts(model: Any, example: Tensor) -> None:
-    """Once for each model that is not of this package: `body` and what follows must be what the model computes.
-
-    Raises:
-        ValueError: they are not; maps would be those of another network.
-    """
-    parts_only = type(model).forward is nn.Module.forward  # parts are all that there is
-    if isinstance(model, (SplitModel, HookedModel)) or hasattr(model, "spec") or model in _checked or parts_only:
-        return
-    with _on_example(model, example) as (image, expected):
-        if not same_values(rest_of(model)(model.body(image).clone()), expected):
-            raise WsolkitError(
-                f"{type(model).__name__} has a `body`, but `rest` (or pool and head) after body does not give what the "
-                "model computes: give layer=, the dotted name of the module whose output is the feature map"
-            )
-    _checked.add(model)
-
-
 def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     """Dotted name of the layer that localisation methods use by default, for the networks of torchvision.
 
@@ -483,15 +440,14 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     for family, target in _TARGETS.items():
         if isinstance(model, family):
             return target if isinstance(target, str) else target(model)
+    names = {module: name for name, module in model.named_modules() if name}
     shapes: list[str] = []  # in the order in which modules finish
 
-    def note(name: str, _module: nn.Module, _inputs: tuple, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
-            shapes.append(f"'{name}' {tuple(output.shape)}")
+    def note(module: nn.Module, _inputs: tuple, output: object) -> None:
+        if module in names and isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
+            shapes.append(f"'{names[module]}' {tuple(output.shape)}")
 
-    with _on_example(model, example) as (images, _), ExitStack() as hooks:
-        for name, module in list(model.named_modules())[1:]:
-            hooks.enter_context(module.register_forward_hook(partial(note, name)))
+    with _on_example(model, example) as (images, _), register_module_forward_hook(note):
         model(images)
     raise WsolkitError(
         f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "

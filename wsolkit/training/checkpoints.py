@@ -7,9 +7,7 @@ dies, one of last.pt and previous.pt is whole, and best.pt is the best epoch of 
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import os
 import time
 import warnings
@@ -18,9 +16,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.common.processes import agreed, rank
 from wsolkit.networks.models import WSOLModel, rebuild
@@ -99,11 +98,8 @@ class Files:
         if improved and now.best:
             with atomic_path(self.folder / "best.pt") as part:
                 _write(part, {**self.about, "epoch": now.best["epoch"], "model": now.best["model"]})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(now.history)
-        atomic_write_text(self.folder / "history.csv", text.getvalue())
+        history = pd.DataFrame(now.history, columns=[*HISTORY])
+        atomic_write_text(self.folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
 
 
 def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
@@ -121,8 +117,7 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
     for path in filter(Path.exists, (last, previous)):
         try:
             state = read(path, "")
-            if state.get("identity") != identity:
-                raise WsolkitError(f"{path} belongs to another recipe, network or data")
+            require(state.get("identity") == identity, f"{path} belongs to another recipe, network or data")
         except ValueError as error:
             problems.append(str(error))
             continue
@@ -154,8 +149,7 @@ def read(path: Path, advice: str = "; delete it and train again") -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise WsolkitError("not a checkpoint of this version")
-        if content.pop("checksum", "") != checksum(content):
-            raise WsolkitError("its content does not fit its checksum")
+        require(content.pop("checksum", "") == checksum(content), "its content does not fit its checksum")
         return content
     except Exception as error:  # a truncated or foreign file fails in many ways
         reason = (str(error) or type(error).__name__).splitlines()[0][:150]

@@ -22,15 +22,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest
 from wsolkit.common.processes import agreed, rank, share, total, world_size
 from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
 from wsolkit.training.checkpoints import HISTORY, Files, Progress, checksum, load_state
-from wsolkit.training.objective import Objective
-from wsolkit.training.recipe import Recipe
+from wsolkit.training.recipe import Objective, Recipe
 
 LOOK_EVERY = 16  # steps between two readings of the loss on CUDA, where a reading waits for all steps before it
 
@@ -81,8 +80,7 @@ def fit(
     device = torch.device(device) if device is not None else next(model.parameters()).device
     if model.num_classes != len(train.classes):
         raise WsolkitError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
-    if len(train) < 2:
-        raise WsolkitError(f"{train} is too small to train on: two images at least")
+    require(len(train) >= 2, f"{train} is too small to train on: two images at least")
     if compile and objective.hooks:
         raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
     about = {"classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}
@@ -109,7 +107,8 @@ def fit(
         rate = recipe.rate(now.epoch)
         set_rate(optimiser, rate)
         loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
-        share_buffers(bare)
+        for buffer in bare.buffers() if world_size() > 1 else ():
+            dist.broadcast(buffer, src=0)  # the first process's running statistics count
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
         score = [now.epoch, 0.0] if val_loss is None else [val_top1, -val_loss]
         now = replace(now, epoch=now.epoch + 1, step=0, sums=[0.0, 0.0, 0.0], seconds=0.0)
@@ -194,9 +193,6 @@ def classify(
     return loss / len(dataset), 100.0 * right / len(dataset)
 
 
-# -- one step: the gradient of a batch's mean loss, in parts and over processes, and SGD's update -----------
-
-
 def make_optimiser(model: WSOLModel, recipe: Recipe) -> torch.optim.SGD:
     """SGD over two groups of parameters, whose rates `set_rate` keeps at `recipe.lr_classifier_ratio` to each other.
 
@@ -249,14 +245,6 @@ def replicate(model: WSOLModel) -> tuple[WSOLModel, nn.Module]:
     if next(model.parameters()).is_cuda:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(model))
     return model, DistributedDataParallel(model)
-
-
-@torch.no_grad()
-def share_buffers(model: nn.Module) -> None:
-    """Give every process the first one's running statistics."""
-    if world_size() > 1:
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
 
 
 def add_gradients(

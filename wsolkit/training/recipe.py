@@ -1,14 +1,21 @@
-"""The values of a training run, and the named recipes that give them. No torch here."""
+"""The values of a training run, the named recipes that give them, and what one step minimises. No torch here."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import model_validator
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.parameters import Parameters, parameter
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+Criterion = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (B, K), labels (B,) -> mean loss in nats
 
 BATCH, LR = 40, 3e-3  # as published for CUB
 LEAST_STEPS = 16  # of an epoch, where the number of images decides the batch
@@ -54,10 +61,7 @@ class Recipe(Parameters):
     batch_size: int = parameter(BATCH, "images per training step", "training", ge=2)
     lr: float = parameter(LR, "learning rate", "training", gt=0)
     lr_classifier_ratio: float = parameter(
-        1.0,
-        "learning rate of head and added layers (ResNet: layer4 and head) over that of the others",
-        "training",
-        gt=0,
+        1.0, "learning rate of head and added layers (ResNet: and layer4) over that of the others", "training", gt=0
     )
     momentum: float = parameter(0.9, "momentum of SGD", "training", ge=0)
     nesterov: bool = parameter(True, "Nesterov's momentum", "training")
@@ -157,3 +161,33 @@ def recipe_source(config: Any) -> str:
     values = recipe_values(config.recipe, config.backbone, config.weights)
     replaced = [name for name, value in values.items() if getattr(config, name) != value]
     return RECIPES[config.recipe] + (f"; replaced here: {', '.join(replaced)}" if replaced else "")
+
+
+class Objective(Parameters):
+    """Plain classification. A training-time WSOL method is a subclass, which declares its parameters and overrides what
+    it needs; the loop knows nothing else.
+
+    Everything random is drawn from torch's global generator of the CPU, which the loop seeds, so that an epoch can be
+    repeated exactly after an interruption.
+    """
+
+    name: ClassVar[str] = "plain"
+    hooks: ClassVar[bool] = False  # whether `attached` hooks something into the network, which torch.compile misses
+
+    def settings(self) -> dict[str, Any]:
+        """Plain values that define the method beyond its name, and belong to the identity of a training run."""
+        return self.model_dump()
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """What the method changes in the model while an epoch lasts (hooks); undone at its end, exceptions included."""
+        yield
+
+    def change(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Any]:
+        """(B, 3, H, W) normalised images and (B,) labels -> what the network sees, and what `loss` needs to know."""
+        return images, labels
+
+    def loss(self, model: nn.Module, images: Tensor, target: Any, criterion: Criterion) -> tuple[Tensor, Tensor]:
+        """Mean loss of the batch, and the logits (B, K) by which its Top-1 is counted."""
+        logits = model(images)
+        return criterion(logits, target), logits
