@@ -179,11 +179,9 @@ def _filling(images: Tensor, name: str) -> Tensor:
 
 
 def _imputed(images: Tensor, orders: np.ndarray, percentiles: tuple[float, ...], seed: int) -> Iterator[Tensor]:
-    """Per image P images without the least relevant pixels, then P without the most relevant ones, on the processor.
-
-    grad-cam compares the map with its percentile, where ties, all zeros of a ReLU for example, go together: more than
-    the share is removed, in the end every pixel, and the system has no solution. Ranks have no ties.
-    """
+    """Per image P images without the least relevant pixels, then P without the most relevant ones, on the processor."""
+    # grad-cam compares a map with its percentile, where ties go together (all zeros of a ReLU): more than the share is
+    # removed, in the end every pixel, and the system has no solution. Ranks have no ties.
     ranks = torch.from_numpy(1 - orders / (orders[0].size - 1))
     for image, rank in zip(images.float().cpu(), ranks, strict=True):
         with torch.random.fork_rng(devices=[]):  # grad-cam draws its noise from the processor's global generator

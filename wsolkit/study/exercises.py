@@ -156,11 +156,7 @@ _scored: Callable[..., Any] = score_maps  # its type does not tell one map from 
 
 class _Cases:
     """What is right: each method yields the cases that an answer is tried in, as (arguments, right value, values of the
-    known mistakes).
-
-    In place of arguments there may be a function that makes the value of the answer; where words are chosen, the
-    arguments are those of the hint alone.
-    """
+    known mistakes). A function in place of arguments makes the value of the answer; for words, they are the hint's."""
 
     def tour_box(self) -> Iterator[tuple]:
         score_map = np.zeros((8, 8))  # that of the tour: a block of ones with a fainter column on its left
