@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,7 @@ __all__ = sorted(_MODULE_OF)
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        from importlib.metadata import version
-
-        value = version("wsolkit")
+        value = importlib.metadata.version("wsolkit")
     elif name not in _MODULE_OF:
         raise AttributeError(f"module 'wsolkit' has no attribute '{name}'")
     elif _MODULE_OF[name] == "wsolkit":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import re
@@ -46,10 +47,9 @@ def _quota(groups: Path, membership: Path) -> float:
 
 
 def _text(path: Path) -> str:
-    try:
+    with contextlib.suppress(OSError, ValueError):
         return path.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return ""
+    return ""
 
 
 def gpus() -> list[str]:

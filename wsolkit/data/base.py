@@ -323,9 +323,6 @@ def from_device(held: Tensor, labels: np.ndarray, size: int, epoch: Epoch, share
         yield normalise(cut), wanted[share]
 
 
-# ------------------------------------------------------------------------------------------------ the data set
-
-
 @dataclass(eq=False)
 class WSOLDataset(Dataset):
     """Images with labels for training and boxes (masks) for evaluation only.

@@ -294,9 +294,6 @@ def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) ->
     return _bytes(fig, "jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})
 
 
-# ------------------------------------------------------------------------------------------------ charts
-
-
 def look(index: int) -> dict[str, Any]:
     """Colour, line style and marker of the index-th series; beyond eight, colours meet other lines and markers."""
     other = (index + index // len(PALETTE)) % len(LINES)

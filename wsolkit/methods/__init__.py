@@ -11,9 +11,7 @@ import pkgutil
 
 from wsolkit.methods.registry import (
     METHODS,
-    Method,
     MethodNotDefined,
-    Variant,
     declared,
     is_defined,
     method_names,

@@ -112,8 +112,7 @@ def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, in
 
     Stride 16: the last downsampling (2x2, stride 2) moves by one position instead of two, and each position takes the
     mean of the four 2x2 windows that hold it. So the map keeps its size and is centred on its cells; a single window
-    would shift it by half a cell.
-    """
+    would shift it by half a cell."""
     from torch import nn
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 

@@ -389,9 +389,6 @@ def _differences(group: Group, network: str) -> str:
     return ", ".join(text for text, holds in texts.items() if holds) or "training details"
 
 
-# ------------------------------------------------------------------------------------------------ the page
-
-
 def write_index(out: str | Path) -> Path:
     """Write OUT/results.csv and OUT/index.html (both by rename) from what lies under OUT/runs and OUT/seed-*/runs.
 
