@@ -106,8 +106,11 @@ def test_a_process_ends_when_its_folder_is_gone(tmp_path):
 
 
 def test_ctrl_c_that_reaches_a_job_is_no_failure(tmp_path, monkeypatch):
+    code = (
+        "import os, signal; input(); signal.signal(2, signal.SIG_DFL); os.kill(os.getpid(), 2)"  # ignored after nohup
+    )
+    (tmp_path / "python").write_text(f"#!{sys.executable}\n{code}\n")
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
-    (tmp_path / "python").write_text("#!/bin/sh\nread -r job\nkill -INT $$\n")
     (tmp_path / "python").chmod(0o755)
     job = tiny_job(tmp_path, "ticking", TICKING)
     assert run_job(job.content())[0] == INTERRUPTED and not (job.folder / "failure.json").exists()
