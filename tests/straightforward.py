@@ -6,6 +6,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from wsolkit.evaluation import metrics
 from wsolkit.evaluation.metrics import DELTAS, max_box_acc, pixel_histograms, pxap_from_histograms
 
 
@@ -72,3 +73,15 @@ def pxap(score_maps, masks, interval: float = 0.001) -> float:
     """PxAP over a set: equally long iterables of score maps and masks."""
     pairs = zip(score_maps, masks, strict=True)
     return pxap_from_histograms(sum(pixel_histograms(score_map, mask, interval) for score_map, mask in pairs))
+
+
+def top_k_cls(logits, labels, k=1):
+    return metrics.percent(metrics.top_k_hits(logits, labels, k))
+
+
+def gt_known_loc(ious):
+    return metrics.percent(metrics.loc_hits(ious))
+
+
+def top_k_loc(logits, labels, ious, k=1):
+    return metrics.percent(metrics.top_k_hits(logits, labels, k) & metrics.loc_hits(ious))

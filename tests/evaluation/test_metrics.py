@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
-from straightforward import max_box_acc_v2, pxap
+from straightforward import gt_known_loc, max_box_acc_v2, pxap, top_k_cls, top_k_loc
 
 from wsolkit.boxes.extract import thresholds
 from wsolkit.evaluation import metrics
@@ -19,18 +19,6 @@ RNG = np.random.default_rng(3)
 N, K = 41, 9
 LOGITS, LABELS, IOUS = RNG.normal(size=(N, K)), RNG.integers(K, size=N), RNG.random(N)
 CURVES = RNG.random((N, 1)) * RNG.random((N, 100))
-
-
-def top_k_cls(logits, labels, k=1):
-    return metrics.percent(metrics.top_k_hits(logits, labels, k))
-
-
-def gt_known_loc(ious):
-    return metrics.percent(metrics.loc_hits(ious))
-
-
-def top_k_loc(logits, labels, ious, k=1):
-    return metrics.percent(metrics.top_k_hits(logits, labels, k) & metrics.loc_hits(ious))
 
 
 # ------------------------------------------------------------------------------------------- classification

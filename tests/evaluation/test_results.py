@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 import pytest
-from straightforward import max_box_acc_v2, pxap
+from straightforward import gt_known_loc, max_box_acc_v2, pxap, top_k_cls, top_k_loc
 
 from wsolkit.boxes.extract import centre_box_curve, extract_box, iou, iou_curve, thresholds
 from wsolkit.boxes.preparation import prepare_map
@@ -45,18 +45,6 @@ RNG = np.random.default_rng(5)
 LABELS = RNG.integers(K, size=30)
 LOGITS = RNG.normal(size=(30, K)) + 1.5 * np.eye(K)[LABELS]
 NAMES = {"dataset": "blobs", "backbone": "none", "method": "cam", "pooling": "gap"}
-
-
-def top_k_cls(logits, labels, k=1):
-    return metrics.percent(metrics.top_k_hits(logits, labels, k))
-
-
-def gt_known_loc(ious):
-    return metrics.percent(metrics.loc_hits(ious))
-
-
-def top_k_loc(logits, labels, ious, k=1):
-    return metrics.percent(metrics.top_k_hits(logits, labels, k) & metrics.loc_hits(ious))
 
 
 def run(masks=MASKS, validation=VALIDATION, percentile=None, threshold=None, **options) -> EvalResult:
