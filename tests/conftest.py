@@ -22,12 +22,19 @@ SLOW = (
 )  # fmt: skip
 
 
+ORDER = {f"test_{name}.py": number for number, name in enumerate(SLOW)}
+
+
+def pytest_ignore_collect(collection_path, config):
+    """`make check` need not even import them."""
+    return True if config.option.markexpr == "not slow" and collection_path.name in ORDER else None
+
+
 def pytest_collection_modifyitems(items):
-    order = {f"test_{name}.py": number for number, name in enumerate(SLOW)}
     for item in items:
-        if item.path.name in order:
+        if item.path.name in ORDER:
             item.add_marker(pytest.mark.slow)
-    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+    items.sort(key=lambda item: ORDER.get(item.path.name, len(ORDER)))
 
 
 @pytest.fixture(scope="session")

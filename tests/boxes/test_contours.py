@@ -56,6 +56,7 @@ def as_map(u8: np.ndarray) -> np.ndarray:
     return np.minimum((u8 + 0.5) / 255, 1.0)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(st.data(), MAPS, CONTOURS, st.sampled_from([100, 90, 50, 0]))
 def test_curve_equals_the_straightforward_one(data, u8, contours, percentile):
@@ -66,6 +67,7 @@ def test_curve_equals_the_straightforward_one(data, u8, contours, percentile):
     assert np.array_equal(once, expected), "the benchmark's fair comparison"
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(MAPS)
 def test_every_level_has_the_contours_of_its_mask(u8):
@@ -87,6 +89,7 @@ def test_one_box_is_that_of_all_thresholds(u8, threshold, percentile, protocol):
     assert box.tolist() == every.tolist() and box.dtype == every.dtype and empty is none
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contours", ["all", "largest"])
 def test_large_noise_equals_the_straightforward_one(contours):
     rng = np.random.default_rng(0)

@@ -274,6 +274,7 @@ def test_a_cache_that_cannot_be_written_to(cache, pictures):
     assert np.array_equal(dataset.pixels(range(COUNT), SIDE), decoded(pictures))
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_writing(cache, pictures):
     process = start(pictures, cache, "full")
     out, err = process.communicate("\n", timeout=300)
@@ -286,6 +287,7 @@ def test_a_disk_that_fills_up_while_writing(cache, pictures):
 # --- several processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_two_processes_make_it_once(cache, pictures):
     processes = [start(pictures, cache, "slow") for _ in range(2)]
     for process in processes:
@@ -298,6 +300,7 @@ def test_two_processes_make_it_once(cache, pictures):
     assert lines[0][-2:] == lines[1][-2:] == [str(crc32(decoded(pictures))), "True"]
 
 
+@pytest.mark.slow
 def test_a_killed_build_leaves_nothing_that_is_taken_for_good(cache, pictures):
     process = start(pictures, cache, "slow")
     process.stdin.write("\n")

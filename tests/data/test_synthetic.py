@@ -95,6 +95,7 @@ def test_the_random_numbers_used_do_not_depend_on_the_class():
     assert len(after) == 1
 
 
+@pytest.mark.slow
 def test_neither_the_box_nor_the_mean_colour_tells_the_class():
     """The same pictures drawn as each class: the place of the box and the background keep their distribution."""
     centres, backgrounds = [], []

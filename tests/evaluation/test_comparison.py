@@ -106,6 +106,7 @@ def test_one_image_and_equal_methods():
         assert (same.difference, same.interval, same.p_value, same.better) == (0.0, (0.0, 0.0), 1.0, None)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     """A is right on 60 % and B on 50 % of all images, independently: 95 % of the intervals should hold 10 points."""
     rng, inside, undecided = np.random.default_rng(2), 0, 0

@@ -48,6 +48,7 @@ def test_score_maps_survive_their_file(model, birds, tmp_path):
         ScoreMaps.load(tmp_path / "absent.npz")
 
 
+@pytest.mark.slow
 def test_evaluate_scores_what_localise_found(model, birds):
     result = evaluate(model, birds["test"], "cam", val=birds["val"])
     order = birds["test"].spread(None)
@@ -63,6 +64,7 @@ def test_evaluate_scores_what_localise_found(model, birds):
     assert result.operating_point == "validation" and result.pxap is not None, "synthetic birds have masks"
 
 
+@pytest.mark.slow
 def test_threshold_never_comes_from_test(model, birds):
     """Turning the test split's boxes upside down must not move the threshold that validation chose."""
     honest = evaluate(model, birds["test"], "cam", val=birds["val"])
@@ -76,6 +78,7 @@ def test_threshold_never_comes_from_test(model, birds):
     )
 
 
+@pytest.mark.slow
 def test_without_validation_the_fixed_threshold_is_used(model, birds):
     result = evaluate(model, birds["test"], "rethinking_cam", val=None)
     assert result.operating_point == "fixed" and result.threshold == 0.35 and result.percentile == 90
@@ -106,6 +109,7 @@ def test_ground_truth_class_is_used_where_the_network_is_wrong(model, birds):
     assert not np.allclose(maps.maps[wrong], predicted, atol=1e-3 * np.abs(predicted).max())
 
 
+@pytest.mark.slow
 def test_auto_validation_opens_the_sibling_split(model):
     test = wk.load_dataset("synthetic", "test", classes=4, per_class={"test": 2, "val": 3})
     assert evaluate(model, test, "cam").n_val == 12
@@ -135,6 +139,7 @@ def test_peak_memory_sees_a_large_array():
     assert 30 < memory.megabytes < 200
 
 
+@pytest.mark.slow
 def test_score_cam_memory_follows_the_chunk_and_maps_do_not(birds):
     model = wk.build_model("vgg16", 4, weights="none", width=0.25, stride=8).eval()
     images = torch.nn.functional.interpolate(birds["test"].images(range(1)), size=112)
@@ -149,6 +154,7 @@ def test_score_cam_memory_follows_the_chunk_and_maps_do_not(birds):
     assert peaks[2] < 0.5 * peaks[32], peaks
 
 
+@pytest.mark.slow
 def test_localise_leaves_the_mode_and_takes_layers_options_and_names(model, birds):
     model.train()
     kept = localise(model, birds["val"], ["cam", "rethinking_cam"], smooth="eigen", nwc=False)

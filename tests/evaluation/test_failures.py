@@ -165,6 +165,7 @@ IMAGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(IMAGES)
 def test_one_type_per_image_and_the_shares_are_the_accuracies(images):
@@ -358,6 +359,7 @@ def test_files_that_are_no_table(tmp_path):
         per_image.slices(5)
 
 
+@pytest.mark.slow
 def test_no_torch_on_import():
     code = "import sys; import wsolkit.evaluation.per_image, wsolkit.evaluation.comparison, wsolkit.figures; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

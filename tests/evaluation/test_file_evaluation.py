@@ -133,6 +133,7 @@ def test_an_empty_mask_is_a_point_or_the_full_frame(case):
     assert point.failures["background"] == COUNT
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_the_function_returns(case, tmp_path, run):
     root, ids, *_ = case
     code, text = run(
@@ -315,6 +316,7 @@ def test_a_wrong_out_is_found_first(case, tmp_path, run):
         assert code == 2 and "file: Not a directory); choose another folder" in text
 
 
+@pytest.mark.slow
 def test_comparing_other_rules_is_said(case, tmp_path, run):
     root, *_ = case
     arguments = ("evaluate", "--scoremaps", root / "maps_test", "--metadata", root / "meta", "--size", SIZE)
@@ -353,6 +355,7 @@ def test_more_than_twenty_faults_are_counted(case):
     assert evaluate_files(root / "maps_test", root / "meta", size=SIZE, subset=True).n_images == COUNT
 
 
+@pytest.mark.slow
 def test_cub_maps_give_the_same_numbers_from_python_and_from_files(shared, tmp_path, run):
     """Maps of a network with ImageNet weights (its new head untrained), scored three ways."""
     weights = shared("weights/mobilenet_v2_imagenet.safetensors")

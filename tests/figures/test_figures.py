@@ -76,6 +76,7 @@ def test_show_closes_pyplot_figures():
     assert not plt.fignum_exists(fig.number)
 
 
+@pytest.mark.slow
 def test_show_in_a_kernel(tmp_path):
     import nbformat
     from nbclient import NotebookClient
@@ -89,6 +90,7 @@ def test_show_in_a_kernel(tmp_path):
     assert output.output_type == "display_data" and 'alt="two IoU values"' in output.data["text/html"]
 
 
+@pytest.mark.slow
 def test_ten_montages_stay_below_a_megabyte():
     fig = figures.gallery([item(seed) for seed in range(12)])
     size = len(figures.figure_html(fig, "twelve birds", photo=True))
@@ -191,6 +193,7 @@ def test_bars_histogram_and_scatter():
             call(nothing)
 
 
+@pytest.mark.slow
 def test_no_torch_on_import():
     code = "import sys; import wsolkit.figures, wsolkit.report.method_page, wsolkit.report.index, wsolkit.report.pages;"
     code += "sys.exit('torch' in sys.modules)"

@@ -112,6 +112,7 @@ def convnext(tmp_path_factory):
     return theirs, str(path)
 
 
+@pytest.mark.slow
 def test_convnext_is_torchvisions_with_its_last_norm_before_the_pooling(convnext):
     theirs, path = convnext
     model = wk.build_model("convnext_tiny", 3, weights=path, stride=32).eval()
@@ -155,6 +156,7 @@ def test_tap_of_a_signed_feature_map_is_that_of_its_positive_part():
     assert torch.isfinite(model(torch.randn(2, 3, 32, 32))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_norm", [None, True])
 def test_vgg_files_load_with_and_without_batch_normalisation(tmp_path, batch_norm):
     theirs = (torchvision.models.vgg16_bn if batch_norm else torchvision.models.vgg16)(weights=None).eval()
@@ -167,6 +169,7 @@ def test_vgg_files_load_with_and_without_batch_normalisation(tmp_path, batch_nor
         assert torch.allclose(model.body.features(images), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_vgg16_fc_is_torchvisions_network_with_a_new_last_layer(tmp_path):
     theirs = torchvision.models.vgg16(weights=None).eval()
     path = tmp_path / "vgg.pth"

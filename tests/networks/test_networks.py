@@ -36,6 +36,7 @@ def every_classifier():
     return torchvision.models.list_models(module=torchvision.models)
 
 
+@pytest.mark.slow
 def test_the_target_layer_of_every_classifier_of_torchvision():
     assert len(every_classifier()) >= 75
     for name in every_classifier():
@@ -49,6 +50,7 @@ def test_the_target_layer_of_every_classifier_of_torchvision():
         assert find_layer(net, target_layer(net)), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name, layer", [("vgg11", "features.19"), ("vgg16_bn", "features.42"), ("alexnet", "features.11")]
 )

@@ -45,6 +45,7 @@ def test_a_compiled_network_with_a_body():
         assert torch.allclose(maps, expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_layer_inside_a_compiled_part():
     net = NETWORKS["resnet18"]()
     expected = wk.score_maps(net, pictures(), LABELS, "grad_cam", layer="layer3")

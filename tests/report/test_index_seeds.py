@@ -274,6 +274,7 @@ def test_runs_without_boxes(tmp_path):
     page_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_very_many_runs_keep_the_page_small(tmp_path, monkeypatch):
     """With a tenth of the bytes a tenth of the runs is very many: what is left out is said, and the file has it."""
     monkeypatch.setattr("wsolkit.report.index.TEXT_BYTES", 140_000)

@@ -224,6 +224,7 @@ def chromium(profile, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+@pytest.mark.slow
 def test_pages_open_in_chromium(tmp_path, rich):
     page(tmp_path, rich)
     report = tmp_path / "out" / "synthetic" / "vgg16" / "cam.html"

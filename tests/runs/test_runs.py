@@ -24,7 +24,7 @@ def run(tmp_path_factory):
 
 
 def test_recipe_of_pretrained_networks_is_the_published_one(tmp_path):
-    run = Run(RunConfig.make(weights="imagenet", per_class=200, out=str(tmp_path)))
+    run = Run(RunConfig.make(weights="imagenet", per_class=40, out=str(tmp_path)))
     recipe = run.recipe("gap")
     assert (recipe.batch_size, recipe.lr, recipe.backbone_grad_scale, recipe.nesterov) == (40, 3e-3, 0.1, True)
     small = Run(RunConfig.make(weights="imagenet", per_class=10, out=str(tmp_path))).recipe("tap")

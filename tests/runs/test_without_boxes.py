@@ -66,6 +66,7 @@ def case(request, tmp_path):
     return request.param, parameters
 
 
+@pytest.mark.slow
 def test_a_chapter_runs_on_images_without_boxes(tmp_path):
     parameters = labelled_images(tmp_path)
     cell = {name: parameters.pop(name) for name in ("dataset", "root", "backbone", "weights", "epochs", "out")}
@@ -78,6 +79,7 @@ def test_a_chapter_runs_on_images_without_boxes(tmp_path):
     assert "CAM has no accuracy curve; boxes: not used: 12 of 12 images have no ground-truth box." in printed
 
 
+@pytest.mark.slow
 def test_a_split_without_boxes_has_a_report(case, capsys, monkeypatch):
     what, parameters = case
     run = Run.start(**parameters)

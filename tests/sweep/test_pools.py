@@ -59,6 +59,7 @@ def test_jobs_at_a_time_are_spread_over_the_gpus():
         assert pool.submit(lambda threads, environment, stop: environment).result(600) == {}, "one GPU is everyone's"
 
 
+@pytest.mark.slow
 def test_a_sweep_runs_in_any_executor(tmp_path):
     job = tiny_job(tmp_path, "one", GOOD)
     assert Sweep([job], workers=1, say=lambda line: None, pool=ProcessPoolExecutor(1)).run() == {}

@@ -159,6 +159,7 @@ def test_every_mistake_is_one_error_that_names_the_file(file, text, message):
     assert said.startswith(str(path)) and message in said and "\n" not in said, said
 
 
+@pytest.mark.slow
 def test_files_that_are_none(tmp_path):
     for path, problem in ((tmp_path / "absent.yaml", "does not exist"), (tmp_path, "is a directory")):
         result = CliRunner().invoke(cli, ["sweep", "--plan", "--file", str(path)])
@@ -195,6 +196,7 @@ def test_what_is_stored_can_be_read_again(file, tmp_path):
     assert again == grid and [job.key for job in again.plan()[0]] == [job.key for job in grid.plan()[0]]
 
 
+@pytest.mark.slow
 def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
     path = file("methods: [cam]\nbackbones: [resnet18]\nper_class: 2\nsize: 32\nseeds: [1, 2]\nout: results\njobs: 2\n")
     command = [sys.executable, "-m", "wsolkit", "sweep", "--plan", "--file", str(path), "--methods", "grad_cam"]

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from small_jobs import GOOD, tiny_job
 
 from wsolkit.common.files import digest, write_json
@@ -219,6 +220,7 @@ def test_seeds_are_independent_jobs_in_folders_of_their_own(tmp_path):
     assert first.key == jobs_of(tmp_path, seed=3, methods=("rethinking_cam",))[first.name].key
 
 
+@pytest.mark.slow
 def test_a_page_alone_is_written_without_running_the_notebook(tmp_path):
     body = "import pathlib; pathlib.Path(where).parent.joinpath('count').open('a').write('x')\n"
     body += "pathlib.Path(where, 'best.pt').write_text('a network')\n" + GOOD
@@ -242,6 +244,7 @@ def test_a_page_alone_is_written_without_running_the_notebook(tmp_path):
     assert events == [None, "done", None, "page written"]
 
 
+@pytest.mark.slow
 def test_the_executed_notebook_is_never_one_that_was_stopped_half_way(tmp_path):
     job = tiny_job(tmp_path, "one", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
     assert Sweep([job], say=lambda line: None).run()

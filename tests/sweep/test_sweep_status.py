@@ -63,6 +63,7 @@ def on_screen(line: str) -> str:
     return seen.strip()
 
 
+@pytest.mark.slow
 def test_one_line_is_rewritten_on_a_terminal(tmp_path):
     script = SCRIPT.format(tests=str(Path(__file__).parents[1]), folder=str(tmp_path))
     text = on_a_terminal([sys.executable, "-c", script], 50, PYTHONIOENCODING="utf-8")

@@ -146,6 +146,7 @@ def test_label_smoothing_is_torchs_and_left_out_of_validation():
     assert float(expected) == pytest.approx(float(by_hand), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_bf16_trains_float32_weights_to_nearly_the_same_numbers():
     histories = []
     for precision in ("float32", "bf16"):
