@@ -9,6 +9,9 @@ NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-current-env
 # as many files at a time as there are cores (four at most), each on one thread
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# dozens of processes start here, and each would compile the package and the tests again
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install reports check test test-notebooks test-modules bench lint types lab measure numbers screenshots clean
 
 help: ## show this help

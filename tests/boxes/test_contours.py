@@ -81,6 +81,7 @@ def test_every_level_has_the_contours_of_its_mask(u8):
             assert best_ious(u8, box[None].astype(np.float64))[level] == 1.0
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(MAPS, st.floats(0, 1), st.sampled_from([100, 90, 50, 0]), st.sampled_from(list(PROTOCOLS)))
 def test_one_box_is_that_of_all_thresholds(u8, threshold, percentile, protocol):

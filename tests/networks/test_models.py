@@ -129,6 +129,7 @@ def test_convnext_is_torchvisions_with_its_last_norm_before_the_pooling(convnext
     assert torch.allclose(own, logits[[0, 1], [0, 2]], atol=1e-4), "CAM is the classifier, taken apart by position"
 
 
+@pytest.mark.slow
 def test_convnext_at_stride_16_takes_the_mean_of_the_four_windows_of_each_position(convnext):
     theirs, path = convnext
     model = wk.build_model("convnext_tiny", 3, weights=path, stride=16).eval()

@@ -52,6 +52,7 @@ def lines(soup, dataset, backbone):
     return {row.th.get_text(): [cell.get_text(" ", strip=True) for cell in row.find_all("td")[1:]] for row in found}
 
 
+@pytest.mark.slow
 def test_index_page(tree):
     text, soup = index_of(tree)
     well_formed(text)
