@@ -105,6 +105,19 @@ def test_errors_are_one_line_with_exit_code_two(tmp_path):
     )
 
 
+@pytest.mark.parametrize("command", ["sweep", "train"])
+@pytest.mark.parametrize(
+    "option, value, words",
+    [("--device", "tpu", "unknown device 'tpu'"), ("--out", "file", "choose another folder (--out)")],
+)
+def test_nothing_begins_on_an_unknown_device_or_in_a_file(tmp_path, monkeypatch, command, option, value, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    done = CliRunner().invoke(cli, [command, "--per-class", "2", option, value])
+    assert isinstance(done.exception, WsolkitError) and words in str(done.exception)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 @pytest.mark.parametrize("name", ["cub", "tiny_imagenet"])
 def test_data_fetches_by_name(monkeypatch, tmp_path, name):
     asked = []

@@ -553,6 +553,7 @@ def test_wrong_options_are_refused_before_anything_is_written(training, birds, t
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
     for options, words in (
         (("--method", "no_cam"), "unknown method"),
+        (("--method", "has"), "has is for a network trained as 'has'"),  # on this one it would be plain CAM
         (("--label", "eagle"), "--label eagle"),
         (("--label", "3"), "0..2"),
         (("--classes", tmp_path / "two.txt"), "2 names, but the network has 3"),
@@ -563,6 +564,8 @@ def test_wrong_options_are_refused_before_anything_is_written(training, birds, t
     ):
         code, _, problem = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o", *options)
         assert code != 0 and words in problem and not (tmp_path / "o").exists(), options
+    code, output, _ = invoke(birds, "--checkpoint", training, "--out", tmp_path / "o", "--method", "rethinking_cam")
+    assert code == 0 and "note: rethinking_cam is for a network trained as 'tap'" in output
     for options in (("--threshold", 2), ("--percentile", 101), ("--batch-size", 0), ("--size", 2), ("--size", 99999)):
         assert invoke(birds, "--checkpoint", training, *options)[0] == 2
     assert "gone.jpg" in invoke(birds, tmp_path / "gone.jpg", "--checkpoint", training)[2]

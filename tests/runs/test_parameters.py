@@ -213,6 +213,21 @@ def test_the_same_data_elsewhere_is_the_same_and_links_are_followed(tmp_path):
     assert state(first) == state(second)
     (first / "boxes.csv").write_text("0.png,owl,1,2,3,4\n" * 500 + "0.png,owl,1,2,3,5\n" + "0.png,owl,1,2,3,4\n" * 499)
     assert state(first) != state(second), "one digit in the middle of the annotations"
+    before = state(first)
+    for name in ("mask.bmp", "mask.tif", "mask.npy"):
+        (first / name).write_bytes(b"\0" * 9000)
+        added = state(first)
+        (first / name).write_bytes(b"\0" * 4500 + b"\1" + b"\0" * 4499)
+        assert len({before, added, before := state(first)}) == 3, "a pixel in the middle of a file without compression"
+
+
+def test_notebooks_of_ones_own_beside_a_sweep_file_are_not_those_of_the_kit(tmp_path, monkeypatch):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "sweep.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    assert (notebooks_folder() / "01_train.ipynb").is_file()
+    (tmp_path / "notebooks/01_train.ipynb").touch()
+    assert notebooks_folder() == tmp_path / "notebooks"
 
 
 def test_data_state_sees_every_file(tmp_path):

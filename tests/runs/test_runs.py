@@ -56,6 +56,11 @@ def test_a_training_whose_network_was_lost_goes_on_from_its_checkpoint(run, caps
     capsys.readouterr()
     again = Run(run.config).model("gap").state_dict()
     assert "epoch" not in capsys.readouterr().out, "all epochs are in last.pt"
+    record = done.read_bytes()
+    done.write_bytes(record[:30])
+    assert not is_complete(folder, done, key)
+    Run(run.config).model("gap")
+    assert is_complete(folder, done, key), "a torn record is written again"
     assert all(torch.equal(expected[key], again[key]) for key in expected) and is_complete(folder, done, key)
 
 

@@ -40,7 +40,7 @@ for name, old, new in json.loads(sys.argv[1]):
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
     if not os.fork():
         read = code._state
-        code._state = lambda file: read.__wrapped__(file) if file == path else read(file)
+        code._state = lambda file, only: read.__wrapped__(file, only) if file == path else read(file, only)
         print(json.dumps(keys()), flush=True)
         os._exit(0)
     assert os.wait()[1] == 0
@@ -82,6 +82,12 @@ CHANGES = [
     ("wsolkit/boxes/contours.py", "LEVELS = 256", "LEVELS = 255", NOTHING, ALL_METHODS, False),
     ("wsolkit/evaluation/scoring.py", "CENTRE_SHARE = 0.71", "CENTRE_SHARE = 0.7", NOTHING, ALL_METHODS, False),
     ("wsolkit/localisation/localise.py", "PART_SECONDS = 10.0", "PART_SECONDS = 5.0", NOTHING, ALL_METHODS, False),
+    ("wsolkit/runs/run.py", "model.load_state_dict(self.model(start).state_dict())", "pass", ALL_VARIANTS, NOTHING, False),
+    ("wsolkit/runs/run.py", '"no": None', '"no": True', ALL_VARIANTS, NOTHING, False),
+    ("wsolkit/runs/run.py", "seed=self.config.seed, **how", "seed=1, **how", NOTHING, ALL_METHODS, False),
+    ("wsolkit/runs/run.py", "MapStore(self.config, variant)", 'MapStore(self.config, "gap")', NOTHING, ALL_METHODS, False),
+    ("wsolkit/runs/run.py", '"timeout": 10', '"timeout": 20', NOTHING, NOTHING, False),  # of asking git
+    ("wsolkit/study/chapter.py", "INTERVAL = 0.001", "INTERVAL = 0.01", NOTHING, ALL_METHODS, False),
     ("notebooks/04_grad_cam.ipynb", "## Summary", "## In short", NOTHING, {"grad_cam"}, False),
     ("wsolkit/figures/__init__.py", 'COLOUR_MAP = "viridis"', 'COLOUR_MAP = "magma"', NOTHING, NOTHING, True),
     ("wsolkit/report/pages.py", "def ", "def changed_", NOTHING, NOTHING, True),

@@ -120,6 +120,7 @@ def train(variant: str | None, **options: Any) -> None:
     from wsolkit.runs.run import Run
 
     config = RunConfig.make(**{"out": str(reports()), **given(options)})
+    check_out(config.out_folder)
     with process_group(config.device):
         run = Run(config)
         run.model(variant)

@@ -58,18 +58,20 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
         wrong = "a file, but it is a folder" if single else "a folder, but it is a file"
         raise WsolkitError(f"--out {out}: expected {wrong}")
 
-    from wsolkit.common.processes import process_group, rank
+    from wsolkit.common.processes import device_named, process_group, rank
     from wsolkit.localisation.localise import localise_in_parts
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.parameters import localising_code, weights_state
-    from wsolkit.runs.run import _device, load_trained, versions
+    from wsolkit.runs.run import load_trained, versions
 
     entries = {entry.name: entry for entry in map(resolve, names)}
-    _device(device)
+    device_named(device)
     options = {"smooth": tuple(names_in(smooth)), "precision": precision} | ({"channels": channels} if channels else {})
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
     with process_group(device, timeout=week) as place:
         trained = load_trained(checkpoint, place)
+        for text in filter(None, map(trained.remark, entries) if rank() == 0 else ()):
+            click.echo(f"note: {text}", err=True)
         dataset, state, seed = _dataset(trained, data, split)
         identity: dict[str, Any] = {"weights": weights_state(str(trained.path)), "split": split, "options": options}
         identity |= {"data": [state, repr(dataset.geometry)], "code": list(map(localising_code, entries.values()))}
@@ -103,7 +105,7 @@ def _dataset(trained: Any, data: dict[str, Any], split: str) -> tuple:
     known = {name: value for name, value in trained.run.get("config", {}).items() if name in DATA}
     asked = given(data)
     told = "dataset" in {**known, **asked}
-    require(told, f"no run.json beside {trained.path} tells the data; give --dataset (and --root)")
+    require(told, f"no run.json beside {trained.path} names the data; give --dataset (and --root)")
     if asked.get("dataset", known.get("dataset")) != known.get("dataset"):
         known = {name: value for name, value in known.items() if name in ("size", "geometry")}
     if trained.geometry is not None:
@@ -145,15 +147,18 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:
         raise WsolkitError(f"the results would overwrite {listing(foreign)}; choose another --out")
 
+    from wsolkit.common.processes import device_named
     from wsolkit.data.base import Geometry
     from wsolkit.data.readers import read_lines
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.run import _device, default_threshold, load_trained, versions
+    from wsolkit.runs.run import default_threshold, load_trained, versions
 
-    trained = load_trained(checkpoint, _device(asked["device"]))
+    trained = load_trained(checkpoint, device_named(asked["device"]))
+    if text := trained.remark(method):
+        click.echo(f"note: {text}", err=True)
     known, size, batch_size = trained.geometry, asked["size"], asked["batch_size"]
-    require(known or size, f"no run.json beside {trained.path} tells the input size; give --size (and --geometry)")
+    require(known or size, f"no run.json beside {trained.path} gives the input size; give --size (and --geometry)")
     known = known or Geometry(size)
     view = Geometry(size or known.size, asked["geometry"] or known.kind)
     names, count = trained.classes, trained.model.num_classes
@@ -172,7 +177,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     about = {"score_map": {"method": method, "smooth": list(smooth)}, "threshold": threshold}
     about |= {"threshold_source": source, "percentile": percentile, "protocol": "wsolevaluation"}
     about |= {"input": {"size": view.size, "geometry": view.kind}, "checkpoint": str(trained.path)}
-    about |= {"network": f"{trained.model.backbone} ({trained.model.pooling})", "versions": versions()}
+    about |= {"network": f"{trained.model.backbone} ({trained.variant})", "versions": versions()}
     rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
     failed: list[str] = []
     for batch in read_batches(progress(files, "images"), batch_size, BATCH_PIXELS, failed):

@@ -12,22 +12,29 @@ MARKS = ("sweep.yaml", "pyproject.toml")  # beside notebooks/: a folder that `ws
 
 
 def code_state(sources: tuple[str, ...]) -> str:
-    """Digest of what the named modules and folders of modules do: comments, layout and docstrings do not count."""
+    """Digest of what the named modules and folders of modules do: comments, layout and docstrings do not count.
+
+    "module.py#name" is one function or class of a module, the only one of that name.
+    """
     total = hashlib.sha256()
     for source in sources:
-        path = PACKAGE / source
+        name, _, only = source.partition("#")
+        path = PACKAGE / name
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
-            total.update(_state(file).encode())
+            total.update(_state(file, only).encode())
     return total.hexdigest()[:16]
 
 
 @cache
-def _state(file: Path) -> str:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+def _state(file: Path, only: str) -> str:
+    tree: ast.AST = ast.parse(file.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         named = ast.FunctionDef | ast.ClassDef | ast.Module | ast.AsyncFunctionDef
         if isinstance(node, named) and ast.get_docstring(node):
             node.body = node.body[1:] or [ast.Pass()]
+    if only:
+        kinds = ast.FunctionDef | ast.ClassDef
+        (tree,) = [node for node in ast.walk(tree) if isinstance(node, kinds) and node.name == only]
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
@@ -66,4 +73,5 @@ def notebooks_folder() -> Path:
     """The folder whose notebooks a sweep runs: of the project made by `wsolkit init` that one works in, else the
     package's."""
     project = project_folder()
-    return project / "notebooks" if project and (project / MARKS[0]).is_file() else packaged_notebooks()
+    ours = project and (project / MARKS[0]).is_file() and (project / "notebooks" / "01_train.ipynb").is_file()
+    return project / "notebooks" if project and ours else packaged_notebooks()

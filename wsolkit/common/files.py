@@ -104,7 +104,7 @@ def read_json(path: str | Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WsolkitError(f"{path} is not readable JSON ({error}); delete it and run again") from error
+        raise WsolkitError(f"{path} is damaged: not readable JSON ({error}); delete it and run again") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -47,6 +47,21 @@ def total(numbers: torch.Tensor) -> torch.Tensor:
     return numbers
 
 
+def device_named(name: str = "") -> torch.device:
+    """The device that a user names: cpu, cuda or cuda:N; "" is cuda where there is one.
+
+    Raises:
+        WsolkitError: another name, or a CUDA device that is not there.
+    """
+    try:
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError:
+        raise WsolkitError(f"unknown device '{name}'; choose cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise WsolkitError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
+    return device
+
+
 @contextmanager
 def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.device]:
     """Join the processes that torchrun started (WORLD_SIZE > 1 in the environment); without torchrun nothing happens.
@@ -64,7 +79,7 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
-        yield torch.device(kind)
+        yield device_named(device)
         return
     chosen = torch.device("cpu")
     if kind != "cpu":
@@ -74,7 +89,7 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
             raise WsolkitError(f"device '{kind}' under torchrun: choose cpu, or cuda with {most}")
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=timedelta(seconds=timeout))
-    yield chosen  # after an error there is no goodbye: the others may wait for this process, and torchrun ends them
+    yield chosen  # after an error nothing below runs: the others may wait for this process, and torchrun ends them
     gc.collect()  # networks that hold on to the group
     if chosen.type == "cpu":
         dist.barrier()

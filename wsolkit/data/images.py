@@ -109,7 +109,7 @@ def _named(path: str | Path) -> Iterator[None]:
         raise WsolkitError(f"{path}: more than {limit:,} pixels; make it smaller first") from None
     except Exception as error:  # Pillow raises many kinds for damaged files (OSError, SyntaxError, struct.error, ...)
         reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        message = f"{path}: not a readable image ({reason}); replace the file or remove its entry"
+        message = f"{path}: not a readable image ({reason}); replace or remove the file (and its entry)"
         raise WsolkitError(message) from error
 
 

@@ -733,7 +733,8 @@ class _Source:
                 if not _is_label(label):
                     raise ValueError
             except (ValueError, TypeError, OverflowError):
-                wrong = f"{label!r} is no name of a class, or box {fields!r} is not {BOX_FORMS[self.kind]}"
+                box_of = f"box {fields!r} is not {BOX_FORMS[self.kind]}"
+                wrong = box_of if _is_label(label) else f"{label!r} is no name of a class"
                 self.problems.append(f"{item} ({wrong})")
             else:
                 own.append((label, box))

@@ -55,8 +55,8 @@ def training_name(variant: str, key: str) -> str:
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a training run left its record and its network; without the network it goes on from its checkpoint."""
-    return (folder / TRAINED).is_file() and (folder / WEIGHTS).is_file()
+    """Whether a training run left its record, whole, and its network; else it goes on from its checkpoint."""
+    return content_of(folder / TRAINED).get("status") == "completed" and (folder / WEIGHTS).is_file()
 
 
 def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
@@ -235,9 +235,8 @@ def read_failure(folder: Path) -> Failure | None:
 def _read(kind: type[Checked], path: Path) -> Checked:
     try:
         return kind.model_validate(read_json(path))
-    except ValueError as error:
-        problem = first_fault(error) if isinstance(error, ValidationError) else str(error)
-        raise WsolkitError(f"{path} is damaged: {problem}\nDelete it and run the sweep again.") from None
+    except ValidationError as error:
+        raise WsolkitError(f"{path} is damaged: {first_fault(error)}; delete it and run the sweep again") from None
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,13 @@ from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.folder import training_name
 from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
 
-TRAINING_WINGS = ("common", "data", "networks", "training")
-SCORING_WINGS = ("boxes", "localisation", "evaluation")  # beside those of the training runs that a report scores
+RUN = "runs/run.py#"  # a function or class there
+TRAINING = ("common", "data", "networks", "training", f"{RUN}dataset", f"{RUN}recipe", f"{RUN}_train")
+LOCALISING = ("localisation", f"{RUN}MapStore")  # beside what the training runs depend on, as all that follow
+SCORING = ("boxes", *LOCALISING, "evaluation", "study/chapter.py", f"{RUN}evaluate", f"{RUN}baseline", f"{RUN}finish")
 NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
-TEXTS = (".txt", ".csv", ".json", ".xml", ".yaml", ".yml", ".tsv")  # annotations: their whole content counts
-END = 1024  # bytes at each end of any other file that count
+COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")  # of these both ends count, of any other file the whole content
+END = 1024  # bytes
 PATHS = ("root", "metadata", "masks", "out", "weights")
 
 # Where a parameter is left empty, dataset and start weights decide. Pretrained networks follow the recipe of Bae et al.
@@ -311,18 +313,18 @@ def _assigned(source: str) -> list[str]:
 
 def training_code(variant: Variant) -> str:
     """Digest of the code that trains a variant."""
-    return code_state((*TRAINING_WINGS, *_files([type(variant.objective()).__module__])))
+    return code_state((*TRAINING, *_files([type(variant.objective()).__module__])))
 
 
 def localising_code(method: Method) -> str:
     """Digest of the code that makes a method's score maps, training included."""
-    return code_state((*TRAINING_WINGS, "localisation", *_method_files(method.module, method.function.__module__)))
+    return code_state((*TRAINING, *LOCALISING, *_method_files(method.module, method.function.__module__)))
 
 
 def scoring_code(method: Method) -> str:
     """Digest of the code that scores a method, without that of training."""
     files = [name for own in (resolve("cam"), method) for name in _method_files(own.module, own.function.__module__)]
-    return code_state((*SCORING_WINGS, *dict.fromkeys(files)))
+    return code_state((*SCORING, *dict.fromkeys(files)))
 
 
 @cache
@@ -366,10 +368,10 @@ def notebook_state(path: Path) -> str:
 def data_state(root: str) -> str:
     """Digest of the files below a folder of data; "" where there is none. A copy elsewhere has the same one.
 
-    Names, sizes, the whole content of annotation files and both ends of all others count: of 12,000 images of 100 KB
-    that takes 0.4 s, where to read all of them takes 1.5 s (more from a disk), in every process. An image cannot change
-    in its middle and keep its size and its ends: PNG ends in checksums, and the rest of a JPEG stream follows from what
-    is before. Links are followed.
+    Names, sizes, both ends of compressed images and the whole content of all other files count: of 12,000 images of
+    100 KB that takes 0.4 s, where to read all of them takes 1.5 s (more from a disk), in every process. A compressed
+    image hardly changes in its middle and keeps its size and its ends: PNG ends in checksums, and the rest of a JPEG
+    stream follows from what is before. Links are followed.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -386,12 +388,12 @@ def data_state(root: str) -> str:
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             total.update(f"{name}|{size}\n".encode())
-            if path.endswith(TEXTS):
-                total.update(hashlib.file_digest(file, "sha256").digest())
-            else:
+            if path.lower().endswith(COMPRESSED):
                 total.update(file.read(END))
                 file.seek(max(0, size - END))
                 total.update(file.read(END))
+            else:
+                total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
 
 

@@ -23,7 +23,7 @@ from wsolkit import figures, methods
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest
-from wsolkit.common.processes import agreed, rank, world_size
+from wsolkit.common.processes import agreed, device_named, rank, world_size
 from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
@@ -56,7 +56,7 @@ class Run:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.started = time.time()
-        self.device = _device(config.device)
+        self.device = device_named(config.device)
         self._datasets: dict[str, WSOLDataset] = {}
         self._models: dict[str, WSOLModel] = {}
 
@@ -320,6 +320,26 @@ class Trained:
         """The arguments of `predict` that this training run decides."""
         return {"geometry": self.geometry, "classes": self.classes}
 
+    @property
+    def variant(self) -> str:
+        """What it was trained as; the pooling, where there is no run.json."""
+        return self.run.get("variant") or self.model.pooling
+
+    def remark(self, method: str) -> str:
+        """What is to be said where a method asks for a network that was trained in another way; "" where it fits.
+
+        Raises:
+            WsolkitError: the method is nothing but another way to train, e.g. has on a plain network.
+        """
+        entry, backbone = resolve(method), self.model.backbone
+        own = entry.variants_on(backbone)[0]
+        if own in (self.variant, methods.plain_variant(backbone)):
+            return ""
+        text = f"{entry.name} is for a network trained as '{own}', and {self.path} was trained as '{self.variant}'"
+        advice = f"; give the best.pt of such a training run, or choose --method {entry.map}"
+        require(not self.run or entry.map == entry.name, text + advice)
+        return text
+
 
 def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Trained:
     """Open a checkpoint (best.pt) or the folder of a training run that holds it; the run.json beside it says how large
@@ -382,16 +402,6 @@ def default_threshold(
     if known is not None and view not in (None, known):
         return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
     return result.threshold, f"chosen on {result.n_val} validation images ({folder / files.METRICS})"
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError:
-        raise WsolkitError(f"unknown device '{name}'; choose cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise WsolkitError(f"device '{name}' is not there: {torch.cuda.device_count()} CUDA devices found; choose cpu")
-    return device
 
 
 def versions() -> dict[str, str]:

@@ -26,7 +26,7 @@ from typing import Any
 from wsolkit.common.code import code_state
 from wsolkit.common.cores import cores, gpus
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import alone
+from wsolkit.common.files import alone, check_out
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
@@ -348,7 +348,7 @@ def run_grids(
         ConnectionError: no scheduler, or no workers.
     """
     begin = time.time()
-    out = grids[0].out_folder
+    out = check_out(grids[0].out_folder)
     plans = [grid.plan() for grid in grids]
     todo = [job for defined, _ in plans for job in defined]
     workers = workers_of(jobs)

@@ -127,7 +127,7 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
             warnings.warn(f"{reason}; the training run goes on from previous.pt, a little earlier", stacklevel=3)
         return state
     if problems:
-        advice = "; pass resume=False (or delete them) to train anew, or choose another out"
+        advice = "; delete them (or pass resume=False) to train anew, or choose another out"
         raise WsolkitError("; ".join(problems) + advice)
     return None
 

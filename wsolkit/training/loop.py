@@ -110,6 +110,7 @@ def fit(
         for buffer in bare.buffers() if world_size() > 1 else ():
             dist.broadcast(buffer, src=0)  # the first process's running statistics count
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)
+        _check_finite("validation", 0.0 if val_loss is None else val_loss, now, recipe)
         score = [now.epoch, 0.0] if val_loss is None else [val_top1, -val_loss]
         now = replace(now, epoch=now.epoch + 1, step=0, sums=[0.0, 0.0, 0.0], seconds=0.0)
         row = (now.epoch, rate, loss, top1, val_loss, val_top1, time.perf_counter() - begin)
@@ -129,6 +130,11 @@ def fit(
     return now.history
 
 
+def _check_finite(name: str, loss: float, now: Progress, recipe: Recipe) -> None:
+    advice = f"lower lr (now {recipe.lr})"
+    require(np.isfinite(loss), f"the {name} loss is no longer finite in epoch {now.epoch + 1}; {advice}")
+
+
 def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files) -> tuple[float, float]:
     """What is left of an epoch; mean loss and Top-1 in percent over all its images, in training mode."""
     network.train()
@@ -141,11 +147,6 @@ def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
         recipe.batch_size, recipe.seed, now.epoch, device=device, rank=rank(), world_size=world_size(), skip=now.step
     )
     steps = -(-len(train) // recipe.batch_size)
-
-    def check() -> None:
-        if not np.isfinite(float(sums[0])):
-            advice = f"lower lr (now {recipe.lr})"
-            raise WsolkitError(f"the training loss is no longer finite in epoch {now.epoch + 1}; {advice}")
 
     bar = progress(batches, f"epoch {now.epoch + 1} of {recipe.epochs}", steps, "steps", now.step, quiet=rank() != 0)
     # the caller's generators stay as they were
@@ -161,11 +162,11 @@ def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
                 optimiser.step()
                 now.step += 1
                 if device.type == "cpu" or now.step % LOOK_EVERY == 0:
-                    check()
+                    _check_finite("training", float(sums[0]), now, recipe)
                     if files.due():
                         now.sums, now.seconds = total(sums).tolist(), time.perf_counter() - begin
                         files.write_last(now, bare, optimiser)
-    check()
+    _check_finite("training", float(sums[0]), now, recipe)
     loss, right, seen = total(sums).tolist()
     return loss / seen, 100.0 * right / seen
 
