@@ -115,13 +115,13 @@ def goal(text: str, slow: np.ndarray, fast: np.ndarray, bar: float, at_most: boo
 
 def assert_equal(ours: Tensor, theirs: np.ndarray | Tensor, name: str) -> None:
     """1e-4 after min-max, at the resolution of the other's map."""
-    found = ours.cpu().numpy()
-    if theirs.shape[-1] == found.shape[-1]:
-        found, theirs = unit_range(ours).cpu().numpy(), unit_range(theirs.detach()).cpu().numpy()
+    maps = ours.cpu().numpy()
+    if theirs.shape[-1] == maps.shape[-1]:
+        maps, theirs = unit_range(ours).cpu().numpy(), unit_range(theirs.detach()).cpu().numpy()
     else:
-        found = scale_cam_image(scale_cam_image(found, theirs.shape[:0:-1]))
-    assert np.ptp(found) > 0.9, f"{name}: the maps are flat, nothing is compared"
-    np.testing.assert_allclose(found, theirs, atol=1e-4, err_msg=name)
+        maps = scale_cam_image(scale_cam_image(maps, theirs.shape[:0:-1]))
+    assert np.ptp(maps) > 0.9, f"{name}: the maps are flat, nothing is compared"
+    np.testing.assert_allclose(maps, theirs, atol=1e-4, err_msg=name)
 
 
 def one_look(backbone: str, options: argparse.Namespace, with_torchcam: bool) -> None:

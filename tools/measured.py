@@ -64,10 +64,10 @@ def read() -> list[dict[str, str]]:
 
 
 def chosen(rows: list[dict[str, str]], data: str, backbone: str, method: str) -> list[dict[str, str]]:
-    found = [r for r in rows if (r["data"], r["backbone"], r["method"]) == (data, backbone, method)]
-    if sorted(int(r["seed"]) for r in found) != list(SEEDS):
+    runs = [r for r in rows if (r["data"], r["backbone"], r["method"]) == (data, backbone, method)]
+    if sorted(int(r["seed"]) for r in runs) != list(SEEDS):
         raise ValueError(f"{TABLE.name}: {data}, {backbone}, {method} has not exactly the seeds {SEEDS}")
-    return found
+    return runs
 
 
 def spread(rows: list[dict[str, str]], metric: str) -> str:
@@ -82,8 +82,8 @@ def table(data: str) -> str:
     lines = [f"| | {' | '.join(HEADINGS)} |", "|---|" + "---|" * len(HEADINGS)]
     for backbone in backbones.split(","):
         for method in methods.split(","):
-            found = chosen(rows, data, backbone, method)
-            lines.append(f"| {backbone}, {method} | {' | '.join(spread(found, metric) for metric in METRICS)} |")
+            runs = chosen(rows, data, backbone, method)
+            lines.append(f"| {backbone}, {method} | {' | '.join(spread(runs, metric) for metric in METRICS)} |")
     centre = chosen(rows, data, backbones.split(",")[0], "cam")
     value = spread(centre, "centre_box")
     lines.append(f"| centre box | | | {value.removesuffix(' ± 0.0')} | |")

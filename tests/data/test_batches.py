@@ -1,4 +1,4 @@
-"""Batches of a training against a loop over images in plain Python, on every device that there is."""
+"""Batches of a training run against a loop over images in plain Python, on every device that there is."""
 
 from __future__ import annotations
 

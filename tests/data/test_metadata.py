@@ -1,4 +1,4 @@
-"""Metadata folders of wsolevaluation: files, masks, the dataset on them, and a training and an evaluation on it."""
+"""Metadata folders of wsolevaluation: files, masks, the dataset on them, and a training run and an evaluation on it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Every code block of the documents is executed: Python blocks run, shell commands run or are parsed by the real parsers.
 
-Which command does which stands in RUN, IN_COPY and PARSED; a command without an entry fails, and so does an entry without a
+RUN, IN_COPY and PARSED list which command does which; a command without an entry fails, and so does an entry without a
 command. What RUN and IN_COPY append makes a command small, and comes last, so that it wins over what the document says.
 """
 
@@ -380,7 +380,7 @@ def test_options_and_variables_that_the_text_names_exist(name):
     assert set(re.findall(r"`make ([a-z]+)`", TEXTS[name])) <= targets
 
 
-def test_all_notebooks_stand_in_readme():
+def test_readme_lists_all_notebooks():
     assert sorted(re.findall(r"^\| `(\d\d_\w+)`", TEXTS["README.md"], re.M)) == sorted(
         path.stem for path in (ROOT / "notebooks").glob("*.ipynb")
     )

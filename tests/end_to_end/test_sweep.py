@@ -1,4 +1,4 @@
-"""One small sweep, end to end: real notebooks, real trainings, real pages, opened in a real browser."""
+"""One small sweep, end to end: real notebooks, training runs and pages, opened in a real browser."""
 
 from __future__ import annotations
 

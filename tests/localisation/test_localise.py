@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory):
-    """A training of one epoch on birds."""
+    """A training run of one epoch on birds."""
     run = wk.Run.start(
         dataset="synthetic", backbone="resnet18", width=0.125, classes=2, per_class=4, size=32, epochs=1, batch_size=4,
         out=str(tmp_path_factory.mktemp("reports")), device="cpu",

@@ -525,7 +525,7 @@ def test_checkpoints_that_cannot_be_used(training, birds, tmp_path):
 
     assert "nowhere.pt not found" in problem(tmp_path / "nowhere.pt")
     assert "holds no best.pt" in problem(tmp_path)
-    assert str(training) in problem(training.parent), "the trainings below are offered"
+    assert str(training) in problem(training.parent), "the training runs below are offered"
     (tmp_path / "torn.pt").write_bytes((training / "best.pt").read_bytes()[:3000])
     assert "torn.pt cannot be read" in problem(tmp_path / "torn.pt")
     assert "no wsolkit model checkpoint" in problem(training / "last.pt")

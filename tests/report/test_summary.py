@@ -149,8 +149,9 @@ def test_cost_of_the_threshold(tmp_path):
     assert "on 20 validation images cost nothing" in said(tmp_path, operating_points=best)
     assert "would have cost nothing." in said(tmp_path, operating_points=best)
     fixed = {"operating_point": "fixed", "n_val": 0, "operating_points": best | {"validation": None}}
-    assert "There is no validation split with boxes, so the fixed threshold 0.4 stands, which cost nothing" in said(
-        tmp_path, **fixed
+    assert (
+        "There is no validation split with boxes, so the report uses the fixed threshold 0.4, which cost nothing"
+        in said(tmp_path, **fixed)
     )
     one = {"operating_points": {"fixed": POINT, "validation": None, "best_on_test": None}, "operating_point": "fixed"}
     assert "The protocol has one threshold, 0.4; nothing was chosen." in said(tmp_path, **one)

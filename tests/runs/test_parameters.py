@@ -161,7 +161,7 @@ def test_metadata_and_masks_are_data_like_the_root(monkeypatch, tmp_path):
 
     training, report = keys()
     assert keys() == (training, report)
-    assert keys(masks="")[0] == training and keys(masks="")[1] != report, "a training does not look at masks"
+    assert keys(masks="")[0] == training and keys(masks="")[1] != report, "a training run does not use masks"
     (tmp_path / "masks" / "a.png").write_bytes(b"1")
     assert keys()[0] == training and keys()[1] != report
     (tmp_path / "meta" / "classes.txt").write_bytes(b"1")

@@ -1,4 +1,4 @@
-"""A run as notebooks use it: recipes, shared trainings, results that are written whole."""
+"""A run as notebooks use it: recipes, shared training runs, results that are written whole."""
 
 from __future__ import annotations
 

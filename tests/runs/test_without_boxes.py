@@ -90,8 +90,8 @@ def test_a_split_without_boxes_has_a_report(case, capsys, monkeypatch):
         monkeypatch.setattr(type(test), "target", located)
     results = {name: run.evaluate(name) for name in ("cam", "grad_cam")}
     result = results["grad_cam"]
-    said = {"no boxes": "12 of 12 images have no ground-truth box", "an empty mask": "the masks of 1 images show no object",
-            "one image without a box": "1 of 12 images have no ground-truth box"}[what]  # fmt: skip
+    said = {"no boxes": "12 of 12 images have no ground-truth box", "an empty mask": "the masks of 1 image show no object",
+            "one image without a box": "1 of 12 images has no ground-truth box"}[what]  # fmt: skip
     assert said in result.conditions["boxes"] and result.n_images == 12 and 0 <= result.top1_cls <= 100
     assert all(getattr(result, name) is None for name in LOCATED)
     assert (result.pxap is not None) == (what == "an empty mask") and set(result.maps) == {"test"}

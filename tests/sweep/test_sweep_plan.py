@@ -225,7 +225,7 @@ def test_a_page_alone_is_written_without_running_the_notebook(tmp_path):
     body = "import pathlib; pathlib.Path(where).parent.joinpath('count').open('a').write('x')\n"
     body += "pathlib.Path(where, 'best.pt').write_text('a network')\n" + GOOD
     job = tiny_job(tmp_path, "good", body)
-    job = replace(job, done=job.folder / "run.json")  # a training's page is its notebook
+    job = replace(job, done=job.folder / "run.json")  # a training run's page is its notebook
     text = job.notebook.read_text().replace("metrics.json", "run.json")
     job.notebook.write_text(text)
     assert not Sweep([job], say=lambda line: None).run() and job.fresh()

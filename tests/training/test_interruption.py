@@ -38,7 +38,7 @@ def train(out: Path, splits: list) -> None:
 
 
 def fork(out: Path, splits: list) -> int:
-    """Start a training in a process of its own; returns its id as soon as it trains."""
+    """Start a training run in a process of its own; returns its id as soon as it trains."""
     (out / "started").unlink(missing_ok=True)
     pid = os.fork()
     if pid == 0:
@@ -72,7 +72,7 @@ def serve(folder: Path) -> None:
     length = time.monotonic() - begin
     kills, trainings = 0, []
     while kills < KILLS:
-        assert len(trainings) < 60, "trainings end before they are killed"
+        assert len(trainings) < 60, "training runs end before they are killed"
         trainings.append(f"cut-{len(trainings)}")
         out, ended = folder / trainings[-1], False
         while not ended:

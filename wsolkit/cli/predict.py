@@ -33,7 +33,7 @@ LINE = 22  # height of a line of text in pixels
 
 
 @click.command()
-@click.option("--checkpoint", required=True, help="best.pt of a training, or the folder that holds it")
+@click.option("--checkpoint", required=True, help="best.pt of a training run, or the folder that holds it")
 @click.option("--method", default="cam", show_default=True, metavar="M[,M2...]", help="methods; they share a pass")
 @click.option("--split", type=click.Choice(["train", "val", "test"]), default="test", show_default=True)
 @click.option("--out", required=True, help="a file .npz, or a folder for one <method>.npz each")

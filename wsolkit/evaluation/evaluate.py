@@ -86,8 +86,9 @@ def evaluate(
     masked = rules.curves and any(mask is not None for mask in masks)
     notes = conditions(dataset, model, limit, options)
     if empty := sum(len(truths) == 0 for truths in boxes):
-        without = f"{empty} of {len(boxes)} images have no ground-truth box"
-        notes["boxes"] = f"not used: {f'the masks of {empty} images show no object' if masked else without}"
+        without = f"{empty} of {len(boxes)} images {'has' if empty == 1 else 'have'} no ground-truth box"
+        blank = f"the masks of {empty} image{'s' * (empty > 1)} show no object"
+        notes["boxes"] = f"not used: {blank if masked else without}"
         val = None
     maps, validation = {"test": localiser(model, dataset, entry.name, smooth, indices, **options)}, None
     if val is not None and val.localised:  # images with labels only can choose an epoch, but no threshold

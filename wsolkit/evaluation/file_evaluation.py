@@ -69,7 +69,7 @@ def evaluate_files(
             and min-max normalised.
         metadata: folder with `<split>/image_ids.txt` and its companions, or that split's own folder. localization.txt
             holds boxes (then image_sizes.txt is needed) or names mask files below `masks`, whose instances' bounding
-            boxes then stand for boxes.
+            boxes then serve as boxes.
         predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, where
             there is one. Without predictions there is no Top-k number, and no failure is a wrong class.
         val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
@@ -127,7 +127,7 @@ def evaluate_files(
         if empty == len(boxes) or not rules.curves:
             masked = f"the masks of {empty} of {len(boxes)} images"
             raise WsolkitError(f"{meta.folder}: {masked} show no object: nothing to score")
-        conditions["boxes"] = f"not used: the masks of {empty} images show no object"
+        conditions["boxes"] = f"not used: the masks of {empty} image{'s' * (empty > 1)} show no object"
     truth, name = Truth(size, meta.labels, None if empty else boxes, regions), Path(scoremaps).resolve().name
     options |= {"dataset": meta.folder.parent.name, "split": split, "method": name, "conditions": conditions}
     return score(replace(maps, predicted=predicted), truth, rule, validation, **options)

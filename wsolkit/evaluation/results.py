@@ -50,7 +50,7 @@ class EvalResult:
     """Metrics are percent (0 to 100) or None where they do not apply (no masks, no boxes, no predictions; Top-5 with at
     most five classes; MaxBoxAcc under a protocol with one threshold).
 
-    gt_known_loc, top1_loc, top5_loc stand at `threshold`, chosen as `operating_point` says ("validation" or "fixed");
+    gt_known_loc, top1_loc, top5_loc use `threshold`, chosen as `operating_point` says ("validation" or "fixed");
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. `curve` is the accuracy
     against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
     `wsolkit.boxes.protocols`, `conditions` says in text what else a number rests on, `frame` is (H, W) of boxes and

@@ -57,7 +57,7 @@ class Truth:
     """What is known of the same N images.
 
     Attributes:
-        size: the frame in which boxes and masks stand, int (a square) or (H, W).
+        size: the frame of boxes and masks, int (a square) or (H, W).
         labels: (N,) int; needed for Top-k numbers only.
         boxes: N arrays (n, 4) of inclusive corners x0, y0, x1, y1 in pixels of the frame, rows of -1 are padding; None
             where objects are not known by boxes.
@@ -302,7 +302,7 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
 def _operating_points(
     result: EvalResult, taus: dict[str, float], measured: dict[str, np.ndarray], right: dict[int, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Fill the operating points; the hits (N,) of the headline numbers, which stand at one of them."""
+    """Fill the operating points; the hits (N,) at the one that gives the headline numbers."""
     place, result.operating_point = len(taus) - 1, list(taus)[-1]
     result.ious, result.boxes, result.empty = (measured[name][:, place] for name in ("ious", "boxes", "empty"))
     result.threshold, result.empty_boxes = taus[result.operating_point], int(result.empty.sum())

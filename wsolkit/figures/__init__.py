@@ -40,7 +40,7 @@ from wsolkit.common.errors import WsolkitError, require
 # seaborn's "colorblind" palette without its palest colours
 PALETTE = ["#0173b2", "#de8f05", "#029e73", "#d55e00", "#cc78bc", "#8c5a3c", "#5b5b5b", "#56b4e9"]
 INK = "#222222"
-# of a figure that stands in a page as inline SVG, the page's style sheet says what these are, in light and in dark
+# where a page holds a figure as inline SVG, the page's style sheet says what these are, in light and in dark
 INLINE = {colour: f"var(--c{index})" for index, colour in enumerate(PALETTE)}
 INLINE |= {INK: "var(--ink)", "#000000": "var(--soft)", "#ffffff": "var(--paper)", "#e2e5e8": "var(--grid)"}
 SERIES = "series:"  # and a name: the group id of what a filter of a page shows or hides
@@ -252,7 +252,7 @@ def gallery(items: Sequence[Mapping], columns: int = 4) -> Figure:
     """A montage of overlays with boxes. Show it with `photo=True`.
 
     items: dicts with pixels (H, W, 3) uint8, and as wanted score_map (h, w), gt_boxes (n, 4), box (4,) or None, title,
-    caption. The IoU stands above each image with a tick (IoU >= 0.5) or a cross.
+    caption. Each image has its IoU above it, with a tick (IoU >= 0.5) or a cross.
     """
     require(items, "a gallery needs at least one item")
     columns = min(columns, len(items))

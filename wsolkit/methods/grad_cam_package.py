@@ -1,8 +1,8 @@
 """The grad-cam package's other methods: an adapter to its classes, and those whose formula is a line written here.
 
 A class of the package runs on a copy of the model, whose hooks and gradients it may change, and its map is averaged
-down to the feature map's size. A line of mathematics stands here in torch, on the features' device, without a backward
-pass through the body, and the tests hold it to the numbers of the package.
+down to the feature map's size. Each formula is written here as a line of torch, on the features' device, without
+a backward pass through the body, and the tests hold it to the numbers of the package.
 """
 
 import copy

@@ -117,7 +117,7 @@ class Method:
         variants: the trained networks that a report shows, the one it scores first, by name.
         percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
         chapter: the notebook that explains the method and reports it.
-        published: numbers to stand beside measured ones. differs: what separates the method here from the published.
+        published: numbers to compare with measured ones. differs: what separates the method here from the published.
     """
 
     name: str

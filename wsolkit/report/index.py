@@ -354,7 +354,7 @@ def difference(group: Group, baseline: str, name: str = HEADLINE) -> Difference 
 
 
 def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
-    """Published numbers on CUB-200-2011, each with its source, to stand beside measured ones; the measured ones first.
+    """Published numbers on CUB-200-2011, each with its source, and measured ones, which come first.
 
     Returns:
         Rows {"method", "network", "source", "published" (percent by metric), "group", "differs"}; group is the
@@ -522,7 +522,7 @@ def settings(rows: Sequence[dict]) -> dict[str, str]:
     texts: dict[str, dict[str, None]] = {}
     for row in rows:
         conditions = row["result"].get("conditions", {}).items()
-        # how many images a row used stands in the row, and a method is no setting of all
+        # each row shows how many images it used, and a method is no setting of all rows
         said = {name: row["config"].get(name) for name in SETTINGS}
         said |= {name: value for name, value in conditions if name not in ("images", "method")}
         for name, value in (said | {"protocol": row["result"].get("protocol")}).items():

@@ -42,7 +42,7 @@ from wsolkit.runs.folder import (
 )
 from wsolkit.runs.parameters import page_state
 
-SECTIONS = {  # in the page's order; "experiment" is where the notebook's chapter stands
+SECTIONS = {  # in the page's order; "experiment" is the notebook's chapter
     "result": "Result",
     "threshold": "Accuracy and threshold",
     "iou": "How well the boxes fit",

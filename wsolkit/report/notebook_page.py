@@ -1,4 +1,4 @@
-"""An executed notebook as HTML: a page that stands alone, or the chapter of a method's report. Code is folded.
+"""An executed notebook as HTML: a page of its own, or the chapter of a method's report. Code is folded.
 
 Whatever a notebook holds passes CLEANER, an allowlist applied by nh3 (ammonia), and formulas become MathML: pages need
 no network.

@@ -69,14 +69,15 @@ class Job:
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()} | {"page": page_state()}
 
 
-def _training(config: RunConfig, word: str, prefix: str, home: Path) -> Job:
+def _training(config: RunConfig, variant_name: str, prefix: str, home: Path) -> Job:
     name, notebook = f"{prefix}{config.dataset}/{config.backbone}/train", notebooks_folder() / TRAIN_CHAPTER
-    start, folder = variant(word).starts_from(config.weights), config.training_folder(word)
-    given, values = config.for_notebook(notebook) | {"variant": word}, config.to_dict() | {"variant": word}
+    start, folder = variant(variant_name).starts_from(config.weights), config.training_folder(variant_name)
+    own = {"variant": variant_name}
+    given, values = config.for_notebook(notebook) | own, config.to_dict() | own
     done, html, needs = folder / files.TRAINED, folder / files.TRAINING_PAGE, (f"{name} {start}",) if start else ()
-    title = f"Training {config.backbone} with {variant(word).label} on {config.dataset}"
-    parts = config.training_parts(word)
-    return Job(f"{name} {word}", notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
+    title = f"Training {config.backbone} with {variant(variant_name).label} on {config.dataset}"
+    name, parts = f"{name} {variant_name}", config.training_parts(variant_name)
+    return Job(name, notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
 
 
 def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
@@ -85,7 +86,7 @@ def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
     given, values = config.for_notebook(notebook) | own, config.to_dict() | {"method": method.name}
     folder, pages = config.runs_folder / method.slug, config.out_folder / config.dataset / config.backbone
     title, parts = f"{method.name} on {config.backbone}, {config.dataset}", config.report_parts(method)
-    needs = tuple(f"{name}/train {word}" for word in method.variants_on(config.backbone))
+    needs = tuple(f"{name}/train {variant_name}" for variant_name in method.variants_on(config.backbone))
     name, done, html = f"{name}/{method.name}", folder / files.METRICS, pages / f"{method.slug}.html"
     return Job(name, notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
 
@@ -127,9 +128,9 @@ class SweepFile(RunConfig):
             for backbone in dict.fromkeys(self.backbones):
                 config = self.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
                 defined = [method for method in methods if not method.undefined(backbone)]
-                used = [variant(word) for method in defined for word in method.variants_on(backbone)]
-                words = [word for own in used for word in (own.starts_from(config.weights), own.name) if word]
-                jobs += [_training(config, word, prefix, home) for word in dict.fromkeys(words)]
+                used = [variant(name) for method in defined for name in method.variants_on(backbone)]
+                names = [name for own in used for name in (own.starts_from(config.weights), own.name) if name]
+                jobs += [_training(config, name, prefix, home) for name in dict.fromkeys(names)]
                 for method in methods:
                     limit = self.limits.get(method.name, self.limits.get("", self.limit))
                     report = _report(config.with_changes(limit=limit), method, prefix, home)
@@ -278,18 +279,18 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
 
 def _training_changes(before: dict[str, Any], job: Job, jobs: dict[str, Job]) -> Iterator[str]:
     """What differs in the networks that a report uses."""
-    for word, key in job.parts.get("trainings", {}).items():
-        if (old := before.get("trainings", {}).get(word)) == key:
+    for variant_name, key in job.parts.get("trainings", {}).items():
+        if (old := before.get("trainings", {}).get(variant_name)) == key:
             continue
-        training = next(jobs[name] for name in job.needs if name.endswith(f"/train {word}"))
+        training = next(jobs[name] for name in job.needs if name.endswith(f"/train {variant_name}"))
         if not training.complete():
-            yield f"its training train {word} is stale"
+            yield f"its training train {variant_name} is stale"
             continue
         # the network that is wanted has been trained: what differs is told by the record of the one that was used
-        record = training.folder.with_name(files.training_name(word, str(old))) / files.TRAINED
+        record = training.folder.with_name(files.training_name(variant_name, str(old))) / files.TRAINED
         used = files.content_of(record).get("made_from")
         differing = changes(used, training.parts, training.notebook.name) if isinstance(used, dict) else []
-        yield from differing or [f"its training train {word} is another one"]
+        yield from differing or [f"its training train {variant_name} is another one"]
 
 
 def expected_seconds(job: Job) -> float | None:

@@ -60,8 +60,9 @@ class LocalPool(ThreadPoolExecutor):
 class DaskPool(Executor):
     """The threads of an existing Dask cluster, whose workers share this machine's folders, as an executor.
 
-    Dask decides who runs what: it runs a job again where a worker was lost (four times at most, its setting
-    `distributed.scheduler.allowed-failures`), and forgets what runs when the sweep leaves, whereupon workers end it.
+    Dask decides who runs what. It runs the job of a lost worker again, three times at most (its setting
+    `distributed.scheduler.allowed-failures`, by default 3). When the sweep leaves, Dask forgets the jobs that run,
+    and the workers end them.
 
     Args:
         address: of the scheduler, such as tcp://10.0.0.7:8786, or the path of its scheduler file (.json).
@@ -310,8 +311,9 @@ class Sweep:
         return line + (f"; running {', '.join(names)}" if names else "")
 
     def _seconds_left(self, room: int) -> float | None:
-        """The time of a job is that of itself, or the mean of its like on other networks, of training runs or reports,
-        or of all; None where no time is known."""
+        """Seconds until all jobs have ended; None where no time is known. A job takes as long as an earlier run of it,
+        or else the mean of the same method's or variant's jobs on other networks, of all training runs or all reports,
+        or of all jobs."""
 
         def kinds(name: str) -> tuple[str, ...]:
             return name, name.rpartition("/")[2], self.jobs[name].done.name, ""

@@ -111,7 +111,7 @@ def _run(job: dict[str, Any], execution: Execution) -> str:
     error = ""
     try:
         if not page_only:
-            for stale in (html, folder / files.FAILURE):  # the old page must not stand beside new numbers
+            for stale in (html, folder / files.FAILURE):  # no old page is left beside new numbers
                 stale.unlink(missing_ok=True)
             try:
                 run_notebook(job["notebook"], folder / files.RUNNING, job["parameters"], execution.files())
@@ -227,7 +227,7 @@ def run_notebook(notebook: str, output: Path, parameters: dict[str, Any], keep_o
 
 
 def _message(error: Exception) -> str:
-    """The last word of an error: papermill wraps the notebook's own in a long text, and ours says all by itself."""
+    """One line for an error: the notebook's own error without papermill's long text around it, or our own message."""
     if name := getattr(error, "ename", ""):
         return f"{name}: {getattr(error, 'evalue', '')}"
     return str(error) if isinstance(error, WsolkitError) else f"{type(error).__name__}: {error}"
