@@ -55,9 +55,7 @@ def test_transparency_lies_on_white(tmp_path):
     palette.save(tmp_path / "p.png", transparency=1)
     palette.save(tmp_path / "bytes.png", transparency=bytes([255, 0]))
     palette.save(tmp_path / "p.gif", transparency=1)
-    Image.fromarray(
-        rgba[..., [0, 3]],
-    ).convert("LA").save(tmp_path / "la.png")
+    Image.fromarray(rgba[..., [0, 3]]).convert("LA").save(tmp_path / "la.png")
     for name in ("rgba.png", "p.png", "bytes.png", "p.gif"):
         pixels = np.asarray(read_image(tmp_path / name))
         assert (pixels[:, :3] == (10, 20, 30)).all() and (pixels[:, 3:] == 255).all(), name

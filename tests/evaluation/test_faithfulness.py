@@ -13,13 +13,7 @@ import wsolkit as wk
 from wsolkit.boxes.preparation import prepare_map
 from wsolkit.data.base import normalise
 from wsolkit.evaluation import faithfulness as module
-from wsolkit.evaluation.faithfulness import (
-    RISE,
-    Faithfulness,
-    faithfulness,
-    faithfulness_table,
-    measure_faithfulness,
-)
+from wsolkit.evaluation.faithfulness import RISE, Faithfulness, faithfulness, faithfulness_table, measure_faithfulness
 from wsolkit.figures import faithfulness_curves
 
 SIDE = 16

@@ -153,7 +153,7 @@ def test_the_command_writes_what_the_function_returns(case, tmp_path, run):
     assert pd.read_csv(tmp_path / "out/slices.csv")["n"].iloc[0] == COUNT
     for name in ("accuracy", "iou_histogram", "failures", "object_size"):
         assert (tmp_path / f"out/{name}.svg").read_text().startswith("<?xml")
-    assert EvalResult.from_json(tmp_path / "out/metrics.json").gt_known_loc == result.gt_known_loc
+    assert EvalResult.from_dict(read_json(tmp_path / "out/metrics.json")).gt_known_loc == result.gt_known_loc
 
     code, text = run(
         "evaluate", "--scoremaps", root / "maps_test", "--metadata", root / "meta", "--size", SIZE,

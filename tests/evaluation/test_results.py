@@ -11,6 +11,7 @@ from straightforward import gt_known_loc, max_box_acc_v2, pxap, top_k_cls, top_k
 
 from wsolkit.boxes.extract import centre_box_curve, extract_box, iou, iou_curve, thresholds
 from wsolkit.boxes.preparation import prepare_map
+from wsolkit.common.files import read_json
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves, score
@@ -199,7 +200,7 @@ def test_wrong_arguments_are_refused():
 def test_json_round_trip(result, tmp_path):
     path = tmp_path / "metrics.json"
     result.to_json(path)
-    again = EvalResult.from_json(path)
+    again = EvalResult.from_dict(read_json(path), path)
     assert again.to_dict() == result.to_dict()
     assert again.intervals == result.intervals and again.max_box_acc_v2_parts == result.max_box_acc_v2_parts
     assert again.ids is None and again.curves is None
@@ -212,7 +213,7 @@ def test_nan_becomes_null(tmp_path):
     EvalResult(top1_cls=float("nan"), extra={"x": np.float64("inf")}).to_json(tmp_path / "a.json")
     values = json.loads((tmp_path / "a.json").read_text(), parse_constant=pytest.fail)
     assert values["top1_cls"] is None and values["extra"]["x"] is None
-    assert EvalResult.from_json(tmp_path / "a.json").top1_cls is None
+    assert EvalResult.from_dict(read_json(tmp_path / "a.json")).top1_cls is None
 
 
 def test_other_files_are_refused(tmp_path, result):
@@ -220,7 +221,7 @@ def test_other_files_are_refused(tmp_path, result):
     for values in ({"format": "other"}, [1], result.to_dict() | {"surprise": 1}):
         path.write_text(json.dumps(values))
         with pytest.raises(ValueError, match=r"a\.json"):
-            EvalResult.from_json(path)
+            EvalResult.from_dict(read_json(path), path)
 
 
 def test_printing_names_protocol_threshold_and_intervals(result):

@@ -12,16 +12,7 @@ from torch import nn
 
 from wsolkit.methods.maps import score_maps
 from wsolkit.networks.models import build_model
-from wsolkit.networks.split import (
-    HookedModel,
-    SplitModel,
-    find_layer,
-    network_for,
-    nhwc,
-    split,
-    target_layer,
-    tokens,
-)
+from wsolkit.networks.split import HookedModel, SplitModel, find_layer, network_for, nhwc, split, target_layer, tokens
 
 LABELS = [3, 5]
 

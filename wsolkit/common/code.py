@@ -12,10 +12,8 @@ MARKS = ("sweep.yaml", "pyproject.toml")  # beside notebooks/: a folder that `ws
 
 
 def code_state(sources: tuple[str, ...]) -> str:
-    """Digest of what the named modules and folders of modules do: comments, layout and docstrings do not count.
-
-    "module.py#name" is one function or class of a module, the only one of that name.
-    """
+    """Digest of what the named modules, folders of modules, and functions or classes that are the only ones of their
+    name in a module ("module.py#name") do: comments, layout and docstrings do not count."""
     total = hashlib.sha256()
     for source in sources:
         name, _, only = source.partition("#")

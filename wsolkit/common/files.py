@@ -49,8 +49,7 @@ def alone(path: str | Path, timeout: float = -1, busy: str = "") -> Iterator[Non
         timeout: seconds to wait; negative is for ever.
         busy: an error to raise at once where another process holds the lock; "" is to wait.
 
-    Raises:
-        filelock.Timeout: another process still holds it. WsolkitError: the same, with the text of `busy`.
+    Raises: filelock.Timeout: another process still holds it. WsolkitError: the same, with the text of `busy`.
 
     Example:
         >>> import tempfile
@@ -137,8 +136,7 @@ def read_yaml(path: Path) -> Any:
 def check_out(out: str | Path) -> Path:
     """The folder to write results to, made by whoever writes.
 
-    Raises:
-        WsolkitError: before any work, nothing can be written there.
+    Raises: WsolkitError: before any work, nothing can be written there.
     """
     out = Path(out).expanduser()
     there = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))

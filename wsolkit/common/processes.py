@@ -50,8 +50,7 @@ def total(numbers: torch.Tensor) -> torch.Tensor:
 def device_named(name: str = "") -> torch.device:
     """The device that a user names: cpu, cuda or cuda:N; "" is cuda where there is one.
 
-    Raises:
-        WsolkitError: another name, or a CUDA device that is not there.
+    Raises: WsolkitError: another name, or a CUDA device that is not there.
     """
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -74,8 +73,7 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
     Yields:
         the device of this process; gloo is the backend on the CPU, nccl on CUDA.
 
-    Raises:
-        ValueError: "cuda:N" under torchrun, or fewer CUDA devices than processes on this machine.
+    Raises: ValueError: "cuda:N" under torchrun, or fewer CUDA devices than processes on this machine.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():

@@ -212,8 +212,7 @@ def windows(
     Returns:
         (b, size, size, 3) of the table's dtype.
 
-    Raises:
-        IndexError: a row or a window lies outside `source`.
+    Raises: IndexError: a row or a window lies outside `source`.
     """
     for name, known, end in (("image", rows, len(source)), ("corner", corners, source.shape[1] - size + 1)):
         if len(rows) and not (known.min() >= 0 and known.max() < end):
@@ -451,8 +450,7 @@ class WSOLDataset(Dataset):
         Yields:
             images (b, 3, S, S) float32, channels last, normalised, and labels (b,) int64, on `device`.
 
-        Raises:
-            WsolkitError: an argument out of range; unreadable images, all of them.
+        Raises: WsolkitError: an argument out of range; unreadable images, all of them.
         """
         if batch_size < 1 or skip < 0:
             raise WsolkitError(f"batch_size must be at least 1 and skip at least 0, but are {batch_size} and {skip}")

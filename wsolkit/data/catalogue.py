@@ -123,8 +123,7 @@ def load_dataset(
         seed: of the split and, for synthetic birds, of the drawings.
         options: per_class for synthetic birds; metadata (a folder) and masks (a folder) for "metadata".
 
-    Raises:
-        WsolkitError, FileNotFoundError: naming the value or the file, what was expected and what to do.
+    Raises: WsolkitError, FileNotFoundError: naming the value or the file, what was expected and what to do.
 
     Example:
         >>> birds = load_dataset("synthetic", "test", per_class=2)

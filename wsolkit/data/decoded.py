@@ -109,8 +109,7 @@ class DecodedPixels:
 
         asked: images that are wanted now: the file is made when their sum is a quarter of all images.
 
-        Raises:
-            WsolkitError: some images cannot be read; names every one of them.
+        Raises: WsolkitError: some images cannot be read; names every one of them.
         """
         if self.folder is not None and self.file is None:
             self.asked += asked

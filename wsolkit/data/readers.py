@@ -54,8 +54,7 @@ GIVE_IMAGES = "give images= (--images), the folder of the images"
 def existing_folder(path: str | Path | None, needed: str) -> Path:
     """The folder, with ~ replaced. `needed` says what it is for.
 
-    Raises:
-        WsolkitError: `path` is None. FileNotFoundError: there is no such folder.
+    Raises: WsolkitError: `path` is None. FileNotFoundError: there is no such folder.
     """
     if path is None:
         raise WsolkitError(needed)
@@ -142,8 +141,7 @@ def read_table(
         problem: (key, earlier values or None, new value) -> what is wrong with the new one, or "". With it, a key may
             have several lines, and the answer has the list of their values. None: each key has one line.
 
-    Raises:
-        WsolkitError: names the file, the first 20 lines that are malformed or repeated, and keys without a line.
+    Raises: WsolkitError: names the file, the first 20 lines that are malformed or repeated, and keys without a line.
     """
     table: dict[Any, Any] = {}
     problems = []
@@ -600,8 +598,7 @@ def convert(
         origin: number of the first pixel in VOC files, 1 (None) or 0.
         force: replace the split where it exists.
 
-    Raises:
-        WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong; nothing is written.
+    Raises: WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong; nothing is written.
     """
     choices = {"kind": (kind, BOX_FORMS), "split": (split, SPLITS), "several": (several, ("largest", "skip"))}
     for name, (value, known) in choices.items():

@@ -65,8 +65,7 @@ def evaluate(
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
             `localise`.
 
-    Raises:
-        MethodNotDefined: the method has no meaning on this network.
+    Raises: MethodNotDefined: the method has no meaning on this network.
     """
     if isinstance(val, str):
         require(val == "auto", f"val must be a dataset, None or 'auto', but is {val!r}")

@@ -121,8 +121,7 @@ def faithfulness(
             ROAD takes about 0.5 s per percentile for a 224-pixel image, 0.04 s for one of 64: the sparse systems, not
             the network.
 
-    Raises:
-        ValueError: wrong shapes, types or ranges; logits that are not finite.
+    Raises: ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
     images = check_images(model, images, None, "float32")
     count, channels, height, width = images.shape
@@ -224,8 +223,7 @@ def measure_faithfulness(
         progress: wraps the iterable of batches, for example tqdm.
         options: of `faithfulness` (steps, baseline, percentiles, chunk).
 
-    Raises:
-        MethodNotDefined: a method has no meaning on this network; a ValueError, as for maps that lack an image.
+    Raises: MethodNotDefined: a method has no meaning on this network; a ValueError, as for maps that lack an image.
     """
     indices = dataset.spread(limit or None, seed)
     require(methods, "no method to measure: give names of methods, or score maps by name")

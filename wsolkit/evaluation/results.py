@@ -17,7 +17,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import atomic_write_text, read_json, write_json
+from wsolkit.common.files import atomic_write_text, write_json
 
 FORMAT = "wsolkit-result-2"
 METRICS = {  # field -> what a reader calls it
@@ -181,11 +181,6 @@ class EvalResult:
             return TypeAdapter(EvalResult).validate_python({name: values[name] for name in values if name != "format"})
         except ValidationError as error:
             raise WsolkitError(f"{source} is damaged: {first_fault(error)}; evaluate again") from error
-
-    @classmethod
-    def from_json(cls, path: str | Path) -> EvalResult:
-        """Read what `to_json` wrote (without per-image arrays). ValueError when it is something else."""
-        return cls.from_dict(read_json(path), path)
 
     def to_pandas(self):
         """One row: who and what, every metric, times, and the intervals as `<metric>_low` and `<metric>_high`."""

@@ -70,8 +70,7 @@ class ScoreMaps:
     def load(cls, path: str | Path) -> ScoreMaps:
         """Read what `save` wrote.
 
-        Raises:
-            FileNotFoundError: there is no such file. WsolkitError: it cannot be read; it names the file.
+        Raises: FileNotFoundError: there is no such file. WsolkitError: it cannot be read; it names the file.
         """
         try:
             with np.load(path, allow_pickle=False) as content:

@@ -110,8 +110,7 @@ class Context:
             the leaf (B, C, h, w) that was differentiated by, and the gradient, same shape. A gradient that is zero
             all over an image is possible, but rarely meant: a RuntimeWarning names these images.
 
-        Raises:
-            ValueError: no gradient reaches the feature map at all.
+        Raises: ValueError: no gradient reaches the feature map at all.
         """
         import torch
         from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -163,8 +162,7 @@ def in_chunks(look: Callable[..., Any], chunk: int, *inputs: Tensor, name: str =
     Returns:
         (N, ...), or a tuple of such; an empty float32 tensor where N is 0, as nothing says then what `look` returns.
 
-    Raises:
-        torch.OutOfMemoryError: one row alone does not fit.
+    Raises: torch.OutOfMemoryError: one row alone does not fit.
     """
     import torch
 

@@ -236,8 +236,7 @@ def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
 def parse_smooth(smooth) -> frozenset[str]:
     """The set of smoothings asked for: a name, or any iterable of names, in any order; None is none.
 
-    Raises:
-        ValueError: a name that is neither "eigen" nor "aug".
+    Raises: ValueError: a name that is neither "eigen" nor "aug".
     """
     names = (smooth,) if isinstance(smooth, str) else tuple(smooth or ())
     unknown = [name for name in names if name not in SMOOTHINGS]

@@ -256,8 +256,7 @@ def training_methods() -> tuple[str, ...]:
 def resolve(name: str) -> Method:
     """The method of that name or alias; classes of the installed grad-cam package count by their class name too.
 
-    Raises:
-        ValueError: nothing is called so; the message lists the names.
+    Raises: ValueError: nothing is called so; the message lists the names.
     """
     known = isinstance(name, str)
     if known and find(name) is None:
@@ -290,8 +289,7 @@ def declared(name: str) -> Method:
 def variant(name: str) -> Variant:
     """The variant of that name.
 
-    Raises:
-        ValueError: nothing is called so; the message lists the names.
+    Raises: ValueError: nothing is called so; the message lists the names.
     """
     require(name in VARIANTS, f"unknown variant {name!r}; the names are: {', '.join(VARIANTS)}")
     return VARIANTS[name]
@@ -311,8 +309,7 @@ def plain_variant(backbone: str) -> str:
 def is_defined(method: str, model: Module) -> tuple[bool, str]:
     """Whether `method` has a meaning on `model`, and if not, why: (True, "") or (False, reason).
 
-    Raises:
-        ValueError: unknown method.
+    Raises: ValueError: unknown method.
     """
     entry = resolve(method)
     reason = entry.check(model) if entry.check else ""

@@ -59,8 +59,7 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
 def strongest(features: Tensor, channels: int | None) -> Tensor:
     """(B, C, h, w) -> (B, C) bool: the `channels` channels of largest energy of each image, or all.
 
-    Raises:
-        ValueError: `channels` is not None and not a whole number of at least 1.
+    Raises: ValueError: `channels` is not None and not a whole number of at least 1.
     """
     wanted = features.new_ones(features.shape[:2]).bool()
     if channels is None:

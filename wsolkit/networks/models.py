@@ -198,8 +198,7 @@ def build_model(
         seed: of the random initialisation; the global random state is left as it was.
         delta: share of the maximum at which ACoL erases, in (0, 1]; 0.6 is the published one.
 
-    Raises:
-        ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
+    Raises: ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
     require(backbone in BACKBONES, f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
     family = BACKBONES[backbone]
@@ -371,8 +370,7 @@ def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
         num_classes: K, at least 2.
         seed: of the new convolution; the global random state is left as it was.
 
-    Raises:
-        ValueError: no VisionTransformer of torchvision, one with a convolutional stem, or fewer than two classes.
+    Raises: ValueError: no VisionTransformer of torchvision, one with a convolutional stem, or fewer than two classes.
     """
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.conv_proj, nn.Conv2d):
         kind = type(vit).__name__ + (" with a convolutional stem" if isinstance(vit, VisionTransformer) else "")

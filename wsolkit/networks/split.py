@@ -83,8 +83,7 @@ def put(features: Tensor, output: Tensor, move: Move | None) -> Tensor:
 
     Where each entry comes from is seen by moving an output that holds its own positions.
 
-    Raises:
-        ValueError: `move` does more than permute or drop entries, which would have no meaning for gradients.
+    Raises: ValueError: `move` does more than permute or drop entries, which would have no meaning for gradients.
     """
     if move is None:
         return features.clone()  # as the next operation may work in place
@@ -268,8 +267,7 @@ def hooked(
     Args: as of `split`; `reshape` may also be "tokens" (class token first, then a square of patches) or any function
         from the layer's output to (B, C, h, w) that only moves or drops entries, as those of the grad-cam package.
 
-    Raises:
-        CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
+    Raises: CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
     """
     model = uncompiled(model)
     network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape))
@@ -433,8 +431,7 @@ def network_for(
 def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
     """Dotted name of the layer that localisation methods use by default, for the networks of torchvision.
 
-    Raises:
-        ValueError: another network; the message lists the last layers that give a feature map or tokens.
+    Raises: ValueError: another network; the message lists the last layers that give a feature map or tokens.
     """
     model = uncompiled(model)
     for family, target in _TARGETS.items():

@@ -32,14 +32,7 @@ from wsolkit.report.index import Group, published_table
 from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
 from wsolkit.report.pages import address, counted, fragment, image_uri, plain, render
 from wsolkit.runs import folder as files
-from wsolkit.runs.folder import (
-    Training,
-    note_page,
-    read_galleries,
-    read_metrics,
-    read_training,
-    seconds_of,
-)
+from wsolkit.runs.folder import Training, note_page, read_galleries, read_metrics, read_training, seconds_of
 from wsolkit.runs.parameters import page_state
 
 SECTIONS = {  # in the page's order; "experiment" is the notebook's chapter
@@ -108,8 +101,7 @@ class RunFiles:
 def read_run(folder: str | Path) -> RunFiles:
     """Everything a page needs from a run's folder; files other than metrics.json that cannot be read leave a note.
 
-    Raises:
-        FileNotFoundError, WsolkitError: metrics.json is absent or damaged.
+    Raises: FileNotFoundError, WsolkitError: metrics.json is absent or damaged.
     """
     folder = Path(folder)
     run = RunFiles(folder, read_metrics(folder).model_dump())
@@ -290,8 +282,7 @@ def galleries(folder: str | Path) -> Markup:
     The figures are complete without JavaScript; a table holds boxes, IoUs and sums at every stop of the reader's
     sliders, and galleries.js only looks them up. The page needs it and galleries.css.
 
-    Raises:
-        WsolkitError: the files are not as `write_galleries` writes them.
+    Raises: WsolkitError: the files are not as `write_galleries` writes them.
     """
     try:
         kept = read_galleries(folder)
@@ -327,8 +318,7 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
         "states": [[x, y, width, height (0 where no box is drawn), IoU as text, hit, share of the frame as text, whether
         the mask is empty, the opacity of the heat map up to which a pixel is outside the mask]]}]}.
 
-    Raises:
-        WsolkitError: a box or IoU of the run is not what its map gives at the run's threshold.
+    Raises: WsolkitError: a box or IoU of the run is not what its map gives at the run's threshold.
     """
     frame, run = tuple(kept["frame"]), (kept["threshold"], kept["percentile"])
     clamped = protocol_named(kept["protocol"]).clamped

@@ -208,8 +208,7 @@ def notebook_to_html(
     Returns:
         The page's path.
 
-    Raises:
-        FileNotFoundError, WsolkitError: they name a notebook that is absent or cannot be read.
+    Raises: FileNotFoundError, WsolkitError: they name a notebook that is absent or cannot be read.
     """
     html_path = Path(html_path)
     body, errors = _body(_read(notebook_path))
@@ -229,8 +228,7 @@ def chapter(path: Path, title: str, reserved: Sequence[str]) -> tuple[Markup, st
 
     Cells tagged `in-report` or `exercise` and the cells of parameters are left out. reserved: ids of that page.
 
-    Raises:
-        FileNotFoundError, WsolkitError: as `notebook_to_html` does.
+    Raises: FileNotFoundError, WsolkitError: as `notebook_to_html` does.
     """
     notebook = _read(path)
     notebook.cells = [cell for cell in notebook.cells if not NOT_IN_REPORTS & set(cell.metadata.get("tags", []))]

@@ -148,8 +148,7 @@ def address(path: Path, html: Path) -> str:
 def image_uri(data: bytes) -> str:
     """A PNG or JPEG as a data URI.
 
-    Raises:
-        OSError, SyntaxError: it is no complete image, which a page would show as a gap.
+    Raises: OSError, SyntaxError: it is no complete image, which a page would show as a gap.
     """
     with Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
         image.load()

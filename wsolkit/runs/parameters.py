@@ -62,8 +62,7 @@ def _classes(value: Any) -> int | list[str]:
 def absolute(values: dict[str, Any], base: Path) -> dict[str, Any]:
     """`values` with absolute paths; relative ones start at the folder `base`.
 
-    Raises:
-        WsolkitError: a text that is no path.
+    Raises: WsolkitError: a text that is no path.
     """
     result = dict(values)
     for name in PATHS:
@@ -373,8 +372,7 @@ def data_state(root: str) -> str:
     image hardly changes in its middle and keeps its size and its ends: PNG ends in checksums, and the rest of a JPEG
     stream follows from what is before. Links are followed.
 
-    Raises:
-        FileNotFoundError: there is no such folder.
+    Raises: FileNotFoundError: there is no such folder.
     """
     if not root:
         return ""

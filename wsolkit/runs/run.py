@@ -328,8 +328,7 @@ class Trained:
     def remark(self, method: str) -> str:
         """What is to be said where a method asks for a network that was trained in another way; "" where it fits.
 
-        Raises:
-            WsolkitError: the method is nothing but another way to train, e.g. has on a plain network.
+        Raises: WsolkitError: the method is nothing but another way to train, e.g. has on a plain network.
         """
         entry, backbone = resolve(method), self.model.backbone
         own = entry.variants_on(backbone)[0]
@@ -345,8 +344,7 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
     """Open a checkpoint (best.pt) or the folder of a training run that holds it; the run.json beside it says how large
     inputs are.
 
-    Raises:
-        FileNotFoundError: there is no best.pt. WsolkitError: it, or run.json, cannot be used.
+    Raises: FileNotFoundError: there is no best.pt. WsolkitError: it, or run.json, cannot be used.
     """
     path = Path(path).expanduser()
     if path.is_dir():

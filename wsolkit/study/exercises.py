@@ -41,8 +41,7 @@ class NoAnswer(Exception):
 def judge(name: str, answer: Any) -> tuple[str, str]:
     """("right", ""), ("wrong", a hint) or ("open", what is expected) for an answer; never raises for one.
 
-    Raises:
-        WsolkitError: no exercise has that name.
+    Raises: WsolkitError: no exercise has that name.
     """
     require(name in EXERCISES, f"unknown exercise {name!r}{nearest(name, EXERCISES)}")
     expects = EXERCISES[name]["expects"]

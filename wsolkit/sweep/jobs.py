@@ -141,8 +141,7 @@ class SweepFile(RunConfig):
 def read(path: str | Path) -> dict[str, Any]:
     """The content of a sweep file, checked and in the form that `grids` takes.
 
-    Raises:
-        WsolkitError, OSError: names file, key, value and what is expected.
+    Raises: WsolkitError, OSError: names file, key, value and what is expected.
     """
     values = read_yaml(Path(path))
     try:
@@ -201,8 +200,7 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
         content: of a file, as `read` returns it; {} without one.
         given: on the command line, as `section` returns it; it wins over the file.
 
-    Raises:
-        WsolkitError: for a value that does not go with the others.
+    Raises: WsolkitError: for a value that does not go with the others.
     """
     given = dict(given or {})
     sections = content.get("datasets") or {content.get("dataset", "synthetic"): {}}

@@ -100,8 +100,7 @@ class DaskPool(Executor):
     def capacity(self) -> int:
         """Jobs that the cluster takes now; 0 where it has no worker at the moment.
 
-        Raises:
-            ConnectionError: the scheduler is gone, or there was no worker for `timeout` seconds.
+        Raises: ConnectionError: the scheduler is gone, or there was no worker for `timeout` seconds.
         """
         if self.client.status in ("closing", "closed"):
             hint = "what was finished is kept: start a scheduler and run the sweep again"

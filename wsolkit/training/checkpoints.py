@@ -106,8 +106,7 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
     """Content of last.pt, or of previous.pt (which takes its place, with a warning) where last.pt is damaged or
     foreign; None where there is neither. Half-written files are removed, and without `resume` all files.
 
-    Raises:
-        ValueError: where neither can be used, saying why.
+    Raises: ValueError: where neither can be used, saying why.
     """
     last, previous = folder / "last.pt", folder / "previous.pt"
     others = [] if resume else [last, previous, folder / "best.pt", folder / "history.csv"]
@@ -140,8 +139,7 @@ def _write(path: Path, content: dict) -> None:
 def read(path: Path, advice: str = "; delete it and train again") -> dict:
     """The content of a file of `Files`, on the CPU; pickled code is never run.
 
-    Raises:
-        FileNotFoundError, ValueError: no such file; cut off, changed or foreign (`advice` says what to do).
+    Raises: FileNotFoundError, ValueError: no such file; cut off, changed or foreign (`advice` says what to do).
     """
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path} not found; train first, e.g. with `wsolkit train`")

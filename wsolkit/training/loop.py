@@ -71,8 +71,7 @@ def fit(
     Returns:
         One dictionary per epoch, keys as in history.csv; losses in nats, top1 in percent, seconds per epoch.
 
-    Raises:
-        ValueError: if last.pt and previous.pt are damaged or from another run, or if the loss is no longer finite.
+    Raises: ValueError: if last.pt and previous.pt are damaged or from another run, or if the loss is no longer finite.
     """
     recipe = (recipe or Recipe()).changed(**changes)
     objective = objective or Objective()
@@ -131,8 +130,7 @@ def fit(
 
 
 def _check_finite(name: str, loss: float, now: Progress, recipe: Recipe) -> None:
-    advice = f"lower lr (now {recipe.lr})"
-    require(np.isfinite(loss), f"the {name} loss is no longer finite in epoch {now.epoch + 1}; {advice}")
+    require(np.isfinite(loss), f"{name} loss no longer finite in epoch {now.epoch + 1}; lower lr (now {recipe.lr})")
 
 
 def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files) -> tuple[float, float]:

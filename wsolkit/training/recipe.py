@@ -46,8 +46,7 @@ class Recipe(Parameters):
             that of the whole batch; batch normalisation sees the parts, and so do methods that mix a batch's images.
         seed: of order, crops, flips and whatever is drawn in the network.
 
-    Raises:
-        WsolkitError: an unknown name, or a value of the wrong kind or out of range.
+    Raises: WsolkitError: an unknown name, or a value of the wrong kind or out of range.
 
     Example:
         >>> recipe = Recipe(epochs=90, lr="1e-2", lr_steps="30,60")
