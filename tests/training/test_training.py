@@ -215,7 +215,9 @@ def test_impossible_recipes_are_refused(wrong):
 def test_a_loss_that_explodes_says_what_to_do():
     with pytest.raises(ValueError, match="lower lr"):
         wk.fit(network(), birds("train"), birds("val"), epochs=30, lr=1e12, batch_size=8, backbone_grad_scale=1.0)
-    with pytest.raises(ValueError, match=r"validation loss no longer finite in epoch 1; lower lr"):  # after its one step
+    with pytest.raises(
+        ValueError, match=r"validation loss no longer finite in epoch 1; lower lr"
+    ):  # after its one step
         wk.fit(network(), birds("train"), birds("val"), epochs=1, lr=1e30, batch_size=1000, backbone_grad_scale=1.0)
 
 
