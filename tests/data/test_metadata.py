@@ -285,10 +285,11 @@ def test_splits_labels_and_targets(pictures):
 
 def test_sizes_come_from_the_file_where_there_is_one(pictures):
     ids = (pictures / "meta/test/image_ids.txt").read_text().split()
-    write(pictures / "meta/test", image_sizes=[f"{name},80,60" for name in ids[1:]])  # the first is measured
+    sizes = [(80, 60), (40, 100), (64, 64)] * 2  # of copies twice as large
+    write(pictures / "meta/test", image_sizes=[f"{n},{w},{h}" for n, (w, h) in zip(ids, sizes, strict=True)][1:])
     test = open_all(pictures)["test"]
-    assert test.target(0).boxes.tolist() == [[11, 29, 86, 149]]
-    assert test.target(1).boxes.tolist() == [[int(2 * 2.8), int(4 * 224 / 60), int(15.5 * 2.8), int(20 * 224 / 60)]]
+    assert test.target(0).boxes.tolist() == [[11, 29, 86, 149]], "the first is measured"
+    assert test.target(1).boxes.tolist() == [[int(2 * 5.6), int(4 * 2.24), int(15.5 * 5.6), int(20 * 2.24)]]
 
 
 def test_names_classes_and_selection(pictures):
@@ -331,14 +332,17 @@ def test_a_validation_folder_leaves_training_whole(pictures):
 def test_masks_follow_the_geometry(pictures):
     ids = (pictures / "meta/test/image_ids.txt").read_text().split()
     rng = np.random.default_rng(0)
-    pixels = [save(pictures / f"masks/{i}.png", rng.integers(0, 2, (60, 44), dtype=np.uint8)) for i in range(7)]
+    shapes = [(60, 80), (100, 40), (64, 64)] * 2 + [
+        (60, 44)
+    ]  # twice the images', as it may be; the last is an ignore mask
+    pixels = [save(pictures / f"masks/{i}.png", rng.integers(0, 2, s, dtype=np.uint8)) for i, s in enumerate(shapes)]
     write(pictures / "meta/test", localization=[f"{name},{i}.png,{'6.png' * (i == 0)}" for i, name in enumerate(ids)])
     splits = open_all(pictures, masks=pictures / "masks", size=56)
     test = splits["test"]
     assert test.localised and splits["train"].target(0).mask is None
     ys, xs = np.nonzero(pixels[0])
     whole = [(xs.min(), ys.min(), xs.max(), ys.max())]  # the instance's bounding box stands for a box
-    assert torch.equal(test.target(0).boxes, test.geometry.boxes(whole, (44, 60)))
+    assert torch.equal(test.target(0).boxes, test.geometry.boxes(whole, (80, 60)))
     found, ignored = nearest(pixels[0], (56, 56)) > 0, nearest(pixels[6], (56, 56)) > 0
     mask = test[0][1].mask
     assert mask.dtype == torch.uint8

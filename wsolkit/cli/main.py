@@ -234,6 +234,8 @@ for _name, _entry in DATASETS.items():
 @click.option("--images", type=click.Path(file_okay=False), help="folder of the images; a CSV needs it for their sizes")
 @click.option("--several", type=click.Choice(["largest", "skip"]), default="largest", show_default=True, help=SEVERAL)
 @click.option("--origin", type=click.IntRange(0, 1), help="number of the first pixel in voc files (default 1)")
+@click.option("--unit", type=click.Choice(["pixel", "share"]), default="pixel", show_default=True, help="of corners")
+@click.option("--turn", is_flag=True, help="boxes are of the images as stored: turn them as the EXIF tags say")
 @click.option("--force", is_flag=True, help="replace the split where it exists")
 def convert(kind: str, source: str, **options) -> None:
     """Convert SOURCE, a folder of Pascal VOC XML, a COCO json or a CSV with lines path,label,x0,y0,x1,y1.

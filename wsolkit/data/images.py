@@ -10,11 +10,11 @@ import contextlib
 import glob
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -88,10 +88,18 @@ def image_size(path: str | Path) -> tuple[int, int]:
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
-def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """Path -> (width, height) in pixels of images below `root`; WsolkitError lists the unreadable ones."""
+def orientation(path: str | Path) -> int:
+    """The EXIF orientation of an image file, 1 to 8; 1 where it has none."""
+    with _named(path), Image.open(path) as image:
+        number = _orientation(image)
+    return number if number in range(1, 9) else 1
+
+
+def image_sizes(root: Path, paths: Iterable[str], read: Callable[[Path], Any] = image_size) -> dict[str, Any]:
+    """Path -> (width, height) in pixels of images below `root`, or what `read` reads; WsolkitError lists the unreadable
+    ones."""
     with ThreadPoolExecutor(THREADS) as pool:
-        sizes = {path: pool.submit(image_size, root / path) for path in paths}
+        sizes = {path: pool.submit(read, root / path) for path in paths}
     if bad := [f"{path} ({error})" for path, size in sizes.items() if (error := size.exception())]:
         raise WsolkitError(f"{root}: {len(bad)} files are not readable images: {listing(bad)}; replace or remove them")
     return {path: size.result() for path, size in sizes.items()}

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -30,13 +31,16 @@ from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_text, listing
 from wsolkit.data.base import Request, WSOLDataset
 from wsolkit.data.catalogue import SPLITS, archive_of
-from wsolkit.data.images import MaskFiles, Sample, image_sizes
+from wsolkit.data.images import MaskFiles, Sample, image_sizes, orientation
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"
 LAYOUT = "expected a metadata folder in the layout of wsolevaluation"
 NEEDS = ("class_labels", "image_sizes", "localization")
 MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
+BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
+MOST_PIXELS = 10**9  # of a side of an image
+FEW = 3  # pixels that a box may lose at the border without a note
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
 Box = tuple[float, float, float, float]
 Parser = Callable[[str], tuple[Any, Any]]
@@ -105,8 +109,13 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
     for number, line in enumerate(text.split("\n"), 1):
-        if stripped := line.strip():
+        if stripped := clean(line):
             yield number, stripped
+
+
+def clean(text: str) -> str:
+    """A name as it is kept, wherever it is read: without blanks and byte order marks at its ends."""
+    return text.strip(BLANKS)
 
 
 def columns(*kinds: Callable, separator: str | None = ",", right: bool = False, make: Callable = tuple) -> Parser:
@@ -174,10 +183,16 @@ def refuse(path: Path, problems: list[str], advice: str) -> None:
         raise WsolkitError(f"{path}: {count} wrong: {listing(problems)}; {advice}")
 
 
-def is_inside(relative: str) -> bool:
-    """Whether a path of an annotation file stays below the folder it is relative to, in its one plain spelling."""
-    parts = relative.replace("\\", "/").split("/")
-    return not {"", ".", ".."} & set(parts) and ":" not in parts[0] and "\0" not in relative
+def inside(text: str) -> str:
+    """A path of an annotation file in its one plain spelling, wherever it is read: / between its parts, which may have
+    been a backslash or several, and no "." among them. ValueError where it does not name a file below its folder."""
+    path = text.replace("\\", "/")
+    parts = path.split("/")
+    if "" in parts[1:-1] or "." in parts[:-1]:
+        parts = [part for place, part in enumerate(parts) if part != "." and (part or place in (0, len(parts) - 1))]
+    if {"", ".", ".."} & set(parts) or ":" in parts[0] or "\0" in path:
+        raise ValueError
+    return "/".join(parts)
 
 
 def checked(kind: Callable[[str], Any], allowed: Callable[[Any], Any]) -> Callable[[str], Any]:
@@ -189,9 +204,6 @@ def checked(kind: Callable[[str], Any], allowed: Callable[[Any], Any]) -> Callab
         return value
 
     return read
-
-
-inside = checked(str, is_inside)  # the path itself
 
 
 def whole(text: str) -> int:
@@ -208,6 +220,63 @@ def corners(fields: Iterable[str | float]) -> Box:
     if not (-math.inf < x0 <= x1 < math.inf and -math.inf < y0 <= y1 < math.inf):
         raise ValueError
     return x0, y0, x1, y1
+
+
+def require_unit(path: Path, unit: str, largest: float | None) -> None:
+    """Raise where the largest number of a file's boxes (None: there is no box) contradicts their unit."""
+    if largest is None:
+        return
+    shares = f"{path}: no corner is larger than 1, so these seem to be shares of the images' sides, not pixels"
+    require(unit == "share" or largest > 1, f"{shares}; convert them with --unit share (unit='share')")
+    require(unit == "pixel" or largest <= 2, f"{path}: {largest:g} is no share of a side; leave out --unit share")
+
+
+def _largest(boxes: Iterable[Box]) -> float | None:
+    return max((abs(corner) for box in boxes for corner in box), default=None)
+
+
+def same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) are of one image, perhaps resized and rounded to whole pixels."""
+    (width, height), (across, down) = sorted((first, second))
+    return abs(height - down * width / across) <= 1 or abs(width - across * height / down) <= 1
+
+
+def turned_box(box: Box, size: tuple[int, int], number: int) -> Box:
+    """A box in an image of `size` (width, height), inclusive corners, where the EXIF orientation `number` puts it."""
+    (x0, y0, x1, y1), (right, lower) = box, (size[0] - 1, size[1] - 1)
+    if number in (2, 3, 7, 8):  # those that mirror the stored columns
+        x0, x1 = right - x1, right - x0
+    if number in (3, 4, 6, 7):  # the stored rows
+        y0, y1 = lower - y1, lower - y0
+    return (y0, x0, y1, x1) if number > 4 else (x0, y0, x1, y1)
+
+
+def class_notes(folder: Path, names: Sequence[str]) -> list[str]:
+    """What is odd about the classes of a metadata folder's splits: classes that training images lack, and names that
+    are nearly the same."""
+    tables = {split: folder / split / LABELS for split in SPLITS}
+    used = {split: _used_labels(path) for split, path in tables.items() if path.is_file()}
+    notes = []
+    for split, labels in used.items():
+        if unseen := sorted(labels - used.get("train", labels)):
+            one = [names[label] if label < len(names) else str(label) for label in unseen]
+            notes.append(f"{len(unseen)} classes of {split} have no training image: {listing(one)}")
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(_spelling(name), []).append(name)
+    return notes + [f"are these one class? {listing(group)}" for group in alike.values() if len(group) > 1]
+
+
+def _spelling(name: str) -> str:
+    """What is left of a name without case, blanks, _ and -, and of a number its value."""
+    with contextlib.suppress(ValueError):
+        return str(float(name))
+    return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def _used_labels(path: Path) -> set[int]:
+    labels = read_table(path, *_LINES[LABELS], problem=lambda *_: "")
+    return {label for own in labels.values() for label in own}
 
 
 def touches(box: Sequence[float], size: tuple[int, int]) -> bool:
@@ -262,6 +331,7 @@ def open_cub(asked: Request) -> WSOLDataset:
         raise WsolkitError(f"{root / 'classes.txt'} has no line for class {listing(unnamed)} of image_class_labels.txt")
     classes, labels_of = asked.select([names[key] for key in used])
     label_of = {used[place]: label for place, label in labels_of.items()}
+    require_unit(root / "bounding_boxes.txt", "pixel", _largest(boxes.values()))
     images = root / "images"
     require_images(images, (path for key, path in paths.items() if class_of[key] in label_of))
 
@@ -354,7 +424,7 @@ def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
         return [*values[:-4], box]
 
     limits = f"0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
-    file = checked(inside, lambda name: not {"/", "\\"} & set(name))
+    file = checked(inside, lambda name: "/" not in name)
     line = columns(file, *kinds, *[float] * 4, separator="\t", make=made)
     return read_table(path, line, f"lines {form} with tabs between, {limits}")
 
@@ -434,6 +504,7 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
 
     rows = table(LOCALIZATION, complete, kind, problem) if first else {}
     boxes = {name: tuple(own) for name, own in rows.items()} if kind == "boxes" else {}
+    require_unit(path, "pixel", _largest(chain.from_iterable(boxes.values())))
     masks = rows if kind == "masks" else {}
     masks = {name: MaskFiles(tuple(mask for mask, _ in own), own[0][1]) for name, own in masks.items()}
     return Metadata(folder, ids, np.array([labels[name] for name in ids], np.int64), sizes, boxes, masks, kind)
@@ -441,24 +512,23 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
 
 def _mask_line(line: str) -> tuple[str, tuple[str, str | None]]:
     name, mask, ignore = (item.strip() for item in line.split(","))
-    return name, (inside(mask), inside(ignore) if ignore else None)
+    return inside(name), (inside(mask), inside(ignore) if ignore else None)
 
 
-_name, _side, _label = checked(str, bool), checked(whole, bool), checked(whole, lambda label: label < MOST_CLASSES)
+_side, _label = checked(whole, bool), checked(whole, lambda label: label < MOST_CLASSES)
 _BOXES = "lines 'path,x0,y0,x1,y1' with x0 <= x1 and y0 <= y1, and no lines of masks among them"
 _MASKS = "lines 'path,mask,ignore', the ignore file in an image's first line only, no lines of boxes among them"
 _LINES: dict[str, tuple[Parser, str]] = {  # how lines are read, and what they must be
-    LABELS: (columns(_name, _label, right=True), "lines 'path,label' with whole numbers from 0"),
-    SIZES: (columns(_name, _side, _side, right=True), "lines 'path,width,height' with whole numbers above 0"),
-    "boxes": (columns(_name, *[float] * 4, right=True, make=corners), _BOXES),
+    LABELS: (columns(inside, _label, right=True), "lines 'path,label' with whole numbers from 0"),
+    SIZES: (columns(inside, _side, _side, right=True), "lines 'path,width,height' with whole numbers above 0"),
+    "boxes": (columns(inside, *[float] * 4, right=True, make=corners), _BOXES),
     "masks": (_mask_line, _MASKS),
 }
 
 
 def highest_label(path: Path) -> int:
     """The highest label of any line of a class_labels.txt, -1 where it has none."""
-    labels = read_table(path, *_LINES[LABELS], problem=lambda *_: "")
-    return max(map(max, labels.values()), default=-1)
+    return max(_used_labels(path), default=-1)
 
 
 def read_classes(path: Path) -> list[str]:
@@ -526,6 +596,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     places = asked.own(read.labels) if source == "train" and shared else range(len(read.ids))
     known = {read.ids[place]: int(read.labels[place]) for place in places}
     names = {name: label_of[label] for name, label in known.items() if label in label_of}
+    root = _image_folder(root, source, names)
     require_images(root, names)
     sizes = read.sizes
     if source == "test" and read.kind == "boxes" and (unknown := [name for name in names if name not in sizes]):
@@ -535,11 +606,36 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
         name: replace(read.masks[name], root=masks_root) for name in names if masks is not None and name in read.masks
     }
     require_images(masks_root, (path for m in own.values() for path in (*m.paths, m.ignore) if path))
+    if source != "train":  # images of the others are never compared with a box
+        boxed = {name: sizes[name] for name in names if name in read.boxes and name in read.sizes}
+        _refuse_contradictions(read.folder / SIZES, boxed, root)
+        files = {name: m.paths[0] for name, m in own.items()}
+        masked = image_sizes(masks_root, set(files.values()))
+        _refuse_contradictions(path, {name: masked[file] for name, file in files.items()}, root, "its mask is")
     samples = [
         Sample(name, label, read.boxes.get(name, ()), root / name, sizes.get(name), own.get(name))
         for name, label in names.items()
     ]
     return WSOLDataset("metadata", split, classes, samples, asked.geometry)
+
+
+def _image_folder(root: Path, split: str, names: Iterable[str]) -> Path:
+    """`root`, or the folder in it with the images of a split, where each split has a folder of its own."""
+    first = next(iter(names), "")
+    folders = (split, "valid", "validation") if split == "val" else (split,)
+    places = [place for name in folders for place in (root / name, root / name / "images", root / "images" / name)]
+    return next((place for place in (root, *places) if (place / first).is_file()), root)
+
+
+def _refuse_contradictions(path: Path, sizes: Mapping[str, tuple], root: Path, given: str = "it says") -> None:
+    """Raise one error about all images below `root` that have another shape than `sizes`, those of a file, say."""
+    shown = image_sizes(root, sizes)
+    if wrong := [name for name, size in sizes.items() if not same_shape(size, shown[name])]:
+        pair = "{} ({} {} x {}, but the image is {} x {})".format
+        told = [pair(name, given, *sizes[name], *shown[name]) for name in wrong]
+        turned = [name for name in wrong if same_shape(sizes[name][::-1], shown[name])]
+        advice = "; some are turned by their EXIF tags: convert the boxes with --turn" if turned else ""
+        raise WsolkitError(f"{path}: {len(wrong)} sizes contradict the images as shown: {listing(told)}{advice}")
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -578,7 +674,16 @@ class Converted:
 
 
 def convert(
-    kind, source: str | Path, out: str | Path, split="test", images=None, several="largest", origin=None, force=False
+    kind: str,
+    source: str | Path,
+    out: str | Path,
+    split: str = "test",
+    images: str | Path | None = None,
+    several: str = "largest",
+    origin: int | None = None,
+    force: bool = False,
+    unit: str = "pixel",
+    turn: bool = False,
 ) -> Converted:
     """Write OUT/<split>/{image_ids,class_labels,image_sizes,localization}.txt and OUT/classes.txt.
 
@@ -597,16 +702,23 @@ def convert(
         several: "largest", or "skip" to leave out images with objects of several classes.
         origin: number of the first pixel in VOC files, 1 (None) or 0.
         force: replace the split where it exists.
+        unit: of corners, "pixel" or "share" (of the image's width and height).
+        turn: boxes were drawn on the images as they are stored; turn them as the EXIF tags turn the images.
+
+    Where `images` is given, a stated size must have the shape of its image as it is shown; a copy in another size may.
 
     Raises: WsolkitError, FileNotFoundError: naming the value, or the source and all that is wrong; nothing is written.
     """
     choices = {"kind": (kind, BOX_FORMS), "split": (split, SPLITS), "several": (several, ("largest", "skip"))}
+    choices["unit"] = (unit, ("pixel", "share"))
     for name, (value, known) in choices.items():
         require(value in known, f"{name} must be one of {', '.join(known)}, but is '{value}'")
     if origin not in (None, 0, 1) or (origin is not None and kind != "voc"):
         raise WsolkitError(f"origin is the number of the first pixel in voc files, 0 or 1, but is {origin} for {kind}")
     source, out = Path(source).expanduser(), Path(out).expanduser()
     images = None if images is None else Path(images).expanduser()
+    require(images is not None or not turn, f"turn asks for the EXIF tags of the images: {GIVE_IMAGES}")
+    require(unit == "pixel" or not turn, "turn is for corners in pixels: leave out unit or turn")
     for place in (source, images):
         if place is not None and not place.exists():
             raise FileNotFoundError(f"{place} does not exist")
@@ -620,7 +732,8 @@ def convert(
         advice = "which is no metadata: remove it or choose another out"
         raise WsolkitError(f"{target} holds {listing(strangers)}, {advice}")
 
-    read = _Source(source, images, kind, (1 if origin is None else origin) if kind == "voc" else 0)
+    first = (1 if origin is None else origin) if kind == "voc" and unit == "pixel" else 0
+    read = _Source(source, images, kind, first, unit=unit, turn=turn)
     {"voc": read_voc, "coco": read_coco, "csv": read_csv}[kind](read)
     read.finish()
     chosen: dict[str, tuple[str, list[Box]]] = {}
@@ -633,7 +746,9 @@ def convert(
             area = [(x1 - x0 + 1) * (y1 - y0 + 1) for _, (x0, y0, x1, y1) in objects]
             label, _ = objects[area.index(max(area))]  # of boxes with the same area the first counts
             chosen[path] = (label, [box for name, box in objects if name == label])
-    require(chosen, f"{source} has no image with objects of one class; nothing to convert")
+    crowds = f"{read.crowds} annotations of crowds (iscrowd) were left out"
+    why = f"; {crowds}" if read.crowds else f"; {mixed} show several" if mixed else ""
+    require(chosen, f"{source} has no image with objects of one class{why}; nothing to convert")
     used = {label for label, _ in chosen.values()}
     names, number = _number([label for label in read.order or sorted(used) if label in used], out, split, kind == "csv")
     _write(out, split, chosen, read.sizes, names, number)
@@ -642,11 +757,14 @@ def convert(
     decimal = sum(any(value % 1 for value in box) for box in boxes)
     counted = {
         f"images show several classes: {did}": mixed,
-        "images without an object were left out": empty,
+        f"images without an object{' that is no crowd' if read.crowds else ''} were left out": empty,
+        "annotations of crowds (iscrowd) were left out": read.crowds,
+        f"boxes reach beyond their image and are cut there: {listing(read.beyond)}": len(read.beyond),
         "boxes have decimal corners, which wsolevaluation's own reader does not take": decimal,
         "boxes begin before pixel 1: if these files count pixels from 0, use --origin 0": read.early,
     }
     notes = [f"{count} {text}" for text, count in counted.items() if count]
+    notes += class_notes(out, names)
     return Converted(target, len(chosen), len(boxes), len(names), mixed, empty, tuple(notes))
 
 
@@ -656,6 +774,8 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
     others = [path for other in SPLITS if other != split and (path := out / other / LABELS).is_file()]
     # where classes.txt has numerals as names of other classes, numerals are names
     plain = all(int(name) == place for place, name in enumerate(names) if name.isdecimal())
+    if long := [label for label in labels if label.isdecimal() and len(label) > 9]:
+        raise WsolkitError(f"label {long[0][:20]}... is no class number; expected numbers from 0 up, or names")
     if numerals and plain and all(label.isdecimal() for label in labels):
         number = {label: int(label) for label in labels}
         highest = max([*number.values(), *map(highest_label, others)])
@@ -698,6 +818,12 @@ class _Source:
     problems: list[str] = field(default_factory=list)  # what is wrong, a text for each thing
     order: list[str] = field(default_factory=list)  # class names as they are to be numbered; empty: by the alphabet
     early: int = 0  # boxes that begin before the first pixel
+    unit: str = "pixel"  # of corners, or "share" of the image's sides
+    turn: bool = False  # whether boxes are turned as the EXIF tag of their image says
+    largest: float = 0.0  # number of any box, as it is written
+    crowds: int = 0  # annotations of crowds, which are left out
+    beyond: list[str] = field(default_factory=list)  # boxes that lose more than a few pixels at the border
+    far: int = 0  # of these, boxes that lose more than a quarter of a side
 
     @contextlib.contextmanager
     def noting(self, item: str) -> Iterator[None]:
@@ -709,26 +835,32 @@ class _Source:
 
     def add(self, item: str, name: Any, size: tuple[int, int], objects: Iterable, again: bool = False) -> None:
         """Take an image, which may come `again`, and its objects (item, class name, box), or note what is wrong."""
+        wrong, plain = "", ""
         if not isinstance(name, str) or not name.strip():
             wrong = "is no path"
         elif any(mark in name for mark in ",\n\r") or name != name.strip():
             wrong = "holds a comma, a line break or blanks at its ends, which wsolevaluation cannot read; rename it"
-        elif not is_inside(name):
-            wrong = "is not a path below the folder of images"
         else:
-            wrong = "is there already" if name in self.objects and not again else ""
+            try:
+                plain = inside(name)
+                wrong = "is there already" if plain in self.objects and not again else ""
+            except ValueError:
+                wrong = "is not a path below the folder of images"
         if wrong:
             self.problems.append(f"{item} ({name!r} {wrong})")
             return
+        name = plain
         self.sizes.setdefault(name, size)
         own = self.objects.setdefault(name, [])
         for item, label, fields in objects:
+            label = clean(label) if isinstance(label, str) else label
             try:
                 x0, y0, x1, y1 = (value + 0.0 if self.kind == "coco" else float(value) for value in fields)
                 ends = (x0 + x1, y0 + y1) if self.kind == "coco" else (x1, y1)
                 box = corners(value - self.origin for value in (x0, y0, *ends))
                 if not _is_label(label):
                     raise ValueError
+                self.largest = max(self.largest, *map(abs, (x0, y0, x1, y1)))
             except (ValueError, TypeError, OverflowError):
                 box_of = f"box {fields!r} is not {BOX_FORMS[self.kind]}"
                 wrong = box_of if _is_label(label) else f"{label!r} is no name of a class"
@@ -739,21 +871,57 @@ class _Source:
 
     def finish(self) -> None:
         """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""
-        from_csv = self.kind == "csv"
+        from_csv, share = self.kind == "csv", self.unit == "share"
         refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
         require(self.objects, f"{self.place} names no image")
+        boxes = sum(map(len, self.objects.values()))
+        require_unit(self.place, self.unit, self.largest if boxes else None)
         if self.images is not None:
             require_images(self.images, self.objects)
-            self.sizes |= image_sizes(self.images, [name for name, size in self.sizes.items() if not all(size)])
+            self._compare_sizes(self.images)
         for name, own in self.objects.items():
             size = self.sizes[name]
             if not all(size):
                 self.problems.append(f"{name} (no size is given: add it, or {GIVE_IMAGES})")
-            elif outside := [box for _, box in own if not touches(box, size)]:
+                continue
+            if share:
+                w, h = size
+                own = [(label, (x0 * w, y0 * h, x1 * w, y1 * h)) for label, (x0, y0, x1, y1) in own]
+            if outside := [box for _, box in own if not touches(box, size)]:
                 self.problems.append(f"{name} (box {outside[0]} lies outside {size[0]} x {size[1]} pixels)")
-            elif not from_csv:
-                self.objects[name] = [(label, cut(box, size)) for label, box in own]
+                continue
+            kept = [(label, cut(box, size)) for label, box in own]
+            for (_, before), (_, after) in zip(own, kept, strict=True):
+                lost = [abs(a - b) for a, b in zip(before, after, strict=True)]
+                if max(lost) > FEW:
+                    self.beyond.append(f"{name} ({', '.join(f'{value:g}' for value in before)})")
+                    sides = (before[2] - before[0], before[3] - before[1])
+                    self.far += any(lost[axis] + lost[axis + 2] > side / 4 for axis, side in enumerate(sides))
+            self.objects[name] = own if from_csv and not share else kept
+        if self.far > boxes / 2:
+            form = "x, y, width, height" if self.kind == "coco" else "corners in pixels of the sizes that are given"
+            wrong = "corners x0, y0, x1, y1" if self.kind == "coco" else "boxes of images of another size"
+            count = f"{self.far} of {boxes} boxes reach far beyond their images: {listing(self.beyond)}"
+            self.problems.append(f"{count}. The file seems to hold {wrong}, where {form} are expected")
         refuse(self.place, self.problems, MEND)
+
+    def _compare_sizes(self, folder: Path) -> None:
+        """Complete sizes from the images, note those that contradict them, and turn what is to be turned."""
+        shown = image_sizes(folder, self.sizes)
+        turned = image_sizes(folder, self.sizes, orientation)
+        for name, real in shown.items():
+            stated = self.sizes[name] if all(self.sizes[name]) else real
+            if self.turn and (number := turned[name]) != 1:
+                # without a stated size, boxes are in pixels of the image as it is stored
+                size = stated if all(self.sizes[name]) else real[:: -1 if number > 4 else 1]
+                self.objects[name] = [(label, turned_box(box, size, number)) for label, box in self.objects[name]]
+                stated = size[:: -1 if number > 4 else 1]
+            if not same_shape(stated, real):
+                wrong = f"{name} ({stated[0]} x {stated[1]} is given, but the image is {real[0]} x {real[1]}"
+                by_exif = turned[name] > 4 and same_shape(stated[::-1], real)
+                advice = ", turned by its EXIF tag: turn the boxes with it (turn=True, --turn)" if by_exif else ""
+                self.problems.append(f"{wrong}{advice})")
+            self.sizes[name] = stated
 
 
 def read_voc(read: _Source) -> None:
@@ -807,27 +975,37 @@ def read_coco(read: _Source) -> None:
     images, annotations, categories = parts
     names: dict[Any, str] = {}
     objects: dict[Any, list] = {}  # by the id of their image
+    used = {key for item in annotations if _is_key(key := item.get("category_id"))}
     for item in categories:
         key, name = item.get("id"), item.get("name")
-        with read.noting(f"category {key!r}"):
-            if not _is_key(key) or key in names or not _is_label(name) or name in names.values():
-                raise ValueError(f"{name!r} is no name, or it or the id is there already")
-            names[key] = name
+        if not _is_key(key) or key not in used:  # what no annotation uses does not matter
+            continue
+        name, where = clean(name) if isinstance(name, str) else name, f"category {key!r}"
+        if not _is_label(name):
+            read.problems.append(f"{where} ({name!r} is no name)")
+        elif key in names or name in names.values():
+            read.problems.append(f"{where} ({'the id' if key in names else repr(name)} is there already)")
+        names.setdefault(key, name)
     for item in images:
         key = item.get("id")
-        with read.noting(f"image {key!r}"):
-            if not _is_key(key) or key in objects:
-                raise ValueError(f"the id of {item.get('file_name')} is no id, or is there already")
+        if not _is_key(key) or key in objects:
+            wrong = "is there already" if _is_key(key) else "is no id"
+            read.problems.append(f"image {key!r} (the id of {item.get('file_name')} {wrong})")
+        else:
             objects[key] = []
     for item in annotations:
         key, label, name = item.get("image_id"), item.get("category_id"), f"annotation {item.get('id')!r}"
-        if not (_is_key(key) and _is_key(label) and key in objects and label in names):
-            read.problems.append(f"{name} (unknown image_id {key!r} or category_id {label!r})")
-        elif not item.get("iscrowd"):
+        if not _is_key(key) or key not in objects:
+            read.problems.append(f"{name} (unknown image_id {key!r})")
+        elif not _is_key(label) or label not in names:
+            read.problems.append(f"{name} (unknown category_id {label!r})")
+        elif item.get("iscrowd"):
+            read.crowds += 1
+        else:
             objects[key].append((name, names[label], item.get("bbox")))
     for item in images:
         key, extent = item.get("id"), (item.get("width"), item.get("height"))
-        size = extent if all(type(side) is int and side > 0 for side in extent) else (0, 0)
+        size = extent if all(type(side) is int and 0 < side < MOST_PIXELS for side in extent) else (0, 0)
         read.add(f"image {key!r}", item.get("file_name"), size, objects.get(key, ()) if _is_key(key) else ())
     read.order = [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
 
@@ -842,7 +1020,7 @@ def read_csv(read: _Source) -> None:
     for place, (number, line) in enumerate(read_lines(read.place)):
         item = f"line {number} {line[:120]!r}"
         with read.noting(item):
-            row = [field.strip() for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
+            row = [clean(field) for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
             if place or [field.lower() for field in row] != CSV_FIELDS:
                 read.add(item, row[0], (0, 0), [(item, "".join(row[1:2]), row[2:])], again=True)
 
@@ -854,11 +1032,11 @@ def _names_by_stem(folder: Path) -> dict[str, str]:
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
-    return (element.findtext(path) or "").strip()
+    return clean(element.findtext(path) or "")
 
 
 def _is_label(name: Any) -> bool:
-    return isinstance(name, str) and bool(name.strip()) and "\n" not in name and "\r" not in name
+    return isinstance(name, str) and bool(clean(name)) and "\n" not in name and "\r" not in name
 
 
 def _is_key(value: Any) -> bool:

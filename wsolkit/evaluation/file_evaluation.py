@@ -22,7 +22,7 @@ from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_path, atomic_write_text, files_below, listing
 from wsolkit.data.base import Geometry
 from wsolkit.data.images import instance_boxes, read_mask
-from wsolkit.data.readers import CLASSES, Metadata, read_classes, read_metadata
+from wsolkit.data.readers import CLASSES, MOST_CLASSES, Metadata, read_classes, read_metadata
 from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.per_image import csv_lines, slices
 from wsolkit.evaluation.results import EvalResult
@@ -100,9 +100,14 @@ def evaluate_files(
         return Maps(maps, meta.ids, ready=ready), boxes
 
     maps, boxes = opened(scoremaps, meta)
+    names = class_names(metadata, split)
+    known = MOST_CLASSES if names is None else len(names)
+    nameless = f"has no name in {CLASSES}, which has {known} (labels begin at 0)"
+    strange = [(name, label) for name, label in zip(meta.ids, meta.labels, strict=True) if label >= known]
+    problems += [f"{name}: label {label} {nameless}" for name, label in strange]
     predicted, validation, beside = None, None, Path(scoremaps).expanduser() / PREDICTIONS
     if predictions is not None or beside.is_file():
-        predicted, faults = read_predictions(beside if predictions is None else predictions, meta.ids)
+        predicted, faults = read_predictions(beside if predictions is None else predictions, meta.ids, known)
         problems += faults
     if val_scoremaps is not None:
         val = read_metadata(metadata, "val", NEEDED)
@@ -241,11 +246,11 @@ def _checked(path: Path) -> tuple[tuple[int, int], bool] | str:
     return scores.shape, bool(scores.min() >= -ROUNDING and scores.max() <= 1 + ROUNDING)
 
 
-def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+def read_predictions(path: str | Path, ids: Sequence[str], known: int = MOST_CLASSES) -> tuple[np.ndarray, list[str]]:
     """Predicted labels of `ids` from a csv of lines `path,label` or `path,best,second,...`: (N, k) int64, problems.
 
-    The same number of labels in every line, 0-based; a first line whose second cell is no number is a header. Lines of
-    images that are not in `ids` are passed over. FileNotFoundError without the file.
+    The same number of labels in every line, 0-based and below `known`; a first line whose second cell is no number is a
+    header. Lines of images that are not in `ids` are passed over. FileNotFoundError without the file.
     """
     path = Path(path).expanduser()
     lines = csv_lines(path, "a csv of lines path,label")
@@ -259,6 +264,8 @@ def read_predictions(path: str | Path, ids: Sequence[str]) -> tuple[np.ndarray, 
         if not 0 < len(labels) == len(cells) == width - 1:
             line = ",".join([name, *cells])[:80]
             problems.append(f"{path}, line {number}: {line!r}, expected path,label with the labels from 0")
+        elif max(labels) >= known:
+            problems.append(f"{path}, line {number}: label {max(labels)}, but there are {known} classes from 0")
         elif name in table:
             problems.append(f"{path}, line {number}: a second line of {name}")
         elif name in wanted:
