@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -15,10 +16,11 @@ from wsolkit.common.errors import WsolkitError
 from wsolkit.runs.parameters import RunConfig
 
 
-def run(*arguments, cwd=None):
+def run(*arguments, cwd=None, encoding="utf-8", **variables):
     command = [sys.executable, "-m", "wsolkit", *map(str, arguments)]
     environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2]), "HOME": "/tmp"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
+    environment |= {"PYTHONIOENCODING": encoding, **variables}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment, encoding=encoding)
 
 
 def test_every_command_explains_itself():
@@ -67,13 +69,57 @@ def test_report_does_not_make_a_folder_of_a_typing_error(tmp_path, monkeypatch, 
     assert not (tmp_path / "reprots").exists()
 
 
-def test_report_works_without_any_run(tmp_path):
-    done = run("report", "--out", tmp_path)
-    assert done.returncode == 0 and (tmp_path / "index.html").is_file()
-    assert (
-        "wsolkit sweep" in (tmp_path / "index.html").read_text()
-        or "make reports" in (tmp_path / "index.html").read_text()
-    )
+@pytest.fixture
+def evaluation(tmp_path):
+    """The words of a command that evaluates one map."""
+    (tmp_path / "maps").mkdir()
+    np.save(tmp_path / "maps/a.npy", np.eye(7))
+    (tmp_path / "meta/test").mkdir(parents=True)
+    for name, line in (
+        ("image_ids", ""),
+        ("class_labels", ",0"),
+        ("image_sizes", ",8,8"),
+        ("localization", ",1,1,5,5"),
+    ):
+        (tmp_path / f"meta/test/{name}.txt").write_text(f"a.jpg{line}\n")
+    return ["evaluate", "--scoremaps", str(tmp_path / "maps"), "--metadata", str(tmp_path / "meta"), "--size", "32"]
+
+
+def test_what_the_kit_did_not_write_stays(evaluation, tmp_path):
+    """In every command that writes into a folder of the user's choice; and a folder without runs has no report."""
+    birds = ["--per-class", "2", "--size", "32", "--epochs", "1", "--methods", "cam", "--backbones", "mobilenet_v2"]
+    commands = {
+        "report": (["report"], ("index.html", "results.csv")),
+        "sweep": (["sweep", *birds], ("index.html", "results.csv")),
+        "evaluate": (evaluation, ("metrics.json", "per_image.csv", "slices.csv", "accuracy.svg")),
+    }
+    for command, (words, names) in commands.items():
+        for name in names:
+            site = tmp_path / f"{command}-{name}"
+            site.mkdir()
+            if command == "report":
+                assert "holds no runs" in str(CliRunner().invoke(cli, [*words, "--out", str(site)]).exception)
+                assert not [*site.iterdir()]
+                (site / "runs/synthetic").mkdir(parents=True)
+            (site / name).write_text("mine")
+            done = CliRunner().invoke(cli, [*words, "--out", str(site)])
+            assert f"{site / name} was not written by wsolkit" in str(done.exception), (command, name)
+            assert [path.name for path in site.iterdir() if path.is_file()] == [name]
+            assert (site / name).read_text() == "mine"
+    out = str(tmp_path / "own")
+    for _ in range(2):
+        assert CliRunner().invoke(cli, [*evaluation, "--out", out]).exit_code == 0, "its own it replaces"
+
+
+def test_a_terminal_that_cannot_show_a_character_shows_the_rest(evaluation, tmp_path):
+    assert CliRunner().invoke(cli, [*evaluation, "--out", str(tmp_path / "a")]).exit_code == 0
+    done = run("compare", tmp_path / "a", tmp_path / "a", "--names", "\u2265,b", encoding="cp1252")
+    assert done.returncode == 0 and "?" in done.stdout and not done.stderr, done.stderr
+
+
+def test_a_wrong_variable_of_torchrun_is_named(tmp_path):
+    done = run("data", "cache", WORLD_SIZE="abc")
+    assert done.returncode == 2 and done.stderr.startswith("error: the environment variable WORLD_SIZE is 'abc'")
 
 
 def test_paths_count_from_where_the_caller_stands(tmp_path, monkeypatch):

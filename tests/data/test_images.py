@@ -279,3 +279,13 @@ def test_hidden_colours_do_not_reach_training(tmp_path):
 def test_a_broken_exif_block_has_the_size_it_is_shown_in(tmp_path):
     Image.new("RGB", (8, 6)).save(tmp_path / "x.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff")
     assert image_size(tmp_path / "x.jpg") == read_image(tmp_path / "x.jpg").size == (8, 6)
+
+
+def test_a_link_to_an_image_comes_once_under_the_name_of_the_file(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "zebra.jpg")
+    (tmp_path / "alias.jpg").symlink_to("zebra.jpg")
+    again: list[str] = []
+    assert [file.path.name for file in find_images([tmp_path], again=again)] == ["zebra.jpg"]
+    assert again == [f"{tmp_path / 'alias.jpg'} is {tmp_path / 'zebra.jpg'}"]
+    again.clear()
+    assert len(find_images([tmp_path / "alias.jpg", tmp_path / "alias.jpg"], again=again)) == 1 and not again

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,14 +15,18 @@ from wsolkit.boxes.protocols import PROTOCOLS
 from wsolkit.cli.options import given, names_in, parameter_options, reports
 from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
+from wsolkit.common.cores import torchrun_processes
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_write_bytes, check_out, read_json
+from wsolkit.common.files import atomic_write_bytes, check_out, listing, read_json
 from wsolkit.common.progress import progress
 from wsolkit.data.catalogue import DATASETS, SPLITS
 from wsolkit.methods.registry import resolve, training_methods
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plans
 from wsolkit.sweep.jobs import SweepFile
+
+if TYPE_CHECKING:  # it imports torch
+    from wsolkit.runs.run import Run
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
@@ -42,9 +48,21 @@ def _check(config: RunConfig, methods: list[str]) -> None:
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
+    for text in unseen_classes(run):
+        click.echo(f"note: {text}", err=True)
     for variant in ("gap", "tap"):
         run.recipe(variant)
     config.training_key("gap")  # reads the weights file
+
+
+def unseen_classes(run: Run) -> Iterator[str]:
+    """A sentence for each split with classes that no training image has."""
+    trained = set(run.dataset("train").labels.tolist())
+    for split in ("val", "test"):
+        data = run.dataset(split)
+        if unseen := sorted(set(data.labels.tolist()) - trained):
+            names = listing([data.classes[label] for label in unseen])
+            yield f"{len(unseen)} classes of {split} have no training image, so no network can know them: {names}"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -136,11 +154,14 @@ def report(out: str | None, everything: bool) -> None:
 
     Pages of completed runs are written where they are absent or older than their metrics.json.
     """
-    from wsolkit.report.index import write_index
+    from wsolkit.report.index import keep_foreign_pages, write_index
     from wsolkit.report.method_page import write_reports
 
     folder = Path(out or reports()).resolve()
-    require(folder.is_dir(), f"{folder} not found: give the folder of a sweep's reports, or run a sweep first")
+    needed = "give the folder of a sweep's reports, or run a sweep first"
+    require(folder.is_dir(), f"{folder} not found: {needed}")
+    require(any(folder.glob("runs/*")) or any(folder.glob("seed-*/runs/*")), f"{folder} holds no runs: {needed}")
+    keep_foreign_pages(folder)
     failed = False
     for page, error in write_reports(folder, everything):
         click.echo(f"{page}: {error}" if error else page, err=bool(error))
@@ -165,10 +186,11 @@ def report(out: str | None, everything: bool) -> None:
 @click.option("--out", help="folder of the results (default reports/evaluations/<score map folder>-<split>-<protocol>)")
 def evaluate(scoremaps: str, metadata: str, out: str | None, **options: Any) -> None:
     """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
-    from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, save_evaluation
+    from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, keep_foreign_results, save_evaluation
 
     name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
     folder = check_out(out or reports("evaluations") / name)
+    keep_foreign_results(folder)
     result = evaluate_files(scoremaps, metadata, **options, progress=lambda images: progress(images, "scoring"))
     click.echo(result)
     click.echo(f"written: {save_evaluation(result, folder, class_names(metadata, options['split']))}")
@@ -276,8 +298,12 @@ cli.add_command(localise)
 
 def main() -> None:
     """The command `wsolkit`: 2 is the exit code of a mistake that the caller can put right."""
-    many = int(os.environ.get("WORLD_SIZE", "1")) > 1  # processes of torchrun
+    for stream in (sys.stdout, sys.stderr):  # what the terminal cannot show is a ? there, and no reason to say nothing
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    many = False
     try:
+        many = torchrun_processes() > 1
         sys.exit(cli(standalone_mode=False))
     except click.UsageError as error:
         if not isinstance(error, click.exceptions.NoArgsIsHelpError):

@@ -141,7 +141,10 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     could not be read; the others are done.
     """
     unsearched: list[str] = []
-    files = find_images(images, unsearched)
+    again: list[str] = []
+    files = find_images(images, unsearched, again)
+    if again:
+        click.echo(f"note: {len(again)} links to images that come once: {listing(again)}", err=True)
     folder = check_out(out or reports("predictions"))
     places = [place for file in files for place in _places(folder / file.name)]
     if foreign := [str(place) for place in places if os.path.lexists(place) and not is_result(place)]:

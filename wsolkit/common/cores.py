@@ -9,6 +9,8 @@ import re
 import subprocess
 from pathlib import Path, PurePosixPath
 
+from wsolkit.common.errors import require
+
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
 
@@ -66,3 +68,11 @@ def gpus() -> list[str]:
     except (OSError, subprocess.TimeoutExpired):
         return []
     return re.findall(r"^GPU \d+: .*\(UUID: (GPU-[\w-]+)\)", listed.stdout, re.M) if listed.returncode == 0 else []
+
+
+def torchrun_processes() -> int:
+    """The number of processes that torchrun started together, from its variable WORLD_SIZE; 1 without torchrun."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    good = text.isdecimal() and 0 < len(text) < 10 and int(text) > 0
+    require(good, f"the environment variable WORLD_SIZE is {text!r}, no number of processes: unset it, or use torchrun")
+    return int(text)

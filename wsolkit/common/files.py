@@ -9,7 +9,7 @@ import math
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,10 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 
 SHOWN = 20  # entries that an error lists before it only counts
+HEAD = 8192  # bytes at the beginning of a file
 
 
 @contextlib.contextmanager
@@ -146,6 +147,17 @@ def check_out(out: str | Path) -> Path:
     except OSError as error:
         wrong = f"{there}: {error.strerror}"
         raise WsolkitError(f"no results can be written to {out} ({wrong}); choose another folder (--out)") from None
+
+
+def keep_foreign(files: Mapping[Path, str]) -> None:
+    """Refuse to replace what the kit did not write: files and, of each, a text that the kit writes near its beginning.
+
+    Raises: WsolkitError: one of them is there without that text.
+    """
+    for path, mark in files.items():
+        if os.path.lexists(path):
+            head = path.read_bytes()[:HEAD].decode(errors="replace") if path.is_file() else ""
+            require(mark in head, f"{path} was not written by wsolkit, and stays: move it, or choose another --out")
 
 
 def listing(items: Sequence, separator: str = ", ") -> str:

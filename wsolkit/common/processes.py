@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from wsolkit.common.cores import torchrun_processes
 from wsolkit.common.errors import WsolkitError
 
 
@@ -76,7 +77,7 @@ def process_group(device: str = "", timeout: float = 1800.0) -> Iterator[torch.d
     Raises: ValueError: "cuda:N" under torchrun, or fewer CUDA devices than processes on this machine.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+    if torchrun_processes() == 1 or dist.is_initialized():
         yield device_named(device)
         return
     chosen = torch.device("cpu")

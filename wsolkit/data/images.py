@@ -235,7 +235,9 @@ class ImageFile(NamedTuple):
     name: Path
 
 
-def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = None) -> list[ImageFile]:
+def find_images(
+    sources: Sequence[str | Path], unreadable: list[str] | None = None, again: list[str] | None = None
+) -> list[ImageFile]:
     """The images of files, folders (searched recursively by suffix, without hidden ones) and globs (`**` is any depth).
 
     The order is that of `sources`, sorted within each; an image that is reached twice, also through a link, comes once.
@@ -244,6 +246,7 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
     Args:
         sources: names of files and folders, and globs.
         unreadable: a list to which folders that cannot be searched are appended, with the reason.
+        again: a list to which links to images that are reached otherwise too are appended.
 
     Raises:
         FileNotFoundError: naming every source that is not there, and every folder or glob without an image.
@@ -260,7 +263,13 @@ def find_images(sources: Sequence[str | Path], unreadable: list[str] | None = No
         results += len(paths) - len(kept)
         for item in kept:
             bases += [os.path.abspath(base), os.path.dirname(os.path.abspath(item))]
-            images.setdefault(os.path.realpath(item), item)  # unlike Path.resolve, no error for a link to itself
+            real = os.path.realpath(item)  # unlike Path.resolve, no error for a link to itself
+            if other := images.get(real):  # the file itself rather than a link to it
+                kept_one, passed = (item, other) if other.is_symlink() and not item.is_symlink() else (other, item)
+                images[real] = kept_one
+                if again is not None and os.path.abspath(passed) != os.path.abspath(kept_one):
+                    again.append(f"{passed} is {kept_one}")
+            images.setdefault(real, item)
     if unreadable is not None:
         unreadable += problems
     if empty:

@@ -19,7 +19,7 @@ import numpy as np
 from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_path, atomic_write_text, files_below, listing
+from wsolkit.common.files import atomic_path, atomic_write_text, files_below, keep_foreign, listing
 from wsolkit.data.base import Geometry
 from wsolkit.data.images import instance_boxes, read_mask
 from wsolkit.data.readers import CLASSES, MOST_CLASSES, Metadata, read_classes, read_metadata
@@ -163,6 +163,14 @@ def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
     return next((read_classes(path) for path in places if path.is_file()), None)
 
 
+def keep_foreign_results(out: Path) -> list[Path]:
+    """The files of an evaluation in `out`. WsolkitError where one of them is there and none of the kit's."""
+    marks = {"metrics.json": "wsolkit-result", "per_image.csv": "id,label,", "slices.csv": "kind,slice,"}
+    marks |= {f"{stem}.svg": "Matplotlib" for stem in FIGURES}
+    keep_foreign({out / name: mark for name, mark in marks.items()})
+    return [out / name for name in marks]
+
+
 def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] | None = None) -> Path:
     """Write per_image.csv, slices.csv and figures (SVG), and last, by rename, metrics.json; returns the folder.
 
@@ -171,8 +179,8 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
     from wsolkit import figures  # matplotlib takes half a second to import, and scoring does not need it
 
     out = Path(out).expanduser()
-    for name in ("metrics.json", "per_image.csv", "slices.csv", *(f"{stem}.svg" for stem in FIGURES)):
-        (out / name).unlink(missing_ok=True)
+    for path in keep_foreign_results(out):
+        path.unlink(missing_ok=True)
     result.save_per_image(out / "per_image.csv")
     if result.boxes is not None:
         by, name = slices(result, classes), result.method or "method"

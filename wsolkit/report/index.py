@@ -27,7 +27,7 @@ from markupsafe import Markup
 from pydantic import ConfigDict, Field
 
 from wsolkit.common.errors import require
-from wsolkit.common.files import atomic_write_text, listing, read_yaml
+from wsolkit.common.files import atomic_write_text, keep_foreign, listing, read_yaml
 from wsolkit.common.parameters import Parameters, parameter, shown
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared, study_methods
@@ -38,6 +38,7 @@ from wsolkit.runs.folder import read_failure, read_metrics
 HEADLINE = "gt_known_loc"
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
 MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]
+TITLE = "Weakly supervised localisation: methods compared"
 COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
 ORDER = list(study_methods())  # others follow by name
 SEED_FOLDER = re.compile(r"seed-(-?\d{1,18})")
@@ -389,6 +390,11 @@ def _differences(group: Group, network: str) -> str:
     return ", ".join(text for text, holds in texts.items() if holds) or "training details"
 
 
+def keep_foreign_pages(out: Path) -> None:
+    """WsolkitError where OUT holds an index.html or results.csv of somebody else."""
+    keep_foreign({out / "index.html": TITLE, out / "results.csv": ",".join(COLUMNS[:4])})
+
+
 def write_index(out: str | Path) -> Path:
     """Write OUT/results.csv and OUT/index.html (both by rename) from what lies under OUT/runs and OUT/seed-*/runs.
 
@@ -399,6 +405,7 @@ def write_index(out: str | Path) -> Path:
         The page's path.
     """
     out = Path(out)
+    keep_foreign_pages(out)
     rows = read_rows(out)
     write_csv(rows, out / "results.csv")
     missing, notes = missing_rows(out, rows)
@@ -409,8 +416,8 @@ def write_index(out: str | Path) -> Path:
     keys = {name: unique_id(f"data-{name}", taken) for name in parts}
 
     def page(sections: list[dict[str, Any]], limits: dict[str, int]) -> str:
-        values = {"rows": rows, "notes": notes, "sections": sections, "limits": limits, "marked": MARKED}
-        return render("index.html.j2", styles=("index.css",), scripts=("index.js",), **values)
+        values = {"title": TITLE, "rows": rows, "notes": notes, "sections": sections, "limits": limits}
+        return render("index.html.j2", styles=("index.css",), scripts=("index.js",), marked=MARKED, **values)
 
     for level in LEVELS:
         limits = dict(zip(LIMITS, level, strict=True))

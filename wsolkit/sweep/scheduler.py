@@ -29,7 +29,7 @@ from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, check_out
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
-from wsolkit.report.index import write_index
+from wsolkit.report.index import keep_foreign_pages, write_index
 from wsolkit.runs.folder import LOCK, content_of, note_failure
 from wsolkit.sweep.jobs import Job, Say, SweepFile, expected_seconds, store
 from wsolkit.sweep.worker import INTERRUPTED, run_job
@@ -350,6 +350,7 @@ def run_grids(
     """
     begin = time.time()
     out = check_out(grids[0].out_folder)
+    keep_foreign_pages(out)
     plans = [grid.plan() for grid in grids]
     todo = [job for defined, _ in plans for job in defined]
     workers = workers_of(jobs)
