@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
+import warnings
+
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -250,3 +254,30 @@ def test_real_imagenet_weights_recognise_photographs(shared):
     labels = torch.tensor(dataset.labels[chosen])
     nearest = (vectors @ vectors.T - 2 * torch.eye(len(chosen))).argmax(1)
     assert float((labels[nearest] == labels).float().mean()) > 0.4, "chance is about one in six"
+
+
+@pytest.mark.parametrize("wrapper", ["", "state_dict", "model_state_dict", "net", "model"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "backbone.", "module.model."])
+def test_checkpoints_of_other_people_load(tmp_path, wrapper, prefix):
+    """As training scripts save them: in a wrapper, with a prefix, beside arguments and numpy's numbers; nothing is run."""
+    theirs = torchvision.models.mobilenet_v2(num_classes=5)
+    state = {prefix + key: value for key, value in theirs.state_dict().items()}
+    beside = {"args": argparse.Namespace(lr=0.1), "epoch": 3, "best": np.float64(71.5), "optimizer": {"state": {}}}
+    torch.save({wrapper: state, **beside} if wrapper else state, tmp_path / "w.pth")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        ours = wk.build_model("mobilenet_v2", 3, weights=str(tmp_path / "w.pth"))
+    told = " ".join(str(warning.message) for warning in said)
+    assert all(f"'{part}.'" in told for part in prefix.split(".") if part) and bool(told) is bool(prefix)
+    assert torch.equal(next(ours.body.parameters()), theirs.features[0][0].weight)
+
+
+def test_pickled_code_beside_weights_is_never_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (tmp_path / "evil").touch, ()
+
+    torch.save({"state_dict": torchvision.models.resnet18().state_dict(), "args": Evil()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"w\.pth' cannot be read"):
+        wk.build_model("resnet18", 3, weights=str(tmp_path / "w.pth"))
+    assert not (tmp_path / "evil").exists()

@@ -6,10 +6,14 @@ weights-only .pth, and every key that does not fit is named.
 
 from __future__ import annotations
 
+import argparse
+import codecs
+import warnings
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision
 from safetensors.torch import load_file
@@ -19,6 +23,15 @@ from torchvision.models import VisionTransformer
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 from wsolkit.networks.backbones import BACKBONES, scaled
+
+# how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema", "model_ema")
+PREFIXES = ("module.", "model.", "backbone.", "net.", "network.", "encoder.", "_orig_mod.")
+_NUMBER = np.float64(0).__reduce__()[0]
+PLAIN: list[Any] = [argparse.Namespace, np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")}]
+PLAIN += [(_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [
+    (codecs.encode, "_codecs.encode")
+]
 
 
 def thresholded_average_pool(features: torch.Tensor, tau: float = 0.1) -> torch.Tensor:
@@ -252,7 +265,8 @@ def build_model(
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a flat dictionary of tensors; pickled code is never run."""
+    """Read a flat dictionary of tensors, also one inside a training checkpoint (`WRAPPERS`); pickled code is never run:
+    beside tensors and plain values a file may hold an argparse.Namespace and numpy's numbers, which are data."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -261,15 +275,15 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(PLAIN):
+            state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged archives raise many kinds
         raise WsolkitError(
             f"weights '{path}' cannot be read ({_short(error)}); expected safetensors or a state_dict "
             "saved with torch.save that holds tensors only"
         ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
+    while isinstance(state, dict) and (own := [name for name in WRAPPERS if isinstance(state.get(name), dict)]):
+        state = state[own[0]]
     if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
         raise WsolkitError(f"weights '{path}' hold no state_dict (a dictionary of tensors)")
     return state
@@ -292,11 +306,21 @@ def _short(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
+def _better_without(state: dict[str, torch.Tensor], prefix: str, known: set[str]) -> bool:
+    """Whether all keys have a prefix, or more are known when they lose it."""
+    fits = sum(key.removeprefix(prefix) in known for key in state) - sum(key in known for key in state)
+    return fits > 0 or all(key.startswith(prefix) for key in state)
+
+
 def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_keys: tuple[str, ...]) -> None:
     """Load weights with torchvision's key names (their classifier is left out: the new head has other classes) or with
     this package's own (`body.`, `pool.`, `head.`), which must fit whole."""
     wanted = model.state_dict()
     names = {key: key for key in wanted}
+    plain = {key.removeprefix(part) for key in wanted for part in ("", "body.", "pool.")}
+    while prefix := next((name for name in PREFIXES if _better_without(state, name, plain)), ""):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        warnings.warn(f"{source}: the keys are read without their prefix '{prefix}'", stacklevel=3)
     if not any(key.startswith("body.") for key in state):  # torchvision's
         state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
         names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
@@ -309,9 +333,9 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
     }
     if any(faults.values()):
         listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)
-        raise WsolkitError(
-            f"{source} do not fit {model.backbone}; {listed}. Choose the file of this backbone, or weights='none'"
-        )
+        fits = len(both) > len(shapes) / 2
+        advice = "Mend these keys" if fits else "They seem to be of another network: choose the file of this backbone"
+        raise WsolkitError(f"{source} do not fit {model.backbone}; {listed}. {advice}, or weights='none'")
     model.load_state_dict({key: state[name] for key, name in names.items() if name in state}, strict=False)
 
 
