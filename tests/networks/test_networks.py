@@ -182,3 +182,25 @@ def test_labels_and_images_are_checked_on_any_network(network):
         score_maps(network("resnet18"), pictures(), [0, 7], "grad_cam")
     with pytest.raises(ValueError, match="float tensor with 4 axes"):
         score_maps(network("resnet18"), pictures()[0], [0], "grad_cam")
+
+
+class _Wrapped(nn.Module):
+    """A network of an architecture that is not known, as those of other libraries."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.net(images)
+
+
+@pytest.mark.parametrize("size", [(64, 64), (64, 96)])
+def test_channels_that_come_last_are_found_where_nobody_says_so(size):
+    net, images = NETWORKS["swin"](), torch.randn(2, 3, *size, generator=torch.Generator().manual_seed(3))
+    expected = score_maps(net, images, [1, 4], "grad_cam", layer="norm", reshape="nhwc")
+    for asked in ({}, {"reshape": "nhwc"}):
+        assert torch.equal(score_maps(_Wrapped(net), images, [1, 4], "grad_cam", layer="net.norm", **asked), expected)
+    plain = NETWORKS["resnet18"]()
+    expected = score_maps(plain, images, [1, 4], "grad_cam", layer="layer3")
+    assert torch.equal(score_maps(_Wrapped(plain), images, [1, 4], "grad_cam", layer="net.layer3"), expected)

@@ -383,7 +383,8 @@ def network_for(
         model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
             torch.compile wraps it, the network inside is taken.
         layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
-        reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need.
+        reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need, else
+            "nhwc" where only the dimensions before the last one have the proportions of the image.
         example: images that the network accepts, of which the first is used; None: a random one.
 
     Returns:
@@ -418,6 +419,7 @@ def network_for(
     kept_state, kept = _kept.get(model, (None, {}))
     kept = kept if kept_state == state else {}
     if key not in kept:
+        reshape = reshape or _layout(model, module, example)
         try:
             kept[key] = split(model, module, reshape, example)
         except CannotSplit as error:
@@ -426,6 +428,24 @@ def network_for(
             return by_hook  # holds the model, so is not kept
         _kept[model] = (state, kept)
     return kept[key]
+
+
+def _layout(model: nn.Module, layer: nn.Module, example: Tensor | None) -> str | None:
+    """ "nhwc" where a layer's output is an image with its channels last, else None."""
+    shapes: list[tuple[int, ...]] = []
+    handle = layer.register_forward_hook(lambda _m, _i, output: shapes.append(tuple(getattr(output, "shape", ()))))
+    try:
+        with _on_example(model, example) as (images, _):
+            pass  # the hook has seen the pass that found the example
+    finally:
+        handle.remove()
+    height, width = images.shape[2:]
+
+    def fits(rows: int, columns: int) -> bool:
+        return rows <= height and columns <= width and abs(rows - height * columns / width) <= 1
+
+    shape = shapes[-1] if shapes else ()
+    return "nhwc" if len(shape) == 4 and fits(*shape[1:3]) and not fits(*shape[2:]) else None
 
 
 def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
