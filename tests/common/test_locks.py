@@ -11,7 +11,7 @@ import pytest
 from filelock import FileLock, Timeout
 
 from wsolkit.common.errors import WsolkitError
-from wsolkit.common.files import alone
+from wsolkit.common.files import alone, atomic_path
 
 HOLDER = """
 import sys, time
@@ -60,3 +60,15 @@ def test_what_another_holds_is_a_timeout(tmp_path):
         with alone(tmp_path / "work.lock", busy="wait for it"):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["work.lock"], "that of the other one stays"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full, whose disk is always full")
+def test_a_full_disk_is_named_with_the_file_and_nothing_stays(tmp_path):
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*result\.json'"),
+        atomic_path(tmp_path / "result.json"),
+        open("/dev/full", "w") as full,
+    ):
+        full.write("x" * 10_000)
+        full.flush()
+    assert not [*tmp_path.iterdir()]

@@ -632,3 +632,11 @@ def test_real_photographs(shared, tmp_path):
         picture = read_image(file.path)
         assert item.size == picture.size and np.ptp(item.score_map) > 0 and not item.box_empty
         assert (item.box[2:] < picture.size).all() and (item.box[:2] >= 0).all()
+
+
+def test_an_array_without_pixels_is_no_image():
+    for shape in ((0, 200, 3), (200, 0, 3)):
+        with pytest.raises(ValueError, match=rf"uint8 array with pixels, but got \({shape[0]}, {shape[1]}, 3\) uint8"):
+            predict(Brightness(), np.zeros(shape, np.uint8), geometry=wk.Geometry(100))
+    with pytest.raises(ValueError, match="from 8 to 16384 pixels, but is 100000"):
+        wk.Geometry(100_000)

@@ -35,6 +35,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(part, "rb+") as file:  # data must be on disk before the name is: a crash may not leave an empty file
             os.fsync(file.fileno())
         os.replace(part, path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk, say: Python does not know of which file
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
     finally:
         part.unlink(missing_ok=True)
 

@@ -41,6 +41,7 @@ LEVELS = (AS_THEY_ARE / np.float32(255) - _MEAN) / _STD
 
 Device = str | torch.device
 Batch = tuple[Tensor, Tensor]
+LARGEST = 16384  # side of an input in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +76,8 @@ class Geometry:
 
     def __post_init__(self) -> None:
         require(self.kind in ("resize", "crop"), f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
-        if not isinstance(self.size, int) or self.size < 8:
-            raise WsolkitError(f"the input size must be an integer of at least 8 pixels, but is {self.size!r}")
+        if not isinstance(self.size, int) or not 8 <= self.size <= LARGEST:
+            raise WsolkitError(f"the input size must be an integer from 8 to {LARGEST} pixels, but is {self.size!r}")
 
     @property
     def enlarged(self) -> int:

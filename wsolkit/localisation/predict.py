@@ -140,11 +140,11 @@ def predict(
 
 def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> tuple[np.ndarray, tuple[int, int]]:
     """What the network sees of an image, (size, size, 3) uint8, and the (width, height) of the image."""
-    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
         image = Image.fromarray(image)
     elif not isinstance(image, str | Path | Image.Image):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise WsolkitError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array, but got {got}")
+        raise WsolkitError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array with pixels, but got {got}")
     image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
     return geometry.crop(np.asarray(square)), image.size

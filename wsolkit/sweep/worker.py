@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import platform
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone
 from wsolkit.runs import folder as files
 
+LITTLE = 2**20  # bytes
 FAILED, STOPPED = 3, 130  # exit codes; with FAILED there is a failure.json
 INTERRUPTED = "interrupted"  # the outcome of a job that was stopped; nothing is wrong with it
 
@@ -79,6 +81,8 @@ def run_job(
     else:
         last = f": {said.splitlines()[-1]}" if said else f"; see {folder / files.LOG}"
         error = f"the process ended with code {code}{last}"
+        if shutil.disk_usage(folder.parent if folder.parent.is_dir() else ".").free < LITTLE:
+            error += f"; the disk of {folder} is full: make room and run the sweep again"
         with contextlib.suppress(OSError):
             files.note_failure(folder, error, job["config"])
     return error, time.time() - begin
