@@ -110,7 +110,7 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
     """
     last, previous = folder / "last.pt", folder / "previous.pt"
     others = [] if resume else [last, previous, folder / "best.pt", folder / "history.csv"]
-    for stale in (*folder.glob(".*.pt.*.part"), *others):
+    for stale in (*folder.glob(".*.part"), *others):
         stale.unlink(missing_ok=True)
     problems = []
     for path in filter(Path.exists, (last, previous)):
