@@ -269,7 +269,7 @@ def test_everything_wrong_is_told_at_once_and_nothing_is_written(tmp_path, run):
         ({"split": "train"}, "train"),
         ({"protocol": "wsol"}, "unknown protocol"),
         ({"protocol": "rethinking_cam", "val_scoremaps": "."}, "leave out --val-scoremaps"),
-        ({"size": 4}, "at least 8"),
+        ({"size": 4}, "from 8 to 16384"),
         ({"predictions": "none.csv"}, "does not exist"),
         ({"threshold": -0.3}, "at least 0"),
         ({"threshold": float("nan")}, "at least 0"),

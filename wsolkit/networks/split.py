@@ -432,6 +432,8 @@ def network_for(
 
 def _layout(model: nn.Module, layer: nn.Module, example: Tensor | None) -> str | None:
     """ "nhwc" where a layer's output is an image with its channels last, else None."""
+    if isinstance(layer, torch.jit.ScriptModule):  # takes no hook
+        return None
     shapes: list[tuple[int, ...]] = []
     handle = layer.register_forward_hook(lambda _m, _i, output: shapes.append(tuple(getattr(output, "shape", ()))))
     try:
