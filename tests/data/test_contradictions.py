@@ -243,6 +243,11 @@ def test_labels_beyond_the_classes_are_not_evaluated(tmp_path):
         convert("csv", tmp_path / "l.csv", tmp_path / "out", images=tmp_path)
 
 
+def test_a_long_number_may_be_the_name_of_a_class(tmp_path):
+    convert("coco", coco(tmp_path / "c.json", [[1, 1, 50, 50]], names=("4006381333931",)), tmp_path / "out")
+    assert read_classes(tmp_path / "out/classes.txt") == ["4006381333931"]
+
+
 def test_crowds_are_counted(tmp_path):
     with pytest.raises(
         ValueError, match=r"no image with objects of one class; 1 annotations of crowds \(iscrowd\) were left"

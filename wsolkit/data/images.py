@@ -10,11 +10,11 @@ import contextlib
 import glob
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -95,11 +95,10 @@ def orientation(path: str | Path) -> int:
     return number if number in range(1, 9) else 1
 
 
-def image_sizes(root: Path, paths: Iterable[str], read: Callable[[Path], Any] = image_size) -> dict[str, Any]:
-    """Path -> (width, height) in pixels of images below `root`, or what `read` reads; WsolkitError lists the unreadable
-    ones."""
+def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """Path -> (width, height) in pixels of images below `root`; WsolkitError lists the unreadable ones."""
     with ThreadPoolExecutor(THREADS) as pool:
-        sizes = {path: pool.submit(read, root / path) for path in paths}
+        sizes = {path: pool.submit(image_size, root / path) for path in paths}
     if bad := [f"{path} ({error})" for path, size in sizes.items() if (error := size.exception())]:
         raise WsolkitError(f"{root}: {len(bad)} files are not readable images: {listing(bad)}; replace or remove them")
     return {path: size.result() for path, size in sizes.items()}
@@ -264,12 +263,12 @@ def find_images(
         for item in kept:
             bases += [os.path.abspath(base), os.path.dirname(os.path.abspath(item))]
             real = os.path.realpath(item)  # unlike Path.resolve, no error for a link to itself
-            if other := images.get(real):  # the file itself rather than a link to it
-                kept_one, passed = (item, other) if other.is_symlink() and not item.is_symlink() else (other, item)
-                images[real] = kept_one
-                if again is not None and os.path.abspath(passed) != os.path.abspath(kept_one):
-                    again.append(f"{passed} is {kept_one}")
-            images.setdefault(real, item)
+            other = images.setdefault(real, item)
+            if os.path.abspath(other) != os.path.abspath(item):
+                if other.is_symlink() and not item.is_symlink():  # the file itself rather than a link to it
+                    images[real], other, item = item, item, other
+                if again is not None:
+                    again.append(f"{item} is {other}")
     if unreadable is not None:
         unreadable += problems
     if empty:

@@ -633,8 +633,8 @@ def _refuse_contradictions(path: Path, sizes: Mapping[str, tuple], root: Path, g
     if wrong := [name for name, size in sizes.items() if not same_shape(size, shown[name])]:
         pair = "{} ({} {} x {}, but the image is {} x {})".format
         told = [pair(name, given, *sizes[name], *shown[name]) for name in wrong]
-        turned = [name for name in wrong if same_shape(sizes[name][::-1], shown[name])]
-        advice = "; some are turned by their EXIF tags: convert the boxes with --turn" if turned else ""
+        turned = any(orientation(root / name) > 4 for name in wrong)
+        advice = "; EXIF tags turn some of the images: convert the boxes with --turn" if turned else ""
         raise WsolkitError(f"{path}: {len(wrong)} sizes contradict the images as shown: {listing(told)}{advice}")
 
 
@@ -755,11 +755,12 @@ def convert(
     boxes = [box for _, own in chosen.values() for box in own]
     did = "left out" if several == "skip" else "the class of the largest box is their label, its boxes are kept"
     decimal = sum(any(value % 1 for value in box) for box in boxes)
+    cut_there = "" if kind == "csv" and unit == "pixel" else " and are cut there"
     counted = {
         f"images show several classes: {did}": mixed,
         f"images without an object{' that is no crowd' if read.crowds else ''} were left out": empty,
         "annotations of crowds (iscrowd) were left out": read.crowds,
-        f"boxes reach beyond their image and are cut there: {listing(read.beyond)}": len(read.beyond),
+        f"boxes reach beyond their image{cut_there}: {listing(read.beyond)}": len(read.beyond),
         "boxes have decimal corners, which wsolevaluation's own reader does not take": decimal,
         "boxes begin before pixel 1: if these files count pixels from 0, use --origin 0": read.early,
     }
@@ -774,9 +775,9 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
     others = [path for other in SPLITS if other != split and (path := out / other / LABELS).is_file()]
     # where classes.txt has numerals as names of other classes, numerals are names
     plain = all(int(name) == place for place, name in enumerate(names) if name.isdecimal())
-    if long := [label for label in labels if label.isdecimal() and len(label) > 9]:
-        raise WsolkitError(f"label {long[0][:20]}... is no class number; expected numbers from 0 up, or names")
     if numerals and plain and all(label.isdecimal() for label in labels):
+        if long := [label for label in labels if len(label) > 9]:
+            raise WsolkitError(f"label {long[0][:20]}... is no class number; expected numbers from 0 up, or names")
         number = {label: int(label) for label in labels}
         highest = max([*number.values(), *map(highest_label, others)])
         require(highest < MOST_CLASSES, f"label {highest} is no class number; expected numbers from 0 up, or names")
@@ -908,17 +909,16 @@ class _Source:
     def _compare_sizes(self, folder: Path) -> None:
         """Complete sizes from the images, note those that contradict them, and turn what is to be turned."""
         shown = image_sizes(folder, self.sizes)
-        turned = image_sizes(folder, self.sizes, orientation)
         for name, real in shown.items():
             stated = self.sizes[name] if all(self.sizes[name]) else real
-            if self.turn and (number := turned[name]) != 1:
+            if self.turn and (number := orientation(folder / name)) != 1:
                 # without a stated size, boxes are in pixels of the image as it is stored
-                size = stated if all(self.sizes[name]) else real[:: -1 if number > 4 else 1]
+                size = stated if all(self.sizes[name]) or number < 5 else (real[1], real[0])
                 self.objects[name] = [(label, turned_box(box, size, number)) for label, box in self.objects[name]]
-                stated = size[:: -1 if number > 4 else 1]
+                stated = size if number < 5 else (size[1], size[0])
             if not same_shape(stated, real):
                 wrong = f"{name} ({stated[0]} x {stated[1]} is given, but the image is {real[0]} x {real[1]}"
-                by_exif = turned[name] > 4 and same_shape(stated[::-1], real)
+                by_exif = same_shape(stated[::-1], real) and orientation(folder / name) > 4
                 advice = ", turned by its EXIF tag: turn the boxes with it (turn=True, --turn)" if by_exif else ""
                 self.problems.append(f"{wrong}{advice})")
             self.sizes[name] = stated
