@@ -52,6 +52,7 @@ from wsolkit.networks.split import CannotSplit as CannotSplit
 from wsolkit.networks.split import hooked as hooked
 from wsolkit.networks.split import network_for as network_for
 from wsolkit.networks.split import split as split
+from wsolkit.runs.data_check import check_data as check_data
 from wsolkit.runs.parameters import RunConfig as RunConfig
 from wsolkit.runs.run import Run as Run
 from wsolkit.runs.run import load_trained as load_trained

@@ -71,6 +71,8 @@ PARSED = {
     "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/methods/test_cams.py": MINUTES,
     "papermill notebooks/02_cam.ipynb cam.ipynb -p backbone vgg16 -p seed 1": MINUTES,
     "wsolkit data cub --root data": DOWNLOAD,
+    "wsolkit data check --dataset cub --root data/CUB_200_2011": DOWNLOAD,
+    "wsolkit data check --dataset metadata --root images --metadata metadata": "test_data_check.py",
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --weights imagenet --epochs 50 "
     "--limit score_cam=200": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --jobs 8": CLUSTER,

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from wsolkit.common.files import atomic_write_bytes, check_out, listing, read_js
 from wsolkit.common.progress import progress
 from wsolkit.data.catalogue import DATASETS, SPLITS
 from wsolkit.methods.registry import resolve, training_methods
+from wsolkit.runs.data_check import PARAMETERS, check_data
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plans
 from wsolkit.sweep.jobs import SweepFile
@@ -102,9 +104,12 @@ def sweep(file: str | None, plan: bool, dask: str, dask_timeout: float, limit: t
     asked = plans.section(given({**options, "limits": _limits(limit) or None}), Path.cwd())
     asked.setdefault("out", content.get("out") or str(reports()))
     grids = plans.grids(content, asked)
+    from wsolkit.data.readers import leniently
+
     for grid in grids:
         try:
-            _check(grid.with_changes(), list(grid.methods))
+            with nullcontext() if plan else leniently():  # then all that is wrong with the data is told at once, below
+                _check(grid.with_changes(), list(grid.methods))
         except (WsolkitError, OSError) as error:
             raise WsolkitError(f"{file}: {error}" if file else str(error)) from None
     from wsolkit.sweep.scheduler import run_grids, workers_of
@@ -227,7 +232,7 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
 
 @cli.group()
 def data() -> None:
-    """Fetch a dataset, convert annotations for `--dataset metadata`, list or clear decoded images."""
+    """Check a dataset, fetch one, convert annotations for `--dataset metadata`, list or clear decoded images."""
 
 
 def _fetch(name: str, title: str, size: int) -> None:
@@ -246,6 +251,18 @@ def _fetch(name: str, title: str, size: int) -> None:
 for _name, _entry in DATASETS.items():
     if _entry.archive:
         _fetch(_name, _entry.title, _entry.archive.size)
+
+
+@data.command()
+@parameter_options(PARAMETERS)
+def check(**options: Any) -> None:
+    """Read all images once and say what is wrong with them, their boxes and splits, on one page of text.
+
+    The exit code is 1 where there are errors, which stop a sweep too, and 0 where there are warnings only.
+    """
+    result = check_data(**given(options))
+    click.echo(result)
+    sys.exit(int(bool(result.errors)))
 
 
 @data.command()

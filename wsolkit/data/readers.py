@@ -17,6 +17,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from itertools import chain
@@ -53,6 +54,18 @@ BOX_FORMS = {
     "csv": "x0 <= x1, y0 <= y1",
 }  # of boxes
 GIVE_IMAGES = "give images= (--images), the folder of the images"
+_lenient = ContextVar("lenient", default=False)
+
+
+@contextlib.contextmanager
+def leniently() -> Iterator[None]:
+    """In this block a data set opens although images are missing or contradict its boxes and sizes, which are then as
+    its files give them: for a check that names all of it. What cannot be understood at all is an error still."""
+    token = _lenient.set(True)
+    try:
+        yield
+    finally:
+        _lenient.reset(token)
 
 
 def existing_folder(path: str | Path | None, needed: str) -> Path:
@@ -94,6 +107,8 @@ def file_names(folder: Path) -> set[str]:
 
 def require_images(folder: Path, paths: Iterable[str]) -> None:
     """Raise FileNotFoundError, listing the first 20, unless every relative path exists below `folder`."""
+    if _lenient.get():
+        return
     names_in = cache(lambda parent: file_names(folder / parent))
     if missing := [path for path in paths if path.split("/")[-1] not in names_in(path.rpartition("/")[0])]:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
@@ -224,7 +239,7 @@ def corners(fields: Iterable[str | float]) -> Box:
 
 def require_unit(path: Path, unit: str, largest: float | None) -> None:
     """Raise where the largest number of a file's boxes (None: there is no box) contradicts their unit."""
-    if largest is None:
+    if largest is None or _lenient.get():
         return
     shares = f"{path}: no corner is larger than 1, so these seem to be shares of the images' sides, not pixels"
     require(unit == "share" or largest > 1, f"{shares}; convert them with --unit share (unit='share')")
@@ -289,11 +304,20 @@ def cut(box: Box, size: tuple[int, int]) -> Box:
     return max(box[0], 0), max(box[1], 0), min(box[2], size[0] - 1), min(box[3], size[1] - 1)
 
 
-def refuse_outside(path: Path, boxes: Mapping[str, Sequence[Box]], sizes: Mapping[str, tuple[int, int]]) -> None:
-    """Raise one error about all images of `boxes` that one of their boxes does not touch."""
-    if outside := [key for key, own in boxes.items() if not all(touches(box, sizes[key]) for box in own)]:
+def sizes_around(
+    path: Path, boxes: Mapping[str, Sequence[Box]], root: Path, images: Iterable[str]
+) -> dict[str, tuple[int, int]]:
+    """(width, height) of `images` below `root`; {} leniently.
+
+    Raises: WsolkitError: one error about all of them that one of their `boxes`, of the file `path`, does not touch.
+    """
+    if _lenient.get():
+        return {}
+    sizes = image_sizes(root, images)
+    if outside := [key for key, size in sizes.items() if not all(touches(box, size) for box in boxes[key])]:
         count = f"boxes of {len(outside)} images lie outside the image"
         raise WsolkitError(f"{path}: {count}: {listing(outside)}; mend them")
+    return sizes
 
 
 def open_cub(asked: Request) -> WSOLDataset:
@@ -339,10 +363,11 @@ def open_cub(asked: Request) -> WSOLDataset:
     if asked.split != "test":
         ids = [ids[place] for place in asked.own([class_of[key] for key in ids])]
     chosen = {paths[key]: key for key in ids if class_of[key] in label_of}
-    sizes = image_sizes(images, chosen)
-    refuse_outside(root / "bounding_boxes.txt", {path: [boxes[key]] for path, key in chosen.items()}, sizes)
+    own = {path: boxes[key] for path, key in chosen.items()}
+    sizes = sizes_around(root / "bounding_boxes.txt", {path: [box] for path, box in own.items()}, images, own)
+    own |= {path: cut(own[path], size) for path, size in sizes.items()}
     samples = [
-        Sample(path, label_of[class_of[key]], (cut(boxes[key], sizes[path]),), images / path, sizes[path])
+        Sample(path, label_of[class_of[key]], (own[path],), images / path, sizes.get(path))
         for path, key in chosen.items()
     ]
     return WSOLDataset("cub", asked.split, classes, samples, asked.geometry)
@@ -499,7 +524,7 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
     def problem(name: str, earlier: list | None, value: Any) -> str:
         if kind == "masks":
             return f"a second line of {name} with an ignore file" if earlier and value[1] else ""
-        fits = name not in sizes or touches(value, sizes[name])
+        fits = name not in sizes or touches(value, sizes[name]) or _lenient.get()
         return "" if fits else f"the box lies outside {name}, which is {sizes[name][0]} x {sizes[name][1]} pixels"
 
     rows = table(LOCALIZATION, complete, kind, problem) if first else {}
@@ -583,7 +608,8 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     shared = not (folder / "val").is_dir()  # the folder train/ is for "train" and "val"
     source = "train" if split == "val" and shared else split
     needed = source != "train" and (folder / source / LOCALIZATION).is_file()
-    read = read_metadata(folder, source, ("class_labels", "localization") if needed else ("class_labels",))
+    complete = needed and not _lenient.get()
+    read = read_metadata(folder, source, ("class_labels", "localization") if complete else ("class_labels",))
     path, masks_root = read.folder / LOCALIZATION, Path()
     if masks is not None:
         require(read.kind != "boxes", f"{path} holds boxes, not mask files: leave out masks= (--masks)")
@@ -600,13 +626,12 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     require_images(root, names)
     sizes = read.sizes
     if source == "test" and read.kind == "boxes" and (unknown := [name for name in names if name not in sizes]):
-        sizes = sizes | image_sizes(root, unknown)
-        refuse_outside(path, {name: read.boxes[name] for name in names}, sizes)
+        sizes = sizes | sizes_around(path, read.boxes, root, unknown)
     own = {
         name: replace(read.masks[name], root=masks_root) for name in names if masks is not None and name in read.masks
     }
     require_images(masks_root, (path for m in own.values() for path in (*m.paths, m.ignore) if path))
-    if source != "train":  # images of the others are never compared with a box
+    if source != "train" and not _lenient.get():  # images of the others are never compared with a box
         boxed = {name: sizes[name] for name in names if name in read.boxes and name in read.sizes}
         _refuse_contradictions(read.folder / SIZES, boxed, root)
         files = {name: m.paths[0] for name, m in own.items()}

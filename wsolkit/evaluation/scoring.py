@@ -180,7 +180,7 @@ def score(
             step, height = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
             result.curve = {"thresholds": thresholds(rule.interval)[::step].round(6).tolist()}
             result.curve["gt_known_loc"] = height[::step].round(3).tolist()
-        shares["centre_box"] = _centre_box(result, val_boxes, right.get(1))
+        shares["centre_box"] = fill_centre_box(result, val_boxes, right.get(1))
         result.failure_types = failure_types(result.boxes, result.gt_boxes, right.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
     if truth.masks is not None and measured["masked"].any():
@@ -320,7 +320,7 @@ def _operating_points(
     return hits[result.operating_point]
 
 
-def _centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:
+def fill_centre_box(result: EvalResult, val_boxes: list[np.ndarray] | None, right: np.ndarray | None) -> np.ndarray:
     """Fill `result.centre_box`; returns the hits (N,) at the side chosen on validation data (else fixed)."""
     sides, ious = centre_box_curve(result.gt_boxes, result.frame)
     accuracy = metrics.accuracy_curve(ious)

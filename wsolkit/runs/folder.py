@@ -41,6 +41,7 @@ GALLERY_TABLE, GALLERY_MAPS = "galleries.json", "maps.npz"  # in galleries/
 NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
 LOG, EXECUTIONS, PAGE, FAILURE, LOCK = "log.txt", "executions.jsonl", "page.json", "failure.json", ".lock"
 TRAINING_PAGE, INDEX, SWEEP = "train.html", "index.html", "sweep.yaml"  # of a training run, OUT, OUT/runs/<dataset>
+DATA = "data.json"  # in OUT/runs/<dataset> too: what the check of the data said before the sweep
 
 HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 GALLERIES_FORMAT = "wsolkit-galleries-1"
@@ -218,6 +219,57 @@ class Failure(_Object):
     config: dict[str, Any] = {}
 
 
+class Finding(_Object):
+    """One thing that is wrong with a data set, wherever in it that is.
+
+    level: "error" (a sweep does not start) or "warning". text: what is wrong, and how often in which split. examples:
+    all cases, of which three are kept and the `more` others counted.
+    """
+
+    level: Literal["error", "warning"]
+    text: str
+    examples: list[str] = []
+    more: Count = 0
+
+    def __str__(self) -> str:
+        others = f" and {self.more} more" if self.more else ""
+        return f"{self.level:9}{self.text}" + (f"\n{'':9}{'; '.join(self.examples)}{others}" if self.examples else "")
+
+
+class DataCheck(_Object):
+    """What `data_check.check_data` said of a data set; str() of it is one page of text.
+
+    Attributes:
+        title: the data set and its folders.
+        made_from: what that rests on (`RunConfig.data_parts`, and a digest of the code that checks).
+        splits: split -> the columns of a table, heading -> text.
+        centre_box: a sentence on how well a box does that knows nothing; "" where there is no box to hit.
+        findings: errors first.
+    """
+
+    title: str = ""
+    made_from: dict[str, Any] = {}
+    splits: dict[str, dict[str, str]] = {}
+    centre_box: str = ""
+    findings: list[Finding] = []
+
+    @property
+    def errors(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "error"]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.level == "warning"]
+
+    def __str__(self) -> str:
+        headings = ["", *next(iter(self.splits.values()), {})]
+        rows = [headings, *([split, *columns.values()] for split, columns in self.splits.items())]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        table = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+        count = f"errors: {len(self.errors)}, warnings: {len(self.warnings)}"
+        return "\n".join([self.title, *table, *filter(None, [self.centre_box]), count, *map(str, self.findings)])
+
+
 def read_metrics(folder: Path) -> Metrics:
     """metrics.json of a completed report, checked.
 
@@ -230,6 +282,11 @@ def read_metrics(folder: Path) -> Metrics:
 def read_failure(folder: Path) -> Failure | None:
     """failure.json, checked as `read_metrics` does; None where nothing failed."""
     return _read(Failure, folder / FAILURE) if (folder / FAILURE).is_file() else None
+
+
+def read_data_check(folder: Path) -> DataCheck | None:
+    """data.json of OUT/runs/<dataset>, checked as `read_metrics` does; None where there is none."""
+    return _read(DataCheck, folder / DATA) if (folder / DATA).is_file() else None
 
 
 def _read(kind: type[Checked], path: Path) -> Checked:

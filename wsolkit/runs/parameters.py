@@ -215,6 +215,13 @@ class RunConfig(Recipe):
         fields = RunConfig.model_fields
         return {name: value for name, value in self.to_dict().items() if told_of(fields[name], "stage") in stages}
 
+    def data_parts(self) -> dict[str, Any]:
+        """All that decides which images and boxes a run sees: parameters, and digests of the folders of data."""
+        return self._of_stages("data") | {"data": data_state(self.root)} | self._states("metadata", "masks")
+
+    def _states(self, *names: str) -> dict[str, str]:
+        return {name: data_state(getattr(self, name)) for name in names if getattr(self, name)}
+
     def training_parts(self, name: str) -> dict[str, Any]:
         """All that a training run of the variant `name` depends on.
 
@@ -229,11 +236,10 @@ class RunConfig(Recipe):
         recipe = variant.recipe(Recipe.of(self, BATCH * LEAST_STEPS), self).plain()
         objective, start = variant.objective(), variant.starts_from(self.weights)
         settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
-        described = {"metadata": data_state(self.metadata)} if self.metadata else {}
         parts = {"variant": name, "pooling": variant.pooling, "data": data_state(self.root)}
         parts["start"] = self.training_key(start) if start else weights_state(self.weights)
         parts["code"] = training_code(variant)
-        return values | recipe | settings | described | parts
+        return values | recipe | settings | self._states("metadata") | parts
 
     def training_key(self, variant: str) -> str:
         """Digest of `training_parts`."""
@@ -245,9 +251,8 @@ class RunConfig(Recipe):
         Its own parameters, the keys of its training runs, and digests of masks, notebook and the code of scoring (that
         of training is in the keys of training runs). The look of the page is not in it: a page is written again from
         what is there."""
-        masks = {"masks": data_state(self.masks)} if self.masks else {}
         trainings = {name: self.training_key(name) for name in method.variants_on(self.backbone)}
-        parts = {"method": method.name, "trainings": trainings, **masks, **self._of_stages("scoring")}
+        parts = {"method": method.name, "trainings": trainings, **self._states("masks"), **self._of_stages("scoring")}
         return parts | {"code": scoring_code(method), "notebook": notebook_state(method.notebook)}
 
     @property

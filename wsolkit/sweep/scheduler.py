@@ -30,6 +30,7 @@ from wsolkit.common.files import alone, check_out
 from wsolkit.common.progress import StatusLine, about
 from wsolkit.methods.registry import declared
 from wsolkit.report.index import keep_foreign_pages, write_index
+from wsolkit.runs.data_check import check_before
 from wsolkit.runs.folder import LOCK, content_of, note_failure
 from wsolkit.sweep.jobs import Job, Say, SweepFile, expected_seconds, store
 from wsolkit.sweep.worker import INTERRUPTED, run_job
@@ -345,7 +346,8 @@ def run_grids(
         timeout: seconds to wait for the scheduler and, whenever it has none, for a worker.
 
     Raises:
-        WsolkitError: another sweep writes to OUT, or workers of the cluster differ from this machine.
+        WsolkitError: another sweep writes to OUT, workers of the cluster differ from this machine, or the data have
+            errors (see `data_check`).
         ConnectionError: no scheduler, or no workers.
     """
     begin = time.time()
@@ -358,6 +360,8 @@ def run_grids(
     pool = cluster or LocalPool(workers, gpus() if grids[0].device in ("", "cuda") else [])
     with contextlib.ExitStack() as stack:
         stack.callback(pool.shutdown)
+        for note in filter(None, [check_before(grid) for grid in grids if grid.root]):
+            say(note)
         for grid in grids:
             busy = f"another sweep of {grid.dataset} is writing to {out}; wait for it or choose another out"
             stack.enter_context(alone(grid.home / LOCK, busy=busy))

@@ -1,0 +1,317 @@
+"""A word on the data before hours are spent: what is wrong with images and annotations, and how well a centre box does.
+
+It lies in this wing because the centre box is that of a report (`evaluation`), and because code below `data` counts in
+the key of every training run, where a new sentence here should retrain nothing. No torch until data are opened.
+
+What the readers refuse is an error, as is an image that cannot be read: a sweep would end there. All else is a warning.
+So are test images that are among the training images too: published data sets have some, no network is harmed, and an
+error could not be passed over. They come first among the warnings.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+import warnings
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from wsolkit.common.code import code_state
+from wsolkit.common.cores import cores
+from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import digest, write_json
+from wsolkit.common.parameters import told_of
+from wsolkit.common.progress import progress
+from wsolkit.data.catalogue import DATASETS, SPLITS
+from wsolkit.runs import folder as files
+from wsolkit.runs.folder import DataCheck, Finding
+from wsolkit.runs.parameters import RunConfig
+
+if TYPE_CHECKING:  # it imports torch
+    from wsolkit.data.base import WSOLDataset
+
+FOLDERS = ("root", "metadata", "masks")
+FIELDS = RunConfig.model_fields
+PARAMETERS = [name for name in RunConfig.names() if name in FOLDERS or told_of(FIELDS[name], "stage") == "data"]
+CHECKER = ("data", "runs/data_check.py")  # code that decides what a check says
+EXAMPLES = 3  # of each finding
+LENGTH = 160  # characters of an example, at most
+UNEQUAL = 10  # the largest class has so many times the images of the smallest: worth a warning
+TINY = 0.01  # of the image: a box that covers less is smaller than two cells of a map of 14 x 14
+Case = tuple[str, str]  # split, example
+
+
+class Picture(NamedTuple):
+    """An image as the annotations know it, and as it is.
+
+    Attributes:
+        split, id, label: of its sample.
+        boxes: ground truth (x0, y0, x1, y1), inclusive corners, in pixels of an image of `extent` (width, height).
+        size: (width, height) as it is shown. content: digest of its pixels. Both are empty where it cannot be read, and
+            `problem` says why.
+    """
+
+    split: str
+    id: str
+    label: int
+    boxes: Any = ()
+    extent: tuple[int, int] = (0, 0)
+    size: tuple[int, int] = (0, 0)
+    content: str = ""
+    problem: str = ""
+
+    @property
+    def largest(self) -> float:
+        """The share of the image that its largest box covers."""
+        boxes = np.asarray(self.boxes, float)
+        return float((boxes[:, 2:] - boxes[:, :2] + 1).prod(axis=1).max() / np.prod(self.extent))
+
+
+def check_data(**parameters: Any) -> DataCheck:
+    """Read every image of all splits once; compare images, annotations and splits with each other.
+
+    Args:
+        parameters: those of `RunConfig` that say which data: dataset, root, metadata, masks, classes, ...
+
+    Returns:
+        Findings (errors and warnings), a table of the splits, and a sentence on the centre box, whose side is chosen
+        on validation images. str() of it is one page of text, however large the data set.
+
+    Raises: WsolkitError, FileNotFoundError: an argument is wrong, or no split can be opened at all.
+
+    Example:
+        >>> print(check_data(dataset="synthetic", per_class=2).findings)
+        []
+    """
+    config = RunConfig.make(**parameters)
+    refused: dict[str, Exception] = {}
+    data = {split: own for split in SPLITS if (own := _open(config, split, refused)) is not None}
+    if not data:
+        raise next(iter(refused.values()))
+    pictures = {split: list(_pictures(dataset)) for split, dataset in data.items()}
+    findings: list[Finding] = []
+    explained: set[str] = set()  # refused splits of which is said why
+    for errors, text, cases in _problems(data, pictures, refused):
+        findings += _told(errors, text, cases)
+        explained |= {split for split, _ in cases if split in errors}
+    unexplained = {split: str(error) for split, error in refused.items() if split not in explained}
+    for message in dict.fromkeys(unexplained.values()):
+        splits = " and ".join(split for split, own in unexplained.items() if own == message)
+        findings.append(Finding(level="error", text=f"{splits} cannot be opened: {_short(message, 3 * LENGTH)}"))
+    folders = [value for name in FOLDERS if (value := getattr(config, name))]
+    return DataCheck(
+        title=", ".join([DATASETS[config.dataset].title, *folders]),
+        made_from=made_from(config),
+        splits={split: _row(dataset, pictures[split]) for split, dataset in data.items()},
+        centre_box=_centre_box(data, pictures) if "test" in data and "test" not in refused else "",
+        findings=sorted(findings, key=lambda finding: finding.level),
+    )
+
+
+def check_before(config: RunConfig) -> str:
+    """Check the data of a sweep, unless OUT/runs/<dataset>/data.json holds a check of the same data, and keep it there.
+
+    Returns:
+        One line about its warnings, "" where there is none.
+
+    Raises: WsolkitError: the page of text, where there are errors; then nothing is written.
+    """
+    folder, check = config.runs_folder.parent, None
+    with suppress(WsolkitError):  # a damaged one is written anew
+        check = files.read_data_check(folder)
+    if check is None or digest(check.made_from) != digest(made_from(config)):
+        check = check_data(**config.given)
+        require(not check.errors, f"the data cannot be used as they are. {check}")
+        write_json(folder / files.DATA, check.model_dump())
+    if not check.warnings:
+        return ""
+    first = f"the first of {len(check.warnings)}) {check.warnings[0].text}"
+    return f"note: warnings about the data ({first}; all of them: {_command(config)}"
+
+
+def made_from(config: RunConfig) -> dict[str, Any]:
+    """All that a check depends on."""
+    return config.data_parts() | {"checker": code_state(CHECKER)}
+
+
+def _command(config: RunConfig) -> str:
+    """The command that prints the page."""
+    asked = {name: value for name, value in config.given.items() if name in PARAMETERS}
+    values = {name: ",".join(value) if isinstance(value, list) else str(value) for name, value in asked.items()}
+    options = [f"--{name.replace('_', '-')} {shlex.quote(value)}" for name, value in values.items()]
+    return " ".join(["wsolkit data check", *options])
+
+
+def _open(config: RunConfig, split: str, refused: dict[str, Exception]) -> WSOLDataset | None:
+    """A split, also where its reader refuses it (noted in `refused`) but can be talked into it; else None."""
+    from wsolkit.data.readers import leniently
+    from wsolkit.runs.run import Run
+
+    try:
+        return Run(config).dataset(split)
+    except (WsolkitError, OSError) as error:
+        refused[split] = error
+    with suppress(WsolkitError, OSError), leniently():
+        return Run(config).dataset(split)
+    return None
+
+
+def _pictures(dataset: WSOLDataset) -> Iterator[Picture]:
+    """Every image of a split, decoded once, in threads."""
+    from wsolkit.data.decoded import ahead
+    from wsolkit.data.images import instance_boxes
+
+    def read(sample: Any) -> Picture:
+        known, masks = Picture(dataset.split, sample.id, sample.label), sample.masks
+        try:
+            image = dataset.load(sample)[0]
+            boxes, extent = instance_boxes(masks.root, masks.paths) if masks else (sample.boxes, sample.size)
+        except (ValueError, OSError) as error:
+            empty = sample.path is not None and sample.path.is_file() and not sample.path.stat().st_size
+            reason = "the file is empty" if empty else str(error.__cause__ or error).partition(";")[0]
+            return known._replace(problem=reason)
+        content = hashlib.blake2b(image.tobytes(), digest_size=16, salt=str(image.width).encode()).hexdigest()
+        return known._replace(boxes=boxes, extent=extent or image.size, size=image.size, content=content)
+
+    threads = min(16, cores())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large images and broken EXIF are worth no line each
+        images = ahead(read, dataset.samples, 4 * threads, threads)
+        yield from progress(images, f"check {dataset.split}", len(dataset))
+
+
+def _problems(
+    data: Mapping[str, WSOLDataset], pictures: Mapping[str, list[Picture]], refused: Container[str]
+) -> Iterator[tuple[Container[str], str, list[Case]]]:
+    """(the splits where it is an error, what is wrong, where) of every kind of problem, cases or none."""
+    from wsolkit.data.readers import FEW, cut, same_shape, touches
+
+    classes = next(iter(data.values())).classes
+    every = list(chain.from_iterable(pictures.values()))
+    unreadable = [(p.split, f"{p.id} ({p.problem})") for p in every if p.problem]
+    yield SPLITS, "images that cannot be read", unreadable
+
+    shown = [p for p in every if not p.problem]
+    pair = "{} ({} x {} is stated, {} x {} shown)".format
+    odd = [(p.split, pair(p.id, *p.extent, *p.size)) for p in shown if not same_shape(p.extent, p.size)]
+    yield refused, "images of another shape than their boxes or masks are for", odd
+
+    boxed = [p for p in shown if len(p.boxes)]
+    largest = {split: max((np.abs(p.boxes).max() for p in boxed if p.split == split), default=2) for split in pictures}
+    shares = [(p.split, f"{p.id} {_box(p.boxes[0])}") for p in boxed if largest[p.split] <= 1]
+    text = "boxes that seem to be shares of the sides, not pixels (--unit share of `wsolkit data convert` takes them)"
+    yield refused, text, shares
+
+    boxed = [p for p in boxed if largest[p.split] > 1]
+    outside = [(p, box) for p in boxed for box in p.boxes if not touches(box, p.extent)]
+    yield refused, "boxes outside of their image", _boxes(outside)
+    beyond = [
+        (p, box) for p in boxed for box in p.boxes
+        if touches(box, p.extent) and np.abs(np.subtract(box, cut(box, p.extent))).max() > FEW
+    ]  # fmt: skip
+    yield (), f"boxes that reach more than {FEW} pixels beyond their image", _boxes(beyond)
+
+    bare = [(p.split, p.id) for p in shown if p.split != "train" and not len(p.boxes)]
+    text = "images without a box (a threshold is chosen, and Loc measured, only where every image has one)"
+    yield refused, text, bare
+
+    first: dict[str, Picture] = {}
+    same = [(p, other) for p in shown if (other := first.setdefault(p.content, p)) is not p]
+    leaked = [(p.split, f"{p.id} = {other.id} of {other.split}") for p, other in same if other.split != p.split]
+    yield (), "images that are in an earlier split too, so that accuracies are too high", leaked
+    named = [(p, other) for p, other in same if p.label != other.label]
+    pair = "{} ({}) = {} ({})".format
+    labelled = [(p.split, pair(p.id, classes[p.label], other.id, classes[other.label])) for p, other in named]
+    yield (), "images with the pixels of another one, but not its label", labelled
+    twice = [(p, other) for p, other in same if (p.split, p.label) == (other.split, other.label)]
+    again = [(p.split, f"{p.id} = {other.id}") for p, other in twice]
+    yield (), "images with the pixels of another one of their split", again
+
+    counts = {split: Counter(p.label for p in own) for split, own in pictures.items()}
+    trained, anywhere = counts.get("train", Counter()), set().union(*counts.values())
+    if trained:
+        strange = [(split, classes[label]) for split, own in counts.items() for label in own if label not in trained]
+        yield (), "classes without a training image, which no network can know", strange
+    lacking = [
+        (split, name) for split, own in counts.items() for label, name in enumerate(classes)
+        if label not in own and (label in trained or (split == "train" and label not in anywhere))
+    ]  # fmt: skip
+    yield (), "classes without an image", lacking
+    for split, own in counts.items():
+        (most, high), (least, low) = own.most_common()[0], own.most_common()[-1]
+        if high >= UNEQUAL * low:
+            text = f"very unequal classes ({high / low:.0f} to 1)"
+            yield (), text, [(split, f"{classes[most]} has {high} images, {classes[least]} {low}")]
+
+    small = [(p.split, f"{p.id} ({100 * p.largest:.2g} %)") for p in boxed if p.largest < TINY]
+    yield (), f"images whose objects all cover less than {100 * TINY:g} % of the image", small
+
+
+def _told(errors: Container[str], text: str, cases: list[Case]) -> Iterator[Finding]:
+    """One finding about the cases that are errors, and one about those that are warnings."""
+    for level in ("error", "warning"):
+        own = [(split, case) for split, case in cases if (split in errors) == (level == "error")]
+        if own:
+            counts = Counter(split for split, _ in own)
+            where = ", ".join(f"{count} of {split}" for split, count in counts.items())
+            examples = [_short(case) for _, case in own[:EXAMPLES]]
+            yield Finding(level=level, text=f"{text}: {where}", examples=examples, more=len(own) - len(examples))
+
+
+def _boxes(cases: Iterable[tuple[Picture, Any]]) -> list[Case]:
+    return [(p.split, f"{p.id} {_box(box)} in {p.extent[0]} x {p.extent[1]}") for p, box in cases]
+
+
+def _box(box: Any) -> str:
+    return f"({', '.join(f'{value:g}' for value in box)})"
+
+
+def _short(text: str, length: int = LENGTH) -> str:
+    return text if len(text) <= length else f"{text[: length - 3]}..."
+
+
+def _row(dataset: WSOLDataset, pictures: list[Picture]) -> dict[str, str]:
+    """A split in a table: heading -> text."""
+    counts = Counter(p.label for p in pictures).values()
+    boxed = [p for p in pictures if len(p.boxes)]
+    sizes = sorted({p.size for p in pictures if p.content}, key=np.prod) or [(0, 0)]
+    several = sum(len(p.boxes) > 1 for p in boxed)
+    return {
+        "images": str(len(pictures)),
+        "classes": f"{len(counts)} of {len(dataset.classes)}",
+        "images of a class": _range(str(min(counts)), str(max(counts))),
+        "width x height": _range(*("{} x {}".format(*size) for size in (sizes[0], sizes[-1]))),
+        "with a box": str(len(boxed)),
+        "with several": f"{several} ({100 * several / len(boxed):.0f} %)" if boxed else "",
+        "middle object": f"{100 * np.median([p.largest for p in boxed]):.0f} % of the image" if boxed else "",
+    }
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"
+
+
+def _centre_box(data: Mapping[str, WSOLDataset], pictures: Mapping[str, list[Picture]]) -> str:
+    """How many test images a box of one size in the middle of each hits, as in a report on all of them; "" without
+    boxes."""
+    from wsolkit.evaluation.results import EvalResult
+    from wsolkit.evaluation.scoring import fill_centre_box
+
+    geometry = data["test"].geometry
+    truths = {
+        split: [geometry.boxes(p.boxes, p.extent).numpy() for p in own if len(p.boxes)]
+        for split, own in pictures.items()
+    }
+    if not truths["test"]:
+        return ""
+    chosen = "val" in data and data["val"].localised
+    result = EvalResult(frame=[geometry.size] * 2, gt_boxes=truths["test"])
+    fill_centre_box(result, truths["val"] if chosen else None, None)
+    how = f"chosen on {len(truths['val'])} validation images" if chosen else "half of the image's area"
+    hits = f"{result.centre_box['gt_known_loc']:.1f} % of {len(truths['test'])} test images (GT-known Loc)"
+    return f"A box in the middle, {result.centre_box['side']} of {geometry.size} px wide ({how}), hits {hits}."
