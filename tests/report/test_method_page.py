@@ -19,6 +19,8 @@ from nbformat import v4
 from wsolkit import figures
 from wsolkit.common.files import read_json, write_json
 from wsolkit.report.method_page import write_report, write_reports
+from wsolkit.runs.data_check import check_data
+from wsolkit.runs.folder import Finding
 from wsolkit.runs.run import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 4, "epochs": 2, "classes": 4}
@@ -35,6 +37,7 @@ ORDER = [
     "Classes",
     "Cost",
     "Published and measured",
+    "Data",
     "Parameters and protocol",
 ]
 
@@ -137,7 +140,7 @@ def test_pages_have_the_order_and_are_sound(out, method):
     well_formed(soup)
     found = sections(soup)
     assert found == [name for name in ORDER if name in found]
-    optional = {"Galleries", "The method\u2019s own experiment"}
+    optional = {"Galleries", "The method\u2019s own experiment", "Data"}
     assert set(ORDER) - set(found) <= optional, "only what was not made may be absent"
     assert [link.get_text() for link in soup.select("nav .level2 a")] == found
     assert len(text.encode()) < 3_000_000 and "jet" not in re.findall(r"\b\w+\b", text)
@@ -332,10 +335,36 @@ def test_missing_and_damaged_files_leave_their_part_out(copy, name, absent, dama
 
     _, soup = copy(prepare=spoil)
     well_formed(soup)
-    expected = [part for part in ORDER if part not in absent | {"Galleries"}]
+    expected = [part for part in ORDER if part not in absent | {"Galleries", "Data"}]
     assert [part for part in sections(soup) if part != "Galleries"] == expected
     noted = bool(soup.select("header .banner"))
     assert noted == (name.endswith(".csv") or (damage == "damaged" and name in ("notebook.ipynb", "train")))
+
+
+def test_the_check_of_the_same_data_is_shown(copy):
+    """What stands in data.json is escaped; that of other data is left out, a damaged one noted."""
+    check = check_data(**{name: QUICK[name] for name in ("size", "per_class", "classes")})
+    check.findings.append(
+        Finding(level="warning", text="images that are leaked: 4 of test", examples=[EVIL, "b"], more=2)
+    )
+
+    def keep(folder: Path):
+        write_json(folder.parents[1] / "data.json", check.model_dump())
+
+    text, soup = copy(prepare=keep)
+    well_formed(soup)
+    assert sections(soup)[-2:] == ["Data", "Parameters and protocol"] and EVIL not in text
+    shown = " ".join(soup.select_one("#data").parent.get_text(" ").split())
+    assert (
+        "images that are leaked: 4 of test" in shown and f"{EVIL}; b and 2 more" in shown and check.centre_box in shown
+    )
+    assert all(value in shown for row in check.splits.values() for value in row.values())
+    check.findings.clear()
+    assert "nothing to object to" in copy(prepare=keep)[0]
+    check.made_from["data"] = "other"
+    assert "Data" not in sections(copy(prepare=keep)[1])
+    _, soup = copy(prepare=lambda folder: (folder.parents[1] / "data.json").write_text("{"))
+    assert "data.json" in soup.select_one("header .banner").get_text() and "Data" not in sections(soup)
 
 
 def test_a_table_that_was_cut_off_is_not_counted(copy):

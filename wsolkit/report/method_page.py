@@ -32,7 +32,16 @@ from wsolkit.report.index import Group, published_table
 from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
 from wsolkit.report.pages import address, counted, fragment, image_uri, plain, render
 from wsolkit.runs import folder as files
-from wsolkit.runs.folder import Training, note_page, read_galleries, read_metrics, read_training, seconds_of
+from wsolkit.runs.folder import (
+    DataCheck,
+    Training,
+    note_page,
+    read_data_check,
+    read_galleries,
+    read_metrics,
+    read_training,
+    seconds_of,
+)
 from wsolkit.runs.parameters import page_state
 
 SECTIONS = {  # in the page's order; "experiment" is the notebook's chapter
@@ -47,6 +56,7 @@ SECTIONS = {  # in the page's order; "experiment" is the notebook's chapter
     "classes": "Classes",
     "cost": "Cost",
     "published": "Published and measured",
+    "data": "Data",
     "parameters": "Parameters and protocol",
 }
 RESERVED = ("contents", "content", "top", "run", *SECTIONS, "confused", "training-1", "training-2")  # ids of the page
@@ -165,6 +175,7 @@ def write_report(
         "experiment": experiment,
         "training": [training(run, item, html) for item in run.trainings],
     }
+    values["data"] = run.part("What a check said of the data is", data, run)
     located = {"iou": fit, "sizes": sizes, "confusion": class_and_box, "classes": classes}
     values |= {name: None if run.boxes is None else make(run, run.boxes) for name, make in located.items()}
     contents = []
@@ -432,6 +443,15 @@ def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:
     values = {"item": item, "recipe": item.run.get("recipe") or {}, "top1": reached}
     link = address(run.folder.parent / item.name / files.TRAINING_PAGE, html)
     return values | {"chart": inline_svg(history_figure(history, best), label), "link": link}
+
+
+def data(run: RunFiles) -> DataCheck | None:
+    """What the check before the sweep said of the run's data; None where it was of other data, or there was none."""
+    check = read_data_check(run.folder.parents[1])
+    records = [*(training.run for training in run.trainings[:1]), run.values]
+    used = {name: value for record in records for name, value in (record.get("made_from") or {}).items()}
+    needed = {} if check is None else {**check.made_from, "checker": None}
+    return check if all(used.get(name) == value for name, value in needed.items()) else None
 
 
 def published(run: RunFiles) -> list[dict[str, Any]]:
