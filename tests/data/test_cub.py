@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from wsolkit.data.catalogue import load_dataset
+from wsolkit.runs.data_check import check_data
 
 NAMES = {3: "003.Sooty_Albatross", 7: "007.Parakeet Auklet", 12: "012.Yellow_headed_Blackbird"}
 SIZES = [(100, 80), (60, 90), (64, 64)]
@@ -59,6 +60,16 @@ def test_splits_labels_names_and_boxes(cub):
             assert sample.id.startswith(dataset.classes[sample.label])
             j = int(sample.id[-5])
             assert sample.boxes == ((10.0 + j, 20.0, 40.0 + j, 60.0),)
+
+
+def test_the_check_goes_on_where_the_reader_stops(cub):
+    (cub / "images" / NAMES[3] / "bird 7.jpg").unlink()
+    edit(cub, "bounding_boxes", "35 18.0", "35 900.0")
+    missing, outside = check_data(dataset="cub", root=str(cub)).findings
+    assert (missing.level, missing.text) == ("error", "images that cannot be read: 1 of test")
+    assert "bird 7.jpg" in missing.examples[0] and "the image is missing" in missing.examples[0]
+    assert (outside.level, outside.text) == ("error", "boxes outside of their image: 1 of test")
+    assert outside.examples == [f"{NAMES[3]}/bird 8.jpg (900, 20, 930, 60) in 100 x 80"]
 
 
 def test_boxes_follow_the_image(cub):

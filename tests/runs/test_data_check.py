@@ -177,8 +177,8 @@ FAULTS = [
     (empty, "error", "images that cannot be read: 1 of train", "train/3.png (the file is empty)"),
     (torn, "error", "images that cannot be read: 1 of test", "test/1.png ("),
     (missing, "error", "images that cannot be read: 1 of val", "the image is missing"),
-    (turned, "error", "another shape than their boxes or masks are for: 1 of test", "test/2.png (30 x 40 is stated, 40 x 30 shown)"),
-    (turned_where_nothing_uses_it, "warning", "another shape than their boxes or masks are for: 1 of train", "train/2.png"),
+    (turned, "error", "--turn`): 1 of test", "test/2.png (40 x 30 instead of 30 x 40)"),
+    (turned_where_nothing_uses_it, "warning", "--turn`): 1 of train", "train/2.png"),
     (outside, "error", "boxes outside of their image: 1 of test", "test/2.png (50, 5, 60, 9) in 40 x 30"),
     (outside_of_a_size_from_the_image, "error", "boxes outside of their image: 1 of test", "(50, 5, 60, 9) in 40 x 30"),
     (beyond, "warning", "more than 3 pixels beyond their image: 1 of val", "val/2.png (10, 5, 60, 24) in 40 x 30"),
@@ -283,7 +283,7 @@ def test_masks_are_checked_like_boxes(birds):
     (masks / "test1.png").write_bytes(b"no image")
     (masks / "test2.png").unlink()
     unreadable, turned = wk.check_data(**options).findings
-    assert unreadable.text == "images that cannot be read: 2 of test" and turned.text.endswith("are for: 1 of test")
+    assert unreadable.text == "images that cannot be read: 2 of test" and turned.text.endswith("--turn`): 1 of test")
     assert "not a readable mask" in unreadable.examples[0] and "the mask is missing" in unreadable.examples[1]
 
 
@@ -315,7 +315,7 @@ def test_a_sweep_reads_the_images_once_and_says_warnings_in_a_line(birds, tmp_pa
     note = check_before(grid)
     assert len(read) == sum(COUNTS.values()) and "\n" not in note
     assert (
-        "warnings about the data (the first of 1)" in note
+        "Warnings about the data: 1, see" in note
         and f"wsolkit data check --dataset metadata --root {options['root']}" in note
     )
     kept = read_data_check(grid.home)

@@ -95,13 +95,14 @@ def check_data(**parameters: Any) -> DataCheck:
         raise next(iter(refused.values()))
     pictures = {split: list(_pictures(dataset)) for split, dataset in data.items()}
     findings: list[Finding] = []
-    explained: set[str] = set()  # refused splits of which is said why
+    explained: set[str] = set()  # messages of readers, of which the findings say more
     for errors, text, cases in _problems(data, pictures, refused):
         findings += _told(errors, text, cases)
-        explained |= {split for split, _ in cases if split in errors}
-    unexplained = {split: str(error) for split, error in refused.items() if split not in explained}
-    for message in dict.fromkeys(unexplained.values()):
-        splits = " and ".join(split for split, own in unexplained.items() if own == message)
+        explained |= {str(refused[split]) for split, _ in cases if split in errors and split in refused}
+    for message in dict.fromkeys(map(str, refused.values())):
+        if message in explained:
+            continue
+        splits = " and ".join(split for split, error in refused.items() if str(error) == message)
         findings.append(Finding(level="error", text=f"{splits} cannot be opened: {_short(message, 3 * LENGTH)}"))
     folders = [value for name in FOLDERS if (value := getattr(config, name))]
     return DataCheck(
@@ -130,8 +131,7 @@ def check_before(config: RunConfig) -> str:
         write_json(folder / files.DATA, check.model_dump())
     if not check.warnings:
         return ""
-    first = f"the first of {len(check.warnings)}) {check.warnings[0].text}"
-    return f"note: warnings about the data ({first}; all of them: {_command(config)}"
+    return f"note: {check.warnings[0].text}. Warnings about the data: {len(check.warnings)}, see {_command(config)}"
 
 
 def made_from(config: RunConfig) -> dict[str, Any]:
@@ -174,7 +174,7 @@ def _pictures(dataset: WSOLDataset) -> Iterator[Picture]:
         except (ValueError, OSError) as error:
             empty = sample.path is not None and sample.path.is_file() and not sample.path.stat().st_size
             reason = "the file is empty" if empty else str(error.__cause__ or error).partition(";")[0]
-            return known._replace(problem=reason)
+            return known._replace(problem=reason.removeprefix(f"{sample.path}: "))
         content = hashlib.blake2b(image.tobytes(), digest_size=16, salt=str(image.width).encode()).hexdigest()
         return known._replace(boxes=boxes, extent=extent or image.size, size=image.size, content=content)
 
@@ -197,9 +197,10 @@ def _problems(
     yield SPLITS, "images that cannot be read", unreadable
 
     shown = [p for p in every if not p.problem]
-    pair = "{} ({} x {} is stated, {} x {} shown)".format
-    odd = [(p.split, pair(p.id, *p.extent, *p.size)) for p in shown if not same_shape(p.extent, p.size)]
-    yield refused, "images of another shape than their boxes or masks are for", odd
+    pair = "{} ({} x {} instead of {} x {})".format
+    odd = [(p.split, pair(p.id, *p.size, *p.extent)) for p in shown if not same_shape(p.extent, p.size)]
+    text = "images of another shape than is stated (where EXIF tags turn them: `wsolkit data convert --turn`)"
+    yield refused, text, odd
 
     boxed = [p for p in shown if len(p.boxes)]
     largest = {split: max((np.abs(p.boxes).max() for p in boxed if p.split == split), default=2) for split in pictures}
