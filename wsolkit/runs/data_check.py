@@ -46,7 +46,7 @@ TINY = 0.01  # of the image: a box that covers less is smaller than two cells of
 Case = tuple[str, str]  # split, example
 
 
-class Picture(NamedTuple):
+class CheckedImage(NamedTuple):
     """An image as the annotations know it, and as it is.
 
     Attributes:
@@ -93,10 +93,10 @@ def check_data(**parameters: Any) -> DataCheck:
     data = {split: own for split in SPLITS if (own := _open(config, split, refused)) is not None}
     if not data:
         raise next(iter(refused.values()))
-    pictures = {split: list(_pictures(dataset)) for split, dataset in data.items()}
+    images = {split: list(_read_images(dataset)) for split, dataset in data.items()}
     findings: list[Finding] = []
     explained: set[str] = set()  # messages of readers, of which the findings say more
-    for errors, text, cases in _problems(data, pictures, refused):
+    for errors, text, cases in _problems(data, images, refused):
         findings += _told(errors, text, cases)
         explained |= {str(refused[split]) for split, _ in cases if split in errors and split in refused}
     for message in dict.fromkeys(map(str, refused.values())):
@@ -108,8 +108,8 @@ def check_data(**parameters: Any) -> DataCheck:
     return DataCheck(
         title=", ".join([DATASETS[config.dataset].title, *folders]),
         made_from=made_from(config),
-        splits={split: _row(dataset, pictures[split]) for split, dataset in data.items()},
-        centre_box=_centre_box(data, pictures) if "test" in data and "test" not in refused else "",
+        splits={split: _row(dataset, images[split]) for split, dataset in data.items()},
+        centre_box=_centre_box(data, images) if "test" in data and "test" not in refused else "",
         findings=sorted(findings, key=lambda finding: finding.level),
     )
 
@@ -127,7 +127,7 @@ def check_before(config: RunConfig) -> str:
         check = files.read_data_check(folder)
     if check is None or digest(check.made_from) != digest(made_from(config)):
         check = check_data(**config.given)
-        require(not check.errors, f"the data cannot be used as they are. {check}")
+        require(not check.errors, f"the data cannot be used as they are:\n{check}")
         write_json(folder / files.DATA, check.model_dump())
     if not check.warnings:
         return ""
@@ -148,7 +148,7 @@ def _command(config: RunConfig) -> str:
 
 
 def _open(config: RunConfig, split: str, refused: dict[str, Exception]) -> WSOLDataset | None:
-    """A split, also where its reader refuses it (noted in `refused`) but can be talked into it; else None."""
+    """A split; where its reader refuses it, which `refused` notes, as it opens leniently, or None."""
     from wsolkit.data.readers import leniently
     from wsolkit.runs.run import Run
 
@@ -161,13 +161,13 @@ def _open(config: RunConfig, split: str, refused: dict[str, Exception]) -> WSOLD
     return None
 
 
-def _pictures(dataset: WSOLDataset) -> Iterator[Picture]:
+def _read_images(dataset: WSOLDataset) -> Iterator[CheckedImage]:
     """Every image of a split, decoded once, in threads."""
     from wsolkit.data.decoded import ahead
     from wsolkit.data.images import instance_boxes
 
-    def read(sample: Any) -> Picture:
-        known, masks = Picture(dataset.split, sample.id, sample.label), sample.masks
+    def read(sample: Any) -> CheckedImage:
+        known, masks = CheckedImage(dataset.split, sample.id, sample.label), sample.masks
         try:
             image = dataset.load(sample)[0]
             boxes, extent = instance_boxes(masks.root, masks.paths) if masks else (sample.boxes, sample.size)
@@ -181,18 +181,18 @@ def _pictures(dataset: WSOLDataset) -> Iterator[Picture]:
     threads = min(16, cores())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and broken EXIF are worth no line each
-        images = ahead(read, dataset.samples, 4 * threads, threads)
-        yield from progress(images, f"check {dataset.split}", len(dataset))
+        read_ahead = ahead(read, dataset.samples, 4 * threads, threads)
+        yield from progress(read_ahead, f"check {dataset.split}", len(dataset))
 
 
 def _problems(
-    data: Mapping[str, WSOLDataset], pictures: Mapping[str, list[Picture]], refused: Container[str]
+    data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]], refused: Container[str]
 ) -> Iterator[tuple[Container[str], str, list[Case]]]:
     """(the splits where it is an error, what is wrong, where) of every kind of problem, cases or none."""
     from wsolkit.data.readers import FEW, cut, same_shape, touches
 
     classes = next(iter(data.values())).classes
-    every = list(chain.from_iterable(pictures.values()))
+    every = list(chain.from_iterable(images.values()))
     unreadable = [(p.split, f"{p.id} ({p.problem})") for p in every if p.problem]
     yield SPLITS, "images that cannot be read", unreadable
 
@@ -203,7 +203,7 @@ def _problems(
     yield refused, text, odd
 
     boxed = [p for p in shown if len(p.boxes)]
-    largest = {split: max((np.abs(p.boxes).max() for p in boxed if p.split == split), default=2) for split in pictures}
+    largest = {split: max((np.abs(p.boxes).max() for p in boxed if p.split == split), default=2) for split in images}
     shares = [(p.split, f"{p.id} {_box(p.boxes[0])}") for p in boxed if largest[p.split] <= 1]
     text = "boxes that seem to be shares of the sides, not pixels (--unit share of `wsolkit data convert` takes them)"
     yield refused, text, shares
@@ -221,7 +221,7 @@ def _problems(
     text = "images without a box (a threshold is chosen, and Loc measured, only where every image has one)"
     yield refused, text, bare
 
-    first: dict[str, Picture] = {}
+    first: dict[str, CheckedImage] = {}
     same = [(p, other) for p in shown if (other := first.setdefault(p.content, p)) is not p]
     leaked = [(p.split, f"{p.id} = {other.id} of {other.split}") for p, other in same if other.split != p.split]
     yield (), "images that are in an earlier split too, so that accuracies are too high", leaked
@@ -233,7 +233,7 @@ def _problems(
     again = [(p.split, f"{p.id} = {other.id}") for p, other in twice]
     yield (), "images with the pixels of another one of their split", again
 
-    counts = {split: Counter(p.label for p in own) for split, own in pictures.items()}
+    counts = {split: Counter(p.label for p in own) for split, own in images.items()}
     trained, anywhere = counts.get("train", Counter()), set().union(*counts.values())
     if trained:
         strange = [(split, classes[label]) for split, own in counts.items() for label in own if label not in trained]
@@ -259,12 +259,12 @@ def _told(errors: Container[str], text: str, cases: list[Case]) -> Iterator[Find
         own = [(split, case) for split, case in cases if (split in errors) == (level == "error")]
         if own:
             counts = Counter(split for split, _ in own)
-            where = ", ".join(f"{count} of {split}" for split, count in counts.items())
+            places = ", ".join(f"{count} of {split}" for split, count in counts.items())
             examples = [_short(case) for _, case in own[:EXAMPLES]]
-            yield Finding(level=level, text=f"{text}: {where}", examples=examples, more=len(own) - len(examples))
+            yield Finding(level=level, text=f"{text}: {places}", examples=examples, more=len(own) - len(examples))
 
 
-def _boxes(cases: Iterable[tuple[Picture, Any]]) -> list[Case]:
+def _boxes(cases: Iterable[tuple[CheckedImage, Any]]) -> list[Case]:
     return [(p.split, f"{p.id} {_box(box)} in {p.extent[0]} x {p.extent[1]}") for p, box in cases]
 
 
@@ -276,14 +276,14 @@ def _short(text: str, length: int = LENGTH) -> str:
     return text if len(text) <= length else f"{text[: length - 3]}..."
 
 
-def _row(dataset: WSOLDataset, pictures: list[Picture]) -> dict[str, str]:
+def _row(dataset: WSOLDataset, images: list[CheckedImage]) -> dict[str, str]:
     """A split in a table: heading -> text."""
-    counts = Counter(p.label for p in pictures).values()
-    boxed = [p for p in pictures if len(p.boxes)]
-    sizes = sorted({p.size for p in pictures if p.content}, key=np.prod) or [(0, 0)]
+    counts = Counter(p.label for p in images).values()
+    boxed = [p for p in images if len(p.boxes)]
+    sizes = sorted({p.size for p in images if p.content}, key=np.prod) or [(0, 0)]
     several = sum(len(p.boxes) > 1 for p in boxed)
     return {
-        "images": str(len(pictures)),
+        "images": str(len(images)),
         "classes": f"{len(counts)} of {len(dataset.classes)}",
         "images of a class": _range(str(min(counts)), str(max(counts))),
         "width x height": _range(*("{} x {}".format(*size) for size in (sizes[0], sizes[-1]))),
@@ -297,7 +297,7 @@ def _range(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _centre_box(data: Mapping[str, WSOLDataset], pictures: Mapping[str, list[Picture]]) -> str:
+def _centre_box(data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]]) -> str:
     """How many test images a box of one size in the middle of each hits, as in a report on all of them; "" without
     boxes."""
     from wsolkit.evaluation.results import EvalResult
@@ -305,8 +305,7 @@ def _centre_box(data: Mapping[str, WSOLDataset], pictures: Mapping[str, list[Pic
 
     geometry = data["test"].geometry
     truths = {
-        split: [geometry.boxes(p.boxes, p.extent).numpy() for p in own if len(p.boxes)]
-        for split, own in pictures.items()
+        split: [geometry.boxes(p.boxes, p.extent).numpy() for p in own if len(p.boxes)] for split, own in images.items()
     }
     if not truths["test"]:
         return ""
@@ -315,4 +314,4 @@ def _centre_box(data: Mapping[str, WSOLDataset], pictures: Mapping[str, list[Pic
     fill_centre_box(result, truths["val"] if chosen else None, None)
     how = f"chosen on {len(truths['val'])} validation images" if chosen else "half of the image's area"
     hits = f"{result.centre_box['gt_known_loc']:.1f} % of {len(truths['test'])} test images (GT-known Loc)"
-    return f"A box in the middle, {result.centre_box['side']} of {geometry.size} px wide ({how}), hits {hits}."
+    return f"The centre box, {result.centre_box['side']} of {geometry.size} px wide ({how}), hits {hits}."
