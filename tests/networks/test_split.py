@@ -342,8 +342,10 @@ def test_outputs_that_are_no_feature_maps(network):
         hooked(network("vit"), "encoder", lambda output: 2 * tokens(output))
     with pytest.raises(ValueError, match="must return logits"):
         split(InADict(), "second", example=pictures(1, 12))
-    with pytest.raises(ValueError, match="give example=images"):
+    with pytest.raises(ValueError, match="gives dict with logits: give score_maps a target="):
         split(InADict(), "second")
+    with pytest.raises(ValueError, match=r"fails for a random image of 3 channels .*give example=images"):
+        split(nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(5, 5)), "0")
 
 
 def test_a_detached_layer_has_no_gradient_map_but_an_eigen_map():

@@ -36,6 +36,7 @@ from wsolkit.methods.context import in_chunks
 from wsolkit.methods.maps import check_images, check_labels
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
+from wsolkit.networks.split import differentiable, taken
 
 BASELINES = ("blur", "mean", "black")
 RISE = ("mean", "blur")  # what the authors' code puts in place of pixels, for deletion and for insertion
@@ -123,7 +124,8 @@ def faithfulness(
 
     Raises: ValueError: wrong shapes, types or ranges; logits that are not finite.
     """
-    images = check_images(model, images, None, "float32")
+    images, model = check_images(model, images, None, "float32"), differentiable(model)
+    images = taken(model, images)
     count, channels, height, width = images.shape
     require(channels == 3, f"images must be (B, 3, H, W), but got {tuple(images.shape)}")
     labels, maps, percentiles = check_labels(model, labels, count), as_numpy(maps), tuple(percentiles)

@@ -6,7 +6,7 @@ GT-known numbers use the map of the true class, so a prediction of the wrong cla
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.images import read_image
-from wsolkit.methods.maps import feature_map, score_maps
+from wsolkit.methods.maps import feature_map, preprocessed, score_maps
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
@@ -75,6 +75,7 @@ def predict(
     percentile: float | None = None,
     smooth: Sequence[str] = (),
     batch_size: int = 16,
+    preprocess: Callable[[torch.Tensor], torch.Tensor] | None = None,
     **options: Any,
 ) -> list[Prediction]:
     """Class, map and box of each image, in order.
@@ -93,6 +94,15 @@ def predict(
             all others, with the fixed threshold that belongs to it, 0.35 and 0.2.
         smooth, options: see `score_maps`.
         batch_size: images in one pass.
+        preprocess: what turns images (B, 3, S, S) in [0, 1], S pixels as in `geometry`, into what the network takes, in
+            the place of ImageNet's normalisation. It may change the size but cut nothing off.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+        >>> photo = np.zeros((30, 40, 3), np.uint8)
+        >>> (one,) = predict(net, photo, "grad_cam", layer="1", preprocess=lambda images: images.mean(1, keepdim=True))
+        >>> one.size, one.score_map.shape
+        ((40, 30), (222, 222))
 
     Corners are those of wsolevaluation ([x, y, min(x + w, W - 1), min(y + h, H - 1)] in the input frame, as `evaluate`
     scores them), mapped back by `original_box`.
@@ -114,7 +124,12 @@ def predict(
     predictions: list[Prediction] = []
     for start in range(0, len(images), batch_size):
         views, sizes = zip(*(_view(image, geometry) for image in images[start : start + batch_size]), strict=True)
-        batch = normalise(np.stack(views)).to(next(model.parameters()).device)
+        pixels = np.stack(views)
+        if preprocess is None:
+            batch = normalise(pixels)
+        else:
+            batch = preprocessed(torch.from_numpy(pixels).movedim(-1, 1) / 255, preprocess)
+        batch = batch.to(next(model.parameters()).device)
         if start == 0:  # cut once, not for every batch
             model = network_for(model, layer, reshape, batch[:1])
         features = feature_map(model, batch, options.get("precision", "float32"))

@@ -49,6 +49,7 @@ def _lacks_branches(model: Module) -> str:
     label="ACoL",
     relu=False,
     eigen=False,
+    uses_classes=True,
     check=_lacks_branches,
     variants=(Variant("acol", "ACoL", pooling="acol", makes_objective=ACoL), "gap"),
     published=table(vgg16=57.4, resnet50=66.5),

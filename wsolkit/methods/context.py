@@ -63,7 +63,10 @@ class Context:
     @cached_property
     def class_weights(self) -> Tensor:
         """(B, C): the head's weights of each image's class, W[y]. Only where `model.has_cam`."""
-        weight, channels = self.model.head.weight.detach(), self.features.shape[1]
+        head, channels = self.model.head, self.features.shape[1]
+        if "weight" not in head._parameters and head._forward_pre_hooks:  # weight and spectral norm of earlier torch
+            head(self.features[:1].mean(dim=(2, 3)))  # make it when the head runs; it would be that of the last time
+        weight = head.weight.detach()
         if weight.ndim != 2 or weight.shape[1] != channels:
             shape = tuple(weight.shape)
             raise MethodNotDefined(f"the head's weight of shape {shape} does not act on the {channels} channels")
@@ -113,11 +116,14 @@ class Context:
         Raises: ValueError: no gradient reaches the feature map at all.
         """
         import torch
+        from torch.backends import cudnn
         from torch.nn.attention import SDPBackend, sdpa_kernel
 
         leaf, gradient = self.features.detach().requires_grad_(True), None
-        # fused attention has no second derivative
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext():
+        recurrent = any(isinstance(module, torch.nn.RNNBase) for module in self.model.modules())
+        # fused attention has no second derivative, and cuDNN's recurrent layers have no first one in evaluation mode
+        attention = sdpa_kernel(SDPBackend.MATH) if create_graph else nullcontext()
+        with torch.enable_grad(), attention, cudnn.flags(enabled=False) if recurrent else nullcontext():
             logits = self.rest(leaf.clone())  # a copy, as the rest may begin with an in-place operation
             score = self.of_label(logits) if target is None else target(logits)
             if score.requires_grad:

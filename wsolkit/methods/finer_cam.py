@@ -5,7 +5,13 @@ from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
 
 
-@register("finer_cam", "gradient", "grad_cam of the class's lead over the nearest others", label="Finer-CAM")
+@register(
+    "finer_cam",
+    "gradient",
+    "grad_cam of the class's lead over the nearest others",
+    label="Finer-CAM",
+    uses_classes=True,
+)
 def finer_cam(context: Context, alpha: float = 1.0, comparisons: int = 3) -> Tensor:
     """grad_cam of sum_i p_i (z_y - alpha z_i) / (sum_i p_i + 1e-9), p the softmax. Zhang et al., CVPR 2025.
 

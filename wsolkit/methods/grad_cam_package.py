@@ -5,7 +5,6 @@ down to the feature map's size. Each formula is written here as a line of torch,
 a backward pass through the body, and the tests hold it to the numbers of the package.
 """
 
-import copy
 import inspect
 import re
 from collections import Counter
@@ -26,18 +25,23 @@ def whole_network(class_name: str, context: Context, hooks_itself: bool = False,
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
     from torch import nn
 
+    from wsolkit.networks.modules import copied
     from wsolkit.networks.split import HookedModel, rest_of
+
+    class Copy(nn.Module):  # of the images, which the body may change, and which the package differentiates by
+        def forward(self, images: Tensor) -> Tensor:
+            return images.clone()
 
     if context.images is None:
         raise WsolkitError(f"{class_name} runs the whole network and needs images, not only features")
     # backward passes of the package need parameters with gradients: frozen ones are thawed in the copy
-    model = copy.deepcopy(context.model).requires_grad_(True)
+    model: Any = copied(context.model).requires_grad_(True)
     layer: Module = nn.Identity()
     if isinstance(model, HookedModel):
-        network, layer = model.model, model.model.get_submodule(model.layer)
+        network, layer = nn.Sequential(Copy(), model.model), model.model.get_submodule(model.layer)
         options |= {} if hooks_itself else {"reshape_transform": model.reshape}
     else:
-        network = nn.Sequential(model.body, layer, rest_of(model))
+        network = nn.Sequential(Copy(), model.body, layer, rest_of(model))
     failed: Exception | None = None
     with torch.enable_grad():
         made = getattr(pytorch_grad_cam, class_name)(network, [] if hooks_itself else [layer], **options)

@@ -15,7 +15,7 @@ from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resol
 from wsolkit.networks import folded
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
-from wsolkit.networks.split import network_for
+from wsolkit.networks.split import described, network_for, taken
 
 SMOOTHINGS = ("eigen", "aug")
 
@@ -27,8 +27,8 @@ _LARGEST = 2**24  # float64 elements of the eigen projection's largest intermedi
 
 def score_maps(
     model: nn.Module,
-    images: Tensor | None,
-    labels: Tensor,
+    images: Any,
+    labels: Any = None,
     method: str | Sequence[str] = "cam",
     smooth: tuple[str, ...] = (),
     chunk: int = 32,
@@ -37,6 +37,8 @@ def score_maps(
     precision: str = "float32",
     layer: str | nn.Module | None = None,
     reshape: str | Callable | None = None,
+    preprocess: Callable[[Any], Tensor] | None = None,
+    target: Callable[[Any], Tensor] | None = None,
     seconds: dict[str, float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     **options,
@@ -49,11 +51,11 @@ def score_maps(
     `torch.inference_mode()`, and with frozen parameters.
 
     Args:
-        model: body, pool and head (`wsolkit.build_model`).
-        images: (B, 3, H, W) normalised float images on the model's device. May be None when `features` are given and
-            nothing has to run the body again.
-        labels: (B,) class indices in 0..K-1, the *ground-truth* classes for GT-known numbers. Required: a map of the
-            predicted class is asked for as `model(images).argmax(1)`.
+        model: body, pool and head (`wsolkit.build_model`), or any network that `network_for` takes.
+        images: (B, 3, H, W) normalised float images on the model's device, in the model's dtype or any other. May be
+            None when `features` are given and nothing has to run the body again.
+        labels: (B,) class indices in 0..K-1, the *ground-truth* classes for GT-known numbers. Required without
+            `target`: a map of the predicted class is asked for as `model(images).argmax(1)`.
         method: a name of `method_names()`, or a class name of the grad-cam package; or a list of them, which share one
             pass of the body.
         smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
@@ -63,6 +65,11 @@ def score_maps(
         features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among calls.
         precision: "float32", or "bf16": body, pool and head run under bfloat16 autocast, about three digits exact.
         layer, reshape: the feature map of any network, see `network_for`.
+        preprocess: turns `images` as they are given into what the model takes, (B, c, H, W): the model's own
+            normalisation or size, one channel of three. Maps cover what it returns, so it should cut nothing off.
+        target: what the model returns -> (N,) scores whose maps are wanted, for a model that is no plain classifier
+            (dicts, tuples, segmentation, detection, embeddings). It is called for any number N of images, and the score
+            of an image may not depend on others. Methods that use classes (cam, finer_cam, ...) are not defined then.
         seconds: where given, what each method would have taken without the others is added under its name, by `clock`:
             its own part given the feature map, and the gradients where it wants them.
         options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
@@ -74,8 +81,24 @@ def score_maps(
         Non-negative where the method ends in a ReLU (all but cam and rethinking_cam).
 
     Raises:
-        MethodNotDefined: the method has no meaning on this model; a ValueError, as are all others: unknown method,
-            smoothing or option, labels missing or of the wrong shape, type or range, no gradient.
+        MethodNotDefined: the method has no meaning on this model or with `target`; a ValueError, as are all others:
+            unknown method, smoothing or option, labels missing or of the wrong shape, type or range, no gradient,
+            `preprocess` or `target` that return something else.
+
+    Example:
+        >>> class Segments(nn.Module):  # grey images -> {"out": (B, 2, H, W)}
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.encoder, self.classes = nn.Conv2d(1, 4, 3, stride=2, padding=1), nn.Conv2d(4, 2, 1)
+        ...     def forward(self, x):
+        ...         return {"out": self.classes(self.encoder(x).relu())}
+        >>> def grey(images):
+        ...     return images.mean(1, keepdim=True) / 255
+        >>> def amount(output):  # of class 1 in each image
+        ...     return output["out"][:, 1].mean((1, 2))
+        >>> photos = torch.randint(0, 256, (2, 3, 16, 24)).float()
+        >>> score_maps(Segments(), photos, None, "grad_cam", layer="encoder", preprocess=grey, target=amount).shape
+        torch.Size([2, 8, 12])
 
     Source: SPEC of each method in its own docstring; smoothing as in the grad-cam package, but the average is taken
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
@@ -85,13 +108,20 @@ def score_maps(
     smoothings = parse_smooth(smooth)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
+    if target is not None:
+        require(labels is None, "labels name classes, and target= is a score of its own: give one of the two")
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
+        if preprocess is not None and images is not None:
+            require(features is None, "features belong to images that are preprocessed already: leave preprocess out")
+            images = preprocessed(images, preprocess)
         images = check_images(model, images, features, precision)
-        model = network_for(model, layer, reshape, images)
-        entries = _check_methods(model, names, options, smoothings)
+        model = network_for(model, layer, reshape, images, target)
+        entries = _check_methods(model, names, options, smoothings, target is not None)
+        images, features = (None if given is None else taken(model, given) for given in (images, features))
         rows: Any = features if images is None else images
+        if target is not None:
+            labels = torch.zeros(len(rows), dtype=torch.int64)  # the score is the only logit
         labels = check_labels(model, labels, len(rows))
-        features = None if features is None else _plain(features)
         if "aug" in smoothings:
             if images is None:
                 raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
@@ -136,7 +166,16 @@ def feature_map(
     found. Arguments: see `score_maps`."""
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         images = check_images(model, images, None, precision)
-        return _bodies(network_for(model, layer, reshape, images), images, len(images), precision)
+        model = network_for(model, layer, reshape, images)
+        return _bodies(model, taken(model, images), len(images), precision)
+
+
+def preprocessed(images: Any, preprocess: Callable[[Any], Tensor]) -> Tensor:
+    """What the function makes of the images, or of a copy where they are a tensor; WsolkitError where it loses some."""
+    made = preprocess(images.clone() if isinstance(images, Tensor) else images)
+    good = isinstance(made, Tensor) and made.ndim == 4 and len(made) == len(images)
+    require(good, f"preprocess must return (B, c, H, W) for the {len(images)} images, but gave {described(made)}")
+    return made
 
 
 def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
@@ -180,7 +219,9 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str]) -> dict[str, Method]:
+def _check_methods(
+    model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str], scored: bool
+) -> dict[str, Method]:
     """The methods under the names as given; ValueError where one is not defined or an option belongs to none."""
     require(names, "give at least one method")
     entries = {name: resolve(name) for name in names}
@@ -191,6 +232,11 @@ def _check_methods(model: nn.Module, names: list[str], options: dict, smoothings
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
             raise WsolkitError(f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, no fixed sign')
+        if scored and entry.uses_classes:
+            raise MethodNotDefined(
+                f"{entry.name} is made from the weights, maps or scores of classes, which a target= is not: choose a "
+                "method of gradients or scores, such as grad_cam or score_cam, or give labels"
+            )
         if reason := is_defined(name, model)[1]:
             raise MethodNotDefined(reason)
     return entries
@@ -209,6 +255,8 @@ def check_images(model: nn.Module, images: Tensor | None, features: Tensor | Non
     require(given, "give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
         raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
+    if images is not None and hasattr(model, "spec") and images.shape[1] != 3:  # others say so themselves
+        raise WsolkitError(f"the model takes images of 3 channels, not {images.shape[1]}: give a preprocess= to 3")
     return None if images is None else _plain(images)
 
 

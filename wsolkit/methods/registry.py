@@ -110,6 +110,8 @@ class Method:
         label: the name as papers write it; "" is the name itself.
         relu: negative values of the map become 0, after the sum and after the eigen projection.
         linear_head: defined only where the head acts on the channels of the feature map (`model.has_cam`).
+        uses_classes: made from weights, maps or scores of classes, so not defined for a score of the caller's own
+            (`score_maps(target=)`), as is no method with `linear_head`.
         project: the weighted maps are always reduced by the eigen projection instead of the sum.
         eigen: False where `smooth=("eigen",)` is refused.
         aliases: further names; case, `_` and `-` never matter, and `++` is the same as `plusplus`.
@@ -127,6 +129,7 @@ class Method:
     label: str = ""
     relu: bool = True
     linear_head: bool = False
+    uses_classes: bool = False
     project: bool = False
     eigen: bool = True
     aliases: tuple[str, ...] = ()
@@ -139,6 +142,7 @@ class Method:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
+        object.__setattr__(self, "uses_classes", self.uses_classes or self.linear_head)
 
     @property
     def slug(self) -> str:

@@ -12,6 +12,7 @@ from wsolkit.methods.registry import register
     label="TS-CAM",
     relu=False,
     eigen=False,
+    uses_classes=True,
     check=lambda model: (
         ""
         if getattr(model, "backbone", "") == "ts_cam"

@@ -30,9 +30,10 @@ def run(body: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
 
     Args:
         body: images -> feature map, every image on its own.
-        images: float, best in channels last.
+        images: float, best in channels last; they are copied, as a body may work in place.
         precision: "float32", or "bf16", which is bfloat16 autocast inside; the result is float32 either way.
     """
+    images = images.clone()
     with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
         if precision == "bf16":
             return body(images).float()

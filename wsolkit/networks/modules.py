@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
+from wsolkit.common.errors import require
+
 PRECISIONS = ("float32", "bf16")
 
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included."""
+    """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included.
+
+    Raises: WsolkitError: the model is no nn.Module.
+    """
+    require(isinstance(model, nn.Module), f"a network must be a torch.nn.Module, but this is {type(model).__name__}")
     # a frozen TorchScript network has no modes
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
@@ -38,6 +45,12 @@ def as_found(model: nn.Module) -> Iterator[None]:
             for name in now.keys() - attributes.keys():
                 del now[name]
             now.update({name: value for name, value in attributes.items() if now.get(name, now) is not value})
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy, also where modules keep tensors with a graph, as the weight norm of earlier torch its weight."""
+    kept = [value for module in model.modules() for value in vars(module).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf})
 
 
 def structure(model: nn.Module) -> Hashable:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,14 +24,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_hook
+from torch.nn.parameter import is_lazy
 from torchvision import models
 
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.networks.models import GlobalAveragePool
-from wsolkit.networks.modules import as_found, evaluation_mode, same_values, structure
+from wsolkit.networks.modules import as_found, copied, evaluation_mode, same_values, structure
 
 Move = Callable[[Tensor], Tensor]
+Target = Callable[[Any], Tensor]
 
 
 class CannotSplit(WsolkitError):
@@ -53,6 +57,7 @@ def nhwc(output: Tensor) -> Tensor:
     return output.permute(0, 3, 1, 2)
 
 
+PARALLEL = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 RESHAPES: dict[Any, Move | None] = {None: None, "tokens": tokens, "nhwc": nhwc}
 
 
@@ -139,9 +144,9 @@ def split(
             traced, a layer that runs several times, or logits that differ. `hooked` takes such networks.
         ValueError: no example at hand that the network accepts.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     name, module = find_layer(model, layer)
-    move, kind = as_reshape(reshape), type(model).__name__
+    move, kind = as_reshape(reshape), kind_of(model)
     try:
         if move is not None and move is not nhwc:
             raise CannotSplit(
@@ -151,7 +156,11 @@ def split(
         with _on_example(model, example) as (images, logits):
             network = SplitModel(*_cut(model, module, move), name, kind, logits.shape[1]).eval()
             features = as_features(network.body(images), name, None)
-            if not same_values(network.rest(features), logits):
+            try:
+                again = network.rest(features)
+            except Exception as error:  # of a target, say, that is given a plain dict where the network returns its own
+                raise CannotSplit(f"what runs after it fails on its own: {first_line(error)}") from error
+            if not same_values(again, logits):
                 raise CannotSplit(
                     "the two parts give other logits than the whole: its forward method decides by values or types "
                     "that tracing does not see, or it is random in evaluation mode"
@@ -175,6 +184,9 @@ def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.Grap
     tracer, body, rest = fx.Tracer(), fx.Graph(), fx.Graph()
     # only the modules that hold the layer are traced
     tracer.is_leaf_module = lambda m, module_qualified_name: m is layer or layer not in m.modules()  # type: ignore
+    around = [m for m in model.modules() if m is not model and m is not layer and layer in m.modules()]
+    if any(m._forward_hooks or m._forward_pre_hooks for m in around):
+        raise CannotSplit("a module around it has hooks, which would be given traced values")
     try:
         # an optional argument is what its default says: as a traced value, `is None` would be wrong
         parameters = list(inspect.signature(model.forward).parameters.values())[1:]
@@ -209,8 +221,12 @@ def _cut(model: nn.Module, layer: nn.Module, move: Move | None) -> tuple[fx.Grap
     except CannotSplit:
         raise
     except Exception as error:  # the user's code with traced values in the place of tensors fails in many ways
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CannotSplit(f"the forward methods around it cannot be traced: {reason}") from error
+        raise CannotSplit(f"the forward methods around it cannot be traced: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an exception's message, or its kind where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 class HookedModel(nn.Module):
@@ -226,10 +242,10 @@ class HookedModel(nn.Module):
 
     def __init__(self, model: nn.Module, layer: str, reshape: Move | None) -> None:
         super().__init__()
-        self.model, self.layer, self.reshape, self.backbone = model, layer, reshape, type(model).__name__
+        self.model, self.layer, self.reshape, self.backbone = model, layer, reshape, kind_of(model)
 
     def forward(self, images: Tensor) -> Tensor:
-        return self.model(images)
+        return self.model(taken(self.model, images))
 
     def body(self, images: Tensor) -> Tensor:
         """(B, c, H, W) -> feature map (B, C, h, w), by a pass through the whole network."""
@@ -250,7 +266,7 @@ class HookedModel(nn.Module):
 
         # nothing before the layer needs a graph
         with torch.no_grad(), self.model.get_submodule(self.layer).register_forward_hook(hook):
-            logits = self.model(images)
+            logits = self(images)
         if len(seen) != 1:
             raise WsolkitError(
                 f"layer '{self.layer}' of {self.backbone} runs {len(seen)} times in a forward pass, so that it has no "
@@ -269,7 +285,7 @@ def hooked(
 
     Raises: CannotSplit: no such layer. ValueError: the layer runs not exactly once, or its output is no feature map.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     network = HookedModel(model, find_layer(model, layer)[0], as_reshape(reshape))
     with _on_example(model, example) as (images, logits):
         network.look(images)
@@ -292,18 +308,91 @@ def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
 
 
-def uncompiled(model: nn.Module) -> nn.Module:
-    """The network that torch.compile wraps, with which it shares its weights; any other network as it is.
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network that torch.compile or DataParallel wraps, with which it shares its weights; any other as it is.
 
-    Compiled code shows no values on their way, so the network itself is traced and hooked. TorchScript keeps no Python
-    code: CannotSplit.
+    Compiled code shows no values on their way, so the network itself is traced and hooked.
+
+    Raises: CannotSplit: TorchScript, which keeps no Python code; quantised weights, which no gradient passes.
     """
+    while (inner := getattr(model, "_orig_mod", model.module if isinstance(model, PARALLEL) else None)) is not None:
+        model = inner
+    kind = type(model).__name__
     if isinstance(model, torch.jit.ScriptModule):
         raise CannotSplit(
-            f"{type(model).__name__} is a TorchScript network (torch.jit), inside which no layer can be reached: give "
+            f"{kind} is a TorchScript network (torch.jit), inside which no layer can be reached: give "
             "the nn.Module that it was made from, with the same weights (load_state_dict takes the script's)"
         )
-    return getattr(model, "_orig_mod", model)
+    places = {name: type(module).__module__ for name, module in model.named_modules()}
+    quantised = [name for name, place in places.items() if place.startswith("torch.") and ".quantized." in place]
+    quantised += [name for name, p in model.named_parameters() if not (p.is_floating_point() or p.is_complex())]
+    if quantised:
+        raise CannotSplit(
+            f"{kind} is quantised: '{quantised[0]}' computes with whole numbers, which no gradient passes. Give the "
+            "network in floating point that it was made from"
+        )
+    return model
+
+
+def differentiable(model: nn.Module) -> nn.Module:
+    """The network itself, or a copy where gradients need one: in float32 of a network in half precision, in which small
+    gradients vanish; of one whose tensors were made in inference mode, which autograd refuses."""
+    half = any(parameter.is_floating_point() and parameter.itemsize < 4 for parameter in model.parameters())
+    if not half and not any(t.is_inference() for t in (*model.parameters(), *model.buffers()) if not is_lazy(t)):
+        return model
+    try:
+        with torch.inference_mode(False):
+            made = copied(model)
+    except Exception as error:  # what users keep on their modules may be anything
+        why = "is in half precision" if half else "was made in inference mode"
+        raise WsolkitError(
+            f"{kind_of(model)} {why} and cannot be copied ({first_line(error)}): give the same network in float32, "
+            "made outside of inference mode"
+        ) from error
+    return made.float() if half else made
+
+
+def taken(model: nn.Module, images: Tensor) -> Tensor:
+    """A copy of the images, as a network may work on them in place, in the dtype and on the device of its weights."""
+    like = next((parameter for parameter in model.parameters() if parameter.is_floating_point()), images)
+    return images.to(like.device, like.dtype, copy=True)
+
+
+class Score(nn.Module):
+    """A network's output -> (B, 1), by the caller's function, which is no part of the network."""
+
+    def __init__(self, target: Target) -> None:
+        super().__init__()
+        self.target = lambda output: target(output)  # a module would become a part
+
+    def forward(self, output: Any) -> Tensor:
+        scores = self.target(output)
+        good = isinstance(scores, Tensor) and scores.ndim == 1 and scores.is_floating_point()
+        require(good, f"target must return one score per image, a float tensor (N,), but gave {described(scores)}")
+        return scores[:, None]
+
+
+class Scored(nn.Module):
+    """A network with one score per image, (B, 1), in the place of its output."""
+
+    def __init__(self, network: nn.Module, target: Target) -> None:
+        super().__init__()
+        self.network, self.score = network, Score(target)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.score(self.network(images))
+
+
+def kind_of(model: nn.Module) -> str:
+    """The class name of the user's network."""
+    return type(model.network if isinstance(model, Scored) else model).__name__
+
+
+def described(output: Any) -> str:
+    """What a network or a function returned, for messages."""
+    if isinstance(output, Tensor):
+        return f"a tensor {tuple(output.shape)} of {output.dtype}"
+    return type(output).__name__ + (f" with {', '.join(map(str, output))}" if isinstance(output, dict) else "")
 
 
 def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module]:
@@ -312,11 +401,13 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
     names = [layer] if isinstance(layer, str) else [name for name, module in modules.items() if module is layer]
     if not names:
         raise CannotSplit(f"the given layer {type(layer).__name__} is no part of {kind}: give its name")
-    name = names[0].removeprefix("_orig_mod.")
+    name = names[0]
+    while name.startswith(("_orig_mod.", "module.")) and not hasattr(model, name.partition(".")[0]):
+        name = name.partition(".")[2]  # of a wrapper around the network
     if name == "":
         raise CannotSplit(f"layer '' is {kind} itself: name a layer inside it")
     try:
-        uncompiled(model.get_submodule(name.rpartition(".")[0]))
+        unwrapped(model.get_submodule(name.rpartition(".")[0]))
         return name, model.get_submodule(name)  # unlike named_modules, also under a module's second name
     except AttributeError:
         near = difflib.get_close_matches(name, modules, n=5, cutoff=0.5)
@@ -325,26 +416,39 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
 
 
 @contextmanager
-def _on_example(model: nn.Module, example: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Evaluation mode without gradients, with an image that the network accepts and its logits (1, K)."""
-    channels = next((m.in_channels for m in model.modules() if isinstance(m, nn.Conv2d)), 3)
+def _on_example(model: nn.Module, example: Tensor | None, anything: bool = False) -> Iterator[tuple[Tensor, Any]]:
+    """Evaluation mode without gradients, with an image that the network accepts and its logits (1, K), or `anything`
+    that it returns."""
+    kind, first = kind_of(model), next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = 3 if first is None else first.in_channels
     sizes = (getattr(model, "image_size", 64), 64, 224, 299)
     noise = (torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)) for side in sizes)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
-        for images in noise if example is None else [example[:1].detach().clone()]:
+        for images in noise if example is None else [example[:1].detach()]:
+            images = taken(model, images)
             try:
-                images = images if example is not None else images.to(next(model.parameters(), images))
-                logits = model(images.clone())  # as the first operation may work in place
-            except Exception:  # too small, or not the one size it was built for
-                if example is not None:
-                    raise
-                continue
-            if isinstance(logits, Tensor) and logits.ndim == 2:
-                yield images, logits
+                output = model(images.clone())  # as the first operation may work in place
+            except Exception as error:
+                if example is None:  # too small, or not the one size it was built for
+                    continue
+                if first is not None and images.shape[1] != channels:
+                    raise WsolkitError(
+                        f"{kind} fails for an image of {images.shape[1]} channels, and its first convolution takes "
+                        f"{channels}: give images that it accepts, or score_maps a preprocess= that makes them"
+                    ) from error
+                error.add_note(f"{kind} itself fails so on an image of shape {tuple(images.shape)}, {images.dtype}")
+                raise
+            if anything or (isinstance(output, Tensor) and output.ndim == 2 and len(output) == 1):
+                yield images, output
                 return
-    of = f"a random image of {channels} channels and 64, 224 or 299 px: give example=images that it accepts"
-    of = of if example is None else f"this example of shape {tuple(example.shape)}"
-    raise WsolkitError(f"{type(model).__name__} must return logits (B, K), but gives none for {of}")
+            if isinstance(model, Scored):
+                raise WsolkitError(f"target must return one score per image, but gave {len(output)} for one image")
+            raise WsolkitError(
+                f"{kind} must return logits (B, K), but gives {described(output)}: give score_maps a target=, a "
+                "function of that output to one score per image, or wrap the network so that it returns logits"
+            )
+    size = f"a random image of {channels} channels and 64, 224 or 299 px"
+    raise WsolkitError(f"{kind} must return logits (B, K), but fails for {size}: give example=images that it accepts")
 
 
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
@@ -374,6 +478,7 @@ def network_for(
     layer: str | nn.Module | None = None,
     reshape: str | Move | None = None,
     example: Tensor | None = None,
+    target: Target | None = None,
 ) -> nn.Module:
     """What `score_maps` works on: split at the layer where that is possible, else hooked there.
 
@@ -381,22 +486,43 @@ def network_for(
 
     Args:
         model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
-            torch.compile wraps it, the network inside is taken.
+            torch.compile or DataParallel wraps it, the network inside is taken; where it is in half precision or was
+            made in inference mode, a copy in float32.
         layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
         reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need, else
             "nhwc" where only the dimensions before the last one have the proportions of the image.
         example: images that the network accepts, of which the first is used; None: a random one.
+        target: what the network returns, in evaluation mode -> one score per image (B,), which becomes its only logit.
 
     Returns:
         `SplitModel`, or `HookedModel`, whose `reason` says why the network could not be split.
 
     Raises:
-        ValueError: no layer given for an unknown network (candidates are listed); a layer that does not exist or
-            whose output is no feature map; a `body` that is not part of what the model computes.
+        CannotSplit: a layer that does not exist; TorchScript and quantised networks.
+        ValueError: no layer given for an unknown network (candidates are listed); a layer whose output is no feature
+            map; a `body` that is not part of what the model computes; an output that is no logits, without `target`.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))
+        >>> cut = network_for(net, "1")
+        >>> type(cut).__name__, cut.num_classes, cut.has_cam
+        ('SplitModel', 5, True)
     """
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         raise WsolkitError(f"the network is already {type(model).__name__} at layer '{model.layer}': give no layer")
-    model = uncompiled(model)
+    model = unwrapped(model)
+    if isinstance(layer, nn.Module):
+        layer = find_layer(model, layer)[0]
+    model = differentiable(model)
+    if any(isinstance(module, _BatchNorm) and module.running_mean is None for module in model.modules()):
+        text = "has batch norms without running statistics, so that the map of an image depends on those beside it"
+        warnings.warn(
+            f"{type(model).__name__} {text}: give images one by one, with chunk=1", RuntimeWarning, stacklevel=3
+        )
+    if target is not None and isinstance(model, HookedModel):
+        layer, reshape, model = model.layer, model.reshape, model.model
+    elif target is not None and layer is None and hasattr(model, "body"):
+        layer = "body"
     if layer is None and hasattr(model, "body"):
         # parts that are this package's own, or all that there is, are what the model computes
         parts: Any = model
@@ -415,6 +541,7 @@ def network_for(
         vit = isinstance(model, models.VisionTransformer) and name.startswith("encoder")
         swin = isinstance(model, models.SwinTransformer) and name != "permute"
         reshape = "tokens" if vit else "nhwc" if swin else None
+    model = model if target is None else Scored(model, target)
     key, state = (name, reshape), structure(model)
     kept_state, kept = _kept.get(model, (None, {}))
     kept = kept if kept_state == state else {}
@@ -437,7 +564,7 @@ def _layout(model: nn.Module, layer: nn.Module, example: Tensor | None) -> str |
     shapes: list[tuple[int, ...]] = []
     handle = layer.register_forward_hook(lambda _m, _i, output: shapes.append(tuple(getattr(output, "shape", ()))))
     try:
-        with _on_example(model, example) as (images, _):
+        with _on_example(model, example, anything=True) as (images, _):
             pass  # the hook has seen the pass that found the example
     finally:
         handle.remove()
@@ -455,7 +582,7 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
 
     Raises: ValueError: another network; the message lists the last layers that give a feature map or tokens.
     """
-    model = uncompiled(model)
+    model = unwrapped(model)
     for family, target in _TARGETS.items():
         if isinstance(model, family):
             return target if isinstance(target, str) else target(model)
@@ -466,7 +593,7 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
         if module in names and isinstance(output, Tensor) and output.ndim == 4 and output[0, 0].numel() > 1:
             shapes.append(f"'{names[module]}' {tuple(output.shape)}")
 
-    with _on_example(model, example) as (images, _), register_module_forward_hook(note):
+    with _on_example(model, example, anything=True) as (images, _), register_module_forward_hook(note):
         model(images)
     raise WsolkitError(
         f"no target layer is known for {type(model).__name__}: give layer=, the dotted name of a module, usually the "
