@@ -189,11 +189,11 @@ def without_own_methods():
     cams.METHODS.update(before)
 
 
-PYTHON = [block for name, language, block in BLOCKS if (name, language) == ("README.md", "python")]
+PYTHON = [block for name, language, block in BLOCKS if language == "python" and name != "CONTRIBUTING.md"]
 
 
 @pytest.mark.parametrize("block", PYTHON, ids=lambda block: in_one_line(block.split("import wsolkit as wk")[1]))
-def test_python_blocks_of_readme_run(block, tmp_path, monkeypatch, without_own_methods, capsys):
+def test_python_blocks_of_readme_and_docs_run(block, tmp_path, monkeypatch, without_own_methods, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WSOLKIT_OUT", str(ROOT / "build/nbval"))  # where make test has trained the default network
     space: dict = {"__name__": "__main__"}
