@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torchvision import models
 
 import wsolkit as wk
 from wsolkit.common.errors import WsolkitError
+from wsolkit.evaluation.faithfulness import faithfulness
 from wsolkit.networks.split import HookedModel, SplitModel
 
 LABELS = [3, 1]
@@ -466,3 +468,22 @@ def test_a_network_whose_parts_cannot_be_traced_is_hooked_with_the_same_map():
     maps = wk.score_maps(Sees().half(), pictures(), LABELS, METHODS, layer="features")
     for name, expected in reference(Sees().half().float(), pictures(), of_labels).items():
         torch.testing.assert_close(maps[name], expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_predict_localise_and_faithfulness_of_other_dtypes(dtype):
+    """Their images are float32, whatever the network is."""
+    data = wk.load_dataset("synthetic", "test", size=48, classes=3, per_class=2)
+    given, images = models.resnet18(num_classes=3).to(dtype), data.images(range(2))
+    plain, view = copy.deepcopy(given).float(), {"geometry": data.geometry, "label": 1}
+    photo, results = data.load(data.samples[0])[0], []
+    for net in (given, plain):
+        (found,) = wk.predict(net, photo, "grad_cam", **view)
+        made = wk.localise(net, data, "grad_cam")
+        curves = faithfulness(net, images, torch.tensor([0, 1]), made.maps[:2], steps=4)
+        results.append(
+            [found.score_map, np.float64(found.probability), made.maps, made.logits, curves.deletion, curves.most_first]
+        )
+    for mine, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(mine, expected, atol=1e-5)
+    assert all(parameter.dtype == dtype for parameter in given.parameters())
