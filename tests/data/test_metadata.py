@@ -358,6 +358,17 @@ def test_masks_follow_the_geometry(pictures):
         open_all(pictures, masks=pictures / "masks")
 
 
+def test_masks_in_one_split_and_boxes_in_another(pictures):
+    (pictures / "masks").mkdir()
+    for i in range(6):
+        Image.new("L", SIZES[i % 3], 255).save(pictures / f"masks/{i}.png")
+    write(pictures / "meta/test", localization=[f"test/{i % 3}/{i}.png,{i}.png," for i in range(6)])
+    write(pictures / "meta/train", localization=[f"train/{i % 3}/{i}.png,1,1,9,9" for i in range(12)])
+    splits = open_all(pictures, masks=pictures / "masks")
+    assert splits["val"].localised and splits["val"].target(0).mask is None
+    assert splits["test"].localised and splits["test"].target(0).mask is not None
+
+
 def test_wrong_arguments(pictures):
     with pytest.raises(ValueError, match=r"localization\.txt holds boxes, not mask files: leave out masks="):
         open_all(pictures, masks=pictures / "images")

@@ -515,10 +515,7 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
 
     labels = table(LABELS, True)
     path, complete = folder / LOCALIZATION, "localization" in need
-    first = next(read_lines(path), (0, ""))[1] if complete or path.is_file() else ""
-    require(first or not complete, f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
-    # a line of a mask has exactly two commas, that of a box four at least
-    kind = "none" if not first else "masks" if first.count(",") == 2 else "boxes"
+    kind = _kind(path, complete)
     sizes = table(SIZES, "image_sizes" in need and kind != "masks")
 
     def problem(name: str, earlier: list | None, value: Any) -> str:
@@ -527,12 +524,20 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
         fits = name not in sizes or touches(value, sizes[name]) or _lenient.get()
         return "" if fits else f"the box lies outside {name}, which is {sizes[name][0]} x {sizes[name][1]} pixels"
 
-    rows = table(LOCALIZATION, complete, kind, problem) if first else {}
+    rows = table(LOCALIZATION, complete, kind, problem) if kind != "none" else {}
     boxes = {name: tuple(own) for name, own in rows.items()} if kind == "boxes" else {}
     require_unit(path, "pixel", _largest(chain.from_iterable(boxes.values())))
     masks = rows if kind == "masks" else {}
     masks = {name: MaskFiles(tuple(mask for mask, _ in own), own[0][1]) for name, own in masks.items()}
     return Metadata(folder, ids, np.array([labels[name] for name in ids], np.int64), sizes, boxes, masks, kind)
+
+
+def _kind(path: Path, needed: bool = False) -> str:
+    """What a localization.txt holds, as in `Metadata`; one that is absent or empty is an error where it is needed."""
+    first = next(read_lines(path), (0, ""))[1] if needed or path.is_file() else ""
+    require(first or not needed, f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
+    # a line of a mask has exactly two commas, that of a box four at least
+    return "none" if not first else "masks" if first.count(",") == 2 else "boxes"
 
 
 def _mask_line(line: str) -> tuple[str, tuple[str, str | None]]:
@@ -593,7 +598,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
         asked: as in `load_dataset`; `root` is the folder that the paths of image_ids.txt are relative to.
             Chosen classes are labelled anew from 0.
         metadata: the folder that holds train/, test/ and perhaps val/.
-        masks: the folder that the paths of masks are relative to; for metadata with masks only.
+        masks: the folder that the paths of masks are relative to; for metadata with masks in one of its splits only.
 
     Raises:
         WsolkitError: naming the file and the lines, or the argument; also boxes with `masks`, or masks without it.
@@ -612,7 +617,9 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     read = read_metadata(folder, source, ("class_labels", "localization") if complete else ("class_labels",))
     path, masks_root = read.folder / LOCALIZATION, Path()
     if masks is not None:
-        require(read.kind != "boxes", f"{path} holds boxes, not mask files: leave out masks= (--masks)")
+        kinds = [_kind(folder / name / LOCALIZATION) for name in SPLITS]  # one with masks, and others may hold boxes
+        wrong = f"{path} holds boxes, not mask files: leave out masks= (--masks)"
+        require("masks" in kinds or read.kind != "boxes", wrong)
         place = f"{needs} masks=, the folder that the mask files of {LOCALIZATION} are relative to (--masks)"
         masks_root = existing_folder(masks, place)
     elif needed and read.kind == "masks":
