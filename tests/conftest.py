@@ -15,8 +15,8 @@ SHARED = REPOSITORY.parent / "shared"
 # Files that train, start processes or run notebooks: `make check` leaves them out. Where all files run side by side, the last
 # to end decides when all is over, so that these start first, the longest before the others.
 SLOW = (
-    "sweep", "dask", "galleries", "sweep_papermill", "documents", "jupyterlab", "measured", "localise", "cli", "predict",
-    "notebooks", "wheel", "worker", "staleness", "many_processes", "interruption", "training", "split",
+    "sweep", "dask", "galleries", "chapters", "sweep_papermill", "documents", "jupyterlab", "measured", "localise",
+    "cli", "predict", "notebooks", "wheel", "worker", "staleness", "many_processes", "interruption", "training", "split",
     "training_methods", "runs", "map_store", "chapter", "exercises", "index_browser", "faithfulness", "cams_contract",
     "cams", "left_as_found", "transformers", "speed_paths", "method_page",
 )  # fmt: skip

@@ -76,7 +76,7 @@ def test_a_chapter_runs_on_images_without_boxes(tmp_path):
     assert all(getattr(metrics.result, name) is None for name in LOCATED)
     cells = [cell for cell in nbformat.read(tmp_path / "chapter.ipynb", as_version=4).cells if cell.cell_type == "code"]
     printed = "".join(output.get("text", "") for cell in cells for output in cell.outputs)
-    assert "CAM has no accuracy curve; boxes: not used: 12 of 12 images have no ground-truth box." in printed
+    assert "Accuracy of CAM against the threshold: left out, since 12 of 12 images have no ground-truth box." in printed
 
 
 @pytest.mark.slow

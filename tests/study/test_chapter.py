@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -48,7 +50,7 @@ def test_the_sentence_beside_a_curve_says_its_numbers(shown):
     near = round(100 * float(np.mean(accuracy >= accuracy.max() - 5)))
     assert result.gt_known_loc == 75 and len(taus) == len(accuracy)
     assert shown == [
-        f"blocks at the threshold {result.threshold:.2f} (chosen on 4 validation images) finds 75.0 % of the objects; no threshold "
+        f"blocks at the marked threshold {result.threshold:.2f} (chosen on 4 validation images) finds 75.0 % of the objects; no threshold "
         f"finds more than 75.0 %, and {near} % of all thresholds come within 5 points of that. A box of fixed size in the middle "
         f"finds {result.centre_box['gt_known_loc']:.1f} %. A note."
     ]
@@ -65,7 +67,7 @@ def test_a_trial_on_validation_images(shown):
     assert scores["wrong"].accuracy < 100 and 0 <= scores["wrong"].mean_iou < scores["right"].mean_iou <= 1
     table = trial.table(scores, {"note": dict.fromkeys(scores, "x")})
     assert (
-        list(table.columns) == ["GT-known Loc", "95 % interval", "threshold", "note"]
+        list(table.columns) == ["GT-known Loc", "95 % interval", "threshold", "mean IoU at 0.2", "note"]
         and table["GT-known Loc"]["right"] == "100.0"
     )
     trial.show_bars(scores, "Three maps")
@@ -77,6 +79,30 @@ def test_a_trial_on_validation_images(shown):
     assert shown[-1].endswith("Highest: right with 100.0 %; no other reaches its 95 % interval.")
     trial.show_maps({"right": right, "wrong": wrong}, scores, "Maps in columns.")
     assert shown[-1] == "Maps in columns."
+
+
+def test_what_has_no_boxes_is_left_out_with_the_reason(shown, capsys):
+    result = result_of(BOXES)
+    assert chapter.located("Pairs", result) and not capsys.readouterr().out
+    maps, labels = Maps(blocks([box[0] for box in BOXES]), predicted=np.zeros(4, int)), np.zeros(4, int)
+    bare = score(maps, Truth(32, labels), conditions={"boxes": "not used: 4 of 4 images have no ground-truth box"})
+    assert not chapter.located("Pairs", bare)
+    assert capsys.readouterr().out == "Pairs: left out, since 4 of 4 images have no ground-truth box.\n"
+
+    run = Run.start(dataset="synthetic", per_class=1, classes=2, size=32)
+    val = run.dataset("val")
+    val.samples[1:] = [replace(sample, boxes=()) for sample in val.samples[1:]]
+    trial, made = chapter.Trial(run, 2), np.ones((2, 4, 4))
+    scores = {"ones": trial.score(made)}
+    assert list(trial.table(scores, {"note": {"ones": "x"}}).columns) == ["note"], (
+        "no column of numbers that are not there"
+    )
+    trial.show_bars(scores, "Ones")
+    assert capsys.readouterr().out == "Ones: left out, since 1 of 2 validation images has no ground-truth box.\n"
+    chapter.show_images(val, range(2), "A note.")
+    val.samples[:1] = [replace(val.samples[0], boxes=())]
+    chapter.show_images(val, range(2))
+    assert shown[-1] == f"Validation images. None of the {len(val)} has a box." and "median of 1). A note." in shown[-2]
 
 
 def test_correlations_leave_flat_maps_out():

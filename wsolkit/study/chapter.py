@@ -1,9 +1,10 @@
-"""What the chapters (notebooks) show again and again: a threshold curve, the best and worst images, a trial on a few
-validation images; each with a sentence that is computed from what is shown."""
+"""What the chapters (notebooks) show again and again: images, a threshold curve, the best and worst images, a trial on
+a few validation images; each with a sentence that is computed from what is shown. Where images have no boxes, `located`
+says what is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,10 +13,11 @@ import pandas as pd
 
 from wsolkit import figures
 from wsolkit.boxes.extract import centre_box_curve, extract_box
-from wsolkit.data.base import denormalise
+from wsolkit.data.base import WSOLDataset, denormalise
 from wsolkit.evaluation.evaluate import Evaluation
 from wsolkit.evaluation.faithfulness import faithfulness_table, measure_faithfulness
 from wsolkit.evaluation.metrics import accuracy_curve, best_threshold, loc_hits, share_interval
+from wsolkit.evaluation.per_image import object_shape
 from wsolkit.evaluation.results import EvalResult
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves
 from wsolkit.figures import faithfulness_curves
@@ -23,6 +25,32 @@ from wsolkit.runs.run import Run
 
 INTERVAL = 0.001  # step of the thresholds
 NAN = float("nan")
+
+
+def located(what: str, of: EvalResult | Trial) -> bool:
+    """Whether the boxes of a result or a trial were compared with ground truth; where not, a sentence says that `what`
+    is left out, and why."""
+    if isinstance(of, Trial):
+        lacking = of.lacking
+    else:
+        lacking = "" if of.ious is not None else of.conditions.get("boxes", "there are no boxes")
+    if lacking:
+        print(f"{what}: left out, since {lacking.removeprefix('not used: ')}.")
+    return not lacking
+
+
+def show_images(data: WSOLDataset, indices: Iterable[int], note: str = "") -> None:
+    """Images of a split with their classes and, where there are any, ground-truth boxes; the caption says how large the
+    objects of the whole split are (of each image its largest)."""
+    split, size = {"train": "training", "val": "validation"}.get(data.split, data.split), data.geometry.size
+    items, boxes = [], [data.target(index).boxes.numpy() for index in range(len(data))]
+    for image, target in (data[int(index)] for index in indices):
+        items.append({"pixels": denormalise(image), "gt_boxes": target.boxes, "title": data.classes[target.label]})
+    alt, said = f"{len(items)} {split} images, each with its class", f"None of the {len(data)} has a box."
+    if shares := [object_shape(own, size)[0] for own in boxes if len(own)]:
+        alt += " and ground-truth box"
+        said = f"The box takes {100 * np.median(shares):.0f} % of the image (median of {len(shares)})."
+    figures.show(figures.gallery(items), alt, f"{split.capitalize()} images. {said} {note}".strip(), photo=True)
 
 
 def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
@@ -33,11 +61,13 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
     curves = {name: result for name, result in results.items() if result.curve}
     name, first = next(iter((curves or results).items()))
     if not curves:
-        print(f"{name} has no accuracy curve; boxes: {first.conditions.get('boxes', 'scored at one threshold')}.")
+        if located(what := f"Accuracy of {name} against the threshold", first):
+            print(f"{what}: left out, since the protocol has one threshold.")
         return
     centre = first.centre_box["gt_known_loc"]
     source = {"validation": f"chosen on {first.n_val} validation images", "fixed": "fixed"}[first.operating_point]
-    text = f"{name} at the threshold {first.threshold:.2f} ({source}) finds {first.gt_known_loc:.1f} % of the objects"
+    text = f"{name} at the marked threshold {first.threshold:.2f} ({source})"
+    text += f" finds {first.gt_known_loc:.1f} % of the objects"
     if best := first.operating_points.get("best_on_test"):
         accuracy = np.asarray(first.curve["gt_known_loc"])
         near = 100 * np.count_nonzero(accuracy >= accuracy.max() - 5) / len(accuracy)
@@ -84,6 +114,9 @@ class Trial:
 
     Args:
         count: number of images, balanced over classes; fewer where the run has a smaller limit.
+
+    Attributes:
+        lacking: why nothing can be scored, "" where every image has a box.
     """
 
     def __init__(self, run: Run, count: int) -> None:
@@ -91,16 +124,17 @@ class Trial:
         self.size = self.data.geometry.size
         self.indices = self.data.spread(min(run.config.limit or count, count), run.config.seed)
         self.boxes = [self.data.target(int(index)).boxes.numpy() for index in self.indices]
-        self.located = all(len(boxes) for boxes in self.boxes)
-        centre = centre_box_curve(self.boxes, self.size)[1] if self.located else None
-        self.centre = NAN if centre is None else float(accuracy_curve(centre).max())
+        empty = sum(len(boxes) == 0 for boxes in self.boxes)
+        without = f"{empty} of {len(self)} validation images {'has' if empty == 1 else 'have'} no ground-truth box"
+        self.lacking = without if empty else ""
+        self.centre = NAN if empty else float(accuracy_curve(centre_box_curve(self.boxes, self.size)[1]).max())
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def score(self, maps: np.ndarray) -> Score:
         """Score maps (N, h, w) of `self.indices`, in that order; NaN and the fixed threshold 0.2 without boxes."""
-        if not self.located:
+        if self.lacking:
             return Score()
         curves = rule_curves(Maps(maps), Truth(self.size, boxes=self.boxes), Rule(interval=INTERVAL))
         threshold, accuracy = best_threshold(curves, interval=INTERVAL)
@@ -108,20 +142,20 @@ class Trial:
         return Score(accuracy, share_interval(hits), threshold, float(curves[:, round(0.2 / INTERVAL)].mean()))
 
     def table(self, scores: Scores, columns: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
-        """Scores as text, one row per name; `columns` are further ones, title -> name -> text."""
+        """Scores as text, one row per name, none without boxes; `columns` are further ones, title -> name -> text."""
         texts = {
             "GT-known Loc": [f"{score.accuracy:.1f}" for score in scores.values()],
             "95 % interval": ["{:.1f} to {:.1f}".format(*score.interval) for score in scores.values()],
             "threshold": [f"{score.threshold:.2f}" for score in scores.values()],
-            **{title: [own[name] for name in scores] for title, own in columns.items()},
+            "mean IoU at 0.2": [f"{score.mean_iou:.2f}" for score in scores.values()],
         }
-        return pd.DataFrame(texts, index=list(scores))
+        further = {title: [own[name] for name in scores] for title, own in columns.items()}
+        return pd.DataFrame(({} if self.lacking else texts) | further, index=list(scores))
 
     def show_bars(self, scores: Scores, subject: str) -> None:
         """A bar per name with its interval and the best centre box; the caption says which is highest and how far that
         goes."""
-        if not self.located:
-            print(f"{subject}: no bars, since some of the {len(self)} validation images have no box to compare with.")
+        if not located(subject, self):
             return
         best = max(scores, key=lambda name: scores[name].accuracy)
         others = [name for name in scores if name != best and scores[name].accuracy >= scores[best].interval[0]]
@@ -142,8 +176,9 @@ class Trial:
             for name, made in maps.items():
                 item = {"pixels": denormalise(image), "score_map": made[position], "title": name}
                 box = extract_box(made[position], threshold=scores[name].threshold, size=self.size)
-                items.append(item | {"gt_boxes": target.boxes, "box": box if self.located else None})
-        alt = f"Validation images in rows, and in columns {', '.join(maps)}, with boxes and IoU"
+                items.append(item | {"gt_boxes": target.boxes, "box": None if self.lacking else box})
+        boxes = "" if self.lacking else ", with boxes and IoU"
+        alt = f"Validation images in rows, and in columns {', '.join(maps)}{boxes}"
         figures.show(figures.gallery(items, columns=len(maps)), alt, caption, photo=True)
 
 
