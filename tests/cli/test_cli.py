@@ -147,7 +147,9 @@ def test_errors_are_one_line_with_exit_code_two(tmp_path):
     assert "root" in done.stderr and not (tmp_path / "o").exists()
     done = run("data", "convert", "coco", "absent.json", "--out", tmp_path / "o")
     assert (
-        done.returncode == 2 and done.stderr == "error: absent.json does not exist\n" and not (tmp_path / "o").exists()
+        done.returncode == 2
+        and done.stderr == "error: absent.json does not exist; give the file or folder to convert\n"
+        and not (tmp_path / "o").exists()
     )
 
 

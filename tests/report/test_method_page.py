@@ -302,7 +302,7 @@ def test_report_command_writes_pages_of_every_seed(out, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "wsolkit", "report", "--out", str(seeded)], capture_output=True, text=True
     )
-    assert done.returncode == 1 and "grad_cam/metrics.json is damaged: not readable JSON" in done.stderr
+    assert done.returncode == 1 and "grad_cam/metrics.json is not readable JSON" in done.stderr
     second = seeded / "seed-2" / "synthetic" / "mobilenet_v2" / "cam.html"
     assert read(second)[1].select_one(".back a")["href"] == "../../../index.html" and str(second) in done.stdout
     assert (seeded / "synthetic" / "mobilenet_v2" / "cam.html").is_file() and (seeded / "index.html").is_file()

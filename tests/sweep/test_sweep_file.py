@@ -126,13 +126,13 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("dataset: cub\ndatasets: {cub: }", "give 'dataset' or 'datasets', not both"),
         ("limit: -3", "limit must be at least 0, but is -3"),
         ("methods: [cam]\nlimits: {cam: 1, CAM: 2}", "limits has two entries for one method: cam, CAM"),
-        ("seed: -1", "seed must be at least 0, but is -1"),
+        ("seed: -1", "seed must be at least 0 and at most 9.22337e+18, but is -1"),
         ("classes: 2.5", "classes must be a number or a list of names or numbers, but is 2.5"),
         ("tau: 'nan'", "tau must be a number, but is 'nan'"),
         ("tau: 1", "tau must be at least 0 and less than 1, but is 1"),
         ("width: -3", "width must be greater than 0 and at most 4, but is -3"),
-        ("out: ~nobody-of-this-name/x", "out is no path: '~nobody-of-this-name/x'"),
-        ('out: "a\\0b"', "out is no path"),
+        ("out: ~nobody-of-this-name/x", "'~nobody-of-this-name/x' is no path"),
+        ('out: "a\\0b"', "is no path (it holds a null character); expected one for out"),
         ("a: \0", "is not readable YAML"),
         ("datasets: [cub]", "datasets must be a mapping from data sets to their keys, but is ['cub']"),
         (
@@ -216,8 +216,8 @@ def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
     "arguments,message",
     [(["--seeds", "1,x"], "seeds must be a list of whole numbers with at least one entry, but is 'x'"),
      (["--seeds", "1", "--seed", "2"], "give 'seed' or 'seeds', not both"),
-     (["--seed", "-1"], "seed must be at least 0, but is -1"),
-     (["--out", "~nobody-of-this-name/x"], "out is no path: '~nobody-of-this-name/x'")],
+     (["--seed", "-1"], "seed must be at least 0 and at most 9.22337e+18, but is -1"),
+     (["--out", "~nobody-of-this-name/x"], "'~nobody-of-this-name/x' is no path")],
 )  # fmt: skip
 def test_wrong_options(arguments, message):
     result = CliRunner().invoke(cli, ["sweep", "--plan", *arguments])

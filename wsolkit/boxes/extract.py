@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from wsolkit.boxes.contours import best_ious, largest_boxes, overlap
-from wsolkit.boxes.preparation import as_numpy, frame, one_map, prepare_map, to_uint8
+from wsolkit.boxes.preparation import REAL, as_numpy, frame, one_map, prepare_map, to_uint8
 from wsolkit.boxes.protocols import protocol_named
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, is_real, require
 
 CONTOURS = ("all", "largest")
 
@@ -28,8 +28,7 @@ CONTOURS = ("all", "largest")
 @lru_cache(maxsize=16)
 def thresholds(interval: float = 0.001) -> np.ndarray:
     """The T thresholds tau = arange(0, 1, interval), (T,) float64, read-only; interval in [1e-6, 1]."""
-    if not 1e-6 <= interval <= 1:
-        raise WsolkitError(f"interval must be in [1e-6, 1], got {interval}")
+    require(is_real(interval, 1e-6, 1), f"interval must be in [1e-6, 1], got {interval!r}")
     taus = np.arange(0, 1, interval)
     taus.setflags(write=False)
     return taus
@@ -84,17 +83,16 @@ def overlap_shares(box, gt_boxes) -> tuple[float, float]:
 def _rows(boxes) -> np.ndarray:
     rows = as_numpy(boxes)
     rows = rows.reshape(-1, 4) if rows.shape == (4,) or rows.size == 0 else rows
-    if rows.ndim != 2 or rows.shape[1] != 4:
-        raise WsolkitError(f"boxes have shape (n, 4) as x0, y0, x1, y1, got {rows.shape}")
+    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind not in REAL:
+        raise WsolkitError(f"boxes have shape (n, 4) of numbers as x0, y0, x1, y1, got {rows.shape} of {rows.dtype}")
     return rows
 
 
 def check_rule(threshold: float, percentile: float) -> None:
     """ValueError unless the threshold is a share of at least 0 and the percentile is in [0, 100]."""
-    if not 0 <= threshold < np.inf:
-        raise WsolkitError(f"threshold must be a finite share of at least 0, usually below 1, got {threshold}")
-    if not 0 <= percentile <= 100:
-        raise WsolkitError(f"percentile must be in [0, 100], got {percentile}")
+    good = is_real(threshold, 0)
+    require(good, f"threshold must be a finite share of at least 0, usually below 1, got {threshold!r}")
+    require(is_real(percentile, 0, 100), f"percentile must be in [0, 100], got {percentile!r}")
 
 
 def threshold_value(u8: np.ndarray, threshold: Any, percentile: float = 100.0) -> Any:

@@ -9,7 +9,10 @@ import cv2
 import numpy as np
 
 from wsolkit.common.code import compiled
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, is_whole, require
+
+LARGEST = 16384  # side of a frame in pixels
+REAL = "fiub"  # kinds of dtypes that hold real numbers
 
 
 def as_numpy(array) -> np.ndarray:
@@ -23,10 +26,9 @@ def as_numpy(array) -> np.ndarray:
 def frame(size: int | Sequence[int]) -> tuple[int, int]:
     """`size` as (H, W): an int is a square. ValueError when it is neither an int nor two positive ints."""
     sides: Any = (size, size) if np.ndim(size) == 0 else size
-    height, width = sides
-    if int(height) != height or int(width) != width or height < 1 or width < 1:
-        raise WsolkitError(f"size is a positive int or a pair (H, W) of them, got {size}")
-    return int(height), int(width)
+    good = len(sides) == 2 and all(is_whole(side, 1, LARGEST) for side in sides)
+    require(good, f"size is a positive int or a pair (H, W) of them, at most {LARGEST}, got {size!r}")
+    return int(sides[0]), int(sides[1])
 
 
 def normalise_map(score_map) -> np.ndarray:
@@ -96,8 +98,8 @@ def flat_is_zero(score_map) -> np.ndarray:
 def one_map(score_map) -> np.ndarray:
     """The map as an array (h, w); ValueError when it is something else."""
     scores = as_numpy(score_map)
-    if scores.ndim != 2 or scores.size == 0:
-        raise WsolkitError(f"one score map of shape (h, w) is expected, got shape {scores.shape}")
+    if scores.ndim != 2 or scores.size == 0 or scores.dtype.kind not in REAL:
+        raise WsolkitError(f"one score map (h, w) of numbers is expected, got shape {scores.shape} of {scores.dtype}")
     return scores
 
 

@@ -17,8 +17,8 @@ from wsolkit.cli.options import given, names_in, parameter_options, reports
 from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
 from wsolkit.common.cores import torchrun_processes
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_write_bytes, check_out, listing, read_json
+from wsolkit.common.errors import WsolkitError, is_digits, require
+from wsolkit.common.files import atomic_write_bytes, check_out, given_path, listing, read_json
 from wsolkit.common.progress import progress
 from wsolkit.data.catalogue import DATASETS, SPLITS
 from wsolkit.methods.registry import resolve, training_methods
@@ -74,12 +74,13 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path), default="study")
-def init(folder: Path) -> None:
+@click.argument("out", metavar="[FOLDER]", type=click.Path(file_okay=False), default="study")
+def init(out: str) -> None:
     """Put the notebooks, a sweep.yaml and a short README into FOLDER (default study).
 
     A file that is there already stays as it is, so that the command can be run again after an update.
     """
+    folder = check_out(out)
     sources = {name: STUDY / name for name in ("sweep.yaml", "README.md")}
     sources |= {f"notebooks/{path.name}": path for path in sorted(packaged_notebooks().glob("*.ipynb"))}
     kept = [name for name in sources if (folder / name).exists()]
@@ -124,8 +125,8 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
     limits: dict[str, int] = {}
     for item in (part for text in items for part in names_in(text)):
         name, _, number = item.rpartition("=")
-        good = number.isdecimal() and int(number) >= 1
-        require(good, f"--limit {item}: expected METHOD=N or N with a whole number of at least 1")
+        good = is_digits(number) and int(number) >= 1
+        require(good, f"--limit {item[:60]}: expected METHOD=N or N with a whole number of at least 1")
         limits[name] = int(number)
     return limits
 
@@ -162,7 +163,7 @@ def report(out: str | None, everything: bool) -> None:
     from wsolkit.report.index import keep_foreign_pages, write_index
     from wsolkit.report.method_page import write_reports
 
-    folder = Path(out or reports()).resolve()
+    folder = check_out(out or reports()).resolve()
     needed = "give the folder of a sweep's reports, or run a sweep first"
     require(folder.is_dir(), f"{folder} not found: {needed}")
     require(any(folder.glob("runs/*")) or any(folder.glob("seed-*/runs/*")), f"{folder} holds no runs: {needed}")
@@ -211,17 +212,22 @@ def compare(a: str, b: str, metric: str, names: str | None) -> None:
     from wsolkit.evaluation.comparison import compare as compare_tables
     from wsolkit.evaluation.comparison import compare_slices
 
-    folders = [place.parent if place.suffix == ".csv" else place for place in (Path(a).resolve(), Path(b).resolve())]
+    places = [given_path(path, "a folder with a per_image.csv, or such a file").resolve() for path in (a, b)]
+    folders = [place.parent if place.suffix == ".csv" else place for place in places]
     chosen = names_in(names) if names else [folder.name for folder in folders]
     require(len(chosen) == 2, f"--names {names}: expected two names separated by a comma")
     if chosen[0] == chosen[1]:
         chosen = [f"{chosen[0]} (A)", f"{chosen[1]} (B)"]
     results = []
-    for path, folder in zip((a, b), folders, strict=True):  # a csv may lie alone
-        if Path(path).is_dir() and not (folder / "metrics.json").is_file():
+    for path, folder in zip(places, folders, strict=True):  # a csv may lie alone
+        table = folder / "metrics.json"
+        if path.is_dir() and not table.exists():
             raise WsolkitError(f"{path} holds no metrics.json: its evaluation is not complete, run it again")
-        content = read_json(folder / "metrics.json") if (folder / "metrics.json").is_file() else {}
-        results.append(content.get("result", content))
+        content = read_json(table) if table.exists() else {}
+        result = content.get("result", content) if isinstance(content, dict) else content
+        good = isinstance(result, dict)
+        require(good, f"{table} is damaged: expected the result of an evaluation; delete it and run again")
+        results.append(result)
     for rule, text in RULES.items():
         if None not in (values := [result.get(rule) for result in results]) and values[0] != values[1]:
             click.echo(f"note: another {text}: {values[0]} for A, {values[1]} for B", err=True)

@@ -41,4 +41,4 @@ def names_in(text: str) -> list[str]:
 
 def reports(name: str = "") -> Path:
     """Where a command writes if no option says: $WSOLKIT_OUT or the project's reports/, or the folder `name` there."""
-    return RunConfig.make().out_folder.expanduser().absolute() / name
+    return RunConfig.make().out_folder.absolute() / name

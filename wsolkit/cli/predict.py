@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from wsolkit.cli.options import given, names_in, parameter_options, reports
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import alone, atomic_write_bytes, check_out, listing, write_json
+from wsolkit.common.errors import WsolkitError, is_digits, require
+from wsolkit.common.files import alone, atomic_write_bytes, check_out, given_path, keep_foreign, listing, write_json
 from wsolkit.common.progress import progress
 from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
 
@@ -50,13 +50,12 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     `torchrun --nproc-per-node N -m wsolkit localise ...` shares the images among N processes; the maps are the same. An
     interrupted run goes on where it stopped when it is started again with the same options.
     """
-    names, target = names_in(method), Path(out).expanduser().absolute()
+    names, target = names_in(method), given_path(out, "a file .npz, or a folder (--out)").absolute()
     single = target.suffix == ".npz"
     if not names or (single and len(names) > 1):
         raise WsolkitError(f"--method {method} --out {out}: give one method for a file .npz, or a folder for several")
-    if target.is_dir() if single else target.is_file():
-        wrong = "a file, but it is a folder" if single else "a folder, but it is a file"
-        raise WsolkitError(f"--out {out}: expected {wrong}")
+    require(not (single and target.is_dir()), f"--out {out}: expected a file, but it is a folder")
+    check_out(target.parent if single else target)
 
     from wsolkit.common.processes import device_named, process_group, rank
     from wsolkit.localisation.localise import localise_in_parts
@@ -65,6 +64,7 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     from wsolkit.runs.run import load_trained, versions
 
     entries = {entry.name: entry for entry in map(resolve, names)}
+    keep_foreign({target if single else target / f"{entry.slug}.npz": "ids.npy" for entry in entries.values()})
     device_named(device)
     options = {"smooth": tuple(names_in(smooth)), "precision": precision} | ({"channels": channels} if channels else {})
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
@@ -166,7 +166,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     view = Geometry(size or known.size, asked["geometry"] or known.kind)
     names, count = trained.classes, trained.model.num_classes
     if path := asked["classes"]:
-        names = [line for _, line in read_lines(Path(path).expanduser())]
+        names = [line for _, line in read_lines(given_path(path, "a text file (--classes)"))]
         require(
             len(names) == count, f"{path} has {len(names)} names, but the network has {count} classes: one per line"
         )
@@ -213,10 +213,10 @@ def _label(text: str, names: list[str]) -> int | None:
         return None
     if text in names:
         return names.index(text)
-    if text.isdecimal() and int(text) < len(names):
+    if is_digits(text) and int(text) < len(names):
         return int(text)
     choices = f"a number in 0..{len(names) - 1} or a class such as {names[0]}"
-    raise WsolkitError(f"--label {text}: expected predicted, {choices}")
+    raise WsolkitError(f"--label {text[:60]}: expected predicted, {choices}")
 
 
 def _numbers(prediction: Prediction) -> dict[str, Any]:

@@ -7,6 +7,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from wsolkit.common.files import given_path
+
 PACKAGE = Path(__file__).resolve().parents[1]
 MARKS = ("sweep.yaml", "pyproject.toml")  # beside notebooks/: a folder that `wsolkit init` made, or a checkout
 
@@ -55,7 +57,7 @@ def project_folder() -> Path | None:
 
 def project_path(path: str | Path) -> Path:
     """Absolute path of `path`; a relative one starts at the project's folder, else at the current one."""
-    path = Path(path).expanduser()
+    path = given_path(path, "a path")
     return path if path.is_absolute() else (project_folder() or Path.cwd()) / path
 
 

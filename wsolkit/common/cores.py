@@ -9,7 +9,7 @@ import re
 import subprocess
 from pathlib import Path, PurePosixPath
 
-from wsolkit.common.errors import require
+from wsolkit.common.errors import is_digits, require
 
 CGROUPS = Path("/sys/fs/cgroup")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -72,7 +72,22 @@ def gpus() -> list[str]:
 
 def torchrun_processes() -> int:
     """The number of processes that torchrun started together, from its variable WORLD_SIZE; 1 without torchrun."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    good = text.isdecimal() and 0 < len(text) < 10 and int(text) > 0
-    require(good, f"the environment variable WORLD_SIZE is {text!r}, no number of processes: unset it, or use torchrun")
+    count = _number("WORLD_SIZE", "number of processes: unset it, or use torchrun", os.environ.get("WORLD_SIZE", "1"))
+    if count > 1:
+        advice = "use torchrun, which sets it, or unset WORLD_SIZE"
+        for name, absent in {"RANK": "", "LOCAL_RANK": "0", "MASTER_PORT": ""}.items():
+            _number(name, f"whole number: {advice}", os.environ.get(name, absent), 0)
+        require(os.environ.get("MASTER_ADDR"), f"the environment variable MASTER_ADDR is not set: {advice}")
+    return count
+
+
+def chosen_threads() -> int | None:
+    """The number of threads that the variable WSOLKIT_THREADS asks for; None where it is not set."""
+    text = os.environ.get("WSOLKIT_THREADS")
+    return _number("WSOLKIT_THREADS", "number of threads: unset it, or set it to 1 or more", text) if text else None
+
+
+def _number(name: str, need: str, text: str, least: int = 1) -> int:
+    good = is_digits(text) and int(text) >= least
+    require(good, f"the environment variable {name} is {text[:20]!r}, no {need}")
     return int(text)

@@ -1,6 +1,10 @@
-"""The package's own class of errors: what the user can put right."""
+"""The package's own class of errors: what the user can put right; and checks of numbers that a user gave."""
 
 from __future__ import annotations
+
+import math
+from numbers import Integral, Real
+from typing import Any
 
 
 class WsolkitError(ValueError):
@@ -30,3 +34,29 @@ def require(good: object, message: str) -> None:
     """
     if not good:
         raise WsolkitError(message)
+
+
+def is_whole(value: Any, least: int = 0, most: int = 2**63 - 1) -> bool:
+    """Whether a value is a whole number in a range; True and False, Python's 1 and 0, are none.
+
+    Example:
+        >>> is_whole(3), is_whole(True), is_whole("3"), is_whole(-1)
+        (True, False, False, False)
+    """
+    return isinstance(value, Integral) and not isinstance(value, bool) and least <= int(value) <= most
+
+
+def is_real(value: Any, least: float = -math.inf, most: float = math.inf) -> bool:
+    """Whether a value is a finite number in a range; True and False are none."""
+    number = isinstance(value, Real) and not isinstance(value, bool)
+    return number and -math.inf < value < math.inf and least <= value <= most
+
+
+def is_digits(text: str) -> bool:
+    """Whether a text is a whole number from 0 of at most nine digits: Python's `int` refuses thousands of them."""
+    return text.isdecimal() and len(text) < 10
+
+
+def reason(error: BaseException) -> str:
+    """The first sentence of an error of a library: what follows is advice, such as to open pickles after all."""
+    return (str(error) or type(error).__name__).splitlines()[0].split(". ")[0][:150]

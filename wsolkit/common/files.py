@@ -104,11 +104,22 @@ def write_json(path: str | Path, value: Any) -> None:
     atomic_write_text(path, json.dumps(_finite(value), indent=1, allow_nan=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path, advice: str = "delete it and run again") -> Any:
+    """The content of a JSON file, whose objects name no key twice (of two values the first would be lost)."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise WsolkitError(f"{path} is damaged: not readable JSON ({error}); delete it and run again") from error
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
+    except FileNotFoundError:
+        raise
+    except (ValueError, RecursionError, OSError) as error:  # OSError: a folder, say
+        raise WsolkitError(f"{path} is not readable JSON ({error}); {advice}") from error
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"key '{next(name for name in names if names.count(name) > 1)}' is written twice")
+    return made
 
 
 class _Loader(yaml.SafeLoader):
@@ -131,11 +142,29 @@ def read_yaml(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = f" is not readable YAML{place}: " + str(getattr(error, "problem", error)).splitlines()[0]
-    except (UnicodeDecodeError, RecursionError) as error:
-        problem = " is nested too deeply" if isinstance(error, RecursionError) else " is not a text file in UTF-8"
+    except RecursionError:
+        problem = " is nested too deeply; expected a mapping of keys to values"
+    except UnicodeDecodeError:
+        problem = " is not a text file in UTF-8; write it anew"
     except WsolkitError as error:
         problem = f": {error}"
+    except ValueError as error:  # a number of thousands of digits, a date that is none
+        problem = f" holds a value that cannot be read ({error}); mend it"
     raise WsolkitError(f"{path}{problem}")
+
+
+def given_path(path: Any, what: str) -> Path:
+    """A path that somebody gave, with ~ replaced; `what` is what it should be.
+
+    Raises: WsolkitError: it is empty (a variable of a shell that is not set, say), ~ of nobody, or no path at all.
+    """
+    try:
+        text = os.fspath(path)
+        if wrong := "it is empty" if not text else "it holds a null character" if "\0" in text else "":
+            raise ValueError(wrong)
+        return Path(text).expanduser()
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise WsolkitError(f"{path!r:.60} is no path ({error}); expected {what}") from None
 
 
 def check_out(out: str | Path) -> Path:
@@ -143,7 +172,7 @@ def check_out(out: str | Path) -> Path:
 
     Raises: WsolkitError: before any work, nothing can be written there.
     """
-    out = Path(out).expanduser()
+    out = given_path(out, "a folder for the results (--out)")
     there = next(place for place in (out, *out.absolute().parents) if os.path.lexists(place))
     try:
         with tempfile.TemporaryFile(dir=there):  # unlike a look at permissions, true for every file system

@@ -10,7 +10,7 @@ pixels of all images lie on the device where they fit, and whole batches are gat
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
@@ -23,8 +23,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from wsolkit.boxes.preparation import LARGEST
 from wsolkit.common.code import compiled
-from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.errors import WsolkitError, is_digits, is_real, is_whole, require
 from wsolkit.data.decoded import DecodedPixels, ahead
 from wsolkit.data.images import Sample, image_size, instance_boxes, read_image, read_mask
 
@@ -41,7 +42,6 @@ LEVELS = (AS_THEY_ARE / np.float32(255) - _MEAN) / _STD
 
 Device = str | torch.device
 Batch = tuple[Tensor, Tensor]
-LARGEST = 16384  # side of an input in pixels
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,8 +76,8 @@ class Geometry:
 
     def __post_init__(self) -> None:
         require(self.kind in ("resize", "crop"), f"geometry must be 'resize' or 'crop', but is '{self.kind}'")
-        if not isinstance(self.size, int) or not 8 <= self.size <= LARGEST:
-            raise WsolkitError(f"the input size must be an integer from 8 to {LARGEST} pixels, but is {self.size!r}")
+        good = is_whole(self.size, 8, LARGEST)
+        require(good, f"the input size must be an integer from 8 to {LARGEST} pixels, but is {self.size!r}")
 
     @property
     def enlarged(self) -> int:
@@ -130,6 +130,11 @@ class Request:
     val_share: float = 0.2
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        require(is_whole(self.seed), f"seed must be a whole number of at least 0, but is {self.seed!r}")
+        good = is_real(self.val_share) and 0 < self.val_share < 1
+        require(good, f"val_share must lie strictly between 0 and 1, but is {self.val_share!r}")
+
     def select(self, names: Sequence[str]) -> tuple[list[str], dict[int, int]]:
         """The names of the chosen classes, and place in `names` -> label."""
         wanted, chosen = [self.classes] if isinstance(self.classes, str) else self.classes, []
@@ -137,10 +142,12 @@ class Request:
             raise WsolkitError(f"classes={wanted}: expected a number between 2 and {len(names)}")
         if wanted is None or isinstance(wanted, int):
             wanted = range(wanted or len(names))
+        good = isinstance(wanted, Iterable)
+        require(good, f"classes must be a number or a list of names or numbers, but is {wanted!r}")
         for item in wanted:
-            index = int(item) if str(item).isdecimal() else next((i for i, n in enumerate(names) if n == item), -1)
-            known = ", ".join(map(str, names[:5]))
-            require(0 <= index < len(names), f"class '{item}' is not in the dataset; it has e.g. {known}")
+            index = int(item) if is_digits(str(item)) else next((i for i, n in enumerate(names) if n == item), -1)
+            known, told = ", ".join(map(str, names[:5])), str(item)[:60]
+            require(0 <= index < len(names), f"class '{told}' is not in the dataset; choose from e.g. {known}")
             chosen.append(index)
         if self.classes is not None and (len(set(chosen)) != len(chosen) or len(chosen) < 2):
             raise WsolkitError(f"classes must be at least two different ones, but are {list(wanted)}")
@@ -149,7 +156,6 @@ class Request:
     def own(self, labels: Sequence[int] | np.ndarray) -> list[int]:
         """Indices of the training images with these `labels` in the split: held out for "val", else the rest. Of each
         class `val_share` is held out, rounded, at least one of two or more."""
-        require(0.0 < self.val_share < 1.0, f"val_share must lie strictly between 0 and 1, but is {self.val_share}")
         known = np.asarray(labels)
         held = np.zeros(len(known), dtype=bool)
         for label in np.unique(known):
@@ -386,7 +392,8 @@ class WSOLDataset(Dataset):
 
     def spread(self, n: int | None, seed: int = 0) -> np.ndarray:
         """(min(n, N),) indices in a seeded order that takes the classes in turn, so any beginning of it is balanced."""
-        require(n is None or n >= 1, f"the number of images must be at least 1, but is {n}")
+        good = (n is None or is_whole(n, 1)) and is_whole(seed)
+        require(good, f"number of images and seed must be whole numbers, at least 1 and 0, but are {n!r} and {seed!r}")
         rng, labels, turns = np.random.default_rng([seed, 77]), self.labels, np.empty(len(self), np.int64)
         for label in np.unique(labels):
             members = rng.permutation(np.flatnonzero(labels == label))

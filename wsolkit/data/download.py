@@ -27,7 +27,7 @@ from tqdm import tqdm
 from urllib3.util import Retry
 
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import alone
+from wsolkit.common.files import alone, given_path
 from wsolkit.data.catalogue import Archive, archive_of
 
 BLOCK = 1 << 14  # an interruption loses less than that
@@ -63,9 +63,12 @@ def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
 def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str = "cub") -> Path:
     """Download (unless the archive lies in `root` already), check, unpack; see `fetch_dataset`."""
     address = url or archive.url
-    web = urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname
-    require(web, f"'{address}' is not an http or https address")
-    root = Path(root).expanduser()
+    try:
+        web = urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname
+    except ValueError:  # brackets that do not close
+        web = None
+    require(web, f"'{address}' is not an http or https address; give one (--url)")
+    root = given_path(root, "a folder for the dataset (--root)")
     root = root.parent if root.name == archive.folder else root
     target, packed = root / archive.folder, root / archive.name
     again = f"run again: wsolkit data {name} --root {shlex.quote(str(root))}"

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import listing
+from wsolkit.common.errors import WsolkitError, reason, require
+from wsolkit.common.files import given_path, listing
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".avif", ".jp2"}
 IMAGE_SUFFIXES |= {".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".ico"}
@@ -110,13 +110,14 @@ def _named(path: str | Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: the image is missing; fetch the dataset again or remove the entry") from None
+        raise FileNotFoundError(
+            f"{path or '(an empty name)'}: the image is missing; fetch the dataset again or remove the entry"
+        ) from None
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise WsolkitError(f"{path}: more than {limit:,} pixels; make it smaller first") from None
     except Exception as error:  # Pillow raises many kinds for damaged files (OSError, SyntaxError, struct.error, ...)
-        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        message = f"{path}: not a readable image ({reason}); replace or remove the file (and its entry)"
+        message = f"{path}: not a readable image ({reason(error)}); replace or remove the file (and its entry)"
         raise WsolkitError(message) from error
 
 
@@ -330,9 +331,9 @@ def _below(folder: Path, problems: dict[str, None]) -> list[Path]:
 
 def _expand(source: str, problems: dict[str, None]) -> tuple[Path, list[Path]]:
     """The deepest folder without a wildcard, and the images, of a file, a folder or a glob."""
-    base = path = Path(source).expanduser()
     if not source:  # an unset variable of a shell, which Path would take for the current folder
-        return base, []
+        return Path(), []
+    base = path = given_path(source, "a file, a folder or a glob")
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import json
 import math
 import os
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
@@ -28,8 +28,8 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_write_text, listing
+from wsolkit.common.errors import WsolkitError, is_digits, is_real, require
+from wsolkit.common.files import atomic_write_text, check_out, given_path, listing, read_json
 from wsolkit.data.base import Request, WSOLDataset
 from wsolkit.data.catalogue import SPLITS, archive_of
 from wsolkit.data.images import MaskFiles, Sample, image_sizes, orientation
@@ -40,6 +40,7 @@ LAYOUT = "expected a metadata folder in the layout of wsolevaluation"
 NEEDS = ("class_labels", "image_sizes", "localization")
 MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
+CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in names: no terminal, table or file of lines shows them as they are
 MOST_PIXELS = 10**9  # of a side of an image
 FEW = 3  # pixels that a box may lose at the border without a note
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
@@ -75,7 +76,7 @@ def existing_folder(path: str | Path | None, needed: str) -> Path:
     """
     if path is None:
         raise WsolkitError(needed)
-    folder = Path(path).expanduser()
+    folder = given_path(path, f"a folder; {needed}")
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} {'is not a folder' if folder.exists() else 'does not exist'}; {needed}")
     return folder
@@ -112,7 +113,15 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
     names_in = cache(lambda parent: file_names(folder / parent))
     if missing := [path for path in paths if path.split("/")[-1] not in names_in(path.rpartition("/")[0])]:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
-        raise FileNotFoundError(f"{folder}: {count}; fetch the dataset again or remove their lines")
+        alike = {_folded(name): name for name in names_in(missing[0].rpartition("/")[0])}
+        near = alike.get(_folded(missing[0].split("/")[-1]))
+        hint = f" (there is {near!r}, another spelling: rename one of the two)" if near else ""
+        raise FileNotFoundError(f"{folder}: {count}{hint}; fetch the dataset again or remove their lines")
+
+
+def _folded(name: str) -> str:
+    """Equal for names that some file systems take for the same: other case, or accents as characters of their own."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -121,7 +130,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; put it there, or fetch the dataset again") from None
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, OSError) as error:  # a folder, say
         raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := clean(line):
@@ -185,6 +194,7 @@ def read_table(
             table.setdefault(key, []).append(value)
         else:
             table[key] = value
+    require(table or problems or known is not None, f"{path} is empty; expected {expected}")
     if known is not None and complete:
         problems += [f"no line for {key}" for key in known if key not in table]
     refuse(path, problems, f"expected {expected}")
@@ -205,7 +215,7 @@ def inside(text: str) -> str:
     parts = path.split("/")
     if "" in parts[1:-1] or "." in parts[:-1]:
         parts = [part for place, part in enumerate(parts) if part != "." and (part or place in (0, len(parts) - 1))]
-    if {"", ".", ".."} & set(parts) or ":" in parts[0] or "\0" in path:
+    if {"", ".", ".."} & set(parts) or ":" in parts[0] or CONTROL.search(path):
         raise ValueError
     return "/".join(parts)
 
@@ -223,8 +233,7 @@ def checked(kind: Callable[[str], Any], allowed: Callable[[Any], Any]) -> Callab
 
 def whole(text: str) -> int:
     """A whole number from 0, of at most nine digits; ValueError otherwise."""
-    text = text.strip()
-    if not text.isdecimal() or len(text) > 9:
+    if not is_digits(text.strip()):
         raise ValueError
     return int(text)
 
@@ -352,7 +361,9 @@ def open_cub(asked: Request) -> WSOLDataset:
     boxes = read_table(root / "bounding_boxes.txt", line(*[float] * 4, make=_from_extent), extents, known)
     used = sorted(set(class_of.values()))
     if unnamed := [key for key in used if key not in names]:
-        raise WsolkitError(f"{root / 'classes.txt'} has no line for class {listing(unnamed)} of image_class_labels.txt")
+        raise WsolkitError(
+            f"{root / 'classes.txt'} has no line for class {listing(unnamed)} of image_class_labels.txt; add it"
+        )
     classes, labels_of = asked.select([names[key] for key in used])
     label_of = {used[place]: label for place, label in labels_of.items()}
     require_unit(root / "bounding_boxes.txt", "pixel", _largest(boxes.values()))
@@ -500,14 +511,13 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
     """
     if unknown := sorted(set(need) - set(NEEDS)):
         raise WsolkitError(f"need names {listing(unknown)}; choose from {', '.join(NEEDS)}")
-    folder = _split_folder(Path(folder).expanduser(), split)
+    folder = _split_folder(given_path(folder, "a metadata folder (--metadata)"), split)
     path, form = folder / IDS, "the path of an image in each line"
     ids = list(read_table(path, columns(inside), f"{form}, below the folder of images and each once"))
-    require(ids, f"{path} is empty; expected {form}")
     known = {name: name for name in ids}  # the equal strings of other files give way to these, which saves memory
 
     def table(file: str, needed: bool, kind: str = "", problem: Any = None) -> dict[str, Any]:
-        if not needed and not (folder / file).is_file():
+        if not needed and not os.path.lexists(folder / file):  # a folder of that name is a mistake
             return {}
         parse, form = _LINES[kind or file]
         form = f"{form}, {'at least ' if problem else ''}one for each id of {IDS}"
@@ -534,7 +544,7 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
 
 def _kind(path: Path, needed: bool = False) -> str:
     """What a localization.txt holds, as in `Metadata`; one that is absent or empty is an error where it is needed."""
-    first = next(read_lines(path), (0, ""))[1] if needed or path.is_file() else ""
+    first = next(read_lines(path), (0, ""))[1] if needed or os.path.lexists(path) else ""
     require(first or not needed, f"{path} is empty; expected lines 'path,x0,y0,x1,y1' or 'path,mask,ignore'")
     # a line of a mask has exactly two commas, that of a box four at least
     return "none" if not first else "masks" if first.count(",") == 2 else "boxes"
@@ -612,7 +622,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
         raise WsolkitError(f"{folder} is the folder of one split; give the folder above it, with train/ and test/")
     shared = not (folder / "val").is_dir()  # the folder train/ is for "train" and "val"
     source = "train" if split == "val" and shared else split
-    needed = source != "train" and (folder / source / LOCALIZATION).is_file()
+    needed = source != "train" and os.path.lexists(folder / source / LOCALIZATION)
     complete = needed and not _lenient.get()
     read = read_metadata(folder, source, ("class_labels", "localization") if complete else ("class_labels",))
     path, masks_root = read.folder / LOCALIZATION, Path()
@@ -666,14 +676,14 @@ def _refuse_contradictions(path: Path, sizes: Mapping[str, tuple], root: Path, g
         pair = "{} ({} {} x {}, but the image is {} x {})".format
         told = [pair(name, given, *sizes[name], *shown[name]) for name in wrong]
         turned = any(orientation(root / name) > 4 for name in wrong)
-        advice = "; EXIF tags turn some of the images: convert the boxes with --turn" if turned else ""
-        raise WsolkitError(f"{path}: {len(wrong)} sizes contradict the images as shown: {listing(told)}{advice}")
+        advice = "EXIF tags turn some of the images: convert the boxes with --turn" if turned else MEND
+        raise WsolkitError(f"{path}: {len(wrong)} sizes contradict the images as shown: {listing(told)}; {advice}")
 
 
 def _class_names(folder: Path) -> list[str]:
     """One different name for each label of any split."""
     highest = {path: highest_label(path) for split in SPLITS if (path := folder / split / LABELS).is_file()}
-    tables = [table for place in ("", *SPLITS) if (table := folder / place / CLASSES).is_file()]
+    tables = [table for place in ("", *SPLITS) if os.path.lexists(table := folder / place / CLASSES)]
     names = read_classes(tables[0]) if tables else [str(label) for label in range(max(highest.values()) + 1)]
     if short := [path for path, label in highest.items() if label >= len(names)]:
         wrong = f"{tables[0]} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}"
@@ -746,14 +756,15 @@ def convert(
     for name, (value, known) in choices.items():
         require(value in known, f"{name} must be one of {', '.join(known)}, but is '{value}'")
     if origin not in (None, 0, 1) or (origin is not None and kind != "voc"):
-        raise WsolkitError(f"origin is the number of the first pixel in voc files, 0 or 1, but is {origin} for {kind}")
-    source, out = Path(source).expanduser(), Path(out).expanduser()
-    images = None if images is None else Path(images).expanduser()
+        raise WsolkitError(
+            f"origin is the number of the first pixel in voc files, 0 or 1, but is {origin} for {kind}; leave it out"
+        )
+    source, out = given_path(source, f"a {kind} file or folder"), check_out(out)
+    images = None if images is None else existing_folder(images, f"give the folder of the images ({GIVE_IMAGES})")
     require(images is not None or not turn, f"turn asks for the EXIF tags of the images: {GIVE_IMAGES}")
     require(unit == "pixel" or not turn, "turn is for corners in pixels: leave out unit or turn")
-    for place in (source, images):
-        if place is not None and not place.exists():
-            raise FileNotFoundError(f"{place} does not exist")
+    if not source.exists():
+        raise FileNotFoundError(f"{source} does not exist; give the file or folder to convert")
     if source.is_dir() != (kind == "voc"):
         raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
     target = out / split
@@ -803,12 +814,12 @@ def convert(
 
 def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[list[str], dict[str, int]]:
     """(all class names of OUT, label -> its number). With `numerals` whole numbers stand for themselves."""
-    names = read_classes(out / CLASSES) if (out / CLASSES).is_file() else []
+    names = read_classes(out / CLASSES) if os.path.lexists(out / CLASSES) else []
     others = [path for other in SPLITS if other != split and (path := out / other / LABELS).is_file()]
     # where classes.txt has numerals as names of other classes, numerals are names
     plain = all(int(name) == place for place, name in enumerate(names) if name.isdecimal())
     if numerals and plain and all(label.isdecimal() for label in labels):
-        if long := [label for label in labels if len(label) > 9]:
+        if long := [label for label in labels if not is_digits(label)]:
             raise WsolkitError(f"label {long[0][:20]}... is no class number; expected numbers from 0 up, or names")
         number = {label: int(label) for label in labels}
         highest = max([*number.values(), *map(highest_label, others)])
@@ -863,7 +874,7 @@ class _Source:
         """Note what the block raises about one item; LookupError comes from an XML file with an unknown encoding."""
         try:
             yield
-        except (ValueError, csv.Error, ElementTree.ParseError, LookupError) as error:
+        except (ValueError, csv.Error, ElementTree.ParseError, LookupError, OSError) as error:
             self.problems.append(f"{item} ({error})")
 
     def add(self, item: str, name: Any, size: tuple[int, int], objects: Iterable, again: bool = False) -> None:
@@ -888,7 +899,9 @@ class _Source:
         for item, label, fields in objects:
             label = clean(label) if isinstance(label, str) else label
             try:
-                x0, y0, x1, y1 = (value + 0.0 if self.kind == "coco" else float(value) for value in fields)
+                if self.kind == "coco" and not all(map(is_real, fields)):
+                    raise ValueError
+                x0, y0, x1, y1 = map(float, fields)
                 ends = (x0 + x1, y0 + y1) if self.kind == "coco" else (x1, y1)
                 box = corners(value - self.origin for value in (x0, y0, *ends))
                 if not _is_label(label):
@@ -906,7 +919,7 @@ class _Source:
         """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""
         from_csv, share = self.kind == "csv", self.unit == "share"
         refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
-        require(self.objects, f"{self.place} names no image")
+        require(self.objects, f"{self.place} names no image; expected at least one")
         boxes = sum(map(len, self.objects.values()))
         require_unit(self.place, self.unit, self.largest if boxes else None)
         if self.images is not None:
@@ -982,7 +995,7 @@ def read_voc(read: _Source) -> None:
             if name and place.parent.parts:
                 name = (place.parent / name).as_posix()
             extent = [_text(root, f"size/{side}") for side in ("width", "height")]
-            width, height = (int(text) if text.isdecimal() and len(text) < 10 else 0 for text in extent)
+            width, height = (int(text) if is_digits(text) else 0 for text in extent)
             objects = [
                 (f"{item}, object {number}", _text(thing, "name"), [_text(thing, f"bndbox/{key}") for key in CORNERS])
                 for number, thing in enumerate(root.findall("object"), 1)
@@ -996,10 +1009,7 @@ def read_coco(read: _Source) -> None:
     A bbox [x, y, width, height] becomes the corners x, y, x + width, y + height, cut at the border (at most width - 1
     and height - 1 of the image): the convention of wsolevaluation's metadata of CUB. Crowd annotations are left out.
     """
-    try:
-        content = json.loads(read.place.read_text(encoding="utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise WsolkitError(f"{read.place} is not readable JSON ({error})") from None
+    content = read_json(read.place, MEND)
     keys = ("images", "annotations", "categories")
     parts: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(part, list) and all(isinstance(item, dict) for item in part) for part in parts):
@@ -1068,7 +1078,7 @@ def _text(element: ElementTree.Element, path: str) -> str:
 
 
 def _is_label(name: Any) -> bool:
-    return isinstance(name, str) and bool(clean(name)) and "\n" not in name and "\r" not in name
+    return isinstance(name, str) and bool(clean(name)) and not CONTROL.search(name)
 
 
 def _is_key(value: Any) -> bool:

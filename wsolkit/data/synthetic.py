@@ -10,14 +10,14 @@ ground-truth box is that of the whole bird: the problem that localisation method
 from __future__ import annotations
 
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 from PIL import Image
 
-from wsolkit.common.errors import require
+from wsolkit.common.errors import is_whole, require
 from wsolkit.data.base import Request, Target, WSOLDataset
 from wsolkit.data.catalogue import SPLITS
 from wsolkit.data.images import Sample
@@ -67,8 +67,9 @@ def open_synthetic(asked: Request, per_class: int | dict[str, int] | None = None
     """Build one split. `per_class` overrides the number of images per class (120 train, 12 val, 25 test)."""
     classes, label_of = asked.select(KINDS)
     given = per_class.get(asked.split) if isinstance(per_class, dict) else per_class
-    count = COUNTS[asked.split] if given is None else int(given)
-    require(count >= 1, f"per_class is the number of images of each class and must be at least 1, but is {count}")
+    count: Any = COUNTS[asked.split] if given is None else given
+    told = "per_class is the number of images of each class and must be a whole number of at least 1"
+    require(is_whole(count, 1), f"{told}, but is {count!r}")
     samples = []
     for index, (kind, label) in enumerate(list(label_of.items()) * count):
         box = draw_bird(KINDS[kind], _random(asked.seed, asked.split, index)).box

@@ -188,7 +188,9 @@ def _paired(a, b, metric: str, delta: float, samples: int, names) -> tuple[pd.Da
     index, other = first.index, second.index
     lone = {"A": index.difference(other, sort=False), "B": other.difference(index, sort=False)}
     if sides := [f"{len(ids)} only in {name}: {listing(ids.tolist())}" for name, ids in lone.items() if len(ids)]:
-        raise WsolkitError(f"A and B were not measured on the same images; {'; '.join(sides)}")
+        raise WsolkitError(
+            f"A and B were not measured on the same images, give two evaluations of one split; {'; '.join(sides)}"
+        )
     second = second.loc[index]
     boxes = [table["gt_boxes"].map(parse_boxes).map(str) for table in (first, second)]  # in any order and spelling
     others = {"labels": first["label"] != second["label"]} if "label" in first and "label" in second else {}

@@ -67,6 +67,7 @@ def evaluate(
 
     Raises: MethodNotDefined: the method has no meaning on this network.
     """
+    require(isinstance(dataset, WSOLDataset), f"dataset must be one of load_dataset(...), but is {dataset!r}")
     if isinstance(val, str):
         require(val == "auto", f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None

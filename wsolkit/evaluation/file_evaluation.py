@@ -18,8 +18,16 @@ import numpy as np
 
 from wsolkit.boxes.preparation import frame, prepare_map
 from wsolkit.boxes.protocols import protocol_named
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_path, atomic_write_text, files_below, keep_foreign, listing
+from wsolkit.common.errors import WsolkitError, is_digits, reason, require
+from wsolkit.common.files import (
+    atomic_path,
+    atomic_write_text,
+    check_out,
+    files_below,
+    given_path,
+    keep_foreign,
+    listing,
+)
 from wsolkit.data.base import Geometry
 from wsolkit.data.images import instance_boxes, read_mask
 from wsolkit.data.readers import CLASSES, MOST_CLASSES, Metadata, read_classes, read_metadata
@@ -83,7 +91,8 @@ def evaluate_files(
     """
     own = {name: options.pop(name) for name in ("percentile", "threshold", "interval") if name in options}
     rule, rules = Rule(protocol, **own), protocol_named(protocol)
-    geometry, root = Geometry(size, rules.geometry), Path(masks or "").expanduser()
+    geometry, root = Geometry(size, rules.geometry), given_path(masks or ".", "a folder of masks (--masks)")
+    scoremaps = given_path(scoremaps, "a folder of score maps (--scoremaps)")
     meta = read_metadata(metadata, split, NEEDED)
     source = meta.folder / "localization.txt"
     if meta.kind == "masks" and masks is None:
@@ -105,8 +114,8 @@ def evaluate_files(
     nameless = f"has no name in {CLASSES}, which has {known} (labels begin at 0)"
     strange = [(name, label) for name, label in zip(meta.ids, meta.labels, strict=True) if label >= known]
     problems += [f"{name}: label {label} {nameless}" for name, label in strange]
-    predicted, validation, beside = None, None, Path(scoremaps).expanduser() / PREDICTIONS
-    if predictions is not None or beside.is_file():
+    predicted, validation, beside = None, None, scoremaps / PREDICTIONS
+    if predictions is not None or os.path.lexists(beside):
         predicted, faults = read_predictions(beside if predictions is None else predictions, meta.ids, known)
         problems += faults
     if val_scoremaps is not None:
@@ -119,7 +128,9 @@ def evaluate_files(
         problems += [f"val, {name}: no object in its masks" for name in bare]
         validation = val_maps, Truth(size, boxes=val_boxes)
     count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(meta.ids)} images"
-    require(not problems, f"{scoremaps}: {count} of {meta.folder}: {listing(problems, '; ')}; nothing was scored")
+    require(
+        not problems, f"{scoremaps}: {count} of {meta.folder}: {listing(problems, '; ')}; nothing was scored: mend them"
+    )
     conditions = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
     conditions["score maps"] = "as they are" if maps.ready else "resized (cubic), then min-max"
     regions = None
@@ -160,7 +171,7 @@ def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
     """The names of classes.txt beside the splits or in the split's folder, or None where there is none."""
     folder = Path(metadata).expanduser()
     places = (place / CLASSES for place in (folder, folder / split, folder.parent))
-    return next((read_classes(path) for path in places if path.is_file()), None)
+    return next((read_classes(path) for path in places if os.path.lexists(path)), None)
 
 
 def keep_foreign_results(out: Path) -> list[Path]:
@@ -178,7 +189,7 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
     """
     from wsolkit import figures  # matplotlib takes half a second to import, and scoring does not need it
 
-    out = Path(out).expanduser()
+    out = check_out(out)
     for path in keep_foreign_results(out):
         path.unlink(missing_ok=True)
     result.save_per_image(out / "per_image.csv")
@@ -214,7 +225,7 @@ def open_score_maps(
     problems: one line for each missing or unusable map, and for each .npy file that belongs to no image (unless
     `subset`). FileNotFoundError without the folder.
     """
-    folder, shape = Path(folder).expanduser(), frame(size)
+    folder, shape = given_path(folder, "a folder of score maps"), frame(size)
     if not folder.is_dir():
         fault = "is not a folder" if folder.exists() else "does not exist"
         raise FileNotFoundError(f"{folder} {fault}; expected a folder with one .npy score map per image")
@@ -244,7 +255,7 @@ def _checked(path: Path) -> tuple[tuple[int, int], bool] | str:
     try:
         scores = np.load(path, allow_pickle=False)
     except Exception as error:  # a torn header fails in many ways; objects, which need pickle, are a ValueError
-        return f"not a readable .npy file ({error})"
+        return f"not a readable .npy file ({reason(error)})"
     if not isinstance(scores, np.ndarray) or scores.dtype.kind not in "fiub":
         return f"real numbers are expected, got {getattr(scores, 'dtype', 'an archive')}"
     if scores.ndim != 2 or scores.size == 0:
@@ -260,7 +271,7 @@ def read_predictions(path: str | Path, ids: Sequence[str], known: int = MOST_CLA
     The same number of labels in every line, 0-based and below `known`; a first line whose second cell is no number is a
     header. Lines of images that are not in `ids` are passed over. FileNotFoundError without the file.
     """
-    path = Path(path).expanduser()
+    path = given_path(path, "a csv of lines path,label")
     lines = csv_lines(path, "a csv of lines path,label")
     if lines and not "".join(lines[0][1][1:2]).strip().isdecimal():
         lines = lines[1:]
@@ -268,7 +279,7 @@ def read_predictions(path: str | Path, ids: Sequence[str], known: int = MOST_CLA
     table: dict[str, list[int]] = {}
     problems = []
     for number, (name, *cells) in lines:
-        labels = [int(cell) for cell in map(str.strip, cells) if cell.isdecimal() and len(cell) < 10]
+        labels = [int(cell) for cell in map(str.strip, cells) if is_digits(cell)]
         if not 0 < len(labels) == len(cells) == width - 1:
             line = ",".join([name, *cells])[:80]
             problems.append(f"{path}, line {number}: {line!r}, expected path,label with the labels from 0")
@@ -288,7 +299,7 @@ def export_score_maps(maps, folder: str | Path, size: int | Sequence[int] | None
     size None: the maps as they are, (h, w) float32, small; `wsolkit evaluate` grows them exactly as `wsolkit.evaluate`
     does. A size: grown and min-max normalised to [0, 1], (H, W) float64, as wsolevaluation's evaluator wants them.
     """
-    folder = Path(folder).expanduser()
+    folder = check_out(folder)
     same_lengths(ids=maps.ids, maps=maps.maps, logits=maps.logits)
     if strange := [name for name in maps.ids if Path(name).is_absolute() or ".." in Path(name).parts]:
         raise WsolkitError(f"ids that are no paths below a folder: {listing(strange)}")

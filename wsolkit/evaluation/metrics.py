@@ -14,8 +14,9 @@ import numpy as np
 from scipy.stats import binomtest, bootstrap
 
 from wsolkit.boxes.extract import thresholds
-from wsolkit.boxes.preparation import as_numpy
+from wsolkit.boxes.preparation import REAL, as_numpy
 from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import listing
 
 DELTAS = (0.3, 0.5, 0.7)
 IGNORE = 255
@@ -32,8 +33,20 @@ def one_per_image(name: str, array, dimensions: int) -> np.ndarray:
 
 def same_lengths(**arrays: Any) -> None:
     """ValueError unless all that are given have an entry for each of the same images."""
-    lengths = {name: len(array) for name, array in arrays.items() if array is not None}
+    given = {name: array for name, array in arrays.items() if array is not None}
+    single = [name for name, array in given.items() if not hasattr(array, "__len__")]
+    require(not single, f"{' and '.join(single)} must be a list or an array with an entry per image")
+    lengths = {name: len(array) for name, array in given.items()}
     require(len(set(lengths.values())) <= 1, f"one entry per image is expected everywhere, got lengths {lengths}")
+
+
+def class_numbers(name: str, array, least: int = 0) -> np.ndarray:
+    """Class numbers, one or more per image, as integers of at least `least`; ValueError for anything else."""
+    numbers = as_numpy(array)
+    good = numbers.dtype.kind in "iu" and (numbers.size == 0 or numbers.min() >= least)
+    got = f"{listing(numbers.ravel().tolist())} ({numbers.dtype})"
+    require(good, f"{name} must be integers, class numbers from {least} up, got {got}")
+    return numbers
 
 
 def percent(hits) -> Any:
@@ -49,6 +62,7 @@ def top_k_hits(logits, labels, k: int = 1) -> np.ndarray:
     Ties go to the lower class index (so k = 1 is argmax). A row with NaN counts as wrong. k >= K is always right.
     """
     logits, labels = one_per_image("logits", logits, 2), one_per_image("labels", labels, 1)
+    require(logits.dtype.kind in REAL, f"logits must be numbers, got {logits.dtype}")
     same_lengths(logits=logits, labels=labels)
     require(k >= 1, f"k must be at least 1, got {k}")
     require(labels.dtype.kind in "iu" or not len(labels), f"labels must be integers, got {labels.dtype}")

@@ -152,7 +152,7 @@ def csv_lines(path: str | Path, expected: str) -> list[tuple[int, list[str]]]:
             return [(reader.line_num, row) for row in reader if row]
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist; expected {expected}") from None
-    except (csv.Error, UnicodeDecodeError) as error:
+    except (csv.Error, UnicodeDecodeError, OSError) as error:  # a folder, say
         raise WsolkitError(f"{path} is not a readable csv file ({error}); expected {expected}") from error
 
 

@@ -6,6 +6,7 @@ at every threshold and let go.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -18,7 +19,8 @@ from wsolkit.boxes.extract import ContourBoxes, centre_box_curve, check_rule, gr
 from wsolkit.boxes.preparation import as_numpy, flat_is_zero, frame, prepare_maps
 from wsolkit.boxes.protocols import fixed_threshold, protocol_named
 from wsolkit.common.cores import cores
-from wsolkit.common.errors import require
+from wsolkit.common.errors import is_whole, require
+from wsolkit.common.files import listing
 from wsolkit.common.progress import progress as shown
 from wsolkit.evaluation import metrics
 from wsolkit.evaluation.per_image import FAILURES, failure_types
@@ -92,8 +94,8 @@ class Rule:
         percentile = protocol_named(self.protocol).percentile if self.percentile is None else self.percentile
         object.__setattr__(self, "percentile", percentile)
         threshold = fixed_threshold(percentile) if self.threshold is None else self.threshold
+        check_rule(threshold, percentile)
         object.__setattr__(self, "threshold", float(threshold))
-        check_rule(self.threshold, percentile)
         thresholds(self.interval)
 
 
@@ -141,12 +143,17 @@ def score(
     rule = Rule() if rule is None else rule
     if wrong := sorted(set(fields) - GIVEN_FIELDS):
         raise TypeError(f"score() takes no {', '.join(wrong)}; fields to give are {', '.join(sorted(GIVEN_FIELDS))}")
+    for name, value, least in (("samples", samples, 1), ("seed", seed, 0), ("workers", workers or 1, 1)):
+        require(is_whole(value, least), f"{name} must be a whole number of at least {least}, but is {value!r}")
     result = EvalResult(protocol=rule.protocol, percentile=rule.percentile, interval=rule.interval, **fields)
     result.frame = list(frame(truth.size))  # a wrong size is refused before the work, not after it
+    require(maps.maps is not None, "maps must be a list or an array with an entry per image, but are None")
+    metrics.same_lengths(**vars(maps) | vars(truth) | {"ready": None, "size": None})
     result.ids = [str(name) for name in (range(len(maps.maps)) if maps.ids is None else maps.ids)]
     result.n_images = len(result.ids)
-    metrics.same_lengths(**vars(maps) | vars(truth) | {"ids": result.ids, "ready": None, "size": None})
-    require(result.n_images, "no images to score: the split is empty")
+    require(result.n_images, "no images to score: the split is empty; give at least one")
+    twice = [name for name, count in Counter(result.ids).items() if count > 1]
+    require(not twice, f"ids must differ, but {listing(twice)} is there more than once")
     right = _classification(result, maps, truth)
     measurable = truth.boxes is not None or truth.masks is not None
     need = "give boxes, masks, or labels with logits or predicted labels"
@@ -282,7 +289,7 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
     if truth.labels is None:
         require(maps.logits is None and maps.predicted is None, "predictions without labels: give labels too")
         return {}
-    labels = result.labels = as_numpy(truth.labels)
+    labels = result.labels = metrics.class_numbers("labels", truth.labels)
     result.n_classes = int(labels.max()) + 1
     hits: dict[int, np.ndarray] = {}
     if maps.logits is not None:
@@ -291,7 +298,7 @@ def _classification(result: EvalResult, maps: Maps, truth: Truth) -> dict[int, n
         result.n_classes = logits.shape[1]
         result.predicted = np.where(np.isnan(logits).any(axis=1), -1, np.argmax(logits, axis=1))
     elif maps.predicted is not None:
-        ranked = as_numpy(maps.predicted).reshape(result.n_images, -1)
+        ranked = metrics.class_numbers("predicted", maps.predicted, -1).reshape(result.n_images, -1)
         own = ranked == labels[:, None]
         hits = {k: own[:, :k].any(axis=1) for k in (1, 5) if k <= ranked.shape[1]}
         result.n_classes = max(result.n_classes, int(ranked.max()) + 1)

@@ -23,7 +23,7 @@ import psutil
 import torch
 from torch import nn
 
-from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.errors import WsolkitError, is_whole, reason, require
 from wsolkit.common.files import atomic_save_npz, digest
 from wsolkit.common.processes import agreed, rank, share
 from wsolkit.common.progress import progress as shown
@@ -75,11 +75,17 @@ class ScoreMaps:
         try:
             with np.load(path, allow_pickle=False) as content:
                 labels, logits, maps, cost = (content[name] for name in ("labels", "logits", "maps", "cost"))
-                return cls(content["ids"].tolist(), labels, logits, maps, float(cost[0]), float(cost[1]), Path(path))
+                made = cls(content["ids"].tolist(), labels, logits, maps, float(cost[0]), float(cost[1]), Path(path))
+            shapes = {name: getattr(made, name).shape for name in ("labels", "logits", "maps")}
+            good = {len(made), *(shape[0] for shape in shapes.values())} == {len(made)} and made.maps.ndim == 3
+            require(good, f"{len(made)} ids do not go with shapes {shapes}")
+            return made
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None
         except Exception as error:  # a truncated archive fails in many ways
-            raise WsolkitError(f"score maps {path} cannot be read ({error}); delete it and localise again") from error
+            raise WsolkitError(
+                f"score maps {path} cannot be read ({reason(error)}); delete it and localise again"
+            ) from error
 
 
 @overload
@@ -110,6 +116,7 @@ def localise(
         options: passed to `score_maps` (chunk, channels, nwc, layer, ...); in a list to the methods that have them.
     """
     indices = _chosen(dataset, indices)
+    require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
     names = [method] if isinstance(method, str) else list(method)
     smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device

@@ -18,7 +18,7 @@ from torch import nn
 
 from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.protocols import fixed_threshold
-from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.images import read_image
 from wsolkit.methods.maps import feature_map, preprocessed, score_maps
@@ -112,18 +112,19 @@ def predict(
         MethodNotDefined: as for `score_maps`.
     """
     geometry = geometry or Geometry()
+    require(isinstance(geometry, Geometry), f"geometry must be a wsolkit.Geometry, but is {geometry!r}")
     percentile = resolve(method).percentile if percentile is None else percentile
     threshold = fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
-        require(0 <= value <= high, f"{name} must lie in [0, {high}], but is {value}")
-    whole = isinstance(batch_size, int) and batch_size >= 1
-    require(whole, f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
-    if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
-        images = [images]
+        require(is_real(value, 0, high), f"{name} must lie in [0, {high}], but is {value!r}")
+    require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
+    require(label is None or is_whole(label), f"label must be None or a class number from 0, but is {label!r}")
+    single = isinstance(images, np.ndarray) and images.ndim < 4
+    several: Any = [images] if single or isinstance(images, str) or not hasattr(images, "__len__") else images
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
     predictions: list[Prediction] = []
-    for start in range(0, len(images), batch_size):
-        views, sizes = zip(*(_view(image, geometry) for image in images[start : start + batch_size]), strict=True)
+    for start in range(0, len(several), batch_size):
+        views, sizes = zip(*(_view(image, geometry) for image in several[start : start + batch_size]), strict=True)
         pixels = np.stack(views)
         if preprocess is None:
             batch = normalise(pixels)
@@ -138,8 +139,8 @@ def predict(
         count, fault = logits.shape[1], "the network's logits are not finite: its training has diverged, train again"
         require(torch.isfinite(logits).all(), fault)
         names = [str(number) for number in range(count)] if classes is None else classes
-        require(len(names) == count, f"{len(names)} class names for a network with {count} classes")
-        require(label is None or 0 <= label < count, f"label {label} is outside 0..{count - 1}")
+        require(len(names) == count, f"{len(names)} class names for a network with {count} classes; give one for each")
+        require(label is None or label < count, f"label {label} is outside 0..{count - 1}; choose a class of these")
         shares = logits.softmax(1).numpy()
         labels = shares.argmax(1) if label is None else np.full(len(shares), label)
         own = {"features": features, **options}
@@ -159,7 +160,8 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
         image = Image.fromarray(image)
     elif not isinstance(image, str | Path | Image.Image):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise WsolkitError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array with pixels, but got {got}")
+        need = "a file, a PIL image or a (H, W, 3) uint8 array with pixels is expected"
+        raise WsolkitError(f"{need} as an image, but got {got}")
     image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
     return geometry.crop(np.asarray(square)), image.size

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.errors import WsolkitError, is_whole, require
 from wsolkit.methods.context import Context, in_chunks
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.networks import folded
@@ -106,8 +106,8 @@ def score_maps(
     names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
     options |= {} if channels is None else {"channels": channels}
     smoothings = parse_smooth(smooth)
-    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
-        raise WsolkitError(f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
+    good = is_whole(chunk, 1)
+    require(good, f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
     if target is not None:
         require(labels is None, "labels name classes, and target= is a score of its own: give one of the two")
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
@@ -203,8 +203,13 @@ def _bodies(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor:
     """Feature maps in the plain layout, in which pool, gradients and sums run."""
 
     def run(part: Tensor) -> Tensor:
-        # convolutions run fastest in channels last
-        features = folded.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
+        try:  # convolutions run fastest in channels last
+            features = folded.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            wrong = f"the network cannot take images of shape {tuple(part.shape)} ({str(error).splitlines()[0]})"
+            raise WsolkitError(f"{wrong}; give (B, C, H, W) with its channels, large enough") from error
         if features.ndim != 4:
             shape = tuple(features.shape)
             raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {shape}")
@@ -227,7 +232,7 @@ def _check_methods(
     entries = {name: resolve(name) for name in names}
     known = {option for entry in entries.values() for option in entry.options}
     if "*" not in known and (unknown := [option for option in options if option not in known]):
-        has = f"their options are: {', '.join(sorted(known))}" if known else "they have none"
+        has = f"their options are: {', '.join(sorted(known))}" if known else "they have none, leave it out"
         raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
         if "eigen" in smoothings and not entry.eigen:
@@ -254,7 +259,7 @@ def check_images(model: nn.Module, images: Tensor | None, features: Tensor | Non
         require(device == tensor.device, f"{name} are on {tensor.device}, the model on {device}: move one to the other")
     require(given, "give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
-        raise WsolkitError(f"{len(images)} images, but features of {len(features)}")
+        raise WsolkitError(f"{len(images)} images, but features of {len(features)}: give those of the same images")
     if images is not None and hasattr(model, "spec") and images.shape[1] != 3:  # others say so themselves
         raise WsolkitError(f"the model takes images of 3 channels, not {images.shape[1]}: give a preprocess= to 3")
     return None if images is None else _plain(images)
@@ -268,7 +273,10 @@ def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
             "are not what GT-known numbers are made of, so nothing is assumed"
         )
     parameter = next(model.parameters(), None)
-    labels = torch.as_tensor(labels, device=None if parameter is None else parameter.device)
+    try:
+        labels = torch.as_tensor(labels, device=None if parameter is None else parameter.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WsolkitError(f"labels must be whole numbers (int64 class indices), one per image ({error})") from None
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise WsolkitError(f"labels must be whole numbers (int64 class indices), but their dtype is {labels.dtype}")
     if labels.shape != (count,):
@@ -277,7 +285,9 @@ def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
     for label in (int(labels.min()), int(labels.max())):
         if label < 0 or (classes is not None and label >= classes):
             most = "K-1" if classes is None else classes - 1
-            raise WsolkitError(f"label {label} is outside 0..{most}: labels are 0-based class indices of this model")
+            raise WsolkitError(
+                f"label {label} is outside 0..{most}: labels must be 0-based class indices of this model"
+            )
     return _plain(labels.long())
 
 
@@ -286,7 +296,8 @@ def parse_smooth(smooth) -> frozenset[str]:
 
     Raises: ValueError: a name that is neither "eigen" nor "aug".
     """
-    names = (smooth,) if isinstance(smooth, str) else tuple(smooth or ())
+    single = isinstance(smooth, str) or not isinstance(smooth or (), Iterable)
+    names = (smooth,) if single else tuple(smooth or ())
     unknown = [name for name in names if name not in SMOOTHINGS]
     if unknown:
         raise WsolkitError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torchvision.models import VisionTransformer
 
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import listing
+from wsolkit.common.errors import WsolkitError, is_real, is_whole, reason, require
+from wsolkit.common.files import given_path, listing
 from wsolkit.networks.backbones import BACKBONES, scaled
 
 # how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
@@ -219,14 +219,16 @@ def build_model(
     stride = family.strides[0] if stride is None else stride
     for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
         require(value in allowed, f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
-    require(0 < width <= 4, f"width multiplies the channels and must lie in (0, 4], but is {width}")
-    require(0 < delta <= 1, f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
+    for name, factor, most, what in (("width", width, 4, "multiplies the channels"), ("delta", delta, 1, "is a share")):
+        good = is_real(factor, 0, most) and factor > 0
+        require(good, f"{name} {what} and must lie in (0, {most}], but is {factor!r}")
+    require(is_whole(seed), f"seed must be a whole number of at least 0, but is {seed!r}")
     if batch_norm is None:
         batch_norm = bool(family.batch_norm)
     elif family.batch_norm not in (None, batch_norm):
         has = "always has" if family.batch_norm else "never has"
         raise WsolkitError(f"{backbone} {has} batch normalisation; leave batch_norm at None")
-    require(num_classes >= 2, f"num_classes must be at least 2, but is {num_classes}")
+    require(is_whole(num_classes, 2), f"num_classes must be a whole number of at least 2, but is {num_classes!r}")
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -267,7 +269,7 @@ def build_model(
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """Read a flat dictionary of tensors, also one inside a training checkpoint (`WRAPPERS`); pickled code is never run:
     beside tensors and plain values a file may hold an argparse.Namespace and numpy's numbers, which are data."""
-    path = Path(path)
+    path = given_path(path, "weights: 'imagenet', 'none' or a .safetensors or .pth file")
     if not path.is_file():
         raise FileNotFoundError(
             f"weights '{path}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
@@ -284,8 +286,9 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         ) from error
     while isinstance(state, dict) and (own := [name for name in WRAPPERS if isinstance(state.get(name), dict)]):
         state = state[own[0]]
-    if not isinstance(state, dict) or not state or not all(isinstance(v, torch.Tensor) for v in state.values()):
-        raise WsolkitError(f"weights '{path}' hold no state_dict (a dictionary of tensors)")
+    pairs = state.items() if isinstance(state, dict) else ()
+    good = pairs and all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs)
+    require(good, f"weights '{path}' hold no state_dict; expected a dictionary of tensors under their names")
     return state
 
 
@@ -303,7 +306,11 @@ def imagenet_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
+    return f"{type(error).__name__}: {reason(error)}"
+
+
+def _finite(values: torch.Tensor) -> bool:
+    return values.is_floating_point() and bool(values.isfinite().all())
 
 
 def _better_without(state: dict[str, torch.Tensor], prefix: str, known: set[str]) -> bool:
@@ -326,10 +333,12 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
         names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
     shapes = {name: tuple(wanted[key].shape) for key, name in names.items()}
     both = [(name, tuple(value.shape), shapes[name]) for name, value in state.items() if name in shapes]
+    real = [name for key, name in names.items() if wanted[key].is_floating_point()]
     faults = {  # a missing batch counter is none
         "missing": [name for name in shapes if name not in state and not name.endswith("num_batches_tracked")],
         "unexpected": [name for name in state if name not in shapes],
         "mis-shaped": [f"{name} is {given}, expected {shape}" for name, given, shape in both if given != shape],
+        "without finite numbers": [name for name in real if name in state and not _finite(state[name])],
     }
     if any(faults.values()):
         listed = "; ".join(f"{len(keys)} {kind}: {listing(keys)}" for kind, keys in faults.items() if keys)

@@ -25,8 +25,8 @@ from pydantic import BeforeValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from wsolkit.common.code import PACKAGE, code_state, project_path
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import digest, files_below
+from wsolkit.common.errors import WsolkitError, is_digits, require
+from wsolkit.common.files import digest, files_below, given_path
 from wsolkit.common.parameters import nearest, parameter, shown, told_of
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import METHODS, VARIANTS, Method, Variant, resolve
@@ -52,7 +52,8 @@ _SCRATCH["stride"] = 8
 
 def _classes(value: Any) -> int | list[str]:
     if isinstance(value, str):
-        value = int(value) if value.strip().isdigit() else [item.strip() for item in value.split(",") if item.strip()]
+        names = [item.strip() for item in value.split(",") if item.strip()]
+        value = int(value) if is_digits(value.strip()) else names
     items = value if isinstance(value, list | tuple) else [value]
     if any(isinstance(item, bool) or not isinstance(item, str | int) for item in items):
         raise PydanticCustomError("kind", "")
@@ -67,10 +68,7 @@ def absolute(values: dict[str, Any], base: Path) -> dict[str, Any]:
     result = dict(values)
     for name in PATHS:
         if values.get(name, "") not in ("", "none", "imagenet"):
-            try:
-                result[name] = str((base / Path(values[name]).expanduser()).resolve())
-            except (RuntimeError, ValueError) as error:  # ~ of nobody, a null character
-                raise WsolkitError(f"{name} is no path: {shown(values[name])} ({error})") from None
+            result[name] = str((base / given_path(values[name], f"one for {name}")).resolve())
     return result
 
 
@@ -158,7 +156,7 @@ class RunConfig(Recipe):
                 choice = ", ".join(map(str, strides))
                 raise WsolkitError(f"{asked.backbone} has no stride {values['stride']}; choose from {choice}")
             values["stride"] = strides[0]
-        values |= absolute({name: values[name] for name in PATHS if name != "out"}, project_path(""))
+        values |= absolute({name: values[name] for name in PATHS if name != "out"}, project_path("."))
         return cls.model_construct(set(given), **values)
 
     @classmethod
@@ -259,7 +257,7 @@ class RunConfig(Recipe):
     def out_folder(self) -> Path:
         """OUT, which holds all reports; the environment variable WSOLKIT_OUT replaces the default."""
         if self.out == "reports" and os.environ.get("WSOLKIT_OUT"):
-            return Path(os.environ["WSOLKIT_OUT"])
+            return given_path(os.environ["WSOLKIT_OUT"], "a folder in the environment variable WSOLKIT_OUT")
         return project_path(self.out)
 
     @property

@@ -21,8 +21,9 @@ import torch
 
 from wsolkit import figures, methods
 from wsolkit.boxes.protocols import fixed_threshold
-from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import alone, atomic_write_bytes, digest
+from wsolkit.common.cores import chosen_threads
+from wsolkit.common.errors import WsolkitError, reason, require
+from wsolkit.common.files import alone, atomic_write_bytes, digest, given_path
 from wsolkit.common.processes import agreed, device_named, rank, world_size
 from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
@@ -34,13 +35,13 @@ from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
 from wsolkit.runs.parameters import RunConfig, localising_code, of_notebook
-from wsolkit.training.checkpoints import load_checkpoint
+from wsolkit.training.checkpoints import checkpoint, load_checkpoint, restored
 from wsolkit.training.loop import fit
 from wsolkit.training.recipe import Recipe, recipe_source
 
 GALLERY_IMAGES = 8
 PACKAGES = ("wsolkit", "torch", "torchvision", "grad-cam", "numpy", "opencv-python-headless", "papermill")
-MISFIT = (RuntimeError, TypeError, KeyError, AttributeError)  # what weights raise that do not fit their network
+MISFIT = (RuntimeError, TypeError, KeyError, AttributeError, ValueError)  # what weights raise that do not fit
 OF_A_REPORT = ("limit", "device", "compile", "checkpoint_seconds", "out", "method")  # may differ in a report
 
 
@@ -68,7 +69,7 @@ class Run:
     @classmethod
     def of(cls, namespace: dict[str, Any]) -> Run:
         """From a notebook's globals(): every variable that has the name of a parameter is taken as one."""
-        torch.set_num_threads(int(os.environ.get("WSOLKIT_THREADS") or torch.get_num_threads()))
+        torch.set_num_threads(chosen_threads() or torch.get_num_threads())
         return cls.start(**of_notebook(namespace))
 
     def dataset(self, split: str) -> WSOLDataset:
@@ -346,29 +347,28 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
 
     Raises: FileNotFoundError: there is no best.pt. WsolkitError: it, or run.json, cannot be used.
     """
-    path = Path(path).expanduser()
+    path = given_path(path, "a best.pt or the folder of a training run")
     if path.is_dir():
         if not (path / files.WEIGHTS).is_file():
             inside = [str(weights.parent) for weights in sorted(path.glob(f"*/{files.WEIGHTS}"))]
             hint = f"choose one of {', '.join(inside)}" if inside else "give a best.pt or the folder of a training run"
             raise FileNotFoundError(f"{path} holds no best.pt; {hint}")
         path /= files.WEIGHTS
+    content = checkpoint(path)
     try:
-        model, content = load_checkpoint(path, device)
-        classes = [str(name) for name in content["classes"]]
+        model, classes = restored(content, device), [str(name) for name in content["classes"]]
     except MISFIT as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
         need = "give the best.pt of a training run"
-        raise WsolkitError(f"checkpoint {path} cannot be used ({reason}); {need}") from error
-    fault = f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes"
+        raise WsolkitError(f"checkpoint {path} cannot be used ({reason(error)}); {need}") from error
+    fault = f"checkpoint {path} has {len(classes)} class names for {model.num_classes} classes; train again"
     require(len(classes) == model.num_classes, fault)
     run, known = files.read_run(path.parent), content.get("geometry")
     try:
         if run and not known:
             known = {"size": run["config"]["size"], "kind": run["config"]["geometry"]}
         geometry = Geometry(**known) if known else None
-    except (KeyError, TypeError) as error:
-        record = path.parent / files.TRAINED
+    except (KeyError, TypeError, ValueError) as error:
+        record = path if content.get("geometry") else path.parent / files.TRAINED
         raise WsolkitError(f"{record} is not the record of a training run ({error!r}); restore or remove it") from error
     return Trained(model, classes, geometry, path, run)
 

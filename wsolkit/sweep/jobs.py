@@ -24,6 +24,7 @@ from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_meth
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
 from wsolkit.runs.parameters import RunConfig, absolute, changes, page_state
+from wsolkit.training.recipe import SEEDS
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
 NAMES: dict[str, Any] = {"title": "a list of names with at least one entry", "min_length": 1}
@@ -100,7 +101,7 @@ class SweepFile(RunConfig):
     methods: tuple[str, ...] = parameter(
         study_methods(), f"training-time methods ({', '.join(training_methods())}) and grad-cam's work too", **NAMES
     )
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = parameter(
+    seeds: tuple[Annotated[int, Field(ge=0, le=SEEDS)], ...] = parameter(
         (), "the same grid with each seed; the first in OUT, the others in OUT/seed-N", **NUMBERS
     )
     limits: dict[str, Annotated[int, Field(ge=1)]] = parameter(
@@ -184,7 +185,7 @@ def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
         values["methods"] = tuple(declared(name).name for name in values["methods"])
     given = values.get("limits", {})
     limits = {declared(name).name: number for name, number in given.items()}
-    require(len(limits) == len(given), f"{prefix}limits has two entries for one method: {', '.join(given)}")
+    require(len(limits) == len(given), f"{prefix}limits has two entries for one method: {', '.join(given)}; keep one")
     limits = ({"": values.pop("limit")} if values.get("limit") else {}) | limits
     values |= {"limits": limits} if limits else {}
     for name, own in values.get("datasets", {}).items():

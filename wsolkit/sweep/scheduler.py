@@ -146,11 +146,10 @@ class DaskPool(Executor):
         # worker that cannot import it while it reads the message ends, without a word to us.
         def run(*args: Any, **kwargs: Any) -> Any:
             import importlib
-            import os
 
             from distributed import get_worker
 
-            from wsolkit.common.cores import cores
+            from wsolkit.common.cores import chosen_threads, cores
 
             worker = get_worker()
             key = worker.get_current_task()
@@ -159,7 +158,7 @@ class DaskPool(Executor):
                 task = worker.state.tasks.get(key)
                 return task is None or task.state == "cancelled"
 
-            threads = int(os.environ.get("WSOLKIT_THREADS") or max(1, cores() // worker.state.nthreads))
+            threads = chosen_threads() or max(1, cores() // worker.state.nthreads)
             return getattr(importlib.import_module(module), name)(*args, threads=threads, stop=cancelled, **kwargs)
 
         return self.pool.submit(run, *args, **kwargs)

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.errors import WsolkitError, reason, require
 from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.common.processes import agreed, rank
 from wsolkit.networks.models import WSOLModel, rebuild
@@ -31,12 +31,23 @@ HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "s
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
     """Rebuild a trained model from best.pt: the model in evaluation mode and {"classes", "geometry",
     "epoch", "recipe", "spec"}."""
+    content = checkpoint(path)
+    return restored(content, device), content
+
+
+def checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a best.pt; WsolkitError names a file that is none."""
     content = read(Path(path))
     if not {"spec", "classes", "model"} <= set(content):
         raise WsolkitError(f"{path} is no wsolkit model checkpoint (best.pt); point to the best.pt of a training run")
+    return content
+
+
+def restored(content: dict[str, Any], device: str | torch.device = "cpu") -> WSOLModel:
+    """The network of a best.pt's content, whose weights are taken out."""
     model: Any = rebuild(**content["spec"])
     model.load_state_dict(content.pop("model"))
-    return model.to(device).eval(), content
+    return model.to(device).eval()
 
 
 @dataclass
@@ -150,8 +161,7 @@ def read(path: Path, advice: str = "; delete it and train again") -> dict:
         require(content.pop("checksum", "") == checksum(content), "its content does not fit its checksum")
         return content
     except Exception as error:  # a truncated or foreign file fails in many ways
-        reason = (str(error) or type(error).__name__).splitlines()[0][:150]
-        raise WsolkitError(f"checkpoint {path} cannot be read ({reason}){advice}") from error
+        raise WsolkitError(f"checkpoint {path} cannot be read ({reason(error)}){advice}") from error
 
 
 def checksum(content: Any) -> str:

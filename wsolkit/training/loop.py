@@ -23,8 +23,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import digest
-from wsolkit.common.processes import agreed, rank, share, total, world_size
+from wsolkit.common.files import check_out, digest
+from wsolkit.common.processes import agreed, device_named, rank, share, total, world_size
 from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
@@ -75,10 +75,12 @@ def fit(
     """
     recipe = (recipe or Recipe()).changed(**changes)
     objective = objective or Objective()
-    folder = None if out is None else Path(out)
-    device = torch.device(device) if device is not None else next(model.parameters()).device
+    folder = None if out is None else check_out(out)
+    device = next(model.parameters()).device if device is None else device_named(str(device))
     if model.num_classes != len(train.classes):
-        raise WsolkitError(f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}")
+        raise WsolkitError(
+            f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}; build it for these"
+        )
     require(len(train) >= 2, f"{train} is too small to train on: two images at least")
     if compile and objective.hooks:
         raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")

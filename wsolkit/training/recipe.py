@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Criterion = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (B, K), labels (B,) -> mean loss in nats
 
 BATCH, LR = 40, 3e-3  # as published for CUB
+SEEDS = 2**63 - 1  # the largest that torch takes
 LEAST_STEPS = 16  # of an epoch, where the number of images decides the batch
 
 
@@ -80,13 +81,13 @@ class Recipe(Parameters):
     accumulate: int = parameter(
         1, "parts into which a batch is cut to fit the memory; batch norm sees the parts", "training", ge=1
     )
-    seed: int = parameter(0, "of split, drawings, initialisation and training", "data", ge=0)
+    seed: int = parameter(0, "of split, drawings, initialisation and training", "data", ge=0, le=SEEDS)
 
     @model_validator(mode="after")
     def _parts_of_a_batch(self) -> Recipe:
         parts, batch = self.accumulate, self.batch_size
         if parts > batch > 0:  # 0: not yet known
-            raise WsolkitError(f"accumulate={parts} parts are more than the {batch} images of a batch")
+            raise WsolkitError(f"accumulate={parts} parts are more than the {batch} images of a batch; choose fewer")
         return self
 
     @classmethod
