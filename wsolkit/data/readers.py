@@ -128,9 +128,11 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of every line that is not blank; CRLF and a byte order mark are taken off."""
     try:
         text = path.read_text(encoding="utf-8-sig")
+        if strange := CONTROL.search(text.translate(dict.fromkeys(b"\t\n"))):
+            raise ValueError(f"it holds the character {strange[0]!r}")
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; put it there, or fetch the dataset again") from None
-    except (UnicodeDecodeError, OSError) as error:  # a folder, say
+    except (ValueError, OSError) as error:  # OSError: a folder, say
         raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
     for number, line in enumerate(text.split("\n"), 1):
         if stripped := clean(line):

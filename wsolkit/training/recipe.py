@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Criterion = Callable[["Tensor", "Tensor"], "Tensor"]  # logits (B, K), labels (B,) -> mean loss in nats
 
 BATCH, LR = 40, 3e-3  # as published for CUB
-SEEDS = 2**63 - 1  # the largest that torch takes
+SEEDS = 2**63 - 1  # the largest: torch and numpy take it
 LEAST_STEPS = 16  # of an epoch, where the number of images decides the batch
 
 
