@@ -18,7 +18,7 @@ SLOW = (
     "sweep", "dask", "galleries", "chapters", "sweep_papermill", "documents", "jupyterlab", "measured", "localise",
     "cli", "predict", "notebooks", "wheel", "worker", "staleness", "many_processes", "interruption", "training", "split",
     "training_methods", "runs", "map_store", "chapter", "exercises", "index_browser", "faithfulness", "cams_contract",
-    "cams", "left_as_found", "transformers", "speed_paths", "method_page",
+    "cams", "left_as_found", "transformers", "speed_paths", "method_page", "inputs",
 )  # fmt: skip
 
 
