@@ -160,8 +160,7 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
         image = Image.fromarray(image)
     elif not isinstance(image, str | Path | Image.Image):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
-        need = "a file, a PIL image or a (H, W, 3) uint8 array with pixels is expected"
-        raise WsolkitError(f"{need} as an image, but got {got}")
+        raise WsolkitError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array with pixels, but got {got}")
     image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
     return geometry.crop(np.asarray(square)), image.size

@@ -203,13 +203,8 @@ def _bodies(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor:
     """Feature maps in the plain layout, in which pool, gradients and sums run."""
 
     def run(part: Tensor) -> Tensor:
-        try:  # convolutions run fastest in channels last
-            features = folded.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            wrong = f"the network cannot take images of shape {tuple(part.shape)} ({str(error).splitlines()[0]})"
-            raise WsolkitError(f"{wrong}; give (B, C, H, W) with its channels, large enough") from error
+        # convolutions run fastest in channels last
+        features = folded.run(model.body, part.contiguous(memory_format=torch.channels_last), precision)
         if features.ndim != 4:
             shape = tuple(features.shape)
             raise WsolkitError(f"model.body must end in a feature map (B, C, h, w), but it gave {shape}")
@@ -252,11 +247,15 @@ def check_images(model: nn.Module, images: Tensor | None, features: Tensor | Non
     require(precision in PRECISIONS, f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     given = {name: tensor for name, tensor in (("images", images), ("features", features)) if tensor is not None}
     for name, tensor in given.items():
-        if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or len(tensor) == 0:
+        if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or tensor.numel() == 0:
             got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
             raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
         device = next(model.parameters(), tensor).device
         require(device == tensor.device, f"{name} are on {tensor.device}, the model on {device}: move one to the other")
+    if images is not None and images.shape[1] != 3 and hasattr(model, "spec"):  # of other networks nobody knows it
+        raise WsolkitError(
+            f"images must have 3 channels, (B, 3, H, W), for this network, but got {tuple(images.shape)}"
+        )
     require(given, "give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
         raise WsolkitError(f"{len(images)} images, but features of {len(features)}: give those of the same images")
