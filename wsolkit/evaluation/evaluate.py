@@ -97,7 +97,8 @@ def evaluate(
         if all(map(len, val_boxes)):
             maps["val"] = localiser(model, val, entry.name, smooth, val_indices, **options)
             validation = Maps(maps["val"].maps), Truth(val.geometry.size, boxes=val_boxes)
-    made, rule = maps["test"], Rule(protocol, PAS_PERCENTILE if pas else 100.0)
+    percentile = PAS_PERCENTILE if pas else 100.0
+    made, rule = maps["test"], Rule(protocol, percentile, entry.fixed_threshold(percentile))
     truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
     fields: dict[str, Any] = {"dataset": dataset.name, "split": dataset.split, "method": entry.name, "seed": seed}
     fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}

@@ -17,7 +17,6 @@ from PIL import Image
 from torch import nn
 
 from wsolkit.boxes.extract import extract_box
-from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.images import read_image
@@ -113,8 +112,9 @@ def predict(
     """
     geometry = geometry or Geometry()
     require(isinstance(geometry, Geometry), f"geometry must be a wsolkit.Geometry, but is {geometry!r}")
-    percentile = resolve(method).percentile if percentile is None else percentile
-    threshold = fixed_threshold(percentile) if threshold is None else threshold
+    entry = resolve(method)
+    percentile = entry.percentile if percentile is None else percentile
+    threshold = entry.fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
         require(is_real(value, 0, high), f"{name} must lie in [0, {high}], but is {value!r}")
     require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")

@@ -80,6 +80,16 @@ class Context:
         with torch.no_grad():
             return self.rest(self.features.clone())
 
+    @cached_property
+    def finer(self) -> Tensor:
+        """(B, C', H', W'), without a graph: the last feature map before A that has more positions than A, by one more
+        pass of the body; A itself where there is none."""
+        from wsolkit.networks.split import finer_features
+
+        if self.images is None:
+            raise WsolkitError("this method runs the body again for its finer feature map: give images")
+        return finer_features(self.model, self.images, self.features)
+
     @property
     def gradients(self) -> Tensor:
         """(B, C, h, w): G = d z_y / d A through pool and head, computed once."""

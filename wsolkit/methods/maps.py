@@ -183,7 +183,7 @@ def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
     own = {name: value for name, value in options.items() if {name, "*"} & {*entry.options}}
     weights, features = entry.function(context, **own).detach().float(), context.features.float()
     project = entry.project or context.eigen
-    if weights.shape == features.shape[:1] + features.shape[2:]:
+    if weights.ndim == 3 and len(weights) == len(features):
         maps = weights
     elif weights.shape == features.shape[:2] and not project:  # the sum alone needs no weighted copy
         maps = torch.einsum("bc,bchw->bhw", weights, features)

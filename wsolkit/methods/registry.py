@@ -10,7 +10,7 @@ The function receives a `Context` (features, gradients, class weights, labels, t
 
     (B, C)         one weight per channel: the map is sum_c w[c] A[c]
     (B, C, h, w)   one weight per channel and position: the map is sum_c w[c] * A[c]
-    (B, h, w)      a finished map, for methods that are no weighted sum
+    (B, h, w)      a finished map, for methods that are no weighted sum; of another resolution, if need be
 
 Everything else happens in one place for all methods (`wsolkit.methods.maps`): the sum, the eigen projection, the ReLU,
 test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context
@@ -26,6 +26,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.networks.backbones import BACKBONES, Backbone
@@ -118,6 +119,7 @@ class Method:
         check: called with the model; returns why the method is not defined on it, or "".
         variants: the trained networks that a report shows, the one it scores first, by name.
         percentile: of the map's values, at which a box's threshold is 1: 100 is the maximum, 90 that of PaS.
+        threshold: the fixed one, where nothing can choose it; None is the published one of the percentile.
         chapter: the notebook that explains the method and reports it.
         published: numbers to compare with measured ones. differs: what separates the method here from the published.
     """
@@ -136,6 +138,7 @@ class Method:
     check: Callable[[Module], str] | None = None
     variants: tuple[str, ...] = ("gap",)
     percentile: float = 100.0
+    threshold: float | None = None
     chapter: str = ANY_CHAPTER
     published: tuple[Published, ...] = ()
     differs: str = ""
@@ -158,6 +161,11 @@ class Method:
     def map(self) -> str:
         """The method that makes the map: "cam" for `has`, which is plain CAM on another network; else its own name."""
         return next(other.name for other in [*METHODS.values(), self] if other.function == self.function)
+
+    def fixed_threshold(self, percentile: float) -> float:
+        """The threshold to take at a percentile where nothing can choose one."""
+        own = self.threshold if percentile == self.percentile else None
+        return fixed_threshold(percentile) if own is None else own
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -308,6 +308,34 @@ def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
 
 
+def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
+    """The last feature map on the way to `features` with more positions; `features` where there is none.
+
+    Args: model: with a `body`, in evaluation mode. images: (B, c, H, W). features: (B, C, h, w), what the body gives.
+
+    Returns: (B, C', H', W') with H'W' > hw, without a graph.
+    """
+    found, after, (height, width) = features, False, features.shape[2:]
+    end = model.model.get_submodule(model.layer) if isinstance(model, HookedModel) else None
+
+    def note(module: nn.Module, _inputs: tuple, output: Any) -> None:
+        nonlocal found, after
+        shape = output.shape if isinstance(output, Tensor) else ()
+        finer = len(shape) == 4 and shape[2] > height and shape[3] > width
+        if not after and finer and abs(shape[2] * width - shape[3] * height) <= max(height, width):  # channels first
+            found = output
+        after = after or module is end  # a hooked network runs on, and may grow its maps again
+
+    handles = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            model.body(images.clone())  # as the first operation may work in place
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The network that torch.compile or DataParallel wraps, with which it shares its weights; any other as it is.
 

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from wsolkit import figures, methods
-from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.cores import chosen_threads
 from wsolkit.common.errors import WsolkitError, reason, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest, given_path
@@ -382,9 +381,10 @@ def default_threshold(
     run lies beside the folder of the training run, and maps are made and thresholded as there; else the published one.
     view: how images reach the network, None is as in the training run.
     """
-    fixed = fixed_threshold(percentile), "fixed"
+    entry = resolve(method)
+    fixed = entry.fixed_threshold(percentile), "fixed"
     variant, own = trained.run.get("variant", ""), trained.run.get("config", {})
-    entry, of_variant = resolve(method), METHODS.get(variant)
+    of_variant = METHODS.get(variant)
     if of_variant is not None and of_variant.map == entry.name:  # the report has the training-time method's name
         entry = of_variant
     folder = trained.path.parent.parent / entry.slug

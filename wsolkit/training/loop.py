@@ -29,6 +29,7 @@ from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
 from wsolkit.training.checkpoints import HISTORY, Files, Progress, checksum, load_state
+from wsolkit.training.frozen import fit_head
 from wsolkit.training.recipe import Objective, Recipe
 
 LOOK_EVERY = 16  # steps between two readings of the loss on CUDA, where a reading waits for all steps before it
@@ -74,6 +75,7 @@ def fit(
     Raises: ValueError: if last.pt and previous.pt are damaged or from another run, or if the loss is no longer finite.
     """
     recipe = (recipe or Recipe()).changed(**changes)
+    recipe = recipe.changed(epochs=1) if recipe.frozen else recipe
     objective = objective or Objective()
     folder = None if out is None else check_out(out)
     device = next(model.parameters()).device if device is None else device_named(str(device))
@@ -82,6 +84,8 @@ def fit(
             f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}; build it for these"
         )
     require(len(train) >= 2, f"{train} is too small to train on: two images at least")
+    fault = f"'{objective.name}' trains the body: it has no meaning with frozen"
+    require(not recipe.frozen or type(objective) is Objective, fault)
     if compile and objective.hooks:
         raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
     about = {"classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}
@@ -107,7 +111,10 @@ def fit(
         begin = time.perf_counter() - now.seconds
         rate = recipe.rate(now.epoch)
         set_rate(optimiser, rate)
-        loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
+        if recipe.frozen:
+            loss, top1 = fit_head(bare, train, recipe)
+        else:
+            loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
         for buffer in bare.buffers() if world_size() > 1 else ():
             dist.broadcast(buffer, src=0)  # the first process's running statistics count
         val_loss, val_top1 = classify(bare, val, precision=recipe.precision) if val is not None else (None, None)

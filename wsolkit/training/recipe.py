@@ -30,6 +30,8 @@ class Recipe(Parameters):
     the keys of a sweep file: a value that is declared here is known everywhere.
 
     Attributes:
+        frozen: the body keeps its start weights, and the head alone is fitted, to its end, with `weight_decay` (see
+            `wsolkit.training.frozen`); of the other values only batch_size, precision and label_smoothing count.
         epochs, batch_size: passes over the images, and images in a step (over all processes together; at least 2, since
             batch normalisation cannot train on one value per channel).
         lr, momentum, nesterov, weight_decay: of SGD.
@@ -57,6 +59,7 @@ class Recipe(Parameters):
         0.1
     """
 
+    frozen: bool = parameter(False, "keep the start weights of the body and fit the head alone", "training")
     epochs: int = parameter(50, "length of a training run", "training", ge=1)
     batch_size: int = parameter(BATCH, "images per training step", "training", ge=2)
     lr: float = parameter(LR, "learning rate", "training", gt=0)
@@ -129,6 +132,8 @@ RECIPES = {
     "wsolevaluation": "Choe et al., CVPR 2020, CAM on CUB, from third-party copies of its hyper-parameter sheet (VGG16 "
     "and ResNet50; other backbones take the values of ResNet50)",
     "quick": "this package's own, for a first look: ten epochs with a rate that falls to zero",
+    "frozen": "this package's own, for pretrained weights: the body stays as it is, and a linear head is fitted to its "
+    "pooled features (a linear probe)",
 }
 # what each changes in the defaults of `Recipe`: everywhere, on backbones whose names begin so, or with these weights
 _VALUES: list[tuple[str, str, dict[str, Any]]] = [
@@ -139,6 +144,7 @@ _VALUES: list[tuple[str, str, dict[str, Any]]] = [
     ("wsolevaluation", "resnet50", {"stride": 8}),
     ("quick", "", {"epochs": 10, "batch_size": 16, "schedule": "cosine", "warmup_epochs": 1}),
     ("quick", "none", {"lr": 0.03, "backbone_grad_scale": 1.0}),
+    ("frozen", "", {"frozen": True, "epochs": 1, "weight_decay": 5e-3}),
 ]
 
 

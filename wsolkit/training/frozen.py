@@ -1,0 +1,58 @@
+"""A frozen body: only the head learns, from pooled features that are computed once, so in one pass over the images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from wsolkit.common.errors import require
+from wsolkit.common.progress import progress
+from wsolkit.data.base import WSOLDataset
+from wsolkit.networks import folded
+from wsolkit.training.recipe import Recipe
+
+STEPS = 500  # of LBFGS at most; it stops where nothing changes any more
+
+
+def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, float]:
+    """Fit the linear head of `model` in place, by LBFGS from zero; all else stays. Needs N x C floats of memory.
+
+    The images are those of evaluation (no crops, no flips), and the body is in evaluation mode, so that nothing is
+    random. The least is mean cross-entropy plus weight_decay / 2 times the sum of the squared weights.
+
+    Returns: cross-entropy (nats) and Top-1 Cls (percent) on the training images.
+
+    Raises: WsolkitError: the network has no pooling followed by one linear layer.
+    """
+    head = model.head
+    good = isinstance(head, nn.Linear) and getattr(model, "has_cam", False)
+    require(good, f"frozen: only a linear head behind a pooling can be fitted, which {model.backbone} here has not")
+    model.eval()
+    device, pooled = head.weight.device, []
+    starts = range(0, len(train), recipe.batch_size)
+    with torch.inference_mode(False), torch.no_grad():
+        for start in progress(starts, f"features of {len(train)} {train.split} images", unit="batches"):
+            images = train.images(range(start, min(start + recipe.batch_size, len(train))), device)
+            images = images.contiguous(memory_format=torch.channels_last)
+            pooled.append(model.pool(folded.run(model.body, images, recipe.precision).contiguous()))
+        features, labels = torch.cat(pooled), torch.from_numpy(train.labels).to(device)
+        nn.init.zeros_(head.weight)
+        nn.init.zeros_(head.bias)
+    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimiser.zero_grad()
+        value = cross_entropy(head(features), labels, label_smoothing=recipe.label_smoothing)
+        value = value + recipe.weight_decay / 2 * head.weight.square().sum()
+        value.backward()
+        return value
+
+    with torch.enable_grad():
+        optimiser.step(loss)  # type: ignore[arg-type]
+    optimiser.zero_grad()
+    with torch.no_grad():
+        logits = head(features)
+        return float(cross_entropy(logits, labels)), 100.0 * float((logits.argmax(1) == labels).float().mean())
