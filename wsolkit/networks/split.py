@@ -320,7 +320,7 @@ def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
 
     def note(module: nn.Module, _inputs: tuple, output: Any) -> None:
         nonlocal found, after
-        shape = output.shape if isinstance(output, Tensor) else ()
+        shape: Any = output.shape if isinstance(output, Tensor) else ()
         finer = len(shape) == 4 and shape[2] > height and shape[3] > width
         if not after and finer and abs(shape[2] * width - shape[3] * height) <= max(height, width):  # channels first
             found = output
