@@ -106,7 +106,7 @@ class Method:
     Attributes:
         name: lower case with underscores. function: see the module's docstring.
         needs: what one map costs: "features" (the feature map and the head's weights), "gradient" (one backward pass
-            through pool and head) or "forward" (many more forward passes).
+            through pool and head) or "forward" (more forward passes).
         description: one line for tables and reports.
         label: the name as papers write it; "" is the name itself.
         relu: negative values of the map become 0, after the sum and after the eigen projection.

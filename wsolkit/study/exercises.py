@@ -25,6 +25,7 @@ from wsolkit.common.parameters import nearest
 from wsolkit.evaluation.comparison import mcnemar
 from wsolkit.evaluation.metrics import share_interval
 from wsolkit.methods.adl import drop_mask
+from wsolkit.methods.affinity_cam import spread
 from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
@@ -333,3 +334,24 @@ class _Cases:
     def training_acol(self) -> Iterator[tuple]:
         a, b = torch.randn(3, 4, 4), torch.randn(3, 4, 4) * 10 + 2
         yield (a, b), torch.maximum(unit_range(a), unit_range(b))
+
+    def likeness_cosine(self) -> Iterator[tuple]:
+        for shape in ((5, 12), (3, 4)):
+            features = torch.randn(shape) + 2
+            centred = features - features.mean(dim=1, keepdim=True)
+            given = (torch.cosine_similarity(x[:, :, None], x[:, None, :], dim=0) for x in (centred, features))
+            yield (features,), *given
+
+    def likeness_step(self) -> Iterator[tuple]:
+        for power in (1.0, 3.0):
+            score_map, features = torch.randn(12), torch.randn(5, 12)
+            unit = F.normalize(features - features.mean(dim=1, keepdim=True), dim=0)
+            cosines = unit.T @ unit
+            right = spread(score_map.view(1, 3, 4), features.view(1, 5, 3, 4), power, 1).flatten()
+            yield (score_map, cosines, power), right, cosines.clamp(min=0) ** power @ score_map
+
+    def likeness_power(self) -> Iterator[tuple]:
+        score_map = torch.randn(1, 3, 4)
+        made = spread(score_map, torch.randn(1, 5, 3, 4), 0.0, 1)
+        kinds = {"flat": made.std() < 1e-5, "unchanged": not differs(made, score_map), "empty": not made.any()}
+        yield (), next(name for name, true in kinds.items() if true)
