@@ -34,7 +34,7 @@ SHORT = {"09_training_time_methods": {"epochs"}}  # trains two networks, so few 
 def test_all_notebooks_are_there():
     assert [p.stem for p in NOTEBOOKS] == [
         *("00_tour", "01_train", "02_cam", "03_rethinking_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam"),
-        *("07_any_cam", "08_compare", "09_training_time_methods", "10_write_your_own_cam"),
+        *("07_any_cam", "08_compare", "09_training_time_methods", "10_write_your_own_cam", "15_what_labels_can_tell"),
     ]
 
 
@@ -77,7 +77,9 @@ def test_stored_as_agreed(path):
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in NOTEBOOKS if p.stem[:2] in ("02", "03", "04", "05", "06", "07", "09")], ids=lambda p: p.stem
+    "path",
+    [p for p in NOTEBOOKS if p.stem[:2] in ("02", "03", "04", "05", "06", "07", "09", "15")],
+    ids=lambda p: p.stem,
 )
 def test_a_report_finds_what_it_shows_itself_tagged(path):
     tagged = [c.source for c in nbformat.read(path, as_version=4).cells if "in-report" in c.metadata.get("tags", [])]

@@ -77,10 +77,10 @@ def test_the_fixed_threshold_is_its_own():
     data = wk.load_dataset("synthetic", "test", size=32, classes=2, per_class=4)
     model = wk.build_model("resnet18", 2, weights="none", width=0.25)
     assert wk.evaluate(model, data, "affinity_cam", val=None).threshold == 0.5
-    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     boxes = [
-        wk.predict(model, image, "affinity_cam", geometry=wk.Geometry(32), **own)[0].box.tolist()
-        for own in ({}, {"threshold": 0.5}, {"threshold": 0.2})
+        wk.predict(model, image, "affinity_cam", geometry=wk.Geometry(64), **own)[0].box.tolist()
+        for own in ({}, {"threshold": 0.5}, {"threshold": 0.9})
     ]
     assert boxes[0] == boxes[1] != boxes[2]
 

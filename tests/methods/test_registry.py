@@ -18,8 +18,8 @@ def test_declarations_are_read_without_torch():
 
 
 def test_study_methods_have_a_chapter_to_themselves_in_its_order():
-    assert study_methods() == ("cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam")
-    assert [METHODS[name].chapter[:2] for name in study_methods()] == ["02", "03", "04", "05", "06"]
+    assert study_methods() == ("cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam", "affinity_cam")
+    assert [METHODS[name].chapter[:2] for name in study_methods()] == ["02", "03", "04", "05", "06", "15"]
 
 
 def test_variants_say_how_a_network_is_trained():

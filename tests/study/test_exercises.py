@@ -62,6 +62,12 @@ def grad_weights(features, rest, labels):
     return torch.autograd.grad(score, features)[0].mean(dim=(2, 3))
 
 
+def cosines(features, centred=True):
+    columns = features - features.mean(1, keepdim=True) * centred
+    unit = columns / columns.norm(dim=0)
+    return unit.T @ unit
+
+
 def weighted(weights, features):
     return torch.einsum("bc,bchw->bhw", weights, features)
 
@@ -144,6 +150,12 @@ ANSWERS = {
         [["hires_cam", "xgrad_cam"], "xgrad-cam, hires-cam"],
         [["hires_cam"], [], ["layer_cam", "hires_cam"]],
     ),
+    "likeness-cosine": ([cosines], [lambda f: cosines(f, centred=False), lambda f: f.T @ f]),
+    "likeness-step": (
+        [lambda m, c, p: (weights := c.clamp(min=0) ** p) @ m / weights.sum(1)],
+        [lambda m, c, p: c.clamp(min=0) ** p @ m, lambda m, c, p: c.abs() ** p @ m / (c.abs() ** p).sum(1)],
+    ),
+    "likeness-power": (["flat"], ["unchanged", "empty"]),
 }
 
 
