@@ -2,6 +2,7 @@
 
     python tools/measured.py            # write README's tables from measured.csv (make numbers)
     python tools/measured.py --measure  # run everything again first, into build/numbers (make measure)
+    python tools/measured.py --measure --only cub,cub_frozen  # these grids alone
 
 A range for a rerun follows from the csv by one rule, `expected`.
 """
@@ -16,6 +17,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,21 @@ CUB = {
     "weights": str(SHARED / "weights/mobilenet_v2_imagenet.safetensors"),
     "batch_size": 16,
 }
+IMAGENETTE = {
+    "dataset": "metadata",
+    "root": str(SHARED / "data/imagenette_wsol/images"),
+    "metadata": str(SHARED / "data/imagenette_wsol/metadata"),
+    "weights": CUB["weights"],
+}
+FROZEN = {"recipe": "frozen", "size": 448, "stride": 32}
+FROZEN_METHODS = "cam,grad_cam++,layer_cam,affinity_cam"
 # name in the csv -> parameters of the run, backbones, methods
 GRIDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "synthetic": ({"dataset": "synthetic"}, "resnet18,vgg16", "cam,rethinking_cam,grad_cam,grad_cam++"),
     "one_family": ({"dataset": "synthetic", "classes": 8}, "resnet18", "cam,rethinking_cam"),
     "cub": ({**CUB, "epochs": 8}, "mobilenet_v2", "cam,rethinking_cam,has,cutmix,adl"),
+    "cub_frozen": ({**CUB, **FROZEN}, "mobilenet_v2", FROZEN_METHODS),
+    "imagenette_frozen": ({**IMAGENETTE, **FROZEN}, "mobilenet_v2", FROZEN_METHODS),
     "cub_quick": ({**CUB, "epochs": 4, "classes": 3, "size": 128}, "mobilenet_v2", "cam,rethinking_cam"),
 }
 
@@ -99,12 +111,15 @@ def with_tables(text: str) -> str:
     return re.sub(r"(<!-- measured (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.S)
 
 
-def gather(out: Path) -> list[dict[str, str]]:
-    """Rows of all finished runs below OUT (seed 0) and OUT/seed-N."""
+def gather(out: Path, names: Sequence[str]) -> list[dict[str, str]]:
+    """Rows of the finished runs of some grids below OUT (seed 0) and OUT/seed-N, and the known rows of the others."""
     from wsolkit.common.files import read_json
 
     rows = []
     for data, (parameters, backbones, methods) in GRIDS.items():
+        if data not in names:
+            rows += [line for line in read() if line["data"] == data]
+            continue
         for backbone in backbones.split(","):
             for method in methods.split(","):
                 for seed in SEEDS:
@@ -119,7 +134,11 @@ def row(data: str, metrics: dict[str, Any]) -> dict[str, str]:
     config, result = metrics["config"], metrics["result"]
     start = config["weights"] if config["weights"] in ("none", "imagenet") else Path(config["weights"]).name
     settings = [f"{result['n_classes']} classes", f"{config['size']} px", f"stride {config['stride']}"]
-    settings += [f"width {config['width']:g}", f"weights {start}", f"{config['epochs']} epochs"]
+    settings += [
+        f"width {config['width']:g}",
+        f"weights {start}",
+        "body frozen" if config["frozen"] else f"{config['epochs']} epochs",
+    ]
     settings += [f"TAP {config['tap_epochs']} more"] if config["tap_epochs"] else []
     settings += [f"torch {metrics['versions']['torch'].split('+')[0]}", metrics["device"]]
     values = {metric: "" if result[metric] is None else f"{result[metric]:.4g}" for metric in CHECKED}
@@ -134,9 +153,10 @@ def home(out: Path, seed: int) -> Path:
     return out if seed == SEEDS[0] else out / f"seed-{seed}"
 
 
-def measure(out: Path) -> None:
-    """Run all grids for all seeds; what is up to date is not run again."""
-    for data, (parameters, backbones, methods) in GRIDS.items():
+def measure(out: Path, names: Sequence[str]) -> None:
+    """Run some grids for all seeds; what is up to date is not run again."""
+    for data in names:
+        parameters, backbones, methods = GRIDS[data]
         options = [part for name, value in parameters.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         options += ["--backbones", backbones, "--methods", methods, "--seeds", ",".join(map(str, SEEDS))]
         command = [sys.executable, "-m", "wsolkit", "sweep", *options, "--jobs", "0", "--out", str(out / data)]
@@ -146,16 +166,18 @@ def measure(out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--measure", action="store_true", help="run everything again (needs ../shared)")
+    parser.add_argument("--only", default=",".join(GRIDS), help="names of grids, separated by commas")
     parser.add_argument("--out", default=str(ROOT / "build/numbers"), help="folder of these runs")
     arguments = parser.parse_args()
     from wsolkit.common.files import atomic_write_text
 
     if arguments.measure:
-        measure(Path(arguments.out))
+        names = arguments.only.split(",")
+        measure(Path(arguments.out), names)
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(gather(Path(arguments.out)))
+        writer.writerows(gather(Path(arguments.out), names))
         atomic_write_text(TABLE, text.getvalue())
     readme = ROOT / "README.md"
     atomic_write_text(readme, with_tables(readme.read_text(encoding="utf-8")))

@@ -15,7 +15,10 @@ ROWS = read()
 
 def test_readme_has_the_tables_of_the_csv():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"<!-- measured {name} -->" in text for name in ("synthetic", "one_family", "cub"))
+    assert all(
+        f"<!-- measured {name} -->" in text
+        for name in ("synthetic", "one_family", "cub", "cub_frozen", "imagenette_frozen")
+    )
     assert text == with_tables(text), "README's tables are not those of tools/measured.csv: run `make numbers`"
 
 
@@ -72,7 +75,7 @@ def test_three_classes_of_cub_again(shared, tmp_path):
 
 
 def test_a_row_says_what_was_measured():
-    config = {"weights": "none", "size": 64, "stride": 8, "width": 0.25, "epochs": 22, "tap_epochs": 5, "backbone": "resnet18",
+    config = {"weights": "none", "size": 64, "stride": 8, "width": 0.25, "epochs": 22, "frozen": False, "tap_epochs": 5, "backbone": "resnet18",
               "method": "cam", "seed": 1}  # fmt: skip
     result = {
         "n_classes": 16,
