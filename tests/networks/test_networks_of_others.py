@@ -166,7 +166,7 @@ def test_one_channel():
             wk.score_maps(Net(1), images, LABELS, "grad_cam", layer=layer)
 
     own = wk.build_model("resnet18", 5, weights="none", width=0.125)
-    with pytest.raises(WsolkitError, match="images must have 3 channels.*got .2, 1, .*preprocess="):
+    with pytest.raises(WsolkitError, match=r"images must have 3 channels.*got .2, 1, .*preprocess="):
         wk.score_maps(own, pictures(1), LABELS, "cam")
 
 

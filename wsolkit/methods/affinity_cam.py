@@ -1,6 +1,6 @@
 """Affinity CAM: class evidence, spread over the positions of the image that look alike to the network."""
 
-from wsolkit.common.errors import require
+from wsolkit.common.errors import is_real, is_whole, require
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
 
@@ -47,13 +47,13 @@ def spread(maps: Tensor, features: Tensor, power: float = 2.0, steps: int = 2) -
     import torch
     from torch.nn.functional import normalize
 
-    require(power >= 0, f"power={power}: at least 0")
-    require(steps == int(steps) and steps >= 1, f"steps={steps}: a whole number of at least 1")
+    require(is_real(power, 0), f"power={power!r}: give a number of at least 0")
+    require(is_whole(steps, 1), f"steps={steps!r}: give a whole number of at least 1")
     made = []
     for one, descriptors in zip(maps.flatten(1), features.flatten(2), strict=True):  # T has (hw)**2 entries
         unit = normalize(descriptors - descriptors.mean(dim=1, keepdim=True), dim=0)
         moves = normalize((unit.T @ unit).clamp_(min=0).pow_(power), p=1, dim=1)
-        for _ in range(int(steps)):
+        for _ in range(steps):
             one = moves @ one
         made.append(one)
     return torch.stack(made).view_as(maps)

@@ -254,8 +254,8 @@ def check_images(model: nn.Module, images: Tensor | None, features: Tensor | Non
         require(device == tensor.device, f"{name} are on {tensor.device}, the model on {device}: move one to the other")
     if images is not None and images.shape[1] != 3 and hasattr(model, "spec"):  # of other networks nobody knows it
         raise WsolkitError(
-            f"images must have 3 channels, (B, 3, H, W), for this network, but got {tuple(images.shape)}: make them so, "
-            "or give a preprocess= that does"
+            f"images must have 3 channels, (B, 3, H, W), for this network, but got {tuple(images.shape)}: "
+            "make them so, or give a preprocess= that does"
         )
     require(given, "give images, or features from feature_map(model, images)")
     if images is not None and features is not None and len(images) != len(features):
