@@ -123,6 +123,38 @@ def test_networks_of_others(one_thread):
     assert finer_features(network, image, features) is features, "no finer map: its own"
 
 
+class Attention(nn.Module):
+    """Tokens, whose attention weights pass a module: (B, heads, n, n), with as many rows as columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.norm, self.weights = nn.Conv2d(3, 8, 8, stride=8), nn.LayerNorm(8), nn.Dropout(0.1)
+        self.last, self.head = nn.LayerNorm(8), nn.Linear(8, 3)
+
+    def forward(self, images):
+        x = nn.functional.pad(self.embed(images).flatten(2).mT, (0, 0, 1, 0))
+        y = self.norm(x)[:, None]
+        x = x + (self.weights((y @ y.mT).softmax(dim=-1)) @ y)[:, 0]
+        z = self.last(x)
+        return self.head((z @ z.mT).softmax(dim=-1)[:, 0, None] @ z)[:, 0]
+
+
+def test_attention_weights_are_no_feature_map_and_channels_may_be_last(one_thread):
+    image, label = torch.randn(1, 3, 64, 64), torch.tensor([1])
+    maps = wk.score_maps(Attention().eval(), image, label, "affinity_cam", layer="last", reshape="tokens")
+    assert maps.shape == (1, 8, 8)
+
+    swin = models.SwinTransformer([4, 4], 8, [1, 1, 1], [1, 1, 1], [4, 4], num_classes=3).eval()
+    network = network_for(swin, None, None, image)
+    features = network.body(image)
+    assert features.shape == (1, 32, 4, 4)
+    seen = []
+    handle = swin.features[3].register_forward_hook(lambda _m, _i, output: seen.append(output))
+    finer = finer_features(network, image, features)
+    handle.remove()
+    assert torch.equal(finer, seen[0].permute(0, 3, 1, 2)) and finer.shape == (1, 16, 8, 8)
+
+
 def test_wrong_options():
     model, images, labels = Regions().eval(), torch.randn(1, 3, 8, 8), torch.tensor([0])
     for options, text in (({"power": -1}, "power=-1"), ({"steps": 0}, "steps=0"), ({"steps": 1.5}, "steps=1.5")):

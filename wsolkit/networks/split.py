@@ -311,19 +311,28 @@ def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
 def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
     """The last feature map on the way to `features` with more positions; `features` where there is none.
 
+    Outputs with the channels last (Swin) count; attention weights, (B, heads, n, n) with rows of sum 1, do not.
+
     Args: model: with a `body`, in evaluation mode. images: (B, c, H, W). features: (B, C, h, w), what the body gives.
 
     Returns: (B, C', H', W') with H'W' > hw, without a graph.
     """
-    found, after, (height, width) = features, False, features.shape[2:]
+    finest, after, (height, width) = features, False, features.shape[2:]
     end = model.model.get_submodule(model.layer) if isinstance(model, HookedModel) else None
 
+    def finer(rows: int, columns: int) -> bool:
+        more = rows > height and columns > width
+        return more and abs(rows * width - columns * height) <= max(height, width)
+
     def note(module: nn.Module, _inputs: tuple, output: Any) -> None:
-        nonlocal found, after
+        nonlocal finest, after
         shape: Any = output.shape if isinstance(output, Tensor) else ()
-        finer = len(shape) == 4 and shape[2] > height and shape[3] > width
-        if not after and finer and abs(shape[2] * width - shape[3] * height) <= max(height, width):  # channels first
-            found = output
+        if not after and len(shape) == 4 and len(output) == len(images):
+            sums = output.sum(dim=3)
+            if finer(*shape[2:]) and not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+                finest = output
+            elif finer(*shape[1:3]) and not finer(*shape[2:]) and shape[2:] != (height, width):
+                finest = nhwc(output)
         after = after or module is end  # a hooked network runs on, and may grow its maps again
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
@@ -333,7 +342,7 @@ def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
     finally:
         for handle in handles:
             handle.remove()
-    return found
+    return finest
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
