@@ -502,6 +502,19 @@ def test_runs_of_before_the_differences_still_have_a_page(copy):
     assert soup.find(id="classes").find_parent("section").select_one("tbody th").get_text().startswith("class ")
 
 
+def test_a_frozen_body_has_no_epochs_and_no_rate(copy):
+    def prepare(folder):
+        for path in folder.parent.glob("train-*/run.json"):
+            record = json.loads(path.read_text())
+            record["recipe"] |= {"frozen": True, "weight_decay": 0.005}
+            path.write_text(json.dumps(record))
+
+    _, soup = copy("cam", prepare=prepare)
+    (said,) = [p.get_text() for p in soup.select("p.small") if "the head alone" in p.get_text()]
+    assert "weight decay 0.005" in said
+    assert "epoch" not in said and "learning rate" not in said
+
+
 def test_training_outside_the_runs_is_not_read(copy):
     _, soup = copy(change=lambda values: values.update(training="../../../../secret", plain_training=None))
     assert not soup.select("h3[id^=training-]")

@@ -192,7 +192,7 @@ FAULTS = [
     (two_labels, "warning", "but not its label: 1 of train", "train/1.png (1) = train/0.png (0)"),
     (no_training_image, "warning", "classes without a training image, which no network can know: 1 of test", "2"),
     (no_test_image, "warning", "classes without an image: 1 of test", "1"),
-    (unequal, "warning", "very unequal classes (11 to 1): 1 of train", "0 has 11 images, 1 1"),
+    (unequal, "warning", "very unequal classes (11 to 1): 1 of train", "11 images of 0, 1 of 1"),
     (malformed, "error", "test cannot be opened: ", None),
 ]  # fmt: skip
 
@@ -210,6 +210,21 @@ def test_each_fault_is_named_with_its_place(birds, fault, level, text, example):
     assert code == int(level == "error") and str(told[0]) in said
     splits = ["train", "val"] if fault is malformed else list(COUNTS)
     assert list(check.splits) == splits, "the others are checked all the same"
+
+
+def test_images_of_two_splits_come_first_among_the_warnings(birds):
+    leak(birds)
+    without_boxes(birds)
+    tiny(birds)
+    first = wk.check_data(**birds.write()).warnings[0]
+    assert "in an earlier split too" in first.text
+
+
+def test_boxes_that_are_refused_choose_no_centre_box(birds):
+    for number in range(COUNTS["val"]):
+        birds.box("val", number, "0.1,0.1,0.5,0.6")
+    check = wk.check_data(**birds.write())
+    assert len(check.errors) == 1 and "half of the image's area" in check.centre_box, str(check)
 
 
 def test_the_page_has_one_length_however_much_is_wrong(birds):

@@ -27,7 +27,7 @@ def network(backbone="resnet18", pooling="gap"):
 
 
 @pytest.mark.parametrize(("backbone", "pooling"), [("resnet18", "gap"), ("vgg16", "tap")])
-def test_the_head_is_the_optimum_and_the_body_stays(backbone, pooling, tmp_path):
+def test_the_head_is_the_optimum_and_the_body_stays(backbone, pooling, tmp_path, capsys):
     model, train = network(backbone, pooling), birds("train")
     before = {name: value.clone() for name, value in model.state_dict().items()}
     history = wk.fit(model, train, birds("val"), out=tmp_path, **FROZEN)
@@ -54,7 +54,10 @@ def test_the_head_is_the_optimum_and_the_body_stays(backbone, pooling, tmp_path)
     assert history[0]["train_top1"] == pytest.approx(100 * (logits.argmax(1) == y).mean())
 
     again = network(backbone, pooling)
+    capsys.readouterr()
     wk.fit(again, train, birds("val"), **FROZEN)
+    shown = capsys.readouterr().out
+    assert shown.startswith("head fitted  loss") and "lr" not in shown and "epoch" not in shown
     loaded, _ = wk.load_checkpoint(tmp_path / "best.pt")
     for name, value in model.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]) and torch.equal(value, loaded.state_dict()[name])
@@ -63,6 +66,12 @@ def test_the_head_is_the_optimum_and_the_body_stays(backbone, pooling, tmp_path)
 def test_what_has_no_meaning_is_refused():
     with pytest.raises(WsolkitError, match="only a linear head behind a pooling"):
         wk.fit(network("vgg16_fc", "fc"), birds("train"), **FROZEN)
+    with pytest.raises(WsolkitError, match="only a linear head behind a pooling"):
+        wk.fit(network(pooling="acol"), birds("train"), **FROZEN)
+    broken = network()
+    torch.nn.init.constant_(broken.body.conv1.weight, float("nan"))
+    with pytest.raises(WsolkitError, match="features are not finite"):
+        wk.fit(broken, birds("train"), **FROZEN)
     with pytest.raises(WsolkitError, match="'has' trains the body"):
         wk.fit(network(), birds("train"), objective=variant("has").objective(), **FROZEN)
 

@@ -382,7 +382,7 @@ def _differences(group: Group, network: str) -> str:
         f"{row['n_images']} of {TEST_IMAGES} test images": row["n_images"] != TEST_IMAGES,
         f"{classes} of 200 classes": classes not in (None, 0, 200),
         f"input {config.get('size')}": config.get("size") not in (None, 224),
-        f"{config.get('epochs')} epochs": config.get("epochs") is not None,
+        "body frozen" if config.get("frozen") else f"{config.get('epochs')} epochs": config.get("epochs") is not None,
         weights: config.get("weights") not in (None, "imagenet"),
         differs: differs != "",
         f"mean of {seeds} seeds": seeds > 1,

@@ -109,7 +109,7 @@ def check_data(**parameters: Any) -> DataCheck:
         title=", ".join([DATASETS[config.dataset].title, *folders]),
         made_from=made_from(config),
         splits={split: _row(dataset, images[split]) for split, dataset in data.items()},
-        centre_box=_centre_box(data, images) if "test" in data and "test" not in refused else "",
+        centre_box=_centre_box(data, images, refused) if "test" in data and "test" not in refused else "",
         findings=sorted(findings, key=lambda finding: finding.level),
     )
 
@@ -197,6 +197,10 @@ def _problems(
     yield SPLITS, "images that cannot be read", unreadable
 
     shown = [p for p in every if not p.problem]
+    first: dict[str, CheckedImage] = {}
+    same = [(p, other) for p in shown if (other := first.setdefault(p.content, p)) is not p]
+    leaked = [(p.split, f"{p.id} = {other.id} of {other.split}") for p, other in same if other.split != p.split]
+    yield (), "images that are in an earlier split too, so that accuracies are too high", leaked
     pair = "{} ({} x {} instead of {} x {})".format
     odd = [(p.split, pair(p.id, *p.size, *p.extent)) for p in shown if not same_shape(p.extent, p.size)]
     text = "images of another shape than is stated (where EXIF tags turn them: `wsolkit data convert --turn`)"
@@ -221,10 +225,6 @@ def _problems(
     text = "images without a box (a threshold is chosen, and Loc measured, only where every image has one)"
     yield refused, text, bare
 
-    first: dict[str, CheckedImage] = {}
-    same = [(p, other) for p in shown if (other := first.setdefault(p.content, p)) is not p]
-    leaked = [(p.split, f"{p.id} = {other.id} of {other.split}") for p, other in same if other.split != p.split]
-    yield (), "images that are in an earlier split too, so that accuracies are too high", leaked
     named = [(p, other) for p, other in same if p.label != other.label]
     pair = "{} ({}) = {} ({})".format
     labelled = [(p.split, pair(p.id, classes[p.label], other.id, classes[other.label])) for p, other in named]
@@ -247,7 +247,7 @@ def _problems(
         (most, high), (least, low) = own.most_common()[0], own.most_common()[-1]
         if high >= UNEQUAL * low:
             text = f"very unequal classes ({high / low:.0f} to 1)"
-            yield (), text, [(split, f"{classes[most]} has {high} images, {classes[least]} {low}")]
+            yield (), text, [(split, f"{high} images of {classes[most]}, {low} of {classes[least]}")]
 
     small = [(p.split, f"{p.id} ({100 * p.largest:.2g} %)") for p in boxed if p.largest < TINY]
     yield (), f"images whose objects all cover less than {100 * TINY:g} % of the image", small
@@ -297,7 +297,9 @@ def _range(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _centre_box(data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]]) -> str:
+def _centre_box(
+    data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]], refused: Container[str]
+) -> str:
     """How many test images a box of one size in the middle of each hits, as in a report on all of them; "" without
     boxes."""
     from wsolkit.evaluation.results import EvalResult
@@ -309,7 +311,7 @@ def _centre_box(data: Mapping[str, WSOLDataset], images: Mapping[str, list[Check
     }
     if not truths["test"]:
         return ""
-    chosen = "val" in data and data["val"].localised
+    chosen = "val" in data and "val" not in refused and data["val"].localised
     result = EvalResult(frame=[geometry.size] * 2, gt_boxes=truths["test"])
     fill_centre_box(result, truths["val"] if chosen else None, None)
     how = f"chosen on {len(truths['val'])} validation images" if chosen else "half of the image's area"

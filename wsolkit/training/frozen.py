@@ -25,11 +25,11 @@ def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, flo
 
     Returns: cross-entropy (nats) and Top-1 Cls (percent) on the training images.
 
-    Raises: WsolkitError: the network has no pooling followed by one linear layer.
+    Raises: WsolkitError: the network has no pooling followed by one linear layer, or features are not finite.
     """
-    head = model.head
+    head: Any = getattr(model, "head", None)
     good = isinstance(head, nn.Linear) and getattr(model, "has_cam", False)
-    require(good, f"frozen: only a linear head behind a pooling can be fitted, which {model.backbone} here has not")
+    require(good, f"frozen: only a linear head behind a pooling can be fitted, and {model.backbone} has none here")
     model.eval()
     device, pooled = head.weight.device, []
     starts = range(0, len(train), recipe.batch_size)
@@ -39,6 +39,7 @@ def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, flo
             images = images.contiguous(memory_format=torch.channels_last)
             pooled.append(model.pool(folded.run(model.body, images, recipe.precision).contiguous()))
         features, labels = torch.cat(pooled), torch.from_numpy(train.labels).to(device)
+        require(bool(features.isfinite().all()), "frozen: the body's features are not finite; check its start weights")
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
     optimiser = torch.optim.LBFGS(head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")

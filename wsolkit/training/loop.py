@@ -131,7 +131,8 @@ def fit(
         files.write_results(now, improved)
         if rank() == 0:
             validated = "" if val_loss is None else f"  val loss {val_loss:.3f} top-1 {val_top1:5.1f} %"
-            shown = f"epoch {now.epoch}/{recipe.epochs}  lr {rate:.2g}  loss {loss:.3f} top-1 {top1:5.1f} %{validated}"
+            step = "head fitted" if recipe.frozen else f"epoch {now.epoch}/{recipe.epochs}  lr {rate:.2g}"
+            shown = f"{step}  loss {loss:.3f} top-1 {top1:5.1f} %{validated}"
             print(f"{shown}  {row[-1]:.1f} s", flush=True)
     model.load_state_dict(now.best["model"])
     model.eval()
