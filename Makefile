@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
 	@touch $@
 
-reports: $(STAMP) ## train on synthetic birds, localise with five methods, write reports/index.html
+reports: $(STAMP) ## train on synthetic birds, localise with six methods, write reports/index.html
 	$(BIN)/wsolkit sweep --dataset synthetic --backbones vgg16,resnet18 --limit score_cam=32 --jobs $(JOBS) --out reports
 
 check: lint types ## for every save: style, layers, types and the fast tests

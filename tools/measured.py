@@ -87,28 +87,30 @@ def spread(rows: list[dict[str, str]], metric: str) -> str:
     return f"{statistics.fmean(values):.1f} ± {statistics.stdev(values):.1f}"
 
 
-def table(data: str) -> str:
-    """The rows of one grid as a Markdown table, mean and standard deviation over the seeds."""
+def table(*names: str) -> str:
+    """The rows of some grids as a Markdown table, mean and standard deviation over the seeds."""
     rows = read()
-    _, backbones, methods = GRIDS[data]
     lines = [f"| | {' | '.join(HEADINGS)} |", "|---|" + "---|" * len(HEADINGS)]
-    for backbone in backbones.split(","):
-        for method in methods.split(","):
-            runs = chosen(rows, data, backbone, method)
-            lines.append(f"| {backbone}, {method} | {' | '.join(spread(runs, metric) for metric in METRICS)} |")
-    centre = chosen(rows, data, backbones.split(",")[0], "cam")
-    value = spread(centre, "centre_box")
-    lines.append(f"| centre box | | | {value.removesuffix(' ± 0.0')} | |")
+    for data in names:
+        _, backbones, methods = GRIDS[data]
+        title = f"{data.partition('_')[0]}: " if len(names) > 1 else ""
+        for backbone in backbones.split(","):
+            for method in methods.split(","):
+                runs = chosen(rows, data, backbone, method)
+                numbers = " | ".join(spread(runs, metric) for metric in METRICS)
+                lines.append(f"| {title}{backbone}, {method} | {numbers} |")
+        centre = spread(chosen(rows, data, backbones.split(",")[0], "cam"), "centre_box")
+        lines.append(f"| {title}centre box | | | {centre.removesuffix(' ± 0.0')} | |")
     return "\n".join(lines) + "\n"
 
 
 def with_tables(text: str) -> str:
-    """`text` with the tables in place of what is between `<!-- measured NAME -->` and `<!-- end -->`."""
+    """`text` with the tables in place of what is between `<!-- measured NAME ... -->` and `<!-- end -->`."""
 
     def fill(match: re.Match) -> str:
-        return f"{match[1]}\n\n{table(match[2])}\n{match[3]}"
+        return f"{match[1]}\n\n{table(*match[2].split())}\n{match[3]}"
 
-    return re.sub(r"(<!-- measured (\w+) -->)\n.*?(<!-- end -->)", fill, text, flags=re.S)
+    return re.sub(r"(<!-- measured ([\w ]+?) -->)\n.*?(<!-- end -->)", fill, text, flags=re.S)
 
 
 def gather(out: Path, names: Sequence[str]) -> list[dict[str, str]]:

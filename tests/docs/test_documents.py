@@ -73,6 +73,8 @@ PARSED = {
     "wsolkit data cub --root data": DOWNLOAD,
     "wsolkit data check --dataset cub --root data/CUB_200_2011": DOWNLOAD,
     "wsolkit data check --dataset metadata --root images --metadata metadata": "test_data_check.py",
+    "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones mobilenet_v2 --recipe frozen --size 448 --stride 32 "
+    "--methods cam,affinity_cam": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --weights imagenet --epochs 50 "
     "--limit score_cam=200": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --jobs 8": CLUSTER,

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from measured import CHECKED, COLUMNS, CUB, GRIDS, METRICS, ROOT, SEEDS, chosen, expected, read, row, with_tables
+from measured import CHECKED, COLUMNS, CUB, GRIDS, METRICS, ROOT, SEEDS, chosen, expected, read, row, spread, with_tables
 
 import wsolkit as wk
 
@@ -20,6 +20,14 @@ def test_readme_has_the_tables_of_the_csv():
         for name in ("synthetic", "one_family", "cub", "cub_frozen", "imagenette_frozen")
     )
     assert text == with_tables(text), "README's tables are not those of tools/measured.csv: run `make numbers`"
+
+
+@pytest.mark.parametrize("data", ["one_family", "cub"])
+def test_readme_has_the_other_numbers_in_its_sentences(data):
+    text, (_, backbone, methods) = (ROOT / "README.md").read_text(encoding="utf-8"), GRIDS[data]
+    for method in methods.split(","):
+        assert spread(chosen(ROWS, data, backbone, method), "gt_known_loc") in text, (data, method)
+    assert spread(chosen(ROWS, data, backbone, "cam"), "centre_box").removesuffix(" ± 0.0") in text
 
 
 def test_the_csv_holds_every_run_once():
