@@ -6,7 +6,21 @@ import os
 from pathlib import Path
 
 import pytest
-from measured import CHECKED, COLUMNS, CUB, GRIDS, METRICS, ROOT, SEEDS, chosen, expected, read, row, spread, with_tables
+from measured import (
+    CHECKED,
+    COLUMNS,
+    CUB,
+    GRIDS,
+    METRICS,
+    ROOT,
+    SEEDS,
+    chosen,
+    expected,
+    read,
+    row,
+    spread,
+    with_tables,
+)
 
 import wsolkit as wk
 

@@ -4,6 +4,8 @@ from wsolkit.common.errors import is_real, is_whole, require
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
 
+LARGEST = 2**24  # entries of T that are held at a time: 64 MiB
+
 
 @register(
     "affinity_cam",
@@ -17,11 +19,11 @@ from wsolkit.methods.registry import register
 )
 def affinity_cam(context: Context, power: float = 2.0, steps: int = 2) -> Tensor:
     """(B, H', W') at the resolution of the last finer feature map g of the network (`Context.finer`): the evidence of
-    the class, sum_c mean_hw(G[c]) A[c] (on GAP and one linear layer: CAM divided by hw), grown to H' x W' and `spread`
-    over positions that are alike in g.
+    the class, sum_c mean_hw(G[c]) A[c] (on GAP and one linear layer: CAM divided by hw), enlarged to H' x W' and
+    `spread` over positions that are alike in g.
 
-    Evidence says *what* the object is, and lies on its most telling part; likeness within one image says *how far* it
-    goes. The fixed threshold, power and steps were chosen on training and validation images of six CUB classes.
+    Evidence says *what* the object is, and lies on its most discriminative part; likeness within one image says *how
+    far* it goes. The fixed threshold, power and steps were chosen on training and validation images of six CUB classes.
 
     Source: ours, put together from ideas of SEAM (Wang et al., CVPR 2020: a map refined by cosines of finer features,
     there in training) and DDT (Wei et al., 2017: descriptors less their mean).
@@ -41,7 +43,7 @@ def spread(maps: Tensor, features: Tensor, power: float = 2.0, steps: int = 2) -
     mean, without which all of them point the same way and the map is only blurred.
 
     Args:
-        power: at least 0; the larger, the fewer positions each one listens to.
+        power: at least 0; the larger, the fewer positions are averaged.
         steps: at least 1; many of them forget the map and end in the image's largest cluster.
     """
     import torch
@@ -49,11 +51,12 @@ def spread(maps: Tensor, features: Tensor, power: float = 2.0, steps: int = 2) -
 
     require(is_real(power, 0), f"power={power!r}: give a number of at least 0")
     require(is_whole(steps, 1), f"steps={steps!r}: give a whole number of at least 1")
-    made = []
-    for one, descriptors in zip(maps.flatten(1), features.flatten(2), strict=True):  # T has (hw)**2 entries
+    results = []
+    for values, descriptors in zip(maps.flatten(1), features.flatten(2), strict=True):
         unit = normalize(descriptors - descriptors.mean(dim=1, keepdim=True), dim=0)
-        moves = normalize((unit.T @ unit).clamp_(min=0).pow_(power), p=1, dim=1)
+        blocks = unit.T.split(max(1, LARGEST // len(values)))  # rows of T, which as a whole has (hw)**2 entries
         for _ in range(steps):
-            one = moves @ one
-        made.append(one)
-    return torch.stack(made).view_as(maps)
+            rows = (normalize((block @ unit).clamp_(min=0).pow_(power), p=1, dim=1) for block in blocks)
+            values = torch.cat([row @ values for row in rows])
+        results.append(values)
+    return torch.stack(results).view_as(maps)

@@ -328,7 +328,8 @@ def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
         nonlocal finest, after
         shape: Any = output.shape if isinstance(output, Tensor) else ()
         if not after and len(shape) == 4 and len(output) == len(images):
-            sums = output.sum(dim=3)
+            attention = shape[2] == shape[3] and shape[2] - height * width in (0, 1)  # with or without a class token
+            sums = output.sum(dim=3) if attention else output.new_zeros(1)
             if finer(*shape[2:]) and not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
                 finest = output
             elif finer(*shape[1:3]) and not finer(*shape[2:]) and shape[2:] != (height, width):

@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
@@ -117,6 +118,11 @@ class Run:
         network = {name: getattr(c, name) for name in ("weights", "stride", "tau", "width", "seed")}
         batch_norm = {"yes": True, "no": None}[c.batch_norm]
         model = build_model(c.backbone, len(train.classes), wanted.pooling, batch_norm=batch_norm, **network)
+        if recipe.frozen and c.weights == "none":
+            text = (
+                "frozen without pretrained weights: the head is fitted to the features of a random body; give weights"
+            )
+            warnings.warn(text, RuntimeWarning, stacklevel=2)
         if start := wanted.starts_from(c.weights):
             model.load_state_dict(self.model(start).state_dict())
         how: dict[str, Any] = {"compile": c.compile, "checkpoint_seconds": c.checkpoint_seconds}

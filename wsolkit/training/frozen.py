@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, linear
 
 from wsolkit.common.errors import require
 from wsolkit.common.progress import progress
@@ -14,14 +15,14 @@ from wsolkit.data.base import WSOLDataset
 from wsolkit.networks import folded
 from wsolkit.training.recipe import Recipe
 
-STEPS = 500  # of LBFGS at most; it stops where nothing changes any more
+STEPS = 500  # of LBFGS at most; it stops earlier where nothing changes any more, else a warning says so
 
 
 def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, float]:
     """Fit the linear head of `model` in place, by LBFGS from zero; all else stays. Needs N x C floats of memory.
 
     The images are those of evaluation (no crops, no flips), and the body is in evaluation mode, so that nothing is
-    random. The least is mean cross-entropy plus weight_decay / 2 times the sum of the squared weights.
+    random. It minimises the mean cross-entropy plus weight_decay / 2 times the sum of the squared weights.
 
     Returns: cross-entropy (nats) and Top-1 Cls (percent) on the training images.
 
@@ -40,20 +41,24 @@ def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, flo
             pooled.append(model.pool(folded.run(model.body, images, recipe.precision).contiguous()))
         features, labels = torch.cat(pooled), torch.from_numpy(train.labels).to(device)
         require(bool(features.isfinite().all()), "frozen: the body's features are not finite; check its start weights")
-        nn.init.zeros_(head.weight)
-        nn.init.zeros_(head.bias)
-    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=STEPS, line_search_fn="strong_wolfe")
+    with torch.inference_mode(False), torch.enable_grad():
+        # of its own, as the head's may be frozen
+        weight, bias = (torch.zeros(p.shape, device=device, requires_grad=True) for p in (head.weight, head.bias))
+        optimiser = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
 
-    def loss() -> Tensor:
-        optimiser.zero_grad()
-        value = cross_entropy(head(features), labels, label_smoothing=recipe.label_smoothing)
-        value = value + recipe.weight_decay / 2 * head.weight.square().sum()
-        value.backward()
-        return value
+        def loss() -> Tensor:
+            optimiser.zero_grad()
+            value = cross_entropy(linear(features, weight, bias), labels, label_smoothing=recipe.label_smoothing)
+            value = value + recipe.weight_decay / 2 * weight.square().sum()
+            value.backward()
+            return value
 
-    with torch.enable_grad():
         optimiser.step(loss)  # type: ignore[arg-type]
-    optimiser.zero_grad()
+    if optimiser.state[weight]["n_iter"] >= STEPS:
+        text = f"frozen: the head was still changing after {STEPS} steps of LBFGS; a larger weight_decay settles sooner"
+        warnings.warn(text, RuntimeWarning, stacklevel=2)
     with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.copy_(bias)
         logits = head(features)
         return float(cross_entropy(logits, labels)), 100.0 * float((logits.argmax(1) == labels).float().mean())
