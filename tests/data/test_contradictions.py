@@ -283,3 +283,35 @@ def test_huge_numbers_are_named(tmp_path, box, side):
     with pytest.raises(ValueError, match=r"c\.json: one entry is wrong"):
         convert("coco", coco(tmp_path / "c.json", [box], (side, 100)), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("size", [("10.0", "20.0"), ("10", "20.0")])
+def test_a_size_written_as_a_decimal_number_is_compared(tmp_path, size):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    corners = "<xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>8</ymax>"
+    thing = f"<object><name>cat</name><bndbox>{corners}</bndbox></object>"
+    extent = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
+    (tmp_path / "v").mkdir()
+    (tmp_path / "v/a.xml").write_text(f"<annotation><filename>a.png</filename>{extent}{thing}</annotation>")
+    with pytest.raises(ValueError, match="10 x 20 is given, but the image is 20 x 10"):
+        convert("voc", tmp_path / "v", tmp_path / "out", images=tmp_path)
+
+
+def test_annotations_with_another_case_of_the_ending_count_and_hidden_files_do_not(tmp_path):
+    corners = "<xmin>3</xmin><ymin>3</ymin><xmax>9</xmax><ymax>8</ymax>"
+    thing = f"<object><name>cat</name><bndbox>{corners}</bndbox></object>"
+    size = "<size><width>20</width><height>10</height></size>"
+    for name in ("a.xml", "b.XML"):
+        text = f"<annotation><filename>{name[0]}.png</filename>{size}{thing}</annotation>"
+        (tmp_path / name).write_text(text)
+    (tmp_path / "._a.xml").write_bytes(b"\0\5\x16\7")  # of macOS, beside files on other file systems
+    assert convert("voc", tmp_path, tmp_path / "out").images == 2
+
+
+@pytest.mark.parametrize("other", ["cafe\u0301", "caf\u00e9\u200b", "\uff43\uff41\uff46\u00e9"])
+def test_names_that_look_alike_are_pointed_out_so_that_they_differ(tmp_path, other):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    Image.new("RGB", (20, 10)).save(tmp_path / "b.png")
+    (tmp_path / "t.csv").write_text(f"a.png,caf\u00e9,2,2,9,7\nb.png,{other},2,2,9,7\n", encoding="utf-8")
+    (note,) = convert("csv", tmp_path / "t.csv", tmp_path / "out", images=tmp_path).notes
+    assert note.startswith("are these one class? ") and "'caf\\xe9'" in note and ascii(other) in note

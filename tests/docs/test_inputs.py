@@ -467,6 +467,10 @@ for named, *changes in (
     ("val_annotations.txt", swap("tiny/val/val_annotations.txt", "v1.png", "v0.png")),
     ("v0.png", gone("tiny/val/images/v0.png")),
     ("v0.png", cut("tiny/val/images/v0.png", 60)),
+    (
+        "val_annotations.txt",
+        put("tiny/val/val_annotations.txt", "v0.png\tn01\t.1\t.1\t.5\t.5\nv1.png\tn02\t.1\t.1\t.5\t.5\n"),
+    ),
 ):
     bad("tiny_imagenet", tiny, open_tiny, named, *changes)
 train_tiny = partial(open_tiny, split="train")
@@ -596,6 +600,8 @@ for named, *changes in (
     ("a,b.png", of("images", file_name="a,b.png")),
     ("image 1", of("images", file_name="a\nb.png")),
     ("image 1", of("images", file_name="a\0b.png")),
+    ("image 1", of("images", file_name="\ufeffa.png")),
+    ("image 1", of("images", file_name="a\ud800.png")),
     ("image 1", of("images", file_name="a\x1bb.png")),
     ("image True", of("images", id=True)),
     ("image 1", also("images")),
@@ -604,6 +610,7 @@ for named, *changes in (
     ("category 1", of("categories", name="")),
     ("category 1", of("categories", name="a\nb")),
     ("category 1", of("categories", name="a\0b")),
+    ("category 1", of("categories", name="a\udc80b")),
     ("category 1", of("categories", name=["cat"])),
     ("category 1", also("categories")),
     ("image_id 9", of("annotations", image_id=9)),
@@ -659,6 +666,7 @@ for named, *changes in (
     ("empty", "--out", ""),
     ("~no_such_user", "--out", "~no_such_user/x"),
     ("out/test", put("out/test", "")),
+    ("out/test", lambda: (Path("out").mkdir(), Path("out/test").symlink_to("nowhere"))),
     ("out/test", put("out/test/mine.txt", "")),
     ("mine.txt", put("out/test/mine.txt", ""), "--force"),
     ("classes.txt", put("out/classes.txt", "cat\ncat\n")),
@@ -685,6 +693,7 @@ bad("convert", coco, partial(convert, "coco", "c.json", "out", several="all"), "
 for named, *changes in (
     ("e.png", gone("maps/e.png.npy")),
     ("z.npy", array("maps/z.npy", np.eye(7))),
+    ("turn the map", array("maps/e.png.npy", np.ones((20, 10))), array("maps/f.png.npy", np.ones((20, 10)))),
     ("e.png", put("maps/e.png.npy")),
     ("e.png", put("maps/e.png.npy", "score map")),
     ("e.png", cut("maps/e.png.npy", 200)),
@@ -879,6 +888,8 @@ for named, *changes in (
     ("w.pth", saved({"state_dict": Harm()})),
     ("w.pth", saved([torch.zeros(3)])),
     ("w.pth", saved({})),
+    ("w.pth", lambda: torch.save({key: value.to("meta") for key, value in network().state_dict().items()}, "w.pth")),
+    ("w.pth", lambda: torch.save({key: value.to_sparse() for key, value in network().state_dict().items()}, "w.pth")),
     ("w.pth", saved({"conv1.weight": 5})),
     ("w.pth", saved({1: torch.zeros(3)})),
     ("w.pth", saved({"state_dict": {"epoch": 5}})),
@@ -946,7 +957,7 @@ for named, text in (
     ("seed", f"seed: {10**30}"), ("seeds", f"seeds: [{10**30}]"), ("'seed'", "seed: 1\nseeds: [1, 2]"), ("limits", "limits: {cam: 0}"), ("limits", "limits: 5"), ("score_cam", "methods: [cam]\nlimits: {score_cam: 3}"), ("two entries", "limits: {grad_cam++: 1, GradCAMPlusPlus: 2}"),
     ("root", 'dataset: cub\nroot: "a\\0b"'), ("~no_such_user", "dataset: cub\nroot: ~no_such_user/x"), ("nowhere", "dataset: cub\nroot: nowhere"), ("weights", "weights: nowhere.pth\nclasses: 2\nper_class: 2"), ("classes", "classes: {a: 1}"),
     ("sweep.yaml", f"classes: {LONG}"), ("\u00b2", "classes: \u00b2"), ("classes", "classes: 1"), ("stride", "stride: 7"), ("recipe", "recipe: magic"), ("device", "device: tpu"), ("accumulate", "batch_size: 2\naccumulate: 5"), ("merging", "<<: 5\nmethods: [cam]"),
-    ("sweep.yaml", "? [a]\n: b"), ("sweep.yaml", "methods: *a"),
+    ("sweep.yaml", "? [a]\n: b"), ("010", "epochs: 010"), ("1:30", "epochs: 1:30"), ("001", "classes: [001, 002]"), ("sweep.yaml", "methods: *a"),
 ):  # fmt: skip
     bad("sweep file", nothing, wsolkit, named, put("sweep.yaml", text), *SWEEP)
 bad("sweep file", nothing, wsolkit, "sweep.yaml", *SWEEP)
@@ -1046,7 +1057,7 @@ for named, given in (
     bad("score_maps", nothing, score_maps, named, **given)
 for named, given in (
     ("nowhere.png", {"images": "nowhere.png"}), ("nowhere.png", {"images": [Path("nowhere.png")]}), ("images", {"images": "images"}), ("c.png", {"images": "c.png"}), ("t.png", {"images": "t.png"}), ("b.png", {"images": "b.png"}), ("empty", {"images": ""}),
-    ("NoneType", {"images": None}), ("NoneType", {"images": [None]}), ("(10, 20)", {"images": np.zeros((10, 20), np.uint8)}), ("(10, 20, 4)", {"images": np.zeros((10, 20, 4), np.uint8)}), ("float64", {"images": np.zeros((10, 20, 3))}), ("(0, 20, 3)", {"images": np.zeros((0, 20, 3), np.uint8)}), ("Tensor", {"images": images}),
+    ("NoneType", {"images": None}), ("dict", {"images": {"a": 1}}), ("set", {"images": {"a"}}), ("bytes", {"images": b"a"}), ("0 x 0", {"images": Image.new("RGB", (0, 0))}), ("NoneType", {"images": [None]}), ("(10, 20)", {"images": np.zeros((10, 20), np.uint8)}), ("(10, 20, 4)", {"images": np.zeros((10, 20, 4), np.uint8)}), ("float64", {"images": np.zeros((10, 20, 3))}), ("(0, 20, 3)", {"images": np.zeros((0, 20, 3), np.uint8)}), ("Tensor", {"images": images}),
     ("threshold", {"threshold": float("nan")}), ("threshold", {"threshold": -1}), ("threshold", {"threshold": "0.2"}), ("percentile", {"percentile": 101}), ("percentile", {"percentile": "x"}), ("batch_size", {"batch_size": 0}), ("batch_size", {"batch_size": True}), ("label 2", {"label": 2}), ("label", {"label": "cat"}), ("label", {"label": -1}), ("label", {"label": 0.5}),
     ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
 ):  # fmt: skip

@@ -404,3 +404,56 @@ def test_an_evaluation_that_is_written_again_has_no_stale_metrics(case, tmp_path
     with pytest.raises(OSError, match="disk full"):
         save_evaluation(result, out)
     assert not (out / "metrics.json").exists()
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Two landscape images with a box each, and a map of another shape than theirs."""
+    for name, label in (("a", 0), ("b", 1)):
+        for file, line in {
+            "image_ids": f"{name}.png",
+            "class_labels": f"{name}.png,{label}",
+            "image_sizes": f"{name}.png,20,10",
+            "localization": f"{name}.png,2,2,12,7",
+        }.items():
+            path = tmp_path / f"meta/test/{file}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text((path.read_text() if path.exists() else "") + line + "\n")
+        (tmp_path / "maps").mkdir(exist_ok=True)
+        np.save(tmp_path / f"maps/{name}.png.npy", np.eye(7))
+    return tmp_path
+
+
+def test_turned_maps_are_named(small):
+    np.save(small / "maps/a.png.npy", np.ones((20, 10)))
+    with pytest.raises(
+        ValueError, match=r"1 problem .* a\.png: shape \(20, 10\) is the \(width, height\) of the image"
+    ):
+        evaluate_files(small / "maps", small / "meta", size=32, interval=0.1)
+
+
+def test_one_shape_for_upright_and_landscape_images_is_taken(small):
+    sizes = small / "meta/test/image_sizes.txt"
+    sizes.write_text(sizes.read_text().replace("b.png,20,10", "b.png,14,28"))
+    for name in "ab":
+        np.save(small / f"maps/{name}.png.npy", np.eye(10, 20))
+    assert len(evaluate_files(small / "maps", small / "meta", size=32, interval=0.1).ious) == 2
+
+
+def test_paths_of_predictions_are_read_as_those_of_metadata(small):
+    (small / "maps/predictions.csv").write_text("./a.png , 0\n.\\b.png,1\n")
+    result = evaluate_files(small / "maps", small / "meta", size=32, interval=0.1)
+    assert result.top1_cls == 100
+
+
+def test_a_figure_of_others_is_not_replaced(small):
+    (small / "out").mkdir()
+    (small / "out/accuracy.svg").write_text("<svg><!-- Matplotlib, but mine --></svg>")
+    result = evaluate_files(small / "maps", small / "meta", size=32, interval=0.1)
+    with pytest.raises(ValueError, match=r"accuracy\.svg was not written by wsolkit"):
+        save_evaluation(result, small / "out")
+    assert len(list((small / "out").iterdir())) == 1
+    for _ in range(2):
+        save_evaluation(result, small / "own")
+    (small / "own/metrics.json").unlink()  # as after an interruption
+    save_evaluation(result, small / "own")

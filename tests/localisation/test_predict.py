@@ -640,3 +640,17 @@ def test_an_array_without_pixels_is_no_image():
             predict(Brightness(), np.zeros(shape, np.uint8), geometry=wk.Geometry(100))
     with pytest.raises(ValueError, match="from 8 to 16384 pixels, but is 100000"):
         wk.Geometry(100_000)
+
+
+def test_an_opened_image_that_cannot_be_read_is_an_error_with_its_name(tmp_path):
+    Image.effect_noise((200, 100), 90).save(tmp_path / "x.jpg")
+    (tmp_path / "x.jpg").write_bytes((tmp_path / "x.jpg").read_bytes()[:3000])
+    model = wk.build_model("resnet18", 2, weights="none", width=0.125)
+    with pytest.raises(ValueError, match=r"x\.jpg: not a readable image \(image file is truncated"):
+        wk.predict(model, Image.open(tmp_path / "x.jpg"))
+
+
+def test_a_network_without_weights():
+    net = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    (one,) = wk.predict(net, np.zeros((20, 30, 3), np.uint8), "layer_cam", layer="0")
+    assert one.size == (30, 20)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -123,7 +124,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's safe loader, which also refuses a key that is written twice in a mapping (the first would be lost)."""
+    """YAML's safe loader, which also refuses a key that is written twice in a mapping (the first would be lost) and
+    whole numbers that are others than they look."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
@@ -132,6 +134,17 @@ class _Loader(yaml.SafeLoader):
                 again = f"(again in line {key.start_mark.line + 1}); keep one of the two"
                 raise WsolkitError(f"key '{key.value}' is written twice {again}")
         return super().construct_mapping(node, deep)
+
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        """A whole number; not 010, which is 8 to YAML, nor 1:30, which is 90."""
+        number, text = self.construct_yaml_int(node), node.value.lstrip("+-")
+        if ":" in text or re.fullmatch("0[0-9_]+", text):
+            read = f"{node.value} in line {node.start_mark.line + 1} is the number {number} to YAML"
+            raise WsolkitError(f"{read}; write that, or put it in quotes")
+        return number
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_whole)
 
 
 def read_yaml(path: Path) -> Any:

@@ -75,8 +75,9 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
         >>> read_image(Image.new("RGBA", (2, 1), (255, 0, 0, 0))).getpixel((0, 0))
         (255, 255, 255)
     """
-    if isinstance(source, Image.Image):
-        return _as_shown(source)
+    if isinstance(source, Image.Image):  # what Pillow has opened it reads now
+        with _named(getattr(source, "filename", "") or "the PIL image"):
+            return _as_shown(source)
     with _named(source), Image.open(source) as image:
         return _as_shown(image)
 

@@ -40,7 +40,7 @@ LAYOUT = "expected a metadata folder in the layout of wsolevaluation"
 NEEDS = ("class_labels", "image_sizes", "localization")
 MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
-CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # in names: no terminal, table or file of lines shows them as they are
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in names: no terminal, table or file of lines keeps them
 MOST_PIXELS = 10**9  # of a side of an image
 FEW = 3  # pixels that a box may lose at the border without a note
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
@@ -290,14 +290,25 @@ def class_notes(folder: Path, names: Sequence[str]) -> list[str]:
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(_spelling(name), []).append(name)
-    return notes + [f"are these one class? {listing(group)}" for group in alike.values() if len(group) > 1]
+    return notes + [f"are these one class? {listing(_told_apart(group))}" for group in alike.values() if len(group) > 1]
 
 
 def _spelling(name: str) -> str:
     """What is left of a name without case, blanks, _ and -, and of a number its value."""
+    name = _look(name)
     with contextlib.suppress(ValueError):
         return str(float(name))
     return re.sub(r"[\s_-]+", "", name.casefold())
+
+
+def _look(name: str) -> str:
+    """Equal for names that look alike: accents as characters of their own, wide letters, characters without width."""
+    return "".join(mark for mark in unicodedata.normalize("NFKC", name) if unicodedata.category(mark) != "Cf")
+
+
+def _told_apart(names: Sequence[str]) -> Sequence[str]:
+    """Names as they are, or with escapes where two look alike."""
+    return names if len(set(map(_look, names))) == len(names) else list(map(ascii, names))
 
 
 def _used_labels(path: Path) -> set[int]:
@@ -464,7 +475,9 @@ def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
     limits = f"0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
     file = checked(inside, lambda name: "/" not in name)
     line = columns(file, *kinds, *[float] * 4, separator="\t", make=made)
-    return read_table(path, line, f"lines {form} with tabs between, {limits}")
+    table = read_table(path, line, f"lines {form} with tabs between, {limits}")
+    require_unit(path, "pixel", _largest(values[-1] for values in table.values()))
+    return table
 
 
 @dataclass(frozen=True, eq=False)
@@ -770,7 +783,7 @@ def convert(
     if source.is_dir() != (kind == "voc"):
         raise WsolkitError(f"{source}: expected {'a folder of XML files' if kind == 'voc' else f'a {kind} file'}")
     target = out / split
-    require(target.is_dir() or not target.exists(), f"{target} is not a folder; choose another out (--out)")
+    require(target.is_dir() or not os.path.lexists(target), f"{target} is not a folder; choose another out (--out)")
     there = file_names(target)
     require(force or not there, f"{target} is not empty; choose another out (--out), or replace it (--force)")
     if strangers := sorted(there - {IDS, LABELS, SIZES, LOCALIZATION}):
@@ -884,8 +897,8 @@ class _Source:
         wrong, plain = "", ""
         if not isinstance(name, str) or not name.strip():
             wrong = "is no path"
-        elif any(mark in name for mark in ",\n\r") or name != name.strip():
-            wrong = "holds a comma, a line break or blanks at its ends, which wsolevaluation cannot read; rename it"
+        elif "," in name or CONTROL.search(name) or name != clean(name):
+            wrong = "holds a comma, a control character or blanks at its ends, which no file of lines keeps; rename it"
         else:
             try:
                 plain = inside(name)
@@ -980,7 +993,9 @@ def read_voc(read: _Source) -> None:
     """
     if (read.place / "Annotations").is_dir():
         read.place /= "Annotations"
-    paths = sorted(read.place.rglob("*.xml"))
+    paths = sorted(
+        path for path in read.place.rglob("*") if path.suffix.lower() == ".xml" and not path.name.startswith(".")
+    )
     if not paths:
         raise FileNotFoundError(f"{read.place}: no .xml file there; expected the Annotations folder of Pascal VOC")
     endings = cache(_names_by_stem)  # one look at each folder
@@ -997,7 +1012,7 @@ def read_voc(read: _Source) -> None:
             if name and place.parent.parts:
                 name = (place.parent / name).as_posix()
             extent = [_text(root, f"size/{side}") for side in ("width", "height")]
-            width, height = (int(text) if is_digits(text) else 0 for text in extent)
+            width, height = map(_stated, extent)
             objects = [
                 (f"{item}, object {number}", _text(thing, "name"), [_text(thing, f"bndbox/{key}") for key in CORNERS])
                 for number, thing in enumerate(root.findall("object"), 1)
@@ -1049,7 +1064,8 @@ def read_coco(read: _Source) -> None:
             objects[key].append((name, names[label], item.get("bbox")))
     for item in images:
         key, extent = item.get("id"), (item.get("width"), item.get("height"))
-        size = extent if all(type(side) is int and 0 < side < MOST_PIXELS for side in extent) else (0, 0)
+        width, height = (_stated(side) if is_real(side) else 0 for side in extent)
+        size = (width, height) if width and height else (0, 0)
         read.add(f"image {key!r}", item.get("file_name"), size, objects.get(key, ()) if _is_key(key) else ())
     read.order = [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
 
@@ -1073,6 +1089,14 @@ def _names_by_stem(folder: Path) -> dict[str, str]:
     """Name without ending -> name of each image in a folder; annotations may lie beside the images."""
     names = sorted(file_names(folder), reverse=True)
     return {Path(name).stem: name for name in names if Path(name).suffix.lower() in Image.registered_extensions()}
+
+
+def _stated(side: str | float) -> int:
+    """A side of an image in pixels, 640 or 640.0; 0 where it is not known."""
+    with contextlib.suppress(ValueError, OverflowError):
+        if 0 < (number := float(side)) < MOST_PIXELS and number.is_integer():
+            return int(number)
+    return 0
 
 
 def _text(element: ElementTree.Element, path: str) -> str:

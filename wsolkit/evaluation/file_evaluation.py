@@ -5,6 +5,7 @@ Predictions may lie beside the maps. An EvalResult comes out. `export_score_maps
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
 from collections import Counter
@@ -30,7 +31,7 @@ from wsolkit.common.files import (
 )
 from wsolkit.data.base import Geometry
 from wsolkit.data.images import instance_boxes, read_mask
-from wsolkit.data.readers import CLASSES, MOST_CLASSES, Metadata, read_classes, read_metadata
+from wsolkit.data.readers import CLASSES, MOST_CLASSES, Metadata, clean, inside, read_classes, read_metadata
 from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.per_image import csv_lines, slices
 from wsolkit.evaluation.results import EvalResult
@@ -38,6 +39,7 @@ from wsolkit.evaluation.scoring import Maps, Rule, Truth, score, threads
 
 NEEDED = ("class_labels", "image_sizes", "localization")
 PREDICTIONS = "predictions.csv"
+FIGURE_MARK = "wsolkit evaluate"  # near the beginning of every figure of an evaluation
 FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
@@ -177,8 +179,11 @@ def class_names(metadata: str | Path, split: str = "test") -> list[str] | None:
 def keep_foreign_results(out: Path) -> list[Path]:
     """The files of an evaluation in `out`. WsolkitError where one of them is there and none of the kit's."""
     marks = {"metrics.json": "wsolkit-result", "per_image.csv": "id,label,", "slices.csv": "kind,slice,"}
-    marks |= {f"{stem}.svg": "Matplotlib" for stem in FIGURES}
     keep_foreign({out / name: mark for name, mark in marks.items()})
+    mark = "Matplotlib" if (out / "metrics.json").is_file() else FIGURE_MARK  # beside earlier results, earlier figures
+    figures = {f"{stem}.svg": mark for stem in FIGURES}
+    keep_foreign({out / name: mark for name, mark in figures.items()})
+    marks |= figures
     return [out / name for name in marks]
 
 
@@ -205,7 +210,9 @@ def save_evaluation(result: EvalResult, out: str | Path, classes: Sequence[str] 
         for stem, figure in zip(FIGURES, drawn, strict=True):
             if figure is not None:
                 with atomic_path(out / f"{stem}.svg") as part:
-                    figure.savefig(part, format="svg", bbox_inches="tight")
+                    figure.savefig(
+                        part, format="svg", bbox_inches="tight", metadata={"Creator": f"{FIGURE_MARK}, Matplotlib"}
+                    )
     result.to_json(out / "metrics.json")
     return out
 
@@ -242,6 +249,14 @@ def open_score_maps(
         checked = dict(zip(paths, pool.map(_checked, paths.values()), strict=True))
     problems += [f"{name}: {fault}" for name, fault in checked.items() if isinstance(fault, str)]
     good = {name: answer for name, answer in checked.items() if not isinstance(answer, str)}
+    known = {name: size[::-1] for name, size in (image_sizes or {}).items() if name in good and size[0] != size[1]}
+    turned = {name for name, size in known.items() if good[name][0] == size[::-1] != shape}
+    if any(good[name][0] == size for name, size in known.items()):  # the shape of all maps is that of some images
+        turned = set()
+    problems += [
+        f"{name}: shape {good[name][0]} is the (width, height) of the image: turn the map" for name in sorted(turned)
+    ]
+    good = {name: answer for name, answer in good.items() if name not in turned}
     usual = Counter(own for own, _ in good.values()).most_common(1)[0][0] if good else shape
     ready = not problems and all(own == shape and in_range for own, in_range in good.values())
     for name, (own, _) in good.items():
@@ -279,6 +294,8 @@ def read_predictions(path: str | Path, ids: Sequence[str], known: int = MOST_CLA
     table: dict[str, list[int]] = {}
     problems = []
     for number, (name, *cells) in lines:
+        with contextlib.suppress(ValueError):  # a name that is no path is that of no image
+            name = inside(clean(name))
         labels = [int(cell) for cell in map(str.strip, cells) if is_digits(cell)]
         if not 0 < len(labels) == len(cells) == width - 1:
             line = ",".join([name, *cells])[:80]

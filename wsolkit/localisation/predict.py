@@ -120,7 +120,8 @@ def predict(
     require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
     require(label is None or is_whole(label), f"label must be None or a class number from 0, but is {label!r}")
     single = isinstance(images, np.ndarray) and images.ndim < 4
-    several: Any = [images] if single or isinstance(images, str) or not hasattr(images, "__len__") else images
+    several: Any = images if isinstance(images, Sequence | np.ndarray | torch.Tensor) else [images]
+    several = [images] if single or isinstance(images, str | bytes) else several
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
     predictions: list[Prediction] = []
     for start in range(0, len(several), batch_size):
@@ -130,7 +131,7 @@ def predict(
             batch = normalise(pixels)
         else:
             batch = preprocessed(torch.from_numpy(pixels).movedim(-1, 1) / 255, preprocess)
-        batch = batch.to(next(model.parameters()).device)
+        batch = batch.to(next(model.parameters(), batch).device)
         if start == 0:  # cut once, not for every batch
             model = network_for(model, layer, reshape, batch[:1])
         features = feature_map(model, batch, options.get("precision", "float32"))
@@ -158,8 +159,9 @@ def _view(image: str | Path | Image.Image | np.ndarray, geometry: Geometry) -> t
     """What the network sees of an image, (size, size, 3) uint8, and the (width, height) of the image."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.shape[2:] == (3,) and image.size:
         image = Image.fromarray(image)
-    elif not isinstance(image, str | Path | Image.Image):
+    elif not isinstance(image, str | Path | Image.Image) or (isinstance(image, Image.Image) and not all(image.size)):
         got = f"{image.shape} {image.dtype}" if isinstance(image, np.ndarray) else type(image).__name__
+        got += f" of {image.width} x {image.height}" if isinstance(image, Image.Image) else ""
         raise WsolkitError(f"an image is a file, a PIL image or a (H, W, 3) uint8 array with pixels, but got {got}")
     image = read_image(image)
     square = image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR)
