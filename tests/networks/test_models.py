@@ -281,3 +281,23 @@ def test_pickled_code_beside_weights_is_never_run(tmp_path):
     with pytest.raises(ValueError, match=r"w\.pth' cannot be read"):
         wk.build_model("resnet18", 3, weights=str(tmp_path / "w.pth"))
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", "encoder_q.", "_module."])
+@pytest.mark.parametrize("wrapper", ["state_dict", "state_dict_ema", "model_state", "params"])
+def test_what_lies_beside_a_whole_network_is_left_out_and_named(tmp_path, prefix, wrapper):
+    """Losses, counters, heads and projections, as training frameworks save them in one dictionary."""
+    theirs = torchvision.models.resnet18(num_classes=5)
+    state = {prefix + key: value for key, value in theirs.state_dict().items()}
+    state |= {"criterion.weight": torch.ones(2), "n_averaged": torch.tensor(3), "head.fc.weight": torch.ones(2, 3)}
+    torch.save({wrapper: state}, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match=r"3 keys are of no part .* n_averaged"):
+        ours = wk.build_model("resnet18", 3, weights=str(tmp_path / "w.pth"))
+    assert torch.equal(next(ours.body.parameters()), theirs.conv1.weight)
+
+
+def test_a_part_that_this_network_lacks_is_not_left_out(tmp_path):
+    state = torchvision.models.resnet18().state_dict() | {"layer1.0.se.weight": torch.ones(2)}
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"1 unexpected: layer1\.0\.se\.weight"):
+        wk.build_model("resnet18", 3, weights=str(tmp_path / "w.pth"))

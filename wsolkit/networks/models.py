@@ -25,8 +25,33 @@ from wsolkit.common.files import given_path, listing
 from wsolkit.networks.backbones import BACKBONES, scaled
 
 # how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "ema", "model_ema")
-PREFIXES = ("module.", "model.", "backbone.", "net.", "network.", "encoder.", "_orig_mod.")
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model",
+    "net",
+    "network",
+    "weights",
+    "ema",
+    "model_ema",
+    "state_dict_ema",
+    "model_state",
+    "params",
+    "encoder",
+    "teacher",
+)
+PREFIXES = (
+    "module.",
+    "model.",
+    "backbone.",
+    "net.",
+    "network.",
+    "encoder.",
+    "_orig_mod.",
+    "_module.",
+    "encoder_q.",
+    "resnet.",
+)
 _NUMBER = np.float64(0).__reduce__()[0]
 PLAIN: list[Any] = [argparse.Namespace, np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")}]
 PLAIN += [(_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [
@@ -288,6 +313,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
         state = state[own[0]]
     pairs = state.items() if isinstance(state, dict) else ()
     good = pairs and all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs)
+    good = good and all(value.layout == torch.strided and not value.is_meta for _, value in pairs)
     require(good, f"weights '{path}' hold no state_dict; expected a dictionary of tensors under their names")
     return state
 
@@ -319,6 +345,16 @@ def _better_without(state: dict[str, torch.Tensor], prefix: str, known: set[str]
     return fits > 0 or all(key.startswith(prefix) for key in state)
 
 
+def _of_network(state: dict[str, torch.Tensor], names: set[str], source: str) -> dict[str, torch.Tensor]:
+    """A state without what lies beside a whole network: heads, losses and counters of a training framework."""
+    parts = {name.split(".")[0] for name in names}
+    beside = [key for key in state if key.split(".")[0] not in parts]
+    if not beside or any(name not in state for name in names if not name.endswith("num_batches_tracked")):
+        return state
+    warnings.warn(f"{source}: {len(beside)} keys are of no part of this network: {listing(beside)}", stacklevel=4)
+    return {key: value for key, value in state.items() if key not in beside}
+
+
 def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_keys: tuple[str, ...]) -> None:
     """Load weights with torchvision's key names (their classifier is left out: the new head has other classes) or with
     this package's own (`body.`, `pool.`, `head.`), which must fit whole."""
@@ -331,6 +367,7 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
     if not any(key.startswith("body.") for key in state):  # torchvision's
         state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
         names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}
+        state = _of_network(state, set(names.values()), source)
     shapes = {name: tuple(wanted[key].shape) for key, name in names.items()}
     both = [(name, tuple(value.shape), shapes[name]) for name, value in state.items() if name in shapes]
     real = [name for key, name in names.items() if wanted[key].is_floating_point()]
