@@ -1014,7 +1014,9 @@ for named, *words in (
 # environment
 for named, env in (
     ("WORLD_SIZE", {"WORLD_SIZE": "abc"}), ("WORLD_SIZE", {"WORLD_SIZE": "-1"}), ("WORLD_SIZE", {"WORLD_SIZE": "0"}), ("WORLD_SIZE", {"WORLD_SIZE": ""}), ("WORLD_SIZE", {"WORLD_SIZE": LONG}),
-    ("RANK", {"WORLD_SIZE": "2"}), ("RANK", {"WORLD_SIZE": "2", "RANK": "x", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}), ("MASTER_PORT", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}), ("MASTER_ADDR", {"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "1"}),
+    ("RANK", {"WORLD_SIZE": "2"}), ("RANK", {"WORLD_SIZE": "2", "RANK": "5", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}),
+    ("MASTER_PORT", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "70000"}),
+    ("RANK", {"WORLD_SIZE": "2", "RANK": "x", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}), ("MASTER_PORT", {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost"}), ("MASTER_ADDR", {"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "1"}),
     ("afile", {"WSOLKIT_OUT": "afile/x"}), ("~no_such_user", {"WSOLKIT_OUT": "~no_such_user/x"}),
 ):  # fmt: skip
     bad("environment", nothing, partial(wsolkit, env=env), named, "train", *SMALL, put("afile"))

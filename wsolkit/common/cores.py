@@ -75,8 +75,10 @@ def torchrun_processes() -> int:
     count = _number("WORLD_SIZE", "number of processes: unset it, or use torchrun", os.environ.get("WORLD_SIZE", "1"))
     if count > 1:
         advice = "use torchrun, which sets it, or unset WORLD_SIZE"
-        for name, absent in {"RANK": "", "LOCAL_RANK": "0", "MASTER_PORT": ""}.items():
-            _number(name, f"whole number: {advice}", os.environ.get(name, absent), 0)
+        most = {"RANK": count - 1, "LOCAL_RANK": count - 1, "MASTER_PORT": 65535}  # else the others are waited for
+        for name, last in most.items():
+            given = os.environ.get(name, "0" if name == "LOCAL_RANK" else "")
+            _number(name, f"whole number of 0 to {last}: {advice}", given, 0, last)
         require(os.environ.get("MASTER_ADDR"), f"the environment variable MASTER_ADDR is not set: {advice}")
     return count
 
@@ -87,7 +89,7 @@ def chosen_threads() -> int | None:
     return _number("WSOLKIT_THREADS", "number of threads: unset it, or set it to 1 or more", text) if text else None
 
 
-def _number(name: str, need: str, text: str, least: int = 1) -> int:
-    good = is_digits(text) and int(text) >= least
+def _number(name: str, need: str, text: str, least: int = 1, most: int = 10**9) -> int:
+    good = is_digits(text) and least <= int(text) <= most
     require(good, f"the environment variable {name} is {text[:20]!r}, no {need}")
     return int(text)
