@@ -69,7 +69,6 @@ PARSED = {
     "make reports": MINUTES, "make test": MINUTES, "make install": MINUTES, "make check": MINUTES,
     "make measure": MINUTES, "make numbers": "test_measured.py", "make screenshots": "needs the pages of make reports",
     "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/methods/test_cams.py": MINUTES,
-    "papermill notebooks/02_cam.ipynb cam.ipynb -p backbone vgg16 -p seed 1": MINUTES,
     "wsolkit data cub --root data": DOWNLOAD,
     "wsolkit data check --dataset cub --root data/CUB_200_2011": DOWNLOAD,
     "wsolkit data check --dataset metadata --root images --metadata metadata": "test_data_check.py",
