@@ -198,7 +198,7 @@ def test_damaged_metrics_are_one_failed_row(tmp_path, damage):
     text, _ = index_of(tmp_path)
     well_formed(text)
     assert [row["status"] for row in read_rows(tmp_path)] == ["completed", "failed"]
-    assert "runs/synthetic/vgg16/grad_cam/metrics.json is damaged" in text
+    assert re.search(r"runs/synthetic/vgg16/grad_cam/metrics\.json is (damaged|not readable JSON)", text)
 
 
 def test_sparse_metrics_are_enough(tmp_path):
