@@ -10,7 +10,7 @@ from torchvision import models
 
 import wsolkit as wk
 from wsolkit.common.errors import WsolkitError
-from wsolkit.methods import resolve
+from wsolkit.methods import affinity_cam, resolve
 from wsolkit.networks.split import finer_features, network_for
 
 
@@ -55,6 +55,14 @@ def test_equals_loops_over_positions(power, steps):
     grown = nn.functional.interpolate(cams[:, None], (8, 12), mode="bilinear", align_corners=False)[:, 0]
     for image, evidence, made in zip(images.double().numpy(), grown.double().numpy(), maps, strict=True):
         np.testing.assert_allclose(made, by_loops(image, evidence, power, steps), rtol=1e-4, atol=1e-6)
+
+
+def test_a_large_map_is_made_in_blocks_of_rows(monkeypatch):
+    generator = torch.Generator().manual_seed(2)
+    maps, features = torch.randn(2, 5, 7, generator=generator), torch.randn(2, 4, 5, 7, generator=generator)
+    whole = affinity_cam.spread(maps, features, 2.0, 3)
+    monkeypatch.setattr(affinity_cam, "LARGEST", 4 * 35)  # four rows of T
+    torch.testing.assert_close(affinity_cam.spread(maps, features, 2.0, 3), whole)
 
 
 def test_evidence_on_a_part_becomes_the_whole_object():

@@ -55,8 +55,11 @@ def spread(maps: Tensor, features: Tensor, power: float = 2.0, steps: int = 2) -
     for values, descriptors in zip(maps.flatten(1), features.flatten(2), strict=True):
         unit = normalize(descriptors - descriptors.mean(dim=1, keepdim=True), dim=0)
         blocks = unit.T.split(max(1, LARGEST // len(values)))  # rows of T, which as a whole has (hw)**2 entries
+        held: list[Tensor] = []  # of all steps, where it is small enough
         for _ in range(steps):
-            rows = (normalize((block @ unit).clamp_(min=0).pow_(power), p=1, dim=1) for block in blocks)
+            rows = held or (normalize((block @ unit).clamp_(min=0).pow_(power), p=1, dim=1) for block in blocks)
+            if len(blocks) == 1:
+                rows = held = list(rows)
             values = torch.cat([row @ values for row in rows])
         results.append(values)
     return torch.stack(results).view_as(maps)

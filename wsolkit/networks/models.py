@@ -26,37 +26,16 @@ from wsolkit.networks.backbones import BACKBONES, scaled
 
 # how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
 WRAPPERS = (
-    "state_dict",
-    "model_state_dict",
-    "model",
-    "net",
-    "network",
-    "weights",
-    "ema",
-    "model_ema",
-    "state_dict_ema",
-    "model_state",
-    "params",
-    "encoder",
-    "teacher",
-)
+    "state_dict", "model_state_dict", "model", "net", "network", "weights", "ema", "model_ema", "state_dict_ema",
+    "model_state", "params", "encoder", "teacher",
+)  # fmt: skip
 PREFIXES = (
-    "module.",
-    "model.",
-    "backbone.",
-    "net.",
-    "network.",
-    "encoder.",
-    "_orig_mod.",
-    "_module.",
-    "encoder_q.",
-    "resnet.",
-)
+    "module.", "model.", "backbone.", "net.", "network.", "encoder.", "_orig_mod.", "_module.", "encoder_q.", "resnet.",
+)  # fmt: skip
 _NUMBER = np.float64(0).__reduce__()[0]
 PLAIN: list[Any] = [argparse.Namespace, np.dtype, *{type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "?")}]
-PLAIN += [(_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")] + [
-    (codecs.encode, "_codecs.encode")
-]
+PLAIN += [(_NUMBER, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]
+PLAIN += [(codecs.encode, "_codecs.encode")]
 
 
 def thresholded_average_pool(features: torch.Tensor, tau: float = 0.1) -> torch.Tensor:
