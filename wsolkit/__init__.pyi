@@ -40,6 +40,7 @@ from wsolkit.methods import is_defined as is_defined
 from wsolkit.methods import method_names as method_names
 from wsolkit.methods import register as register
 from wsolkit.methods.maps import feature_map as feature_map
+from wsolkit.methods.maps import predict_boxes as predict_boxes
 from wsolkit.methods.maps import score_maps as score_maps
 from wsolkit.methods.registry import MethodNotDefined as MethodNotDefined
 from wsolkit.networks.models import GlobalAveragePool as GlobalAveragePool

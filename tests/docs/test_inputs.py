@@ -175,6 +175,11 @@ def maps() -> None:
         array(f"maps/{name}.png.npy", np.eye(7))()
 
 
+def boxes() -> None:
+    maps()
+    put("boxes.csv", "path,x0,y0,x1,y1\ne.png,2,2,9,7\nf.png,-1,-1,-1,-1\n")()
+
+
 def evaluations() -> None:
     maps()
     wsolkit(*EVALUATE)
@@ -298,6 +303,8 @@ def score(**given: Any) -> None:
     rule = {
         name: given.pop(name) for name in list(given) if name in ("protocol", "percentile", "threshold", "interval")
     }
+    if "guesses" in given:
+        made["boxes"] = given.pop("guesses")
     for name in given:
         (made if name in ("maps", "ids", "logits", "predicted") else true)[name] = given[name]
     wk.score(wk.Maps(**made), wk.Truth(**true), wk.Rule(**{"interval": 0.1} | rule), **{"samples": 10} | own)
@@ -738,6 +745,26 @@ for named, *changes in (
     ("predictions.csv", folder("maps/predictions.csv")),
 ):
     bad("evaluate: files", maps, wsolkit, named, *EVALUATE, *changes)
+BOXES = [word if word != "--scoremaps" else "--boxes" for word in EVALUATE if word != "maps"]
+BOXES.insert(2, "boxes.csv")
+for named, *changes in (
+    ("e.png,2,2,9", swap("boxes.csv", "e.png,2,2,9,7", "e.png,2,2,9")),
+    ("nan", swap("boxes.csv", "e.png,2", "e.png,nan")),
+    ("e.png,12,2", swap("boxes.csv", "e.png,2", "e.png,12")),
+    ("no line for e.png", swap("boxes.csv", "e.png", "g.png")),
+    ("f.png is there already", swap("boxes.csv", "e.png", "f.png")),
+    ("../e.png", swap("boxes.csv", "e.png", "../e.png")),
+    ("e.png, which is 20 x 10", swap("boxes.csv", "e.png,2,2,9,7", "e.png,22,2,29,7")),
+    ("boxes.csv", put("boxes.csv", "e.png,0,0,0.5,0.7\nf.png,0,0,1,1\n")),
+    ("boxes.csv", gone("boxes.csv")),
+    ("boxes.csv", folder("boxes.csv")),
+    ("boxes.csv", put("boxes.csv", LATIN)),
+    ("--threshold", "--threshold", "0.2"),
+    ("--percentile", "--percentile", "90"),
+    ("--val-scoremaps", "--val-scoremaps", "maps"),
+    ("--scoremaps", "--scoremaps", "maps"),
+):
+    bad("evaluate: boxes", boxes, wsolkit, named, *BOXES, *changes)
 for named, *words in (
     ("0", "--size", "0"), ("-5", "--size", "-5"), ("100000", "--size", "100000"), ("'abc'", "--size", "abc"), (LONG[:9], "--size", LONG),
     ("nan", "--threshold", "nan"), ("-1", "--threshold", "-1"), ("101", "--percentile", "101"), ("0.0", "--interval", "0"),
@@ -1072,6 +1099,7 @@ eye = np.stack([np.eye(8)] * 2)
 good_box = [[2, 2, 9, 9]]
 for named, given in (
     ("maps", {"maps": None}), ("(8, 8, 1)", {"maps": eye[..., None]}), ("3", {"maps": np.stack([np.eye(8)] * 3)}), ("no images", {"maps": eye[:0], "labels": None, "logits": None, "boxes": []}), ("complex128", {"maps": eye * 1j}), ("<U", {"maps": np.full((2, 8, 8), "a")}), ("object", {"maps": np.full((2, 8, 8), None)}), ("(0, 8)", {"maps": eye[:, :0]}),
+    ("both", {"guesses": np.ones((2, 4), int)}), ("float64", {"maps": None, "guesses": np.ones((2, 4))}), ("(2,)", {"maps": None, "guesses": [1, 2]}),
     ("size", {"size": 0}), ("size", {"size": -1}), ("size", {"size": 2.5}), ("size", {"size": "16"}), ("size", {"size": (1, 2, 3)}), ("size", {"size": None}), ("100000", {"size": 100000}), ("size", {"size": float("nan")}), ("size", {"size": True}),
     ("image 0", {"boxes": [[[2, 2, np.nan, 9]], good_box]}), ("image 0", {"boxes": [[[2, 2, np.inf, 9]], good_box]}), ("image 0", {"boxes": [[[9, 2, 2, 9]], good_box]}), ("image 1", {"boxes": [good_box, []]}), ("(1, 5)", {"boxes": [[[1, 2, 3, 4, 5]], good_box]}), ("image 0", {"boxes": [[["a", "b", "c", "d"]], good_box]}), ("boxes", {"boxes": [good_box]}), ("image 0", {"boxes": [None, good_box]}), ("boxes", {"boxes": 5}),
     ("(3, 3)", {"masks": [np.ones((3, 3)), None]}), ("[7]", {"masks": [np.full((16, 16), 7), None]}), ("foreground", {"masks": [np.zeros((16, 16)), None], "boxes": None}),
@@ -1160,7 +1188,7 @@ def test_without_the_change_the_input_is_taken(copy_of, tmp_path, monkeypatch):
     """Or the errors above might be about something else."""
     for number, (good, call, words) in enumerate((
         (cub, open_cub, ()), (tiny, open_tiny, ()), (tiny, train_tiny, ()), (metadata, open_metadata, ()), (masks, open_masks, ()), (voc, wsolkit, CONVERT["voc"]),
-        (coco, wsolkit, CONVERT["coco"]), (table, wsolkit, CONVERT["csv"]), (maps, wsolkit, EVALUATE), (trained, wsolkit, PREDICT), (trained, wsolkit, LOCALISE),
+        (coco, wsolkit, CONVERT["coco"]), (table, wsolkit, CONVERT["csv"]), (maps, wsolkit, EVALUATE), (boxes, wsolkit, BOXES), (trained, wsolkit, PREDICT), (trained, wsolkit, LOCALISE),
         (weights, build, ()), (sweep_file, wsolkit, SWEEP), (metadata, predict, ()), (nothing, score, ()), (nothing, score_maps, ()), (nothing, fit, ()), (nothing, evaluate, ()),
     )):  # fmt: skip
         copy_of(good, tmp_path / str(number))

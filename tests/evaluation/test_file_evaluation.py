@@ -457,3 +457,66 @@ def test_a_figure_of_others_is_not_replaced(small):
         save_evaluation(result, small / "own")
     (small / "own/metrics.json").unlink()  # as after an interruption
     save_evaluation(result, small / "own")
+
+
+def write_boxes(path, ids, boxes, *further):
+    lines = [",".join([name, *map(str, box)]) for name, box in zip(ids, boxes, strict=True)]
+    path.write_text("".join(f"{line}\n" for line in [*lines, *further]))
+    return path
+
+
+def test_a_file_of_boxes_is_scored_in_the_frame_of_the_ground_truth(case, run):
+    root, ids, _, truths, sizes = case
+    guesses = [own[0].round(2).tolist() for own in truths]  # the first true box of each image
+    guesses[1] = [-1, -1, -1, -1]
+    guesses[2] = [0, 0, sizes[2][0] - 1, sizes[2][1] - 1]
+    path = write_boxes(root / "detector.csv", ids, guesses, "other.jpg,1,2,3,4")
+    path.write_text("id, x0, y0, x1, y1\n" + path.read_text())
+    result = evaluate_files(None, root / "meta", boxes=path, size=SIZE)
+    assert result.method == "detector" and result.gives == "boxes" and result.top1_cls is None
+    assert result.boxes[2].tolist() == [0, 0, SIZE - 1, SIZE - 1]
+    expected = [1.0] * len(ids)
+    expected[1] = 0.0
+    expected[2] = iou([0, 0, SIZE - 1, SIZE - 1], Geometry(SIZE).boxes(truths[2], sizes[2]).numpy()).max()
+    assert result.ious.tolist() == pytest.approx(expected, abs=0.02)
+
+    out = root / "out"
+    code, text = run("evaluate", "--boxes", path, "--metadata", root / "meta", "--size", SIZE, "--out", out,
+                     "--predictions", root / "maps_test" / "predictions.csv")  # fmt: skip
+    assert code == 0 and "none, boxes were given" in text and not (out / "accuracy.svg").exists()
+    assert (out / "iou_histogram.svg").exists() and len(read_per_image(out / "per_image.csv")) == len(ids)
+    maps = wk.evaluate_files(root / "maps_test", root / "meta", size=SIZE)
+    assert wk.compare(out, maps, "top1_loc").n == len(ids)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (lambda lines: lines[1:], "no line for test/000.jpg"),
+        (lambda lines: [*lines, lines[0]], "test/000.jpg is there already"),
+        (lambda lines: ["test/000.jpg,1,2,3", *lines[1:]], "test/000.jpg,1,2,3"),
+        (lambda lines: ["test/000.jpg,9,2,3,4", *lines[1:]], "test/000.jpg,9,2,3,4"),
+        (lambda lines: ["test/000.jpg,900,2,990,4", *lines[1:]], "the box lies outside test/000.jpg"),
+        (lambda lines: [line.split(",")[0] + ",0,0,0.5,1" for line in lines], "seem to be shares"),
+    ],
+)
+def test_a_wrong_file_of_boxes_is_one_error(case, change, text):
+    root, ids, *_ = case
+    path = write_boxes(root / "boxes.csv", ids, [(1, 1, 20, 20)] * len(ids))
+    path.write_text("\n".join(change(path.read_text().splitlines())))
+    with pytest.raises(ValueError, match=text):
+        evaluate_files(None, root / "meta", boxes=path, size=SIZE)
+
+
+def test_boxes_and_what_only_maps_have_are_refused_together(case):
+    root, ids, *_ = case
+    path = write_boxes(root / "boxes.csv", ids, [(1, 1, 20, 20)] * len(ids))
+    for asked, text in (
+        ({"threshold": 0.2}, "leave out --threshold"), ({"percentile": 90.0}, "leave out --percentile"),
+        ({"val_scoremaps": root / "maps_val"}, "leave out --val-scoremaps"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=text):
+            evaluate_files(None, root / "meta", boxes=path, size=SIZE, **asked)
+    for scoremaps, boxes in ((None, None), (root / "maps_test", path)):
+        with pytest.raises(ValueError, match="one of the two"):
+            evaluate_files(scoremaps, root / "meta", boxes=boxes, size=SIZE)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from bs4 import BeautifulSoup
+from image_files import labelled_images
 from PIL import Image
 
 from wsolkit.report.index import read_rows, write_index
@@ -24,29 +25,6 @@ LOCATED = ("gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2")
 
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
-
-
-def labelled_images(folder):
-    """Parameters of a run on sixteen small images of two classes, which have labels and no boxes."""
-    rng = np.random.default_rng(0)
-    names = [f"{kind}/{label}/{number}.png" for kind in ("train", "test") for label in (0, 1) for number in range(6)]
-    for name in names:
-        path = folder / "images" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = rng.integers(0, 80, (40, 40, 3), dtype=np.uint8)
-        pixels[10:25, 10:25, int(name.split("/")[1])] += 150
-        Image.fromarray(pixels).save(path)
-    for split in ("train", "test"):
-        ids = [name for name in names if name.startswith(split)]
-        (folder / "meta" / split).mkdir(parents=True)
-        (folder / "meta" / split / "image_ids.txt").write_text("".join(f"{name}\n" for name in ids))
-        labels = "".join(f"{name},{name.split('/')[1]}\n" for name in ids)
-        (folder / "meta" / split / "class_labels.txt").write_text(labels)
-    places = {"root": folder / "images", "metadata": folder / "meta", "out": folder / "out"}
-    return {name: str(path) for name, path in places.items()} | {
-        "dataset": "metadata", "weights": "none", "backbone": "mobilenet_v2", "width": 0.125, "size": 32, "epochs": 1,
-        "batch_size": 4,
-    }  # fmt: skip
 
 
 @pytest.fixture(params=["no boxes", "an empty mask", "one image without a box"])

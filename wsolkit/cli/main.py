@@ -177,7 +177,8 @@ def report(out: str | None, everything: bool) -> None:
 
 
 @cli.command()
-@click.option("--scoremaps", required=True, help="folder with one score map <image id>.npy per image")
+@click.option("--scoremaps", help="folder with one score map <image id>.npy per image")
+@click.option("--boxes", help="in its place a csv of boxes path,x0,y0,x1,y1 in pixels of the images")
 @click.option("--metadata", required=True, help="metadata folder of wsolevaluation, or that of one split")
 @click.option("--masks", help="folder of the mask files that localization.txt names")
 @click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default=next(iter(PROTOCOLS)), show_default=True)
@@ -189,12 +190,17 @@ def report(out: str | None, everything: bool) -> None:
 @click.option("--threshold", type=float, help="the fixed threshold (default 0.2; 0.35 with a percentile below 100)")
 @click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
 @click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
-@click.option("--out", help="folder of the results (default reports/evaluations/<score map folder>-<split>-<protocol>)")
-def evaluate(scoremaps: str, metadata: str, out: str | None, **options: Any) -> None:
-    """Score a folder of score maps, print the numbers, write metrics.json, per_image.csv, slices.csv and figures."""
+@click.option("--out", help="folder of the results (default reports/evaluations/<maps or boxes>-<split>-<protocol>)")
+def evaluate(scoremaps: str | None, metadata: str, out: str | None, **options: Any) -> None:
+    """Score a folder of score maps, or a csv of boxes (of a detector, say), and print the numbers.
+
+    Writes metrics.json, per_image.csv, slices.csv and figures.
+    """
     from wsolkit.evaluation.file_evaluation import class_names, evaluate_files, keep_foreign_results, save_evaluation
 
-    name = "-".join([*Path(scoremaps).resolve().parts[-2:], options["split"], options["protocol"]])
+    source = Path(scoremaps or options["boxes"] or "").resolve()
+    last = source.stem if options["boxes"] else source.name
+    name = "-".join([*source.parts[-2:-1], last, options["split"], options["protocol"]])
     folder = check_out(out or reports("evaluations") / name)
     keep_foreign_results(folder)
     result = evaluate_files(scoremaps, metadata, **options, progress=lambda images: progress(images, "scoring"))

@@ -45,7 +45,7 @@ LINE = 22  # height of a line of text in pixels
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
 @parameter_options(DATA)  # what is not given is as in the training
 def localise(checkpoint, method, split, out, limit, smooth, precision, channels, batch_size, device, **data) -> None:
-    """Write the score maps of a split (ids, labels, logits, maps; `wsolkit.ScoreMaps.load` reads them).
+    """Write the score maps of a split (ids, labels, logits, maps or boxes; `wsolkit.ScoreMaps.load` reads them).
 
     `torchrun --nproc-per-node N -m wsolkit localise ...` shares the images among N processes; the maps are the same. An
     interrupted run goes on where it stopped when it is started again with the same options.
@@ -91,7 +91,8 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
             for name, maps in (made or {}).items():
                 path = target if single else target / f"{entries[name].slug}.npz"
                 maps.save(path)
-                click.echo(f"written: {path} ({len(maps)} maps of {'x'.join(map(str, maps.maps.shape[1:]))})")
+                kind = "boxes" if maps.boxes is not None else f"maps of {'x'.join(map(str, maps.maps.shape[1:]))}"
+                click.echo(f"written: {path} ({len(maps)} {kind})")
             if first:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -172,16 +173,24 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
         )
     smooth, percentile, threshold = tuple(names_in(asked["smooth"])), asked["percentile"], asked["threshold"]
     source = "given"  # of the threshold
-    percentile = resolve(method).percentile if percentile is None else percentile
-    if threshold is None:
-        threshold, source = default_threshold(trained, method, percentile, smooth, view)
+    entry = resolve(method)
+    entry.refuse(threshold=threshold, percentile=percentile, smooth=smooth)
+    if entry.gives == "map":
+        percentile = entry.percentile if percentile is None else percentile
+        if threshold is None:
+            threshold, source = default_threshold(trained, method, percentile, smooth, view)
     options = {"geometry": view, "classes": names, "label": _label(asked["label"], names), "threshold": threshold}
     options |= {"percentile": percentile, "smooth": smooth, "batch_size": batch_size}
-    about = {"score_map": {"method": method, "smooth": list(smooth)}, "threshold": threshold}
+    about = {"method": method, "score_map": {"method": method, "smooth": list(smooth)}, "threshold": threshold}
     about |= {"threshold_source": source, "percentile": percentile, "protocol": "wsolevaluation"}
     about |= {"input": {"size": view.size, "geometry": view.kind}, "checkpoint": str(trained.path)}
     about |= {"network": f"{trained.model.backbone} ({trained.variant})", "versions": versions()}
-    rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
+    if entry.gives == "boxes":
+        rule = note = f"{method} gives boxes, no map"
+        about |= {"score_map": None, "threshold_source": None, "protocol": None}
+    else:
+        rule = f"{threshold:g} of the " + ("maximum" if percentile == 100 else f"{percentile:g}th percentile")
+        rule, note = f"above {rule}, {source}", f"{method}, box at {rule}"
     failed: list[str] = []
     for batch in read_batches(progress(files, "images"), batch_size, BATCH_PIXELS, failed):
         predictions = predict_images(trained.model, [image for _, image in batch], method, **options)
@@ -190,11 +199,11 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
             overlay, numbers = _places(folder / file.name)
             try:
                 numbers.unlink(missing_ok=True)  # never beside another overlay
-                atomic_write_bytes(overlay, draw(image, prediction, view, f"{method}, box at {rule}"))
+                atomic_write_bytes(overlay, draw(image, prediction, view, note))
                 write_json(numbers, content)
             except OSError as error:  # a name that is too long with its new ending, say
                 failed.append(f"{file.path}: could not be written ({error})")
-    click.echo(f"box: above {rule}, {source}")
+    click.echo(f"box: {rule}")
     click.echo(f"written: {len(files) - len(failed)} of {len(files)} images to {folder}")
     for wrong, problems in (("failed", failed), ("folders not searched", unsearched)):
         if problems:
@@ -229,7 +238,7 @@ def _numbers(prediction: Prediction) -> dict[str, Any]:
 
 
 def draw(image: Image.Image, prediction: Prediction, geometry: Geometry, note: str = "") -> bytes:
-    """The image with its score map, its box and, below, class and probability, as PNG.
+    """The image with its score map (if there is one), its box and, below, class and probability, as PNG.
 
     image: RGB, as `read_image` gives it. note: a last line in small print.
     The longer side is at most 1200 pixels. The map covers what the network saw: of a centre crop only the centre.
@@ -242,7 +251,8 @@ def draw(image: Image.Image, prediction: Prediction, geometry: Geometry, note: s
     width, height = (max(1, round(side * scale)) for side in image.size)
     pixels = np.array(image.resize((width, height), Image.Resampling.LANCZOS))
     seen = slice(*_span(height, geometry)), slice(*_span(width, geometry))
-    pixels[seen] = overlay(pixels[seen], prediction.score_map)
+    if prediction.score_map is not None:
+        pixels[seen] = overlay(pixels[seen], prediction.score_map)
 
     canvas = max(width, SHORTEST)
     lines = _lines(prediction, note, canvas)

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
+from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import WSOLDataset
 from wsolkit.evaluation.results import EvalResult, aside
@@ -22,7 +23,7 @@ class Evaluation(EvalResult):
     """A result with what it was measured on.
 
     Attributes:
-        maps: the score maps by split: "test" and, where a threshold was chosen on it, "val".
+        maps: the score maps (or boxes) by split: "test" and, where a threshold was chosen on it, "val".
         variant: the trained network of a run ("gap", "tap", "has", ...); "" for a network that no run trained.
         limit: at most so many images of each split; None or 0 is all.
         faithfulness: the numbers of `wsolkit.study.chapter.show_faithfulness` by map; {} where they were not measured.
@@ -50,6 +51,7 @@ def evaluate(
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
 
     GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
+    Of a method that gives boxes and no map, the boxes are scored as they are.
     Where an image has no ground-truth box there are no localisation numbers: the result's conditions say why.
 
     Args:
@@ -78,6 +80,7 @@ def evaluate(
             need = f"open the dataset with geometry={rules.geometry!r}"
             raise WsolkitError(f"protocol {protocol!r} scores on a centre crop: {need}")
     entry = resolve(method)
+    entry.refuse(smooth=tuple(smooth), pas=pas)
     pas = PAS_PERCENTILE in (entry.percentile, rules.percentile) if pas is None else pas
     indices = dataset.spread(limit or None, seed)
     targets = [dataset.target(int(i)) for i in indices]
@@ -85,6 +88,8 @@ def evaluate(
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masked = rules.curves and any(mask is not None for mask in masks)
     notes = conditions(dataset, model, limit, options)
+    if entry.gives == "boxes":
+        notes["score map"] = "none, the method gives boxes"
     if empty := sum(len(truths) == 0 for truths in boxes):
         without = f"{empty} of {len(boxes)} images {'has' if empty == 1 else 'have'} no ground-truth box"
         blank = f"the masks of {empty} image{'s' * (empty > 1)} show no object"
@@ -95,15 +100,18 @@ def evaluate(
         val_indices = val.spread(limit or None, seed)
         val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
         if all(map(len, val_boxes)):
-            maps["val"] = localiser(model, val, entry.name, smooth, val_indices, **options)
-            validation = Maps(maps["val"].maps), Truth(val.geometry.size, boxes=val_boxes)
+            if entry.gives == "map":
+                maps["val"] = localiser(model, val, entry.name, smooth, val_indices, **options)
+            chosen_from = Maps(maps["val"].maps) if "val" in maps else Maps()
+            validation = chosen_from, Truth(val.geometry.size, boxes=val_boxes)
     percentile = PAS_PERCENTILE if pas else 100.0
     made, rule = maps["test"], Rule(protocol, percentile, entry.fixed_threshold(percentile))
     truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
     fields: dict[str, Any] = {"dataset": dataset.name, "split": dataset.split, "method": entry.name, "seed": seed}
     fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}
     fields |= {name: getattr(made, name) for name in ("seconds_per_image", "peak_memory_mb")} | {"conditions": notes}
-    result = score(Maps(made.maps, made.ids, made.logits), truth, rule, validation, **fields)
+    pixels = None if made.boxes is None else boxes_of_shares(made.boxes, truth.size)
+    result = score(Maps(made.maps, made.ids, made.logits, boxes=pixels), truth, rule, validation, **fields)
     return Evaluation(**vars(result), maps=maps, limit=limit)
 
 

@@ -237,6 +237,7 @@ def measure_faithfulness(
             made = localise(model, dataset, names, indices=indices)
         ids, rows = [dataset.samples[i].id for i in indices], {}
         for name, kept in made.items():
+            require(kept.boxes is None, f"{name!r} gives boxes and no map, so there is nothing to delete or insert by")
             rows[name] = pd.Index(kept.ids).get_indexer(pd.Index(ids))
             absent = [ids[place] for place in np.flatnonzero(rows[name] < 0)]
             lacks = f"lack {len(absent)} of {len(ids)} images: {listing(absent)}"

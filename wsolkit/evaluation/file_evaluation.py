@@ -1,6 +1,7 @@
-"""Scoring anyone's score maps: a folder of maps, one .npy per image as wsolevaluation keeps them, and its metadata in.
+"""Scoring anyone's score maps or boxes: a folder of maps, one .npy per image as wsolevaluation keeps them, or a csv of
+boxes, and the metadata in.
 
-Predictions may lie beside the maps. An EvalResult comes out. `export_score_maps` writes such a folder.
+Predictions may lie beside the maps. An EvalResult comes out. `export_score_maps` writes a folder of maps.
 """
 
 from __future__ import annotations
@@ -31,7 +32,19 @@ from wsolkit.common.files import (
 )
 from wsolkit.data.base import Geometry
 from wsolkit.data.images import instance_boxes, read_mask
-from wsolkit.data.readers import CLASSES, MOST_CLASSES, Metadata, clean, inside, read_classes, read_metadata
+from wsolkit.data.readers import (
+    CLASSES,
+    MOST_CLASSES,
+    Metadata,
+    clean,
+    columns,
+    corners,
+    inside,
+    read_classes,
+    read_metadata,
+    read_table,
+    touches,
+)
 from wsolkit.evaluation.metrics import same_lengths
 from wsolkit.evaluation.per_image import csv_lines, slices
 from wsolkit.evaluation.results import EvalResult
@@ -41,6 +54,7 @@ NEEDED = ("class_labels", "image_sizes", "localization")
 PREDICTIONS = "predictions.csv"
 FIGURE_MARK = "wsolkit evaluate"  # near the beginning of every figure of an evaluation
 FIGURES = ("accuracy", "iou_histogram", "failures", "object_size")
+NO_BOX = (-1.0, -1.0, -1.0, -1.0)
 ROUNDING = 1e-6  # by which a map in [0, 1] may leave it
 
 
@@ -59,7 +73,7 @@ class OnDemand:
 
 
 def evaluate_files(
-    scoremaps: str | Path,
+    scoremaps: str | Path | None,
     metadata: str | Path,
     masks: str | Path | None = None,
     protocol: str = "wsolevaluation",
@@ -69,9 +83,10 @@ def evaluate_files(
     predictions: str | Path | None = None,
     val_scoremaps: str | Path | None = None,
     subset: bool = False,
+    boxes: str | Path | None = None,
     **options: Any,
 ) -> EvalResult:
-    """Score the maps of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
+    """Score the maps or boxes of one split; numbers are those of `score` (and of `wsolkit.evaluate` on the same maps).
 
     Args:
         scoremaps: folder of `<id>.npy`, see `open_score_maps`. If every map has the frame's size and lies in [0, 1],
@@ -84,6 +99,8 @@ def evaluate_files(
             there is one. Without predictions there is no Top-k number, and no failure is a wrong class.
         val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
         subset: pass over maps of images that the metadata does not list.
+        boxes: csv of one box per image (see `read_boxes`) in the place of `scoremaps`, which is then None: of a
+            detector, or of any method that gives no map. Nothing is chosen; of the protocol only the frame applies.
         protocol: see `Rule`. options: of `Rule` (percentile, threshold, interval) and of `score` (samples, seed,
             workers, progress).
 
@@ -92,31 +109,41 @@ def evaluate_files(
         maps, masks that are not there, and predictions that do not fit, are listed in one error (the first 20 by name).
     """
     own = {name: options.pop(name) for name in ("percentile", "threshold", "interval") if name in options}
+    require((scoremaps is None) != (boxes is None), "give score maps (--scoremaps) or boxes (--boxes), one of the two")
     rule, rules = Rule(protocol, **own), protocol_named(protocol)
+    asked = {name: own.get(name) for name in ("percentile", "threshold")} | {"val-scoremaps": val_scoremaps}
+    if boxes is not None and (wrong := [name for name, value in asked.items() if value is not None]):
+        raise WsolkitError(f"boxes have no threshold to choose: leave out --{' and --'.join(wrong)}")
     geometry, root = Geometry(size, rules.geometry), given_path(masks or ".", "a folder of masks (--masks)")
-    scoremaps = given_path(scoremaps, "a folder of score maps (--scoremaps)")
+    kind = "a folder of score maps (--scoremaps)" if boxes is None else "a csv of boxes (--boxes)"
+    source = given_path(scoremaps if boxes is None else boxes, kind)
     meta = read_metadata(metadata, split, NEEDED)
-    source = meta.folder / "localization.txt"
+    truth_file = meta.folder / "localization.txt"
     if meta.kind == "masks" and masks is None:
-        raise WsolkitError(f"{source} names mask files: give --masks, the folder they lie in")
-    require(meta.kind != "boxes" or masks is None, f"{source} holds boxes, no mask files: leave out --masks")
+        raise WsolkitError(f"{truth_file} names mask files: give --masks, the folder they lie in")
+    require(meta.kind != "boxes" or masks is None, f"{truth_file} holds boxes, no mask files: leave out --masks")
     alone = f"protocol {protocol} has one fixed threshold: leave out --val-scoremaps"
     require(val_scoremaps is None or rules.curves, alone)
     problems: list[str] = []
 
-    def opened(scoremaps: str | Path, meta: Metadata, mark: str = "") -> tuple[Maps, list[Any]]:
-        maps, ready, faults = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
-        boxes = _boxes(meta, root, geometry)
-        problems.extend(mark + fault for fault in (*faults, *(own for own in boxes if isinstance(own, str))))
-        return Maps(maps, meta.ids, ready=ready), boxes
+    def truths_of(meta: Metadata, mark: str = "") -> list[Any]:
+        truths = _boxes(meta, root, geometry)
+        problems.extend(mark + own for own in truths if isinstance(own, str))
+        return truths
 
-    maps, boxes = opened(scoremaps, meta)
+    def opened(scoremaps: str | Path, meta: Metadata, mark: str = "") -> Maps:
+        maps, ready, faults = open_score_maps(scoremaps, meta.ids, size, meta.sizes, subset)
+        problems.extend(mark + fault for fault in faults)
+        return Maps(maps, meta.ids, ready=ready)
+
+    maps = opened(source, meta) if boxes is None else Maps(ids=meta.ids, boxes=read_boxes(source, meta, geometry))
+    truths = truths_of(meta)
     names = class_names(metadata, split)
     known = MOST_CLASSES if names is None else len(names)
     nameless = f"has no name in {CLASSES}, which has {known} (labels begin at 0)"
     strange = [(name, label) for name, label in zip(meta.ids, meta.labels, strict=True) if label >= known]
     problems += [f"{name}: label {label} {nameless}" for name, label in strange]
-    predicted, validation, beside = None, None, scoremaps / PREDICTIONS
+    predicted, validation, beside = None, None, source / PREDICTIONS  # nothing lies below a csv of boxes
     if predictions is not None or os.path.lexists(beside):
         predicted, faults = read_predictions(beside if predictions is None else predictions, meta.ids, known)
         problems += faults
@@ -125,30 +152,70 @@ def evaluate_files(
         shared = sorted(set(val.ids) & set(meta.ids))
         fault = f"{val.folder} and {meta.folder} share {len(shared)} images ({listing(shared)}): a threshold chosen"
         require(not shared, f"{fault} on the images that it is scored on is no choice on validation data")
-        val_maps, val_boxes = opened(val_scoremaps, val, "val, ")
+        val_maps, val_boxes = opened(val_scoremaps, val, "val, "), truths_of(val, "val, ")
         bare = [name for name, own in zip(val.ids, val_boxes, strict=True) if not len(own)]
         problems += [f"val, {name}: no object in its masks" for name in bare]
         validation = val_maps, Truth(size, boxes=val_boxes)
-    count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the score maps of {len(meta.ids)} images"
-    require(
-        not problems, f"{scoremaps}: {count} of {meta.folder}: {listing(problems, '; ')}; nothing was scored: mend them"
-    )
+    kind = "score maps" if boxes is None else "boxes"
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)} with the {kind} of {len(meta.ids)} images"
+    count = f"{count} of {meta.folder}: {listing(problems, '; ')}"
+    require(not problems, f"{source}: {count}; nothing was scored: mend them")
     conditions = {"input": f"{size} x {size}, " + ("resized" if rules.geometry == "resize" else "centre crop")}
     conditions["score maps"] = "as they are" if maps.ready else "resized (cubic), then min-max"
+    if boxes is not None:
+        conditions["score maps"] = "none, boxes were given"
     regions = None
     if meta.kind == "masks":
         conditions["boxes"] = "bounding boxes of the instance masks (the published protocol has PxAP alone for masks)"
         if rules.curves:
             files = [meta.masks[name] for name in meta.ids]
             regions = OnDemand(lambda own: geometry.crop(read_mask(root, own.paths, own.ignore, geometry.side)), files)
-    if empty := sum(len(own) == 0 for own in boxes):
-        if empty == len(boxes) or not rules.curves:
-            masked = f"the masks of {empty} of {len(boxes)} images"
+    if empty := sum(len(own) == 0 for own in truths):
+        if empty == len(truths) or not rules.curves or boxes is not None:
+            masked = f"the masks of {empty} of {len(truths)} images"
             raise WsolkitError(f"{meta.folder}: {masked} show no object: nothing to score")
         conditions["boxes"] = f"not used: the masks of {empty} image{'s' * (empty > 1)} show no object"
-    truth, name = Truth(size, meta.labels, None if empty else boxes, regions), Path(scoremaps).resolve().name
-    options |= {"dataset": meta.folder.parent.name, "split": split, "method": name, "conditions": conditions}
+    truth, name = Truth(size, meta.labels, None if empty else truths, regions), source.resolve()
+    options |= {"dataset": meta.folder.parent.name, "split": split, "conditions": conditions}
+    options["method"] = name.name if boxes is None else name.stem
     return score(replace(maps, predicted=predicted), truth, rule, validation, **options)
+
+
+def read_boxes(path: str | Path, meta: Metadata, geometry: Geometry) -> np.ndarray:
+    """One predicted box for each image of `meta` from a csv of lines `path,x0,y0,x1,y1`: (N, 4) int64 in the frame.
+
+    Corners are those of localization.txt: pixels of the original image from 0, inclusive, whole or decimal; they come
+    into the frame as ground truth does, and are cut there. -1,-1,-1,-1 stands for an image where no object was found,
+    and stays -1. A line that ends in `,x0,y0,x1,y1` is a header; lines of other images are passed over.
+
+    Raises: FileNotFoundError or WsolkitError: there is no such file; lines that are wrong, twice or missing, boxes
+        outside of their image, and shares in the place of pixels, are named.
+    """
+    path, form = given_path(path, "a csv of boxes"), "path,x0,y0,x1,y1"
+    line = columns(inside, *[float] * 4, right=True, make=tuple)
+
+    def parse(text: str) -> tuple[str, Any]:
+        if text.replace(" ", "").endswith(form.removeprefix("path")):
+            return "", NO_BOX
+        name, box = line(text)
+        return name, box if box == NO_BOX else corners(box)
+
+    def problem(name: str, earlier: list | None, box: Any) -> str:
+        if earlier or name not in meta.sizes:
+            return f"{name} is there already" if earlier else f"image_sizes.txt of {meta.folder} has no line for {name}"
+        width, height = meta.sizes[name]
+        fits = box == NO_BOX or touches(box, (width, height))
+        return "" if fits else f"the box lies outside {name}, which is {width} x {height} pixels"
+
+    known = {name: name for name in meta.ids}
+    rows = read_table(path, parse, f"{form} in pixels, one line for each image", known, True, problem)
+    largest = max((max(box) for (box,) in rows.values() if box != NO_BOX), default=2.0)
+    require(largest > 1, f"{path}: no corner is larger than 1, so these seem to be shares: give pixels of the images")
+    edge, made = geometry.size - 1, []
+    for name in meta.ids:
+        (box,) = rows[name]
+        made.append(NO_BOX if box == NO_BOX else geometry.boxes([box], meta.sizes[name]).numpy()[0].clip(0, edge))
+    return np.array(made, np.int64)
 
 
 def _boxes(meta: Metadata, root: Path, geometry: Geometry) -> list[Any]:
@@ -316,6 +383,7 @@ def export_score_maps(maps, folder: str | Path, size: int | Sequence[int] | None
     size None: the maps as they are, (h, w) float32, small; `wsolkit evaluate` grows them exactly as `wsolkit.evaluate`
     does. A size: grown and min-max normalised to [0, 1], (H, W) float64, as wsolevaluation's evaluator wants them.
     """
+    require(maps.boxes is None, "these are boxes and no score maps: there is no map to export")
     folder = check_out(folder)
     same_lengths(ids=maps.ids, maps=maps.maps, logits=maps.logits)
     if strange := [name for name in maps.ids if Path(name).is_absolute() or ".." in Path(name).parts]:

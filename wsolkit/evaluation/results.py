@@ -11,7 +11,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -51,7 +51,9 @@ class EvalResult:
     most five classes; MaxBoxAcc under a protocol with one threshold).
 
     gt_known_loc, top1_loc, top5_loc use `threshold`, chosen as `operating_point` says ("validation" or "fixed");
-    max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. `curve` is the accuracy
+    max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. Of a method that `gives`
+    "boxes" and no map there is no threshold, no curve, no operating point ("none") and no PxAP; max_box_acc is its
+    accuracy, and max_box_acc_v2 the mean of its accuracies. `curve` is the accuracy
     against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
     `wsolkit.boxes.protocols`, `conditions` says in text what else a number rests on, `frame` is (H, W) of boxes and
     maps. Ranges of values are checked where a result is read from a file.
@@ -63,6 +65,7 @@ class EvalResult:
     pooling: str = ""
     split: str = "test"
     protocol: str = "wsolevaluation"
+    gives: Literal["map", "boxes"] = "map"
     conditions: dict[str, str] = field(default_factory=dict)
     frame: list[int] = field(default_factory=list)
     n_images: Count = 0
@@ -128,6 +131,7 @@ class EvalResult:
         centre box."""
         numbers: list[tuple[str, Any, str]] = []  # label, value, name of its interval
         for name, label in METRICS.items():
+            label = label.removesuffix(" (best on test)") if self.gives == "boxes" else label
             numbers.append((label, getattr(self, name), name))
             if name == "max_box_acc_v2":
                 numbers += [(f"MaxBoxAccV2 at IoU {d:g}", part, "") for d, part in self.max_box_acc_v2_parts.items()]

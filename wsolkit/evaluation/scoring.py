@@ -1,7 +1,7 @@
-"""From score maps, predictions and ground truth to an EvalResult. Arrays only: no model, no dataset, no torch.
+"""From score maps or boxes, predictions and ground truth to an EvalResult. Arrays only: no model, no dataset, no torch.
 
 `score` makes one pass over the maps, a few at a time in threads: each is grown to the frame, min-max normalised, traced
-at every threshold and let go.
+at every threshold and let go. Boxes without maps have no threshold: every metric is then that of the boxes as they are.
 """
 
 from __future__ import annotations
@@ -39,19 +39,23 @@ class Maps:
 
     Attributes:
         maps: N maps (h, w) of the *ground-truth* class, of any resolution and range: an array (N, h, w) or what can
-            be indexed. Each is resized to the frame (cubic) and min-max normalised on its own, none is kept.
+            be indexed. Each is resized to the frame (cubic) and min-max normalised on its own, none is kept. None where
+            boxes are given.
         ids: N names; None is "0", "1", ...
         logits: (N, K) of the classifier. predicted: in their place the predicted labels, (N,) or (N, k) best first, -1
             for unknown. Without both there is no Top-k number.
         ready: the maps have the frame's size and lie in [0, 1] already; they are taken as they are, a constant one as
             zeros.
+        boxes: in the place of maps, one box for each image: (N, 4) int, inclusive corners in pixels of the frame; a row
+            of -1 is an image where no object was found, a miss.
     """
 
-    maps: Any
+    maps: Any = None
     ids: Sequence[str] | None = None
     logits: Any = None
     predicted: Any = None
     ready: bool = False
+    boxes: Any = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Truth:
 @dataclass(frozen=True)
 class Rule:
     """How maps become boxes. GT-known and Top-k Loc use it, with the largest contour; MaxBoxAcc, MaxBoxAccV2 and PxAP
-    always refer to the maximum of the map.
+    always refer to the maximum of the map. Of boxes without maps only the protocol has a meaning.
 
     Attributes:
         protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.boxes.protocols` lists their differences. The second
@@ -117,7 +121,8 @@ def score(
 
     Args:
         maps, truth: the split that is reported. rule: None is `Rule()`.
-        validation: maps and boxes of the validation split, which choose the threshold and the centre box's side.
+        validation: maps and boxes of the validation split, which choose the threshold and the centre box's side. Boxes
+            without maps have no threshold: then `Maps()` is enough.
         samples, seed: of the bootstrap of MaxBoxAcc and MaxBoxAccV2. workers: threads (default: cores, at most 16).
         progress: wraps the loop over images, for example tqdm.
         fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
@@ -145,16 +150,23 @@ def score(
         raise TypeError(f"score() takes no {', '.join(wrong)}; fields to give are {', '.join(sorted(GIVEN_FIELDS))}")
     for name, value, least in (("samples", samples, 1), ("seed", seed, 0), ("workers", workers or 1, 1)):
         require(is_whole(value, least), f"{name} must be a whole number of at least {least}, but is {value!r}")
-    result = EvalResult(protocol=rule.protocol, percentile=rule.percentile, interval=rule.interval, **fields)
+    boxed = maps.boxes is not None
+    result = EvalResult(protocol=rule.protocol, interval=rule.interval, gives="boxes" if boxed else "map", **fields)
+    result.percentile = 100.0 if boxed else rule.percentile
     result.frame = list(frame(truth.size))  # a wrong size is refused before the work, not after it
-    require(maps.maps is not None, "maps must be a list or an array with an entry per image, but are None")
-    metrics.same_lengths(**vars(maps) | vars(truth) | {"ready": None, "size": None})
-    result.ids = [str(name) for name in (range(len(maps.maps)) if maps.ids is None else maps.ids)]
+    need = "maps must be a list or an array with an entry per image, or boxes be given in their place"
+    require(boxed != (maps.maps is not None), f"{need}, but {'both are given' if boxed else 'they are None'}")
+    given = vars(maps) | {"predicted boxes": maps.boxes} | vars(truth)
+    metrics.same_lengths(**given | {"ready": None, "size": None})
+    count = len(maps.boxes if boxed else maps.maps)
+    result.ids = [str(name) for name in (range(count) if maps.ids is None else maps.ids)]
     result.n_images = len(result.ids)
     require(result.n_images, "no images to score: the split is empty; give at least one")
     twice = [name for name, count in Counter(result.ids).items() if count > 1]
     require(not twice, f"ids must differ, but {listing(twice)} is there more than once")
     right = _classification(result, maps, truth)
+    if boxed:  # a box says nothing of single pixels, so that there is no PxAP
+        truth = replace(truth, masks=None)
     measurable = truth.boxes is not None or truth.masks is not None
     need = "give boxes, masks, or labels with logits or predicted labels"
     require(measurable or right, f"nothing to score against: {need}")
@@ -167,26 +179,31 @@ def score(
         if validation and validation[1].boxes is not None and protocol_named(rule.protocol).curves:
             val_maps, val = validation
             val_ids = [f"{index} of the validation split" for index in range(len(val.boxes))]
-            val_boxes = ground_truths(val.boxes, val_ids)
-            curves = rule_curves(val_maps, val, rule, workers)
-            taus["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
-            result.n_val, result.extra = len(val_boxes), {"val_gt_known_loc": accuracy} | result.extra
+            val_boxes, result.n_val = ground_truths(val.boxes, val_ids), len(val.boxes)
+            if not boxed:
+                curves = rule_curves(val_maps, val, rule, workers)
+                taus["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
+                result.extra = {"val_gt_known_loc": accuracy} | result.extra
     if measurable:
         measured = measure(maps, truth, rule, list(taus.values()), workers, progress)
     if truth.boxes is not None:
         shares |= _operating_points(result, taus, measured, right)
         if "v2_hits" in measured:
-            result.curves, result.v2_hits = measured["rule"], measured["v2_hits"].swapaxes(0, 1)
-            result.max_box_acc = metrics.max_box_acc(measured["largest"])
+            result.v2_hits = measured["v2_hits"].swapaxes(0, 1)
             parts = metrics.percent(measured["v2_hits"]).max(axis=1)
             result.max_box_acc_v2_parts = dict(zip(metrics.DELTAS, parts.tolist(), strict=True))
             result.max_box_acc_v2 = float(np.mean(parts))
-            maximised = {"max_box_acc": metrics.loc_hits(measured["largest"]), "max_box_acc_v2": result.v2_hits}
+            maximised = {"max_box_acc_v2": result.v2_hits}
+            if boxed:  # nothing is chosen: MaxBoxAcc is the accuracy
+                shares["max_box_acc"] = metrics.loc_hits(result.ious)
+            else:
+                result.max_box_acc = metrics.max_box_acc(measured["largest"])
+                maximised = {"max_box_acc": metrics.loc_hits(measured["largest"])} | maximised
+                result.curves, step = measured["rule"], max(1, measured["rule"].shape[1] // 200)
+                result.curve = {"thresholds": thresholds(rule.interval)[::step].round(6).tolist()}
+                result.curve["gt_known_loc"] = metrics.accuracy_curve(result.curves)[::step].round(3).tolist()
             for name, hits in maximised.items():
                 result.intervals[name] = metrics.bootstrap_max(hits, samples=samples, seed=seed)
-            step, height = max(1, result.curves.shape[1] // 200), metrics.accuracy_curve(result.curves)
-            result.curve = {"thresholds": thresholds(rule.interval)[::step].round(6).tolist()}
-            result.curve["gt_known_loc"] = height[::step].round(3).tolist()
         shares["centre_box"] = fill_centre_box(result, val_boxes, right.get(1))
         result.failure_types = failure_types(result.boxes, result.gt_boxes, right.get(1), result.empty)
         result.failures = {name: result.failure_types.count(name) for name in FAILURES}
@@ -205,7 +222,7 @@ def measure(
     maps: Maps, truth: Truth, rule: Rule, taus: Sequence[float], workers: int | None = None, progress: Progress = None
 ) -> dict[str, np.ndarray]:
     """What one pass over N maps finds; truth.boxes are checked ones, `taus` the P thresholds to stop at, T those of the
-    rule's interval, D the deltas of MaxBoxAccV2.
+    rule's interval, D the deltas of MaxBoxAccV2. Of boxes without maps P and T are 1, and there are no curves.
 
     Returns:
         With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool, and where the protocol has curves
@@ -213,6 +230,16 @@ def measure(
         bool. With masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without
         a mask or without foreground, and "masked" (N,) bool.
     """
+
+    if maps.boxes is not None:
+        boxes = metrics.one_per_image("boxes", maps.boxes, 2)
+        require(boxes.dtype.kind in "iu", f"boxes are whole pixels of the frame, inclusive corners, got {boxes.dtype}")
+        empty = (boxes == -1).all(axis=1)
+        boxes = np.where(empty[:, None], 0, boxes)
+        ious = np.array([iou(*pair).max() for pair in zip(boxes, truth.boxes, strict=True)])
+        hits = np.stack([metrics.loc_hits(ious, delta) for delta in metrics.DELTAS], axis=1)[..., None]
+        measured = {"boxes": boxes[:, None], "ious": ious[:, None], "empty": empty[:, None]}
+        return measured | ({"v2_hits": hits} if protocol_named(rule.protocol).curves else {})
 
     def image(index: int, prepared: np.ndarray) -> dict[str, Any]:
         answers: dict[str, Any] = {}
@@ -310,9 +337,18 @@ def _operating_points(
     result: EvalResult, taus: dict[str, float], measured: dict[str, np.ndarray], right: dict[int, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Fill the operating points; the hits (N,) at the one that gives the headline numbers."""
+
+    def hits_of(ious: np.ndarray) -> dict[str, np.ndarray]:
+        localised = metrics.loc_hits(ious)
+        return {"gt_known_loc": localised} | {f"top{k}_loc": own & localised for k, own in right.items()}
+
     place, result.operating_point = len(taus) - 1, list(taus)[-1]
     result.ious, result.boxes, result.empty = (measured[name][:, place] for name in ("ious", "boxes", "empty"))
-    result.threshold, result.empty_boxes = taus[result.operating_point], int(result.empty.sum())
+    result.empty_boxes = int(result.empty.sum())
+    if result.gives == "boxes":
+        result.operating_point = "none"
+        return hits_of(result.ious)
+    result.threshold = taus[result.operating_point]
     result.point_ious = {key: measured["ious"][:, place] for place, key in enumerate(taus)}
     if "rule" in measured:
         best = metrics.plateau_middle(metrics.accuracy_curve(measured["rule"]))
@@ -320,8 +356,7 @@ def _operating_points(
         taus = taus | {"best_on_test": float(thresholds(result.interval)[best])}
     result.operating_points, hits = dict.fromkeys(OPERATING_POINTS), {}
     for key, ious in result.point_ious.items():
-        localised = metrics.loc_hits(ious)
-        hits[key] = {"gt_known_loc": localised} | {f"top{k}_loc": own & localised for k, own in right.items()}
+        hits[key] = hits_of(ious)
         values = {"threshold": taus[key]} | {name: metrics.percent(own) for name, own in hits[key].items()}
         result.operating_points[key] = BLANK_POINT | values
     return hits[result.operating_point]

@@ -28,7 +28,7 @@ from wsolkit.common.files import atomic_save_npz, digest
 from wsolkit.common.processes import agreed, rank, share
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import feature_map, parse_smooth, score_maps
+from wsolkit.methods.maps import answers, feature_map, parse_smooth
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
@@ -43,27 +43,37 @@ class ScoreMaps:
 
     Attributes:
         ids: N strings; labels: (N,) int64; logits: (N, K) float32.
-        maps: (N, h, w) float32, the unscaled map of each image's ground-truth class at feature-map resolution.
+        maps: (N, h, w) float32, the unscaled map of each image's ground-truth class at feature-map resolution; None
+            where the method gives boxes.
         seconds_per_image: body, head and map of one image, without decoding; peak_memory_mb: growth over the idle model
             while the first batch is localised, by this method alone.
         path: the file that holds them, None where there is none yet.
+        boxes: (N, 4) float32 in the place of maps: x0, y0, x1, y1 as shares of the image (`wsolkit.boxes.shares`).
     """
 
     ids: list[str]
     labels: np.ndarray
     logits: np.ndarray
-    maps: np.ndarray
+    maps: Any = None
     seconds_per_image: float = 0.0
     peak_memory_mb: float = 0.0
     path: Path | None = None
+    boxes: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What there is for each image: labels, logits, and maps or boxes."""
+        answer = {"maps": self.maps} if self.boxes is None else {"boxes": self.boxes}
+        return {"labels": self.labels, "logits": self.logits, **answer}
+
     def save(self, path: str | Path) -> None:
-        """Write one compressed .npz, by rename: ids, labels, logits, maps and cost (seconds per image, megabytes)."""
+        """Write one compressed .npz, by rename: ids, labels, logits, maps or boxes, and cost (seconds per image,
+        megabytes)."""
         cost = np.array([self.seconds_per_image, self.peak_memory_mb])
-        atomic_save_npz(path, ids=np.array(self.ids), labels=self.labels, logits=self.logits, maps=self.maps, cost=cost)
+        atomic_save_npz(path, ids=np.array(self.ids), cost=cost, **self.arrays)
         self.path = Path(path)
 
     @classmethod
@@ -74,10 +84,14 @@ class ScoreMaps:
         """
         try:
             with np.load(path, allow_pickle=False) as content:
-                labels, logits, maps, cost = (content[name] for name in ("labels", "logits", "maps", "cost"))
-                made = cls(content["ids"].tolist(), labels, logits, maps, float(cost[0]), float(cost[1]), Path(path))
-            shapes = {name: getattr(made, name).shape for name in ("labels", "logits", "maps")}
-            good = {len(made), *(shape[0] for shape in shapes.values())} == {len(made)} and made.maps.ndim == 3
+                labels, logits, cost = (content[name] for name in ("labels", "logits", "cost"))
+                maps, boxes = (content.get(name) for name in ("maps", "boxes"))
+                require((maps is None) != (boxes is None), "it holds neither maps nor boxes, or both")
+                ids, seconds, megabytes = content["ids"].tolist(), float(cost[0]), float(cost[1])
+                made = cls(ids, labels, logits, maps, seconds, megabytes, Path(path), boxes)
+            shapes = {name: array.shape for name, array in made.arrays.items()}
+            good = {len(made), *(shape[0] for shape in shapes.values())} == {len(made)}
+            good = good and (made.maps.ndim == 3 if boxes is None else boxes.shape[1:] == (4,))
             require(good, f"{len(made)} ids do not go with shapes {shapes}")
             return made
         except FileNotFoundError:
@@ -105,7 +119,8 @@ def localise(
     progress: Callable | None = None,
     **options: Any,
 ) -> ScoreMaps | dict[str, ScoreMaps]:
-    """Score maps of the ground-truth classes and logits, in the order of `indices` (None: all images).
+    """Score maps (or boxes, where that is what a method gives) of the ground-truth classes and logits, in the order of
+    `indices` (None: all images).
 
     Args:
         method: a name, or a list of names: then a dict of results, made from one pass of the body per image. Seconds
@@ -125,8 +140,8 @@ def localise(
     layer, reshape = options.pop("layer", None), options.pop("reshape", None)
     model = network_for(model, layer, reshape, dataset.images(indices[:1].tolist(), device))  # once for all batches
     takes = {name: {option for option in options if {option, "*"} & set(resolve(name).options)} for name in names}
-    alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `score_maps` says so
-    maps: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `answers` says so
+    made: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}
     starts = range(0, len(indices), batch_size)
     title = f"localise {len(indices)} {dataset.split} images"
@@ -145,16 +160,16 @@ def localise(
             for group in [[name] for name in names] if by_itself else [names]:
                 own = {option: options[option] for option in (takes[group[0]] if by_itself else options)}
                 own |= settings | {"features": features, "seconds": seconds}
-                scored: Any = score_maps(model, images, labels, group, smooth, **own)
-                for name, made in scored.items():
-                    maps[name].append(made.float().cpu().numpy())
+                for name, answer in answers(model, images, labels, group, smooth, **own).items():
+                    made[name].append(answer.float().cpu().numpy())
                 if start == 0:
                     peaks[group[0]] = max(network, memory.lap())
     ids, labels, scores = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
     results = {}
     for name in names:
-        cost = (shared + seconds[name]) / len(indices), peaks[name]
-        results[name] = ScoreMaps(ids, labels, scores, np.concatenate(maps[name]), *cost)
+        answer = {"boxes" if resolve(name).gives == "boxes" else "maps": np.concatenate(made[name])}
+        cost = {"seconds_per_image": (shared + seconds[name]) / len(indices), "peak_memory_mb": peaks[name]}
+        results[name] = ScoreMaps(ids, labels, scores, **answer, **cost)
     return results[method] if isinstance(method, str) else results
 
 
@@ -270,11 +285,10 @@ class Parts:
             parts = list(self.held(method))
             ids = [name for part in parts for name in part.ids]
             order = np.argsort([self.places[name] for name in ids])
-            fields = ([getattr(part, name) for part in parts] for name in ("labels", "logits", "maps"))
-            labels, logits, maps = (np.concatenate(field)[order] for field in fields)
-            seconds = sum(part.seconds_per_image * len(part) for part in parts) / len(ids)
-            cost = seconds, max(part.peak_memory_mb for part in parts)
-            results[method] = ScoreMaps(list(self.places), labels, logits, maps, *cost)
+            arrays = {name: np.concatenate([part.arrays[name] for part in parts])[order] for name in parts[0].arrays}
+            cost = {"seconds_per_image": sum(part.seconds_per_image * len(part) for part in parts) / len(ids)}
+            cost["peak_memory_mb"] = max(part.peak_memory_mb for part in parts)
+            results[method] = ScoreMaps(list(self.places), **arrays, **cost)
         return results
 
 

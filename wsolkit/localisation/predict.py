@@ -17,10 +17,11 @@ from PIL import Image
 from torch import nn
 
 from wsolkit.boxes.extract import extract_box
+from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.images import read_image
-from wsolkit.methods.maps import feature_map, preprocessed, score_maps
+from wsolkit.methods.maps import answers, feature_map, preprocessed
 from wsolkit.methods.registry import resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
@@ -43,7 +44,8 @@ class Prediction:
         top5: the five most probable classes (all, where there are fewer), best first.
         box: (4,) int64, x0 y0 x1 y1 in original pixels of the upright image, inclusive corners, inside the image.
         box_empty: no pixel of the map is above the threshold; `box` is then the whole part that the network saw.
-        score_map: (h, w) float32, unscaled, at feature-map resolution; it covers the part that the network saw.
+        score_map: (h, w) float32, unscaled, at feature-map resolution; it covers the part that the network saw. None of
+            a method that gives boxes.
         size: (width, height) of the upright image.
     """
 
@@ -53,7 +55,7 @@ class Prediction:
     top5: tuple[ClassScore, ...]
     box: np.ndarray
     box_empty: bool
-    score_map: np.ndarray
+    score_map: np.ndarray | None
     size: tuple[int, int]
 
     @property
@@ -90,7 +92,7 @@ def predict(
         classes: names of the K classes; without them a class is called by its number.
         label: the class whose map and box are wanted; None is the predicted one of each image.
         threshold, percentile: the box rule of `extract_box`; by default percentile 90 for rethinking_cam and 100 for
-            all others, with the fixed threshold that belongs to it, 0.35 and 0.2.
+            all others, with the fixed threshold that belongs to it, 0.35 and 0.2. Not for methods that give boxes.
         smooth, options: see `score_maps`.
         batch_size: images in one pass.
         preprocess: what turns images (B, 3, S, S) in [0, 1], S pixels as in `geometry`, into what the network takes, in
@@ -113,6 +115,7 @@ def predict(
     geometry = geometry or Geometry()
     require(isinstance(geometry, Geometry), f"geometry must be a wsolkit.Geometry, but is {geometry!r}")
     entry = resolve(method)
+    entry.refuse(threshold=threshold, percentile=percentile, smooth=tuple(smooth))
     percentile = entry.percentile if percentile is None else percentile
     threshold = entry.fixed_threshold(percentile) if threshold is None else threshold
     for name, value, high in (("threshold", threshold, 1), ("percentile", percentile, 100)):
@@ -145,12 +148,16 @@ def predict(
         shares = logits.softmax(1).numpy()
         labels = shares.argmax(1) if label is None else np.full(len(shares), label)
         own = {"features": features, **options}
-        maps: Any = score_maps(model, batch, torch.from_numpy(labels), method, tuple(smooth), **own)
-        for row, score_map, own, size in zip(shares, maps.float().cpu().numpy(), labels, sizes, strict=True):
+        made = answers(model, batch, torch.from_numpy(labels), [method], tuple(smooth), **own)[method]
+        for row, answer, own, size in zip(shares, made.float().cpu().numpy(), labels, sizes, strict=True):
             order = np.argsort(-row, kind="stable")[:5]
             shown, *top5 = (ClassScore(names[k], int(k), float(row[k])) for k in (own, *order))
-            box, empty = extract_box(score_map, threshold, percentile, geometry.size, return_empty=True)
-            box = original_box([0, 0, geometry.size - 1, geometry.size - 1] if empty else box, size, geometry)
+            if entry.gives == "boxes":
+                box, empty, score_map = original_shares(answer, size, geometry), False, None
+            else:
+                box, empty = extract_box(answer, threshold, percentile, geometry.size, return_empty=True)
+                box = original_box([0, 0, geometry.size - 1, geometry.size - 1] if empty else box, size, geometry)
+                score_map = answer
             predictions.append(Prediction(*shown, tuple(top5), box, empty, score_map, size))
     return predictions
 
@@ -180,3 +187,9 @@ def original_box(box: Sequence[int] | np.ndarray, original: tuple[int, int], geo
     last = -(-(corners[2:] + 1) * extent // geometry.side) - 1  # ceil of a quotient of integers: nothing is rounded
     first = np.minimum(-(-corners[:2] * extent // geometry.side), last)
     return np.concatenate([first, last])
+
+
+def original_shares(shares: np.ndarray, original: tuple[int, int], geometry: Geometry) -> np.ndarray:
+    """A box (4,) as shares of what the network saw -> (4,) int64 in pixels of the original image (width, height)."""
+    edges = (np.asarray(shares, np.float64) * geometry.size + geometry.offset) / geometry.side
+    return boxes_of_shares(edges[None], original[::-1])[0]

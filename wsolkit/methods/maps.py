@@ -104,6 +104,57 @@ def score_maps(
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
     """
     names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]
+    for entry in map(resolve, names):
+        told = f"{entry.name} gives boxes and no map: call wsolkit.predict_boxes(model, images, labels, {entry.name!r})"
+        require(entry.gives == "map", told)
+    own: dict[str, Any] = {"chunk": chunk, "channels": channels, "features": features, "precision": precision}
+    own |= {"layer": layer, "reshape": reshape, "preprocess": preprocess, "target": target}
+    own |= {"seconds": seconds, "clock": clock}
+    made = answers(model, images, labels, names, smooth, **own, **options)
+    return made if isinstance(method, list | tuple) else made[names[0]]
+
+
+def predict_boxes(
+    model: nn.Module, images: Any, labels: Any = None, method: str = "psol", features: Tensor | None = None, **options
+) -> Tensor:
+    """Boxes of the given classes, by a method that gives a box and no map (`gives="boxes"`).
+
+    Args:
+        model, images, labels, features: as for `score_maps`. method: a name.
+        options: `precision`, `layer`, `reshape`, `preprocess`, `seconds` and `clock` of `score_maps`, and the method's.
+
+    Returns:
+        (B, 4) float32 on the features' device: x0, y0, x1, y1 as shares of the image in [0, 1], edges, so that the
+        whole image is 0, 0, 1, 1. `wsolkit.boxes.shares.boxes_of_shares` makes pixels of them.
+
+    Raises:
+        WsolkitError: the method gives maps; and all that `score_maps` raises.
+    """
+    entry = resolve(method)
+    need = f"{entry.name} gives a map and no box: call wsolkit.predict, or wsolkit.extract_box on wsolkit.score_maps"
+    require(entry.gives == "boxes", need)
+    return answers(model, images, labels, [method], features=features, **options)[method]
+
+
+def answers(
+    model: nn.Module,
+    images: Any,
+    labels: Any,
+    names: Sequence[str],
+    smooth: Sequence[str] = (),
+    chunk: int = 32,
+    channels: int | None = None,
+    features: Tensor | None = None,
+    precision: str = "float32",
+    layer: str | nn.Module | None = None,
+    reshape: str | Callable | None = None,
+    preprocess: Callable[[Any], Tensor] | None = None,
+    target: Callable[[Any], Tensor] | None = None,
+    seconds: dict[str, float] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
+    **options,
+) -> dict[str, Tensor]:
+    """What each of the methods `names` gives, maps (B, h, w) or boxes (B, 4): arguments as for `score_maps`."""
     options |= {} if channels is None else {"channels": channels}
     smoothings = parse_smooth(smooth)
     good = is_whole(chunk, 1)
@@ -141,7 +192,7 @@ def score_maps(
             for name, entry in entries.items():
                 earlier, context.gradients_used = context.gradient_seconds, False
                 begin = clock()
-                made.append(_one_map(entry, context, options))
+                made.append(_one_answer(entry, context, options))
                 taken = clock() - begin + (earlier if context.gradients_used else 0.0)
                 seconds[name] = seconds.get(name, 0.0) + taken
             return tuple(made)
@@ -152,7 +203,7 @@ def score_maps(
             for name, copies in maps.items():  # the mean of the maps scaled to [0, 1] and mirrored back
                 scaled = zip(unit_range(copies).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
                 maps[name] = torch.stack([one.flip(-1) if mirrored else one for one, (mirrored, _) in scaled]).mean(0)
-    return maps if isinstance(method, list | tuple) else maps[names[0]]
+    return maps
 
 
 def feature_map(
@@ -178,10 +229,15 @@ def preprocessed(images: Any, preprocess: Callable[[Any], Tensor]) -> Tensor:
     return made
 
 
-def _one_map(entry: Method, context: Context, options: dict) -> Tensor:
-    """The only place where weights become a map: (B, h, w) float32."""
+def _one_answer(entry: Method, context: Context, options: dict) -> Tensor:
+    """The only place where weights become a map, (B, h, w) float32, and boxes are checked, (B, 4) float32."""
     own = {name: value for name, value in options.items() if {name, "*"} & {*entry.options}}
     weights, features = entry.function(context, **own).detach().float(), context.features.float()
+    if entry.gives == "boxes":
+        good = weights.shape == (len(features), 4) and bool((weights[:, 2:] >= weights[:, :2]).all())
+        need = f"expected ({len(features)}, 4) with x0 <= x1 and y0 <= y1 as shares of the image"
+        require(good, f"method {entry.name!r} returned boxes {tuple(weights.shape)}, {need}")
+        return weights.clamp(0, 1)
     project = entry.project or context.eigen
     if weights.ndim == 3 and len(weights) == len(features):
         maps = weights
@@ -230,6 +286,7 @@ def _check_methods(
         has = f"their options are: {', '.join(sorted(known))}" if known else "they have none, leave it out"
         raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}; {has}")
     for name, entry in entries.items():
+        entry.refuse(smooth=tuple(sorted(smoothings)))
         if "eigen" in smoothings and not entry.eigen:
             raise WsolkitError(f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, no fixed sign')
         if scored and entry.uses_classes:

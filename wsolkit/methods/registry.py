@@ -11,6 +11,7 @@ The function receives a `Context` (features, gradients, class weights, labels, t
     (B, C)         one weight per channel: the map is sum_c w[c] A[c]
     (B, C, h, w)   one weight per channel and position: the map is sum_c w[c] * A[c]
     (B, h, w)      a finished map, for methods that are no weighted sum; of another resolution, if need be
+    (B, 4)         with `gives="boxes"`, boxes and no map: x0, y0, x1, y1 in [0, 1] as shares of the image, edges
 
 Everything else happens in one place for all methods (`wsolkit.methods.maps`): the sum, the eigen projection, the ReLU,
 test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from wsolkit.training.recipe import Objective
 
 NEEDS = ("features", "gradient", "forward")
+GIVES = ("map", "boxes")
 TRAIN_CHAPTER, ANY_CHAPTER, TRAINING_CHAPTER = "01_train.ipynb", "07_any_cam.ipynb", "09_training_time_methods.ipynb"
 
 STUDY = "the study this kit grew out of"
@@ -109,6 +111,7 @@ class Method:
             through pool and head) or "forward" (more forward passes).
         description: one line for tables and reports.
         label: the name as papers write it; "" is the name itself.
+        gives: "map", or "boxes" for a method that gives a box and no map: it has no threshold, no curve and no PxAP.
         relu: negative values of the map become 0, after the sum and after the eigen projection.
         linear_head: defined only where the head acts on the channels of the feature map (`model.has_cam`).
         uses_classes: made from weights, maps or scores of classes, so not defined for a score of the caller's own
@@ -129,6 +132,7 @@ class Method:
     needs: str
     description: str
     label: str = ""
+    gives: str = "map"
     relu: bool = True
     linear_head: bool = False
     uses_classes: bool = False
@@ -161,6 +165,13 @@ class Method:
     def map(self) -> str:
         """The method that makes the map: "cam" for `has`, which is plain CAM on another network; else its own name."""
         return next(other.name for other in [*METHODS.values(), self] if other.function == self.function)
+
+    def refuse(self, **given: Any) -> None:
+        """Raise a `WsolkitError` where a method that gives boxes is asked for what only a map has (a threshold, say):
+        `given` are options by name, those that are None or empty were not asked for."""
+        wrong = [name for name, value in given.items() if value is not None and value != ()]
+        text = f"{self.name} gives boxes and no map, so {' and '.join(wrong)} mean nothing for it: leave them out"
+        require(self.gives == "map" or not wrong, text)
 
     def fixed_threshold(self, percentile: float) -> float:
         """The threshold to take at a percentile where nothing can choose one."""
@@ -228,7 +239,8 @@ def register(
         >>> METHODS.pop("doc_cam").variants
         ('gap',)
     """
-    require(needs in NEEDS, f"needs={needs!r} of method {name!r} is not one of {', '.join(NEEDS)}")
+    for field, value, known in (("needs", needs, NEEDS), ("gives", declaration.get("gives", "map"), GIVES)):
+        require(value in known, f"{field}={value!r} of method {name!r} is not one of {', '.join(known)}")
     own = {item.name: item for item in variants if isinstance(item, Variant)}
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
     if any(item.makes_objective for item in own.values()):

@@ -279,7 +279,7 @@ class Group:
 
     @property
     def threshold(self) -> float | None:
-        """The threshold (0 to 1) at which its boxes are cut, as a mean over seeds; None without boxes."""
+        """The threshold (0 to 1) at which its boxes are cut, as a mean over seeds; None where no box was cut."""
         taus = [row["result"]["threshold"] for row in self.done if row["result"]["threshold"] is not None]
         return fmean(taus) if taus else None
 
@@ -486,7 +486,7 @@ def networks_of(groups: Sequence[Group], full: int) -> list[dict[str, Any]]:
         values, best = ranked(members, HEADLINE, full)
         tied = [method for method, mark in marked[HEADLINE].items() if mark == "tie" and method != "cam"]
         named = [value for group in members if (value := group.value("top1_cls"))]
-        located = any(group.threshold is not None for group in members)
+        located = any(group.value(HEADLINE) is not None for group in members)
         done = [row for group in members for row in group.done]
         network: dict[str, Any] = {"backbone": backbone, "groups": members, "done": done}
         network["right"] = named[0] if named and not located else None  # where there are no boxes

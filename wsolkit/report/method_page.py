@@ -90,6 +90,7 @@ class RunFiles:
         self.method = str(self.values["method"] or self.config.get("method") or self.folder.name)
         self.n: int = self.result["n_images"] or 0
         self.chosen = "validation" if self.result["operating_point"] == "validation" else "fixed"
+        self.boxed: bool = self.result["gives"] == "boxes"  # there is no map, no curve and no threshold
 
     def against(self, other: str, metric: str) -> dict[str, Any]:
         """The difference to "cam" or "centre_box": difference, low, high, p, n; {} where it is not known."""
@@ -240,7 +241,10 @@ def box_ratios(table: pd.DataFrame) -> np.ndarray:
 
 
 def threshold(run: RunFiles) -> dict[str, Any] | None:
-    """The operating points by name, and the curve of accuracy through them (None without one); None without both."""
+    """The operating points by name, and the curve of accuracy through them (None without one); None without both, but
+    where the method gives boxes: a sentence says so in their place."""
+    if run.boxed:
+        return {"points": {}, "chart": None}
     known = run.result["operating_points"]
     points = {name: known[name] for name in POINTS if known[name]["threshold"] is not None}
     results = {run.method: run.result, "plain CAM": run.plain}
@@ -303,17 +307,21 @@ def galleries(folder: str | Path) -> Markup:
         raise WsolkitError(f"the galleries in {folder} cannot be read ({said}); run the method again") from error
 
 
-def _galleries(kept: dict[str, Any], maps: list[np.ndarray], photos: list[bytes]) -> Markup:
+def _galleries(kept: dict[str, Any], maps: list[np.ndarray | None], photos: list[bytes]) -> Markup:
     frame = tuple(kept["frame"])
-    prepared = [prepare_map(scores, frame) for scores in maps]
-    data = None if kept["threshold"] is None else slider_table(kept, prepared)
+    prepared = [None if scores is None else prepare_map(scores, frame) for scores in maps]
+    data = None if kept["threshold"] is None else slider_table(kept, prepared)  # never of boxes without maps
     tables = data["images"] if data else [None] * len(prepared)
     images = []
     for image, photo, scores, table in zip(kept["pictures"], photos, prepared, tables, strict=True):
         truths = [_rectangle(box, frame) for box in image["gt_boxes"]]
         share = max((width * height for _, _, width, height in truths), default=0) / (frame[0] * frame[1])
-        shown = {"photo": image_uri(photo), "heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
+        shown: dict[str, Any] = {"photo": image_uri(photo), "heat": None}
+        if scores is not None:
+            shown |= {"heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
         state = table["states"][table["at"][data["start"]]] if data and table else None
+        if scores is None and image["box"] is not None:
+            state = _state(_rectangle(image["box"], frame), image["iou"], frame, image["empty"])
         images.append(image | shown | {"truths": truths, "covers": _percent(share), "state": state})
     colours = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))]
     values = {"kept": kept, "data": data, "images": images, "colours": colours, "failures": FAILURES}
@@ -344,9 +352,8 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
             box, empty = contours.box(threshold, share, kept["protocol"])
             overlap = float(iou(box, truths).max())
             rectangle = [0, 0, 0, 0] if empty and clamped else _rectangle(box.tolist(), frame)
-            covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
             opacity = round(OPACITY[0] + OPACITY[1] * (level + 0.5) / 255, 4)
-            states.append([*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty), opacity])
+            states.append([*_state(rectangle, overlap, frame, empty), opacity])
             measured[level] = box.tolist(), overlap
         box, overlap = measured[levels[start]]
         if box != image["box"] or abs(overlap - image["iou"]) > 1e-9:
@@ -358,6 +365,12 @@ def slider_table(kept: dict[str, Any], prepared: list[np.ndarray]) -> dict[str, 
     rows = {"image": every, "random one": every[kept["rows"][0]["pictures"]]}
     sums = ["\n".join(_sum(name, values[:, place]) for name, values in rows.items()) for place in range(len(pairs))]
     return {"thresholds": thresholds, "percentiles": percentiles, "start": start, "sums": sums, "images": tables}
+
+
+def _state(rectangle: list[int], overlap: float, frame: tuple, empty: bool) -> list[Any]:
+    """A predicted box as a figure shows it: see "states" of `slider_table`, without the opacity."""
+    covers = _percent(rectangle[2] * rectangle[3] / (frame[0] * frame[1]))
+    return [*rectangle, iou_text(overlap), int(overlap >= 0.5), covers, int(empty)]
 
 
 def _sum(name: str, ious: np.ndarray) -> str:

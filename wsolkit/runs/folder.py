@@ -357,10 +357,11 @@ def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, li
 
 def write_galleries(folder: str | Path, result: EvalResult, items: Callable, classes: Any, seed: int) -> None:
     """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json;
-    what an earlier run left there goes. A result without boxes has random images alone, without boxes.
+    what an earlier run left there goes. A result without boxes has random images alone, without boxes; a method that
+    gives boxes has no maps.
 
     items: list of positions -> a dict of each image, as `Run.gallery_items` makes them: id, label, pixels (H, W, 3)
-        uint8, score_map (h, w) as the method made it and, with boxes, gt_boxes, box and iou.
+        uint8, score_map (h, w) as the method made it or None, and, with boxes, gt_boxes, box and iou.
     classes: a name per label.
     """
     folder, located = Path(folder) / GALLERIES, result.boxes is not None
@@ -374,7 +375,8 @@ def write_galleries(folder: str | Path, result: EvalResult, items: Callable, cla
         photo.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
         with atomic_path(folder / f"{number}.jpg") as part:
             photo.save(part, "JPEG", quality=QUALITY, optimize=True)
-        kept[str(number)] = np.asarray(item["score_map"], np.float32)
+        if item["score_map"] is not None:
+            kept[str(number)] = np.asarray(item["score_map"], np.float32)
         predicted = -1 if result.predicted is None else int(result.predicted[index])
         image = {"id": item["id"], "file": f"{number}.jpg", "class": item["label"]}
         image |= {"predicted": None if predicted < 0 else classes[predicted]}
@@ -382,15 +384,16 @@ def write_galleries(folder: str | Path, result: EvalResult, items: Callable, cla
         image["empty"] = located and bool(result.empty[index])
         images.append(image | {"failure": result.failure_types[index] if located else None})
     atomic_save_npz(folder / GALLERY_MAPS, **kept)
-    about = ("n_images", "frame", "protocol", "threshold", "percentile", "operating_point")
+    about = ("gives", "n_images", "frame", "protocol", "threshold", "percentile", "operating_point")
     table = {"format": GALLERIES_FORMAT, "seed": seed} | {name: getattr(result, name) for name in about}
     places = {name: [shown.index(index) for index in row] for name, row in rows.items()}
     counts = [{"name": name, "count": result.failures.get(name), "pictures": row} for name, row in places.items()]
     write_json(folder / GALLERY_TABLE, table | {"pictures": images, "rows": counts})
 
 
-def read_galleries(folder: str | Path) -> tuple[dict[str, Any], list[np.ndarray], list[bytes]] | None:
-    """galleries.json of the run in `folder`, its score maps (h, w) float32 and its photos; None where none were kept.
+def read_galleries(folder: str | Path) -> tuple[dict[str, Any], list[np.ndarray | None], list[bytes]] | None:
+    """galleries.json of the run in `folder`, its score maps (h, w) float32 (None of a method that gives boxes) and its
+    photos; None where none were kept.
 
     WsolkitError: it has another format. OSError or SyntaxError: a photo is no complete image, which a page would show
     as a gap."""
@@ -401,7 +404,7 @@ def read_galleries(folder: str | Path) -> tuple[dict[str, Any], list[np.ndarray]
     good = isinstance(kept, dict) and kept.get("format") == GALLERIES_FORMAT
     require(good, f"{folder / GALLERY_TABLE} is not of this version (format {GALLERIES_FORMAT!r})")
     with np.load(folder / GALLERY_MAPS, allow_pickle=False) as content:
-        maps = [content[str(number)] for number in range(len(kept["pictures"]))]
+        maps = [content[str(n)] if kept.get("gives") != "boxes" else None for n in range(len(kept["pictures"]))]
     photos = [(folder / Path(image["file"]).name).read_bytes() for image in kept["pictures"]]
     for content in photos:
         Image.open(io.BytesIO(content)).load()

@@ -181,14 +181,16 @@ class Run:
         return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
     def gallery_items(self, result: Evaluation, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """What `figures.gallery` draws, for positions in the result; without boxes where the result has none."""
+        """What `figures.gallery` draws, for positions in the result; without boxes where the result has none, and
+        without a map where the method gives boxes."""
         test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
         items = []
         for index in map(int, indices):
             name, label = result.ids[index], test.classes[result.labels[index]]
             pixels = test.geometry.crop(test.pixels([position[name]], test.geometry.side))[0]
-            item = {"pixels": pixels, "score_map": result.maps["test"].maps[index], "id": name, "label": label}
+            maps = result.maps["test"].maps
+            item = {"pixels": pixels, "score_map": None if maps is None else maps[index], "id": name, "label": label}
             if result.boxes is not None:
                 item |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index]}
                 item["iou"] = float(result.ious[index])

@@ -56,13 +56,14 @@ def show_images(data: WSOLDataset, indices: Iterable[int], note: str = "") -> No
 def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
     """Accuracy against the threshold, one line per name; the caption says in words what the first one shows.
 
-    Results without a curve (no boxes, or a protocol with one threshold) are left out; where none is left, a sentence
-    says why."""
+    Results without a curve (no ground truth, a method that gives boxes, a protocol with one threshold) are left out;
+    where none is left, a sentence says why."""
     curves = {name: result for name, result in results.items() if result.curve}
     name, first = next(iter((curves or results).items()))
     if not curves:
         if located(what := f"Accuracy of {name} against the threshold", first):
-            print(f"{what}: left out, since the protocol has one threshold.")
+            why = "it gives boxes, no map" if first.gives == "boxes" else "the protocol has one threshold"
+            print(f"{what}: left out, since {why}.")
         return
     centre = first.centre_box["gt_known_loc"]
     source = {"validation": f"chosen on {first.n_val} validation images", "fixed": "fixed"}[first.operating_point]
@@ -90,7 +91,7 @@ def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4)
         items = [{**item, "title": item["label"]} for item in run.gallery_items(result, picks)]
         known = [] if ious is None else ious[picks]
         how = f"IoU {min(known):.2f} to {max(known):.2f}" if len(known) else "there are no boxes to compare with"
-        alt = f"The {title} images of {name} with score map{boxes}"
+        alt = f"The {title} images of {name} with {'score map' if result.gives == 'map' else 'no map'}{boxes}"
         caption = f"The {title} {len(items)} of {result.n_images} images, {how}."
         figures.show(figures.gallery(items), alt, caption, photo=True)
 
@@ -194,6 +195,9 @@ def show_faithfulness(run: Run, result: Evaluation) -> None:
     """Deletion, insertion and ROAD of a result's maps, for as many images as the parameter `faithfulness` says (0: no
     section): text, curves and table in the notebook. The numbers go into metrics.json with the result."""
     if not run.config.faithfulness:
+        return
+    if result.gives == "boxes":
+        print(f"Faithfulness of {result.method}: left out, since it gives boxes, no map.")
         return
     from IPython.display import Markdown, display
 
