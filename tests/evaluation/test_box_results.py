@@ -69,7 +69,7 @@ def test_boxes_are_compared_with_maps_image_by_image():
 
 def test_boxes_that_are_none_are_refused():
     for boxes, text in (
-        (BOXES / 2, "whole pixels"), (BOXES[:, :3], "shape"), (BOXES[0], "entry per image"), (BOXES[:3], "entry per image"),
+        (BOXES / 2, "whole pixels"), (BOXES[:, :3], "shape"), (BOXES[0], "2 dimension"), (BOXES[:3], "entry per image"),
         (BOXES[:, [2, 3, 0, 1]], "x0 <= x1"),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=text):
