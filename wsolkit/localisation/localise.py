@@ -167,9 +167,9 @@ def localise(
     ids, labels, scores = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
     results = {}
     for name in names:
-        answer = {"boxes" if resolve(name).gives == "boxes" else "maps": np.concatenate(made[name])}
-        cost = {"seconds_per_image": (shared + seconds[name]) / len(indices), "peak_memory_mb": peaks[name]}
-        results[name] = ScoreMaps(ids, labels, scores, **answer, **cost)
+        kept: dict[str, Any] = {"boxes" if resolve(name).gives == "boxes" else "maps": np.concatenate(made[name])}
+        kept |= {"seconds_per_image": (shared + seconds[name]) / len(indices), "peak_memory_mb": peaks[name]}
+        results[name] = ScoreMaps(ids, labels, scores, **kept)
     return results[method] if isinstance(method, str) else results
 
 
@@ -285,10 +285,11 @@ class Parts:
             parts = list(self.held(method))
             ids = [name for part in parts for name in part.ids]
             order = np.argsort([self.places[name] for name in ids])
-            arrays = {name: np.concatenate([part.arrays[name] for part in parts])[order] for name in parts[0].arrays}
-            cost = {"seconds_per_image": sum(part.seconds_per_image * len(part) for part in parts) / len(ids)}
-            cost["peak_memory_mb"] = max(part.peak_memory_mb for part in parts)
-            results[method] = ScoreMaps(list(self.places), **arrays, **cost)
+            kept: dict[str, Any] = {name: [part.arrays[name] for part in parts] for name in parts[0].arrays}
+            kept = {name: np.concatenate(arrays)[order] for name, arrays in kept.items()}
+            kept["seconds_per_image"] = sum(part.seconds_per_image * len(part) for part in parts) / len(ids)
+            kept["peak_memory_mb"] = max(part.peak_memory_mb for part in parts)
+            results[method] = ScoreMaps(list(self.places), **kept)
         return results
 
 

@@ -140,7 +140,7 @@ def answers(
     model: nn.Module,
     images: Any,
     labels: Any,
-    names: Sequence[str],
+    names: list[str],
     smooth: Sequence[str] = (),
     chunk: int = 32,
     channels: int | None = None,

@@ -309,7 +309,7 @@ def galleries(folder: str | Path) -> Markup:
 
 def _galleries(kept: dict[str, Any], maps: list[np.ndarray | None], photos: list[bytes]) -> Markup:
     frame = tuple(kept["frame"])
-    prepared = [None if scores is None else prepare_map(scores, frame) for scores in maps]
+    prepared: list[Any] = [None if scores is None else prepare_map(scores, frame) for scores in maps]
     data = None if kept["threshold"] is None else slider_table(kept, prepared)  # never of boxes without maps
     tables = data["images"] if data else [None] * len(prepared)
     images = []
