@@ -199,6 +199,34 @@ def test_what_is_cut_away_is_said(tmp_path):
     )
 
 
+@pytest.mark.parametrize("split", ["test", "val"])
+@pytest.mark.parametrize("sizes", [True, False])
+def test_boxes_of_metadata_that_lie_far_beyond_the_images_are_refused(tmp_path, split, sizes):
+    picture(tmp_path / "a.jpg")
+    folder = metadata(tmp_path / "m", box="100,50,380,190", split=split)
+    if not sizes:
+        (folder / split / "image_sizes.txt").unlink()
+    with pytest.raises(ValueError, match=r"localization\.txt: 1 of 1 boxes reach far.*boxes of images of another size"):
+        wk.load_dataset("metadata", split, metadata=folder, root=tmp_path)
+    (folder / split / "localization.txt").write_text("a.jpg,100,50,202,101\n")  # rounding
+    assert len(wk.load_dataset("metadata", split, metadata=folder, root=tmp_path)) == 1
+
+
+def test_a_box_in_shares_among_boxes_in_pixels_is_named(tmp_path):
+    picture(tmp_path / "a.jpg")
+    (tmp_path / "b.csv").write_text("a.jpg,cat,0.1,0.1,0.5,0.6\na.jpg,cat,1,1,50,60\n")
+    sources = {"csv": tmp_path / "b.csv", "coco": coco(tmp_path / "c.json", [[0.1, 0.1, 0.4, 0.5], [1, 1, 50, 50]])}
+    for kind, named in (("csv", "line 1"), ("coco", "annotation 0")):
+        with pytest.raises(ValueError, match=f"1 of 2 boxes seem to be shares of the images' sides.*{named}"):
+            convert(kind, sources[kind], tmp_path / kind, images=tmp_path if kind == "csv" else None)
+    folder = metadata(tmp_path / "m")
+    (folder / "test/localization.txt").write_text("a.jpg,1,2,90,80\na.jpg,0.1,0.1,0.5,0.6\n")
+    with pytest.raises(ValueError, match=r"localization\.txt: 1 of 2 boxes seem to be shares.*a\.jpg"):
+        wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path)
+    (folder / "test/localization.txt").write_text("a.jpg,1,2,90,80\na.jpg,0,0,1,1\n")
+    assert len(wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path)) == 1, "whole numbers are pixels"
+
+
 # ------------------------------------------------------------------------------------------------ classes
 
 
@@ -218,7 +246,8 @@ def test_classes_that_training_images_lack_are_named(tmp_path, train, test, word
         (tmp_path / f"{split}.csv").write_text("".join(rows))
         for number in range(len(labels)):
             picture(tmp_path / f"{number}.jpg")
-    assert not convert("csv", tmp_path / "train.csv", tmp_path / "out", "train", tmp_path).notes
+    notes = convert("csv", tmp_path / "train.csv", tmp_path / "out", "train", tmp_path).notes
+    assert not any("class of" in note or "one class" in note for note in notes)
     assert any(
         words in note for note in convert("csv", tmp_path / "test.csv", tmp_path / "out", "test", tmp_path).notes
     )
@@ -315,3 +344,120 @@ def test_names_that_look_alike_are_pointed_out_so_that_they_differ(tmp_path, oth
     (tmp_path / "t.csv").write_text(f"a.png,caf\u00e9,2,2,9,7\nb.png,{other},2,2,9,7\n", encoding="utf-8")
     (note,) = convert("csv", tmp_path / "t.csv", tmp_path / "out", images=tmp_path).notes
     assert note.startswith("are these one class? ") and "'caf\\xe9'" in note and ascii(other) in note
+
+
+# ------------------------------------------------------------------------------------------------ what is there twice
+
+
+def test_two_lists_of_classes_that_differ_are_refused(tmp_path):
+    picture(tmp_path / "a.jpg")
+    folder = metadata(tmp_path / "m")
+    (folder / "classes.txt").write_text("cat\ndog\n")
+    (folder / "test/classes.txt").write_text("cat\n")
+    assert wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path).classes == ["cat", "dog"]
+    (folder / "test/classes.txt").write_text("dog\ncat\n")
+    with pytest.raises(ValueError, match=r"m/classes\.txt and .*test/classes\.txt give 2 labels different names"):
+        wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path)
+
+
+@pytest.mark.parametrize("twice", ["<xmin>3</xmin>", "<bndbox>"])
+def test_a_box_that_is_written_twice_is_refused(tmp_path, twice):
+    (source,) = voc(tmp_path / "v", (200, 100)).iterdir()
+    text = source.read_text()
+    box = text[text.index("<bndbox>") : text.index("</bndbox>") + 9]
+    source.write_text(text.replace(box, 2 * box) if twice == "<bndbox>" else text.replace("<ymin>", f"{twice}<ymin>"))
+    with pytest.raises(ValueError, match=r"a\.xml \(<bndbox/xmin> is there 2 times"):
+        convert("voc", tmp_path / "v", tmp_path / "out")
+
+
+# ------------------------------------------------------------------------------------------------ what is nearly there
+
+
+def test_an_image_with_another_ending_is_pointed_out(tmp_path):
+    picture(tmp_path / "images/a.png")
+    with pytest.raises(FileNotFoundError, match=r"missing: a\.jpg \(there is 'a\.png', with another ending"):
+        convert("voc", voc(tmp_path / "v", (200, 100)), tmp_path / "out", images=tmp_path / "images")
+    (tmp_path / "images/a.png").rename(tmp_path / "images/img.v2.png")
+    source = voc(tmp_path / "v", (200, 100), file="img.v2")
+    convert("voc", source, tmp_path / "out", images=tmp_path / "images")
+    assert localization(tmp_path / "out") == ["img.v2.png,0,0,149,49"]
+    folder = metadata(tmp_path / "m")
+    for file in (folder / "test").iterdir():
+        file.write_text(file.read_text().replace("a.jpg", "img.v2"))
+    with pytest.raises(FileNotFoundError, match=r"missing: img\.v2 \(there is 'img\.v2\.png', with another ending"):
+        wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path / "images")
+
+
+def test_accents_that_look_alike_are_told_apart(tmp_path):
+    Image.new("RGB", (200, 100)).save(tmp_path / "e\u0301.jpg")
+    folder = metadata(tmp_path / "m")
+    for file in (folder / "test").iterdir():
+        file.write_text(file.read_text().replace("a.jpg", "\u00e9.jpg"), encoding="utf-8")
+    if not (tmp_path / "\u00e9.jpg").exists():  # some file systems take one for the other
+        with pytest.raises(FileNotFoundError, match=r"there is 'e\\u0301\.jpg', not '\\xe9\.jpg', another spelling"):
+            wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path)
+
+
+def test_images_without_an_object_need_not_be_readable(tmp_path):
+    source = coco(tmp_path / "c.json", [[1, 1, 50, 50]], files=["a.jpg", "b.jpg", "c.jpg"])
+    picture(tmp_path / "images/a.jpg")
+    (tmp_path / "images/b.jpg").write_bytes(b"torn")  # and c.jpg is not there
+    made = convert("coco", source, tmp_path / "out", images=tmp_path / "images")
+    assert (made.images, made.empty) == (1, 2) and "2 images without an object were left out" in made.notes
+
+
+def test_crowds_are_flagged_by_0_and_1_only(tmp_path):
+    for flag, wrong in ((0, False), (None, False), ("0", True), ("1", True), (2, True), ([], True)):
+        source = coco(tmp_path / "c.json", [[1, 1, 50, 50]], iscrowd=flag)
+        if wrong:
+            with pytest.raises(ValueError, match=r"annotation 0 \(iscrowd .* is neither 0 nor 1"):
+                convert("coco", source, tmp_path / "other")
+        else:
+            assert convert("coco", source, tmp_path / f"out{flag}").boxes == 1
+
+
+def test_numbers_that_are_taken_as_names_are_pointed_out(tmp_path):
+    picture(tmp_path / "a.jpg"), picture(tmp_path / "b.jpg")
+    for labels, odd in (
+        (("1", "cat"), "1 is class 0"),
+        (("1.0", "2.0"), "1.0 is class 0, 2.0 is class 1"),
+        (("0", "1"), ""),
+    ):
+        rows = zip("ab", labels, strict=True)
+        (tmp_path / "t.csv").write_text("".join(f"{name}.jpg,{label},2,2,9,7\n" for name, label in rows))
+        notes = convert("csv", tmp_path / "t.csv", tmp_path / "out", images=tmp_path, force=True).notes
+        said = [note for note in notes if "taken as names" in note]
+        assert [note.rpartition(": ")[2] for note in said] == ([odd] if odd else [])
+        (tmp_path / "out/classes.txt").unlink()
+
+
+def test_a_text_of_somebody_else_is_not_lost(tmp_path):
+    source, target = coco(tmp_path / "c.json", [[1, 1, 50, 50]]), tmp_path / "out/test/localization.txt"
+    convert("coco", source, tmp_path / "out")
+    for text in ("Ask Ada about the boxes of a.jpg\n", "a.jpg,mask.png,\n", b"\xff\xfe"):
+        target.write_bytes(text if isinstance(text, bytes) else text.encode())
+        with pytest.raises(ValueError, match=r"localization\.txt holds what no conversion wrote, which would be lost"):
+            convert("coco", source, tmp_path / "out", force=True)
+    target.unlink()
+    convert("coco", source, tmp_path / "out", force=True)
+    assert localization(tmp_path / "out") == ["a.jpg,1,1,51,51"]
+    classes = tmp_path / "new/classes.txt"
+    classes.parent.mkdir()
+    classes.write_text("birds of the garden\n")
+    with pytest.raises(ValueError, match=r"classes\.txt belongs to no split there, and lacks the classes cat"):
+        convert("coco", source, tmp_path / "new")
+    assert classes.read_text() == "birds of the garden\n" and not (tmp_path / "new/test").exists()
+    classes.write_text("dog\ncat\n")
+    convert("coco", source, tmp_path / "new")
+    assert (tmp_path / "new/test/class_labels.txt").read_text() == "a.jpg,1\n" and read_classes(classes) == [
+        "dog",
+        "cat",
+    ]
+
+
+def test_one_training_image_in_a_class_leaves_none_for_validation(tmp_path):
+    picture(tmp_path / "a.jpg")
+    with pytest.raises(
+        ValueError, match=r"no image for split 'val' .*a class with one training image has none to hold"
+    ):
+        wk.load_dataset("metadata", "val", metadata=metadata(tmp_path / "m"), root=tmp_path)

@@ -140,7 +140,7 @@ def test_coco(coco, tmp_path):
     assert lines(folder, "image_sizes") == ["a.jpg,30,50", "x/b.jpg,60,40"]
     # 20 + 10 and 40 + 10 lie on the border: cut to the last pixel, as in the metadata of CUB
     assert lines(folder, "localization") == ["a.jpg,1.25,2,11.75,10", "a.jpg,20,40,29,49", "x/b.jpg,0,0,59,39"]
-    with pytest.raises(FileNotFoundError, match="3 of the annotated images are missing"):
+    with pytest.raises(FileNotFoundError, match="2 of the annotated images are missing"):
         convert("coco", coco, tmp_path / "meta2", images=tmp_path)
 
 

@@ -72,6 +72,28 @@ def test_the_check_goes_on_where_the_reader_stops(cub):
     assert outside.examples == [f"{NAMES[3]}/bird 8.jpg (900, 20, 930, 60) in 100 x 80"]
 
 
+def test_boxes_that_hold_corners_are_refused_and_those_that_are_cut_are_named(cub):
+    path = cub / "bounding_boxes.txt"
+    path.write_text(path.read_text().replace("20.0 30.0 40.0", "20.0 60.0 60.0"))  # x0, y0, x1, y1
+    with pytest.raises(
+        ValueError, match=r"boxes\.txt: .* boxes reach far beyond .*corners x0.*where x, y, width, height"
+    ):
+        load_dataset("cub", "test", root=cub)
+    (refused,) = check_data(dataset="cub", root=str(cub)).errors
+    assert "boxes that reach far beyond their image, as most of their split do" in refused.text
+    path.write_text(path.read_text().replace("20.0 60.0 60.0", "20.0 30.0 40.0"))
+    edit(cub, "bounding_boxes", "35 18.0 20.0 30.0", "35 18.0 20.0 90.0")
+    assert load_dataset("cub", "test", root=cub).samples[2].boxes == ((18.0, 20.0, 99.0, 60.0),)
+    (cut,) = check_data(dataset="cub", root=str(cub)).findings
+    assert cut.level == "warning" and cut.examples == [f"{NAMES[3]}/bird 8.jpg (18, 20, 108, 60) in 100 x 80"]
+
+
+def test_a_label_that_contradicts_the_folder_is_named(cub):
+    edit(cub, "image_class_labels", "14 3\n", "14 7\n")
+    (misplaced,) = check_data(dataset="cub", root=str(cub)).findings
+    assert misplaced.level == "warning" and misplaced.examples == [f"{NAMES[3]}/bird 1.jpg ({NAMES[7]})"]
+
+
 def test_boxes_follow_the_image(cub):
     dataset = load_dataset("cub", "test", root=cub, size=224)
     image, target = dataset[0]  # 100 x 80, x 16..46, y 20..60

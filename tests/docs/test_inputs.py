@@ -453,10 +453,13 @@ for named, *changes in (
     ("c.png", put("cub/images/001.A/c.png", bomb())),
     ("C.PNG", lambda: Path("cub/images/001.A/c.png").rename("cub/images/001.A/C.PNG")),
     (
-        "e\u0301.png",
+        r"e\u0301.png",
         lambda: Path("cub/images/001.A/c.png").rename("cub/images/001.A/e\u0301.png"),
         swap("cub/images.txt", "c.png", "\u00e9.png"),
     ),
+    ("c.bmp", lambda: Path("cub/images/001.A/c.png").rename("cub/images/001.A/c.bmp")),
+    ("001.A/c.png (8, 5, 27, 14)", put("cub/bounding_boxes.txt", "".join(f"{n} 8 5 19 9\n" for n in range(1, 7)))),
+    ("3", swap("cub/bounding_boxes.txt", "3 2.0 2.0 10.0 5.0", "3 .1 .1 .5 .5")),
     ("test", put("cub/train_test_split.txt", "".join(f"{n} 1\n" for n in range(1, 7)))),
 ):
     bad("cub", cub, open_cub, named, *changes)
@@ -472,6 +475,11 @@ for named, *changes in (
     ("val_annotations.txt", swap("tiny/val/val_annotations.txt", "1\t2\t", "64\t2\t")),
     ("val_annotations.txt", swap("tiny/val/val_annotations.txt", "v0.png", "../v0.png")),
     ("val_annotations.txt", swap("tiny/val/val_annotations.txt", "v1.png", "v0.png")),
+    (
+        "v0.png (1, 2, 300, 400)",
+        put("tiny/val/val_annotations.txt", "".join(f"v{n}.png\tn0{n + 1}\t1\t2\t300\t400\n" for n in range(2))),
+    ),
+    ("v0.png", swap("tiny/val/val_annotations.txt", "1\t2\t30\t40", ".1\t.1\t.5\t.5")),
     ("v0.png", gone("tiny/val/images/v0.png")),
     ("v0.png", cut("tiny/val/images/v0.png", 60)),
     (
@@ -512,6 +520,9 @@ for named, *changes in (
     ("localization.txt", put("meta/test/localization.txt", "e.png,.1,.1,.5,.5\nf.png,.1,.1,.5,.5\n")),
     ("localization.txt", put("meta/test/localization.txt", f"e.png,{BOX}\n")),
     ("localization.txt", put("meta/test/localization.txt")),
+    ("e.png (2, 2, 120, 70)", put("meta/test/localization.txt", "e.png,2,2,120,70\nf.png,2,2,120,70\n")),
+    ("e.png", swap("meta/test/localization.txt", f"e.png,{BOX}", "e.png,.1,.1,.5,.5")),
+    ("test/classes.txt", put("meta/test/classes.txt", "dog\ncat\n")),
     ("classes.txt", put("meta/classes.txt", "cat\n")),
     ("classes.txt", put("meta/classes.txt", "cat\n\ndog\n")),
     ("e.png", gone("images/e.png")),
@@ -520,6 +531,8 @@ for named, *changes in (
     ("meta", lambda: Path("meta/test").rename("meta/tset")),
 ):
     bad("metadata", metadata, open_metadata, named, *changes)
+alone = put("meta/train/image_ids.txt", "a.png\nc.png\n")
+bad("metadata", metadata, partial(open_metadata, split="val"), "'val'", alone)
 for named, *changes in (
     ("e.png", gone("masks/e.png")),
     ("e.png", put("masks/e.png")),
@@ -589,6 +602,9 @@ for named, *changes in (
     ("199", put("v/a.xml", xml(box=(200, 3, 300, 8)))),
     ("v", put("v/a.xml", xml(box=(0.1, 0.1, 0.5, 0.5)))),
     ("b.png", put("v/a.xml", xml("b.png"))),
+    ("xmin", put("v/a.xml", xml().replace("<ymin>", "<xmin>4</xmin><ymin>"))),
+    ("a.png (2, 2, 121, 71)", put("v/a.xml", xml(box=(3, 3, 122, 72)))),
+    ("b.xml, object 1", put("v/b.xml", xml("b.png", box=(0.1, 0.1, 0.5, 0.5))), lambda: picture("images/b.png")),
     ("--turn", lambda: picture("images/a.png", 10, 20, 6), put("v/a.xml", xml(size=(10, 20)))),
     ("v", gone("v/a.xml")),
 ):
@@ -635,34 +651,39 @@ for named, *changes in (
     ("a.png", of("annotations", bbox=[200, 2, 10, 5])),
     ("corners", of("annotations", bbox=[12, 2, 19, 8])),
     ("iscrowd", of("annotations", iscrowd=1)),
+    ("'0'", of("annotations", iscrowd="0")),
+    ("annotation 6", also("annotations", id=6, bbox=[0.1, 0.1, 0.5, 0.5])),
     ("a.png", gone("images/a.png")),
     ("a.png", put("images/a.png")),
 ):
     bad("convert coco", coco, wsolkit, named, *CONVERT["coco"], *changes)
 for wrong in (0, -5, True, None, "20", 10**30, 20.5):
     bad("convert coco", coco, partial(convert, "coco", "c.json", "out"), "a.png", of("images", width=wrong))
-for named, *changes in (
-    ("t.csv", put("t.csv")),
-    ("t.csv", put("t.csv", "path,label,x0,y0,x1,y1\n")),
-    ("line 1", put("t.csv", "label,path,x0,y0,x1,y1\ncat,a.png,1,2,3,4\n")),
-    ("cat", put("t.csv", f"cat,a.png,{BOX}\n")),
-    ("line 1", put("t.csv", f"a.png;cat;{BOX.replace(',', ';')}\n")),
-    ("line 1", put("t.csv", "a.png,cat,2,2,12\n")),
-    ("line 1", put("t.csv", f"a.png,,{BOX}\n")),
-    ("line 1", put("t.csv", f",cat,{BOX}\n")),
-    ("line 1", put("t.csv", "a.png,cat,12,2,2,7\n")),
-    ("line 1", put("t.csv", "a.png,cat,nan,2,12,7\n")),
-    ("line 1", put("t.csv", "a.png,cat,x,2,12,7\n")),
-    ("line 1", put("t.csv", f'"a.png,cat,{BOX}\n')),
-    ("line 1", put("t.csv", f"a.png,{'c' * 140_000},{BOX}\n")),
-    ("a.png", put("t.csv", "a.png,cat,-9,-9,-5,-5\n")),
-    ("999", put("t.csv", f"a.png,{LONG},{BOX}\n")),
-    ("label 1000000", put("t.csv", f"a.png,1000000,{BOX}\n")),
-    ("t.csv", put("t.csv", "a.png,cat,.1,.1,.5,.5\n")),
-    ("t.csv", lambda: None, "--unit", "share"),
-    ("A.png", put("t.csv", f"A.png,cat,{BOX}\n")),
+for named, text in (
+    ("t.csv", ""),
+    ("t.csv", "path,label,x0,y0,x1,y1\n"),
+    ("line 1", "label,path,x0,y0,x1,y1\ncat,a.png,1,2,3,4\n"),
+    ("cat", f"cat,a.png,{BOX}\n"),
+    ("line 1", f"a.png;cat;{BOX.replace(',', ';')}\n"),
+    ("line 1", "a.png,cat,2,2,12\n"),
+    ("line 1", f"a.png,,{BOX}\n"),
+    ("line 1", f",cat,{BOX}\n"),
+    ("line 1", "a.png,cat,12,2,2,7\n"),
+    ("line 1", "a.png,cat,nan,2,12,7\n"),
+    ("line 1", "a.png,cat,x,2,12,7\n"),
+    ("line 1", f'"a.png,cat,{BOX}\n'),
+    ("line 1", f"a.png,{'c' * 140_000},{BOX}\n"),
+    ("a.png", "a.png,cat,-9,-9,-5,-5\n"),
+    ("999", f"a.png,{LONG},{BOX}\n"),
+    ("label 1000000", f"a.png,1000000,{BOX}\n"),
+    ("t.csv", "a.png,cat,.1,.1,.5,.5\n"),
+    ("A.png", f"A.png,cat,{BOX}\n"),
+    ("'a.png'", f"a.jpg,cat,{BOX}\n"),
+    ("a.png (2, 2, 120, 70)", "a.png,cat,2,2,120,70\n"),
+    ("line 2", f"a.png,cat,{BOX}\na.png,cat,.1,.1,.5,.5\n"),
 ):
-    bad("convert csv", table, wsolkit, named, *CONVERT["csv"], *changes)
+    bad("convert csv", table, wsolkit, named, *CONVERT["csv"], put("t.csv", text))
+bad("convert csv", table, wsolkit, "t.csv", *CONVERT["csv"], "--unit", "share")
 bad("convert csv", table, partial(convert, "csv", "t.csv", "out"), "--images")
 
 # data convert, its arguments
@@ -676,6 +697,8 @@ for named, *changes in (
     ("out/test", lambda: (Path("out").mkdir(), Path("out/test").symlink_to("nowhere"))),
     ("out/test", put("out/test/mine.txt", "")),
     ("mine.txt", put("out/test/mine.txt", ""), "--force"),
+    ("localization.txt", put("out/test/localization.txt", "do not touch\n"), "--force"),
+    ("cat", put("out/classes.txt", "my notes\n")),
     ("classes.txt", put("out/classes.txt", "cat\ncat\n")),
     ("classes.txt", folder("out/classes.txt")),
     ("class_labels.txt", put("out/train/class_labels.txt", "b.png,0\n")),
@@ -1066,7 +1089,7 @@ for named, *words in (
 ):  # fmt: skip
     bad("words and parameters", nothing, wsolkit, named, *words)
 for named, given in (
-    ("'epoch'", {"epoch": 3}), ("epochs", {"epochs": True}), ("epochs", {"epochs": "x"}), ("epochs", {"epochs": [3]}), ("lr", {"lr": float("nan")}), ("root", {"dataset": "cub", "root": "a\0b"}),
+    ("epochs=5", {"recipe": "frozen", "epochs": 5}), ("'epoch'", {"epoch": 3}), ("epochs", {"epochs": True}), ("epochs", {"epochs": "x"}), ("epochs", {"epochs": [3]}), ("lr", {"lr": float("nan")}), ("root", {"dataset": "cub", "root": "a\0b"}),
     ("val_share", {"val_share": 1}), ("geometry", {"geometry": "zoom"}), ("compile", {"compile": 1}), ("classes", {"classes": 2.5}), ("classes", {"classes": [None]}), ("device", {"device": "tpu"}), ("seed", {"seed": -1}), ("seed", {"seed": 2**64}), ("out", {"out": ["x"]}),
 ):  # fmt: skip
     bad("words and parameters", nothing, wk.Run.start, named, **given)
@@ -1077,11 +1100,29 @@ for named, given in (
 
 # score_maps, predict, evaluate and score in Python
 images = torch.rand(2, 3, 32, 32)
+torn = images.clone()
+torn[1, 0, 5, 5] = torch.nan
+
+
+class ByKeyword(torch.nn.Sequential):
+    def forward(self, *, pixel_values: torch.Tensor) -> torch.Tensor:
+        return super().forward(pixel_values)
+
+
+def layers(kind: type = torch.nn.Sequential, kernel: int = 3) -> torch.nn.Module:
+    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)]
+    return kind(torch.nn.Conv2d(3, 4, kernel), *head)
+
+
+diverged = layers()
+torch.nn.init.constant_(diverged[3].bias, torch.inf)
 for named, given in (
     ("(3, 32, 32)", {"images": images[0]}), ("(0, 3, 32, 32)", {"images": images[:0]}), ("uint8", {"images": (images * 255).byte()}), ("ndarray", {"images": images.numpy()}), ("list", {"images": [images]}), ("images", {"images": None}), ("(2, 1, 32, 32)", {"images": images[:, :1]}), ("(2, 32, 32, 3)", {"images": images.permute(0, 2, 3, 1)}), ("(2, 3, 0, 32)", {"images": images[:, :, :0]}),
     ("labels", {"labels": None}), ("float32", {"labels": torch.tensor([0.0, 1.0])}), ("bool", {"labels": torch.tensor([True, False])}), ("(1,)", {"labels": torch.tensor([0])}), ("2", {"labels": torch.tensor([0, 2])}), ("-1", {"labels": [-1, 0]}), ("labels", {"labels": ["cat", "dog"]}), ("labels", {"labels": [0, 10**30]}), ("labels", {"labels": {"a": 1}}),
     ("'no_cam'", {"method": "no_cam"}), ("None", {"method": None}), ("method", {"method": []}), ("'soft'", {"smooth": "soft"}), ("5", {"smooth": 5}), ("chunk", {"chunk": 0}), ("chunk", {"chunk": True}), ("channels", {"method": "score_cam", "channels": 0}), ("channels", {"method": "score_cam", "channels": "3"}), ("'f64'", {"precision": "f64"}), ("'nwc'", {"nwc": False}),
     ("'layer9'", {"layer": "layer9"}), ("int", {"layer": 5}), ("'cls'", {"layer": "body.layer4", "reshape": "cls"}), ("features", {"features": torch.rand(3, 64, 4, 4)}),
+    ("images 1", {"images": torn}), ("features 0", {"features": torch.full((2, 64, 4, 4), torch.inf)}), ("score_cam", {"model": diverged, "layer": "0", "method": ["grad_cam", "score_cam"]}),
+    ("(1, 3, 32, 32)", {"model": layers(kernel=40), "layer": "0"}), ("ByKeyword", {"model": layers(ByKeyword), "layer": "0"}),
 ):  # fmt: skip
     bad("score_maps", nothing, score_maps, named, **given)
 for named, given in (

@@ -66,7 +66,7 @@ def test_a_study_starts_in_an_empty_folder(installed, tmp_path):
     (study / "sweep.yaml").write_text("per_class: 5\nsize: 32\nmethods: [cam]\nbackbones: [resnet18]\n")
     (study / "README.md").unlink()
     said = call(sys.executable, "-m", "wsolkit", "init", "study", **where)
-    assert "1 files written" in said and "kept as they are: sweep.yaml, notebooks/00_tour.ipynb" in said
+    assert "1 file written" in said and "kept as they are: sweep.yaml, notebooks/00_tour.ipynb" in said
     assert (study / "sweep.yaml").read_text().startswith("per_class"), "a file that is there is never written"
 
     where["cwd"] = study

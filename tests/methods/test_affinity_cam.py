@@ -163,6 +163,33 @@ def test_attention_weights_are_no_feature_map_and_channels_may_be_last(one_threa
     assert torch.equal(finer, seen[0].permute(0, 3, 1, 2)) and finer.shape == (1, 16, 8, 8)
 
 
+class Scores(Attention):
+    """The same with a module that passes the scores before the softmax."""
+
+    def forward(self, images):
+        x = nn.functional.pad(self.embed(images).flatten(2).mT, (0, 0, 1, 0))
+        y = self.norm(x)[:, None]
+        x = x + (self.weights(y @ y.mT).softmax(dim=-1) @ y)[:, 0]
+        z = self.last(x)
+        return self.head((z @ z.mT).softmax(dim=-1)[:, 0, None] @ z)[:, 0]
+
+
+def test_attention_before_the_softmax_is_no_feature_map():
+    network = wk.hooked(Scores().eval(), "last", "tokens", torch.randn(1, 3, 64, 64)).eval()
+    image = torch.randn(1, 3, 64, 64)
+    features = wk.feature_map(network, image)
+    assert finer_features(network, image, features) is features
+
+
+def test_the_finer_map_is_made_in_the_precision_that_was_asked_for():
+    model = wk.build_model("resnet18", 2, weights="none", width=0.25).eval()
+    images = torch.randn(2, 3, 64, 64)
+    features = wk.feature_map(model, images)
+    plain, coarse = (finer_features(model, images, features, precision).float() for precision in ("float32", "bf16"))
+    assert not torch.equal(plain, coarse)
+    torch.testing.assert_close(plain, coarse, rtol=0.05, atol=0.05 * float(plain.abs().max()))
+
+
 def test_wrong_options():
     model, images, labels = Regions().eval(), torch.randn(1, 3, 8, 8), torch.tensor([0])
     for options, text in (({"power": -1}, "power=-1"), ({"steps": 0}, "steps=0"), ({"steps": 1.5}, "steps=1.5")):

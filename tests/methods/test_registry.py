@@ -10,6 +10,7 @@ import pytest
 
 from wsolkit.methods import registry
 from wsolkit.methods.registry import METHODS, VARIANTS, declared, register, resolve, study_methods, variant
+from wsolkit.runs.parameters import RunConfig
 
 
 def test_declarations_are_read_without_torch():
@@ -28,7 +29,11 @@ def test_variants_say_how_a_network_is_trained():
         "cutmix": ("CutMix", "gap"), "adl": ("ADL", "gap"), "acol": ("ACoL", "acol"),
     }  # fmt: skip
     assert variant("gap").objective() is None and variant("has").objective().name == "has"
-    assert variant("tap").starts_from("none") == "gap" and variant("tap").starts_from("imagenet") == ""
+    starts = {
+        (weights, frozen): variant("tap").starts_from(RunConfig.make(weights=weights, frozen=frozen))
+        for weights in ("none", "imagenet") for frozen in (False, True)
+    }  # fmt: skip
+    assert [key for key, start in starts.items() if start] == [("none", False)] and starts["none", False] == "gap"
     assert [METHODS[name].module for name in ("cam", "has")] == ["wsolkit.methods.cam", "wsolkit.methods.has"]
     with pytest.raises(ValueError, match=r"unknown variant 'mean'; the names are: .*gap"):
         variant("mean")

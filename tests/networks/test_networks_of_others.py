@@ -16,7 +16,7 @@ from torchvision import models
 import wsolkit as wk
 from wsolkit.common.errors import WsolkitError
 from wsolkit.evaluation.faithfulness import faithfulness
-from wsolkit.networks.split import HookedModel, SplitModel
+from wsolkit.networks.split import HookedModel, SplitModel, target_layer
 
 LABELS = [3, 1]
 METHODS = ["grad_cam", "layer_cam"]
@@ -196,9 +196,73 @@ def test_an_error_of_the_network_itself_says_for_which_image():
         def pool(self, x):
             return x.flatten(1)[:, :6] if x.shape[2] == 8 else x.new_zeros(2, 3)
 
-    with pytest.raises(RuntimeError, match="cannot be multiplied") as caught:
+    said = r"Fixed itself fails for images of shape \(1, 3, 20, 20\), float32 \(.*cannot be multiplied.*preprocess="
+    with pytest.raises(WsolkitError, match=said) as caught:
         wk.score_maps(Fixed(), pictures(3, 20, 20), LABELS, "grad_cam", layer="features")
-    assert caught.value.__notes__ == ["Fixed itself fails so on an image of shape (1, 3, 20, 20), torch.float32"]
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_images_that_are_too_small_for_a_network():
+    net = models.alexnet(num_classes=5)
+    net.classifier = nn.Sequential(nn.Flatten(), nn.Linear(9216, 5))
+    with pytest.raises(
+        WsolkitError, match=r"AlexNet itself fails for images of shape \(1, 3, 20, 20\), float32 \(.*small"
+    ):
+        wk.score_maps(net, pictures(3, 20, 20), LABELS, "grad_cam")
+
+
+class ByKeyword(Net):
+    def forward(self, *, pixel_values):
+        return super().forward(pixel_values)
+
+
+class Two(Net):
+    def forward(self, images, boxes):
+        return super().forward(images) + boxes
+
+
+@pytest.mark.parametrize(
+    "make, reason", [(ByKeyword, "too many positional"), (Two, "missing a required argument: 'boxes'")]
+)
+def test_forward_methods_that_do_not_take_images_alone(make, reason):
+    for options in ({"labels": LABELS}, {"target": lambda logits: logits[:, 0]}):
+        with pytest.raises(
+            WsolkitError, match=rf"the forward method of {make.__name__} does not take .*{reason}.*wrap"
+        ):
+            wk.score_maps(make(), pictures(), method="grad_cam", layer="features", **options)
+
+
+def test_a_part_in_dataparallel_is_looked_into():
+    net = models.vgg11(num_classes=5, init_weights=False)
+    net.avgpool, net.classifier = nn.AdaptiveAvgPool2d(1), nn.Linear(512, 5)
+    expected = wk.score_maps(net, pictures(3, 64, 64), LABELS, "grad_cam")
+    assert target_layer(net) == "features.19"
+    net.features = nn.DataParallel(net.features)
+    assert target_layer(net) == "features.module.19"
+    torch.testing.assert_close(wk.score_maps(net, pictures(3, 64, 64), LABELS, "grad_cam"), expected)
+
+
+class HalfLogits(Net):
+    def forward(self, x):
+        return super().forward(x).half()
+
+
+class HalfFeatures(Net):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.features(x)
+        return self.fc(self.first(self.pool(x.relu().float())).tanh())
+
+
+@pytest.mark.parametrize("make", [HalfLogits, HalfFeatures])
+@pytest.mark.parametrize("look", [wk.network_for, wk.hooked])
+def test_features_and_logits_of_different_precision(make, look):
+    expected = wk.score_maps(Net(), pictures(), LABELS, METHODS, layer="features")
+    maps = wk.score_maps(look(make(), "features", example=pictures()), pictures(), LABELS, METHODS)
+    for name in METHODS:
+        scale = float(expected[name].abs().max())
+        assert maps[name].dtype == torch.float32
+        torch.testing.assert_close(maps[name], expected[name], rtol=0.05, atol=0.02 * scale, msg=name)
 
 
 def quantised_by_hand():
@@ -487,3 +551,31 @@ def test_predict_localise_and_faithfulness_of_other_dtypes(dtype):
     for mine, expected in zip(*results, strict=True):
         np.testing.assert_allclose(mine, expected, atol=1e-5)
     assert all(parameter.dtype == dtype for parameter in given.parameters())
+
+
+class HalfBody(nn.Sequential):
+    def forward(self, x):
+        with torch.autocast("cpu", torch.bfloat16):
+            return super().forward(x)
+
+
+@pytest.mark.parametrize("last", [nn.Identity, nn.Softplus])
+def test_cam_on_features_in_half_precision(last):
+    class Plain(nn.Module):
+        def __init__(self, kind, dtype=torch.float32):
+            super().__init__()
+            torch.manual_seed(0)
+            self.dtype = dtype
+            self.features, self.last, self.fc = kind(nn.Conv2d(3, 6, 3), nn.ReLU()), last(), nn.Linear(6, 5)
+
+        def forward(self, x):
+            return self.fc(self.last(self.features(x)).mean((2, 3)).float()).to(self.dtype)
+
+    if last is nn.Identity:
+        expected = wk.score_maps(Plain(nn.Sequential), pictures(), LABELS, "cam", layer="features")
+        for net in (Plain(HalfBody), Plain(nn.Sequential, torch.float16)):
+            maps = wk.score_maps(net, pictures(), LABELS, "cam", layer="features")
+            torch.testing.assert_close(maps, expected, rtol=0.05, atol=0.05)
+    else:
+        with pytest.raises(wk.MethodNotDefined, match="cam is not defined"):
+            wk.score_maps(Plain(HalfBody), pictures(), LABELS, "cam", layer="features")

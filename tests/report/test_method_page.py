@@ -367,6 +367,22 @@ def test_the_check_of_the_same_data_is_shown(copy):
     assert "data.json" in soup.select_one("header .banner").get_text() and "Data" not in sections(soup)
 
 
+def test_other_seeds_show_the_check_of_the_first(copy, tmp_path):
+    """A sweep checks the data once, in OUT; the reports of its other seeds lie in OUT/seed-N."""
+    check = check_data(**{name: QUICK[name] for name in ("size", "per_class", "classes")})
+    check.made_from["seed"] = 7
+    data = tmp_path / "out/runs/synthetic/data.json"
+    _, soup = copy(prepare=lambda folder: write_json(folder.parents[1] / "data.json", check.model_dump()))
+    assert "Data" not in sections(soup), "of another validation split"
+    shutil.copytree(tmp_path / "out/runs", tmp_path / "out/seed-3/runs")
+    (tmp_path / "out/seed-3" / data.relative_to(tmp_path / "out")).unlink()
+    folder = folder_of(tmp_path / "out/seed-3", "rethinking_cam")
+    text, soup = read(write_report(folder, tmp_path / "out/page.html"))
+    assert "Data" in sections(soup) and "Validation images are those of seed 7" in text
+    data.unlink()
+    assert "Data" not in sections(read(write_report(folder, tmp_path / "out/page.html"))[1])
+
+
 def test_a_table_that_was_cut_off_is_not_counted(copy):
     def cut(folder: Path):
         path = folder / "per_image.csv"

@@ -19,7 +19,7 @@ from wsolkit.data.catalogue import load_dataset
 from wsolkit.runs.data_check import check_before
 from wsolkit.runs.folder import read_data_check
 from wsolkit.runs.parameters import data_state
-from wsolkit.sweep.jobs import SweepFile
+from wsolkit.sweep.jobs import SweepFile, show_plan
 
 COUNTS = {"train": 12, "val": 4, "test": 6}
 SIZE = (40, 30)
@@ -122,6 +122,34 @@ def beyond(birds):
     birds.box("val", 2, "10,5,60,24")
 
 
+def most_beyond(birds):
+    for number in range(COUNTS["test"] - 2):
+        birds.box("test", number, "20,15,55,50")
+
+
+def one_share(birds):
+    birds.box("test", 2, "0.1,0.2,0.5,0.6")
+
+
+def no_line_of_a_box(birds):
+    birds.lines["test"]["localization"] = []
+
+
+def another_folder(birds):
+    birds.lines["train"]["class_labels"][3] = "train/3.png,0"
+    for split, files in birds.lines.items():
+        for lines in files.values():
+            for place, line in enumerate(lines):
+                number = int(line.removeprefix(f"{split}/").partition(".")[0])
+                lines[place] = line.replace(f"{split}/", f"{split}/{'ab'[number % 2]}/", 1)
+        for number in range(COUNTS[split]):
+            folder = birds.images / split / "ab"[number % 2]
+            folder.mkdir(exist_ok=True)
+            (birds.images / split / f"{number}.png").rename(folder / f"{number}.png")
+    birds.metadata.mkdir()
+    (birds.metadata / "classes.txt").write_text("a\nb\n")
+
+
 def shares(birds):
     for number in range(COUNTS["test"]):
         birds.box("test", number, "0.1,0.1,0.5,0.6")
@@ -182,6 +210,9 @@ FAULTS = [
     (outside, "error", "boxes outside of their image: 1 of test", "test/2.png (50, 5, 60, 9) in 40 x 30"),
     (outside_of_a_size_from_the_image, "error", "boxes outside of their image: 1 of test", "(50, 5, 60, 9) in 40 x 30"),
     (beyond, "warning", "more than 3 pixels beyond their image: 1 of val", "val/2.png (10, 5, 60, 24) in 40 x 30"),
+    (most_beyond, "error", "reach far beyond their image, as most of their split do", "test/0.png (20, 15, 55, 50) in 40 x 30"),
+    (one_share, "error", "shares of the sides, not pixels", "test/2.png (0.1, 0.2, 0.5, 0.6)"),
+    (another_folder, "warning", "in a folder with the name of another class: 1 of train", "train/b/3.png (a)"),
     (shares, "error", "shares of the sides, not pixels", "test/0.png (0.1, 0.1, 0.5, 0.6)"),
     (without_a_box, "error", "images without a box", "test/4.png"),
     (without_boxes, "warning", "only where every image has one): 4 of val", "val/0.png"),
@@ -210,6 +241,13 @@ def test_each_fault_is_named_with_its_place(birds, fault, level, text, example):
     assert code == int(level == "error") and str(told[0]) in said
     splits = ["train", "val"] if fault is malformed else list(COUNTS)
     assert list(check.splits) == splits, "the others are checked all the same"
+
+
+def test_a_file_of_boxes_that_is_empty_is_said_to_be_empty(birds):
+    no_line_of_a_box(birds)
+    refused, bare = wk.check_data(**birds.write()).findings
+    assert refused.level == "error" and "localization.txt is empty; expected lines" in refused.text
+    assert bare.level == "warning" and "images without a box" in bare.text
 
 
 def test_images_of_two_splits_come_first_among_the_warnings(birds):
@@ -346,6 +384,19 @@ def test_a_sweep_reads_the_images_once_and_says_warnings_in_a_line(birds, tmp_pa
     empty(birds), data_state.cache_clear()
     with pytest.raises(WsolkitError, match=r"train/3\.png \(the file is empty\)"):
         check_before(grid)
+
+
+def test_a_plan_says_what_an_earlier_check_said_and_reads_no_image(birds, tmp_path, monkeypatch):
+    leak(birds), no_training_image(birds)
+    grid = SweepFile.make(**birds.write(), out=str(tmp_path / "out"), backbones=("mobilenet_v2",), methods=("cam",))
+    said: list[str] = []
+    show_plan([grid], 1, said.append)
+    assert "the data of metadata are not checked yet; a sweep begins with wsolkit data check --dataset" in said[0]
+    note = check_before(grid)
+    monkeypatch.setattr("wsolkit.data.base.read_image", lambda path: pytest.fail("an image is read"))
+    said.clear()
+    show_plan([grid], 1, said.append)
+    assert said[0] == note and "Warnings about the data: 2" in note
 
 
 # ------------------------------------------------------------------------------------------------ real data

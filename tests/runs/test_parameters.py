@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from wsolkit.common.code import _state, code_state, notebooks_folder, project_path
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.registry import declared, resolve, study_methods, training_methods, variant
 from wsolkit.runs.parameters import RunConfig, data_state, notebook_state, of_notebook
 from wsolkit.runs.run import Run
@@ -292,6 +293,18 @@ def test_methods_have_one_spelling_one_notebook_and_one_file_name():
     assert resolve("cam").undefined("vgg16_fc") and not resolve("grad_cam").undefined("vgg16_fc")
 
 
+def test_a_frozen_body_has_one_epoch_and_no_methods_that_train_it():
+    assert RunConfig.make(recipe="frozen").epochs == RunConfig.make(frozen=True).epochs == 1
+    assert RunConfig.make(recipe="frozen", epochs=1).tap_epochs == 1
+    with pytest.raises(WsolkitError, match="epochs=5 has no meaning with frozen"):
+        RunConfig.make(recipe="frozen", epochs=5)
+    assert RunConfig.make(recipe="frozen", frozen=False, epochs=5).epochs == 5
+    for method in map(resolve, training_methods()):
+        assert f"{method.name} changes how the body is trained" in method.undefined("resnet18", frozen=True)
+    assert "vgg16_fc has none" in resolve("grad_cam").undefined("vgg16_fc", frozen=True)
+    assert not resolve("cam").undefined("resnet18", frozen=True)
+
+
 def test_training_time_methods_have_a_training_of_their_own_beside_the_plain_one():
     base = RunConfig.make()
     keys = {word: base.training_key(word) for word in ("gap", *training_methods())}
@@ -306,4 +319,4 @@ def test_training_time_methods_have_a_training_of_their_own_beside_the_plain_one
     maps = [resolve(name).map for name in ("has", "cutmix", "adl", "acol", "grad_cam")]
     assert maps == ["cam", "cam", "cam", "acol", "grad_cam"]
     assert [variant(word).pooling for word in ("has", "acol", "tap", "fc")] == ["gap", "acol", "tap", "fc"]
-    assert RunConfig.make(backbone="convnext_tiny").stride == 16 and not variant("has").starts_from("none")
+    assert RunConfig.make(backbone="convnext_tiny").stride == 16 and not variant("has").starts_from(base)

@@ -180,6 +180,20 @@ def test_the_table_writes_nothing(tmp_path):
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 
 
+def test_a_plan_with_a_frozen_body_leaves_out_what_cannot_be_trained(tmp_path):
+    both = {"backbones": ("resnet18", "vgg16_fc"), "methods": ("rethinking_cam", "has")}
+    said: list[str] = []
+    plan.show_plan([SweepFile.make(recipe="frozen", weights="none", out=str(tmp_path), **both)], 1, said.append)
+    assert [line.split("  ")[0] for line in said[:3]] == [
+        "synthetic/resnet18/has", "synthetic/vgg16_fc/rethinking_cam", "synthetic/vgg16_fc/has",
+    ]  # fmt: skip
+    assert all("not defined: " in line and "frozen" in line for line in said[:3])
+    assert [line.split()[1] + line.split()[2] for line in said[4:6]] == [
+        "synthetic/resnet18/traintap", "synthetic/resnet18/traingap",
+    ], "TAP does not wait for GAP"  # fmt: skip
+    assert said[-1] == "0 of 3 runs are up to date; 3 would run"
+
+
 def test_time_comes_from_the_run_itself_from_other_parameters_or_from_another_seed(tmp_path):
     def seconds(**changes):
         return [

@@ -5,10 +5,9 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -18,7 +17,7 @@ from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
 from wsolkit.common.cores import torchrun_processes
 from wsolkit.common.errors import WsolkitError, is_digits, require
-from wsolkit.common.files import atomic_write_bytes, check_out, given_path, listing, read_json
+from wsolkit.common.files import atomic_write_bytes, check_out, given_path, read_json
 from wsolkit.common.progress import progress
 from wsolkit.data.catalogue import DATASETS, SPLITS
 from wsolkit.methods.registry import resolve, training_methods
@@ -26,9 +25,6 @@ from wsolkit.runs.data_check import PARAMETERS, check_data
 from wsolkit.runs.parameters import RunConfig
 from wsolkit.sweep import jobs as plans
 from wsolkit.sweep.jobs import SweepFile
-
-if TYPE_CHECKING:  # it imports torch
-    from wsolkit.runs.run import Run
 
 # `sweep` has lists of backbones and its own --limit
 OPTIONS = [name for name in RunConfig.names() if name not in ("backbone", "limit")]
@@ -50,21 +46,9 @@ def _check(config: RunConfig, methods: list[str]) -> None:
     run = Run(config)
     for split in ("train", "val", "test"):
         run.dataset(split)
-    for text in unseen_classes(run):
-        click.echo(f"note: {text}", err=True)
     for variant in ("gap", "tap"):
         run.recipe(variant)
     config.training_key("gap")  # reads the weights file
-
-
-def unseen_classes(run: Run) -> Iterator[str]:
-    """A sentence for each split with classes that no training image has."""
-    trained = set(run.dataset("train").labels.tolist())
-    for split in ("val", "test"):
-        data = run.dataset(split)
-        if unseen := sorted(set(data.labels.tolist()) - trained):
-            names = listing([data.classes[label] for label in unseen])
-            yield f"{len(unseen)} classes of {split} have no training image, so no network can know them: {names}"
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,7 +72,8 @@ def init(out: str) -> None:
         atomic_write_bytes(folder / name, sources[name].read_bytes())
     if kept:
         click.echo(f"kept as they are: {', '.join(kept)}", err=True)
-    written = f"{folder}: {len(sources) - len(kept)} files written"
+    count = len(sources) - len(kept)
+    written = f"{folder}: {count} {'file' if count == 1 else 'files'} written"
     click.echo(f"{written}. Next: cd {folder} && wsolkit sweep --file sweep.yaml")
 
 

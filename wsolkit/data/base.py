@@ -347,7 +347,8 @@ class WSOLDataset(Dataset):
 
     def __post_init__(self) -> None:
         wrong = f"dataset '{self.name}' has no image for split '{self.split}' of the chosen classes"
-        require(self.samples, f"{wrong}; check its files, the root and the classes")
+        held = ", or add images: a class with one training image has none to hold out" if self.split == "val" else ""
+        require(self.samples, f"{wrong}; check its files, the root and the classes{held}")
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -113,10 +112,26 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
     names_in = cache(lambda parent: file_names(folder / parent))
     if missing := [path for path in paths if path.split("/")[-1] not in names_in(path.rpartition("/")[0])]:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
-        alike = {_folded(name): name for name in names_in(missing[0].rpartition("/")[0])}
-        near = alike.get(_folded(missing[0].split("/")[-1]))
-        hint = f" (there is {near!r}, another spelling: rename one of the two)" if near else ""
+        folder_of, _, name = missing[0].rpartition("/")
+        hint = _near(name, names_in(folder_of))
         raise FileNotFoundError(f"{folder}: {count}{hint}; fetch the dataset again or remove their lines")
+
+
+def _near(name: str, names: Iterable[str]) -> str:
+    """A hint at the one of `names` that may be meant by a `name` that is not among them; "" where there is none."""
+    for other in sorted(names):
+        if _folded(other) == _folded(name):
+            alike = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)
+            there = f"{other!a}, not {name!a}" if alike else repr(other)
+            return f" (there is {there}, another spelling: rename one of the two)"
+    stems = (Path(name).stem, name)  # of img.v2, a name without its ending, too
+    if other := next((other for other in sorted(names) if _is_image(other) and Path(other).stem in stems), ""):
+        return f" (there is {other!r}, with another ending: correct the lines or rename the files)"
+    return ""
+
+
+def _is_image(name: str) -> bool:
+    return Path(name).suffix.lower() in Image.registered_extensions()
 
 
 def _folded(name: str) -> str:
@@ -248,17 +263,24 @@ def corners(fields: Iterable[str | float]) -> Box:
     return x0, y0, x1, y1
 
 
-def require_unit(path: Path, unit: str, largest: float | None) -> None:
-    """Raise where the largest number of a file's boxes (None: there is no box) contradicts their unit."""
-    if largest is None or _lenient.get():
+def require_unit(path: Path, unit: str, boxes: Iterable[tuple[Any, Box]]) -> None:
+    """Raise where the boxes of a file (name, four numbers as they are written), or a few of them, contradict their
+    unit."""
+    boxes = list(boxes)
+    if not boxes or _lenient.get():
         return
+    largest = max(max(map(abs, box)) for _, box in boxes)
     shares = f"{path}: no corner is larger than 1, so these seem to be shares of the images' sides, not pixels"
     require(unit == "share" or largest > 1, f"{shares}; convert them with --unit share (unit='share')")
     require(unit == "pixel" or largest <= 2, f"{path}: {largest:g} is no share of a side; leave out --unit share")
+    if unit == "pixel" and (few := [name for name, box in boxes if is_share(box)]):
+        count = f"{len(few)} of {len(boxes)} boxes seem to be shares of the images' sides, and the others pixels"
+        raise WsolkitError(f"{path}: {count}: {listing(few)}; {MEND}")
 
 
-def _largest(boxes: Iterable[Box]) -> float | None:
-    return max((abs(corner) for box in boxes for corner in box), default=None)
+def is_share(box: Box) -> bool:
+    """Whether a box of four numbers, not all of them whole, is smaller than a pixel: it may be one of shares."""
+    return max(map(abs, box)) <= 1 and any(value % 1 for value in box)
 
 
 def same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
@@ -326,12 +348,48 @@ def cut(box: Box, size: tuple[int, int]) -> Box:
     return max(box[0], 0), max(box[1], 0), min(box[2], size[0] - 1), min(box[3], size[1] - 1)
 
 
-def sizes_around(
-    path: Path, boxes: Mapping[str, Sequence[Box]], root: Path, images: Iterable[str]
-) -> dict[str, tuple[int, int]]:
-    """(width, height) of `images` below `root`; {} leniently.
+def beyond(box: Box, size: tuple[int, int]) -> tuple[bool, bool]:
+    """Whether a box loses more than a few pixels where an image of `size` (width, height) ends, and whether it loses
+    more than a quarter of a side there."""
+    lost = [abs(a - b) for a, b in zip(box, cut(box, size), strict=True)]
+    sides = (box[2] - box[0], box[3] - box[1])
+    much = any(lost[axis] + lost[axis + 2] > side / 4 for axis, side in enumerate(sides))
+    return max(lost) > FEW, max(lost) > FEW and much
 
-    Raises: WsolkitError: one error about all of them that one of their `boxes`, of the file `path`, does not touch.
+
+def placed(name: str, box: Iterable[float]) -> str:
+    """The text "name (x0, y0, x1, y1)"."""
+    return f"{name} ({', '.join(f'{value:g}' for value in box)})"
+
+
+def misread(boxes: Iterable[tuple[str, Box, tuple[int, int]]], extents: bool = False) -> str:
+    """What is wrong where most boxes (name, box, size of its image) reach far beyond their images, else "".
+
+    extents: the file holds widths and heights in the place of the second corner.
+    """
+    boxes = list(boxes)
+    far = [placed(name, box) for name, box, size in boxes if beyond(box, size)[1]]
+    if len(far) <= len(boxes) / 2:
+        return ""
+    form = "x, y, width, height" if extents else "corners in pixels of the sizes that are given"
+    wrong = "corners x0, y0, x1, y1" if extents else "boxes of images of another size"
+    count = f"{len(far)} of {len(boxes)} boxes reach far beyond their images: {listing(far)}"
+    return f"{count}. The file seems to hold {wrong}, where {form} are expected"
+
+
+def refuse_misread(path: Path, boxes: Iterable[tuple[str, Box, tuple[int, int]]], extents: bool = False) -> None:
+    """Raise, but not leniently, what `misread` says of the boxes of a file."""
+    if not _lenient.get() and (wrong := misread(boxes, extents)):
+        raise WsolkitError(f"{path}: {wrong}; {MEND}")
+
+
+def sizes_around(
+    path: Path, boxes: Mapping[str, Sequence[Box]], root: Path, images: Iterable[str], extents: bool = False
+) -> dict[str, tuple[int, int]]:
+    """(width, height) of `images` below `root`; {} leniently. extents: as in `misread`.
+
+    Raises: WsolkitError: one error about all of them that one of their `boxes`, of the file `path`, does not touch, or
+        about boxes of which most reach far beyond the image.
     """
     if _lenient.get():
         return {}
@@ -339,6 +397,7 @@ def sizes_around(
     if outside := [key for key, size in sizes.items() if not all(touches(box, size) for box in boxes[key])]:
         count = f"boxes of {len(outside)} images lie outside the image"
         raise WsolkitError(f"{path}: {count}: {listing(outside)}; mend them")
+    refuse_misread(path, ((key, box, size) for key, size in sizes.items() for box in boxes[key]), extents)
     return sizes
 
 
@@ -379,7 +438,7 @@ def open_cub(asked: Request) -> WSOLDataset:
         )
     classes, labels_of = asked.select([names[key] for key in used])
     label_of = {used[place]: label for place, label in labels_of.items()}
-    require_unit(root / "bounding_boxes.txt", "pixel", _largest(boxes.values()))
+    require_unit(root / "bounding_boxes.txt", "pixel", boxes.items())
     images = root / "images"
     require_images(images, (path for key, path in paths.items() if class_of[key] in label_of))
 
@@ -388,7 +447,7 @@ def open_cub(asked: Request) -> WSOLDataset:
         ids = [ids[place] for place in asked.own([class_of[key] for key in ids])]
     chosen = {paths[key]: key for key in ids if class_of[key] in label_of}
     own = {path: boxes[key] for path, key in chosen.items()}
-    sizes = sizes_around(root / "bounding_boxes.txt", {path: [box] for path, box in own.items()}, images, own)
+    sizes = sizes_around(root / "bounding_boxes.txt", {path: [box] for path, box in own.items()}, images, own, True)
     own |= {path: cut(own[path], size) for path, size in sizes.items()}
     samples = [
         Sample(path, label_of[class_of[key]], (own[path],), images / path, sizes.get(path))
@@ -476,7 +535,8 @@ def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
     file = checked(inside, lambda name: "/" not in name)
     line = columns(file, *kinds, *[float] * 4, separator="\t", make=made)
     table = read_table(path, line, f"lines {form} with tabs between, {limits}")
-    require_unit(path, "pixel", _largest(values[-1] for values in table.values()))
+    require_unit(path, "pixel", ((name, values[-1]) for name, values in table.items()))
+    refuse_misread(path, ((name, values[-1], (SIDE, SIDE)) for name, values in table.items()))
     return table
 
 
@@ -551,7 +611,8 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
 
     rows = table(LOCALIZATION, complete, kind, problem) if kind != "none" else {}
     boxes = {name: tuple(own) for name, own in rows.items()} if kind == "boxes" else {}
-    require_unit(path, "pixel", _largest(chain.from_iterable(boxes.values())))
+    require_unit(path, "pixel", ((name, box) for name, own in boxes.items() for box in own))
+    refuse_misread(path, ((name, box, sizes[name]) for name in boxes if name in sizes for box in boxes[name]))
     masks = rows if kind == "masks" else {}
     masks = {name: MaskFiles(tuple(mask for mask, _ in own), own[0][1]) for name, own in masks.items()}
     return Metadata(folder, ids, np.array([labels[name] for name in ids], np.int64), sizes, boxes, masks, kind)
@@ -657,7 +718,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     root = _image_folder(root, source, names)
     require_images(root, names)
     sizes = read.sizes
-    if source == "test" and read.kind == "boxes" and (unknown := [name for name in names if name not in sizes]):
+    if source != "train" and read.kind == "boxes" and (unknown := [name for name in names if name not in sizes]):
         sizes = sizes | sizes_around(path, read.boxes, root, unknown)
     own = {
         name: replace(read.masks[name], root=masks_root) for name in names if masks is not None and name in read.masks
@@ -700,6 +761,10 @@ def _class_names(folder: Path) -> list[str]:
     highest = {path: highest_label(path) for split in SPLITS if (path := folder / split / LABELS).is_file()}
     tables = [table for place in ("", *SPLITS) if os.path.lexists(table := folder / place / CLASSES)]
     names = read_classes(tables[0]) if tables else [str(label) for label in range(max(highest.values()) + 1)]
+    for other in tables[1:]:
+        differing = [f"{a!r} and {b!r}" for a, b in zip(names, read_classes(other), strict=False) if a != b]
+        wrong = f"{tables[0]} and {other} give {len(differing)} labels different names: {listing(differing)}"
+        require(not differing, f"{wrong}; keep the one that belongs to class_labels.txt")
     if short := [path for path, label in highest.items() if label >= len(names)]:
         wrong = f"{tables[0]} names {len(names)} classes, but {short[0]} has label {highest[short[0]]}"
         raise WsolkitError(f"{wrong}; add the missing lines")
@@ -789,6 +854,8 @@ def convert(
     if strangers := sorted(there - {IDS, LABELS, SIZES, LOCALIZATION}):
         advice = "which is no metadata: remove it or choose another out"
         raise WsolkitError(f"{target} holds {listing(strangers)}, {advice}")
+    for name in sorted(there):  # what --force replaces is lost
+        _require_converted(target / name)
 
     first = (1 if origin is None else origin) if kind == "voc" and unit == "pixel" else 0
     read = _Source(source, images, kind, first, unit=unit, turn=turn)
@@ -823,8 +890,24 @@ def convert(
         "boxes begin before pixel 1: if these files count pixels from 0, use --origin 0": read.early,
     }
     notes = [f"{count} {text}" for text, count in counted.items() if count]
+    if kind == "csv":  # where whole numbers are class numbers
+        named = {name: place for name, place in number.items() if re.fullmatch(r"\d+\.?\d*", name)}
+        odd = [f"{name} is class {place}" for name, place in named.items() if float(name) != place]
+        notes += [f"{len(odd)} labels are numbers, but taken as names: {listing(odd)}"] if odd else []
     notes += class_notes(out, names)
     return Converted(target, len(chosen), len(boxes), len(names), mixed, empty, tuple(notes))
+
+
+def _require_converted(path: Path) -> None:
+    """Raise unless each line of a file is one that `convert` could have written there."""
+    parses = {IDS: columns(inside), LOCALIZATION: _LINES["boxes"][0]}
+    parse = parses.get(path.name) or _LINES[path.name][0]
+    try:
+        for _, line in read_lines(path):
+            parse(line)
+    except (ValueError, OSError):
+        advice = "which would be lost: remove it or choose another out"
+        raise WsolkitError(f"{path} holds what no conversion wrote, {advice}") from None
 
 
 def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[list[str], dict[str, int]]:
@@ -839,13 +922,19 @@ def _number(labels: list[str], out: Path, split: str, numerals: bool) -> tuple[l
         number = {label: int(label) for label in labels}
         highest = max([*number.values(), *map(highest_label, others)])
         require(highest < MOST_CLASSES, f"label {highest} is no class number; expected numbers from 0 up, or names")
-        return names + [str(place) for place in range(len(names), highest + 1)], number
-    if others and not names:
-        raise WsolkitError(f"{others[0]} has labels, but {out / CLASSES} with their names is missing; write it first")
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise WsolkitError(f"{out / CLASSES} has {listing(repeated)} more than once; names must differ")
-    names = list(dict.fromkeys([*names, *labels]))
-    return names, {name: place for place, name in enumerate(names)}
+        new = [str(place) for place in range(len(names), highest + 1)]
+    else:
+        if others and not names:
+            missing = f"{out / CLASSES} with their names is missing; write it first"
+            raise WsolkitError(f"{others[0]} has labels, but {missing}")
+        if repeated := [name for name, count in Counter(names).items() if count > 1]:
+            raise WsolkitError(f"{out / CLASSES} has {listing(repeated)} more than once; names must differ")
+        new = [label for label in labels if label not in names]
+        number = {name: place for place, name in enumerate(names + new)}
+    if names and new and not others and not (out / split / LABELS).is_file():  # perhaps no list of classes at all
+        wrong = f"{out / CLASSES} belongs to no split there, and lacks the classes {listing(new)}"
+        raise WsolkitError(f"{wrong}; add them, remove the file, or choose another out (--out)")
+    return names + new, number
 
 
 def _write(out: Path, split: str, chosen: dict, sizes: dict, names: list[str], number: dict) -> None:
@@ -879,10 +968,9 @@ class _Source:
     early: int = 0  # boxes that begin before the first pixel
     unit: str = "pixel"  # of corners, or "share" of the image's sides
     turn: bool = False  # whether boxes are turned as the EXIF tag of their image says
-    largest: float = 0.0  # number of any box, as it is written
+    written: list[tuple[str, Box]] = field(default_factory=list)  # (item, numbers) of all boxes, as they are written
     crowds: int = 0  # annotations of crowds, which are left out
     beyond: list[str] = field(default_factory=list)  # boxes that lose more than a few pixels at the border
-    far: int = 0  # of these, boxes that lose more than a quarter of a side
 
     @contextlib.contextmanager
     def noting(self, item: str) -> Iterator[None]:
@@ -921,7 +1009,7 @@ class _Source:
                 box = corners(value - self.origin for value in (x0, y0, *ends))
                 if not _is_label(label):
                     raise ValueError
-                self.largest = max(self.largest, *map(abs, (x0, y0, x1, y1)))
+                self.written.append((item, (x0, y0, x1, y1)))
             except (ValueError, TypeError, OverflowError):
                 box_of = f"box {fields!r} is not {BOX_FORMS[self.kind]}"
                 wrong = box_of if _is_label(label) else f"{label!r} is no name of a class"
@@ -935,13 +1023,14 @@ class _Source:
         from_csv, share = self.kind == "csv", self.unit == "share"
         refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
         require(self.objects, f"{self.place} names no image; expected at least one")
-        boxes = sum(map(len, self.objects.values()))
-        require_unit(self.place, self.unit, self.largest if boxes else None)
+        require_unit(self.place, self.unit, self.written)
+        given: list[tuple[str, Box, tuple[int, int]]] = []
+        used = [name for name, own in self.objects.items() if own]  # images without an object are left out
         if self.images is not None:
-            require_images(self.images, self.objects)
-            self._compare_sizes(self.images)
-        for name, own in self.objects.items():
-            size = self.sizes[name]
+            require_images(self.images, used)
+            self._compare_sizes(self.images, used)
+        for name in used:
+            own, size = self.objects[name], self.sizes[name]
             if not all(size):
                 self.problems.append(f"{name} (no size is given: add it, or {GIVE_IMAGES})")
                 continue
@@ -951,24 +1040,16 @@ class _Source:
             if outside := [box for _, box in own if not touches(box, size)]:
                 self.problems.append(f"{name} (box {outside[0]} lies outside {size[0]} x {size[1]} pixels)")
                 continue
-            kept = [(label, cut(box, size)) for label, box in own]
-            for (_, before), (_, after) in zip(own, kept, strict=True):
-                lost = [abs(a - b) for a, b in zip(before, after, strict=True)]
-                if max(lost) > FEW:
-                    self.beyond.append(f"{name} ({', '.join(f'{value:g}' for value in before)})")
-                    sides = (before[2] - before[0], before[3] - before[1])
-                    self.far += any(lost[axis] + lost[axis + 2] > side / 4 for axis, side in enumerate(sides))
-            self.objects[name] = own if from_csv and not share else kept
-        if self.far > boxes / 2:
-            form = "x, y, width, height" if self.kind == "coco" else "corners in pixels of the sizes that are given"
-            wrong = "corners x0, y0, x1, y1" if self.kind == "coco" else "boxes of images of another size"
-            count = f"{self.far} of {boxes} boxes reach far beyond their images: {listing(self.beyond)}"
-            self.problems.append(f"{count}. The file seems to hold {wrong}, where {form} are expected")
+            given += [(name, box, size) for _, box in own]
+            self.objects[name] = own if from_csv and not share else [(label, cut(box, size)) for label, box in own]
+        if wrong := misread(given, self.kind == "coco"):
+            self.problems.append(wrong)
         refuse(self.place, self.problems, MEND)
+        self.beyond = [placed(name, box) for name, box, size in given if beyond(box, size)[0]]
 
-    def _compare_sizes(self, folder: Path) -> None:
+    def _compare_sizes(self, folder: Path, names: Iterable[str]) -> None:
         """Complete sizes from the images, note those that contradict them, and turn what is to be turned."""
-        shown = image_sizes(folder, self.sizes)
+        shown = image_sizes(folder, names)
         for name, real in shown.items():
             stated = self.sizes[name] if all(self.sizes[name]) else real
             if self.turn and (number := orientation(folder / name)) != 1:
@@ -1005,10 +1086,10 @@ def read_voc(read: _Source) -> None:
         with read.noting(item):
             root = ElementTree.parse(path).getroot()  # expat refuses entities that grow
             name = _text(root, "filename")
-            if name and not Path(name).suffix:
-                if read.images is None:
+            if name and not _is_image(name):
+                if read.images is None and not Path(name).suffix:
                     raise ValueError(f"<filename> {name!r} has no ending: {GIVE_IMAGES}")
-                name = endings(read.images / place.parent).get(name, name)
+                name = endings(read.images / place.parent).get(name, name) if read.images else name
             if name and place.parent.parts:
                 name = (place.parent / name).as_posix()
             extent = [_text(root, f"size/{side}") for side in ("width", "height")]
@@ -1058,7 +1139,9 @@ def read_coco(read: _Source) -> None:
             read.problems.append(f"{name} (unknown image_id {key!r})")
         elif not _is_key(label) or label not in names:
             read.problems.append(f"{name} (unknown category_id {label!r})")
-        elif item.get("iscrowd"):
+        elif (crowd := item.get("iscrowd")) not in (None, 0, 1):
+            read.problems.append(f"{name} (iscrowd {crowd!r} is neither 0 nor 1)")
+        elif crowd:
             read.crowds += 1
         else:
             objects[key].append((name, names[label], item.get("bbox")))
@@ -1087,8 +1170,7 @@ def read_csv(read: _Source) -> None:
 
 def _names_by_stem(folder: Path) -> dict[str, str]:
     """Name without ending -> name of each image in a folder; annotations may lie beside the images."""
-    names = sorted(file_names(folder), reverse=True)
-    return {Path(name).stem: name for name in names if Path(name).suffix.lower() in Image.registered_extensions()}
+    return {Path(name).stem: name for name in sorted(file_names(folder), reverse=True) if _is_image(name)}
 
 
 def _stated(side: str | float) -> int:
@@ -1100,7 +1182,11 @@ def _stated(side: str | float) -> int:
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
-    return clean(element.findtext(path) or "")
+    """The text at a path, "" where there is none. ValueError where there are several: nobody knows which is meant."""
+    texts = [item.text or "" for item in element.findall(path)]
+    if len(texts) > 1:
+        raise ValueError(f"<{path}> is there {len(texts)} times, where one is expected")
+    return clean("".join(texts))
 
 
 def _is_label(name: Any) -> bool:

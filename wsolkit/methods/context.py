@@ -88,7 +88,7 @@ class Context:
 
         if self.images is None:
             raise WsolkitError("this method runs the body again for its finer feature map: give images")
-        return finer_features(self.model, self.images, self.features)
+        return finer_features(self.model, self.images, self.features, self.precision)
 
     @property
     def gradients(self) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from wsolkit.common.errors import WsolkitError, is_whole, require
+from wsolkit.common.files import listing
 from wsolkit.methods.context import Context, in_chunks
 from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
 from wsolkit.networks import folded
@@ -76,14 +77,14 @@ def score_maps(
             that have them.
 
     Returns:
-        (B, h, w) float32, finite for finite features, on the features' device; for a list a dict of them under the
-        names as given. Unscaled, so only the order of values within a map means something, but with "aug" in [0, 1].
-        Non-negative where the method ends in a ReLU (all but cam and rethinking_cam).
+        (B, h, w) float32, finite, on the features' device; for a list a dict of them under the names as given.
+        Unscaled, so only the order of values within a map means something, but with "aug" in [0, 1]. Non-negative where
+        the method ends in a ReLU (all but cam and rethinking_cam).
 
     Raises:
         MethodNotDefined: the method has no meaning on this model or with `target`; a ValueError, as are all others:
             unknown method, smoothing or option, labels missing or of the wrong shape, type or range, no gradient,
-            `preprocess` or `target` that return something else.
+            `preprocess` or `target` that return something else, values that are not finite.
 
     Example:
         >>> class Segments(nn.Module):  # grey images -> {"out": (B, 2, H, W)}
@@ -184,6 +185,7 @@ def answers(
             features = others if features is None else torch.cat([features, others])
         elif features is None:
             features = _bodies(model, rows, len(rows), precision)
+        _require_finite(images, features, len(rows))
         seconds = {} if seconds is None else seconds
 
         def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -252,6 +254,9 @@ def _one_answer(entry: Method, context: Context, options: dict) -> Tensor:
             f"method {entry.name!r} returned shape {tuple(weights.shape)}, expected (B, C), (B, C, h, w) or (B, h, w) "
             f"for a feature map of shape {tuple(features.shape)}"
         )
+    cause = "the feature map is, but the network's logits, their gradients or the method's own values are not"
+    good = bool(weights.isfinite().all() and maps.isfinite().all())  # the projection takes what is not for 0
+    require(good, f"maps of {entry.name!r} have values that are not finite: {cause}")
     return maps.clamp(min=0) if entry.relu else maps
 
 
@@ -267,6 +272,17 @@ def _bodies(model: Any, images: Tensor, chunk: int, precision: str) -> Tensor:
         return _plain(features.contiguous())
 
     return in_chunks(run, chunk, images)
+
+
+def _require_finite(images: Tensor | None, features: Tensor, count: int) -> None:
+    """Raise where the feature map, or the images that it comes from, `count` of them or copies of these one after the
+    other, have NaN or infinite values."""
+    if not features.isfinite().all():
+        given = images is not None and not images.isfinite().all()
+        bad = (~(images if given else features).isfinite()).flatten(1).any(1).nonzero().flatten() % count  # type: ignore
+        name, why = ("images", "give others") if given else ("features", "the network diverged, or its values overflow")
+        rows = listing(bad.unique().tolist())
+        raise WsolkitError(f"{name} {rows} of this batch have values that are not finite: {why}")
 
 
 def _plain(tensor: Tensor) -> Tensor:

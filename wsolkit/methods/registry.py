@@ -92,13 +92,14 @@ class Variant:
         """A new objective of this variant, or None for plain classification."""
         return None if self.makes_objective is None else self.makes_objective()
 
-    def starts_from(self, weights: str) -> str:
-        """The variant whose trained network this training run starts from, or "" for the start weights."""
-        return self.start if weights == "none" else ""
+    def starts_from(self, parameters: Any) -> str:
+        """The variant whose trained network a training run with a run's `parameters` starts from, or "" for the start
+        weights (a frozen body keeps these, and its head is fitted from zero)."""
+        return self.start if parameters.weights == "none" and not parameters.frozen else ""
 
     def recipe(self, base: Any, parameters: Any) -> Any:
         """The `Recipe` of this variant's training run, from that of a plain one and the run's parameters."""
-        return self.changes(base, parameters) if self.changes and self.starts_from(parameters.weights) else base
+        return self.changes(base, parameters) if self.changes and self.starts_from(parameters) else base
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,12 @@ class Method:
         own = tuple(name for name in self.variants if VARIANTS[name].pooling in poolings(backbone))
         return own or (plain_variant(backbone),)
 
-    def undefined(self, backbone: str) -> str:
-        """Why the method has no meaning on a backbone, or ""."""
+    def undefined(self, backbone: str, frozen: bool = False) -> str:
+        """Why the method has no meaning on a backbone, whose body may be frozen, or ""."""
+        if frozen and self.changes_training:
+            return f"{self.name} changes how the body is trained, and with frozen it is not"
+        if frozen and "gap" not in poolings(backbone):
+            return f"with frozen a linear head behind a pooling is fitted, and {backbone} has none"
         if not (self.linear_head or self.changes_training) or "gap" in poolings(backbone):
             return ""
         subject = f"{self.name} is compared with plain CAM, which" if self.changes_training else self.name

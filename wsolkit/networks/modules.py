@@ -65,10 +65,13 @@ def structure(model: nn.Module) -> Hashable:
 
 
 def same_values(given: Tensor, expected: Tensor) -> bool:
-    """Equal shapes, and values equal up to 1e-4 of the largest value; NaN equals NaN."""
+    """Equal shapes, and values equal up to 1e-4 of the largest, or the step of a coarser dtype; NaN equals NaN."""
     if given.shape != expected.shape:
         return False
-    tolerance = 1e-4 * expected.abs().nan_to_num().max().clamp(min=1e-6)
+    step = max((torch.finfo(t.dtype).eps for t in (given, expected) if t.dtype.is_floating_point), default=0.0)
+    both = torch.promote_types(given.dtype, expected.dtype)
+    given, expected = given.to(both), expected.to(both)
+    tolerance = max(1e-4, step) * expected.abs().nan_to_num().max().clamp(min=1e-6)
     return bool(torch.allclose(given, expected, rtol=0, atol=float(tolerance), equal_nan=True))
 
 

@@ -169,7 +169,8 @@ def split(
             if len(linear) == 1 and linear[0].in_features == features.shape[1]:
                 # any sign, so that a ReLU in between shows
                 noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0)).to(features)
-                if same_values(linear[0](noise.mean(dim=(2, 3))), network.rest(noise)):
+                pooled = noise.mean(dim=(2, 3)).to(linear[0].weight.dtype)
+                if same_values(linear[0](pooled), network.rest(noise)):
                     network.pool, network.head, network.has_cam = GlobalAveragePool(), linear[0], True
             return network
     except CannotSplit as error:
@@ -308,17 +309,20 @@ def rest_of(model: Any, images: Tensor | None = None) -> nn.Module:
     return rest if isinstance(rest, nn.Module) else nn.Sequential(model.pool, model.head)
 
 
-def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
+def finer_features(model: Any, images: Tensor, features: Tensor, precision: str = "float32") -> Tensor:
     """The last feature map on the way to `features` with more positions; `features` where there is none.
 
-    Outputs with the channels last (Swin) count; attention weights, (B, heads, n, n) with rows of sum 1, do not.
+    Outputs with the channels last (Swin) count; attention, (B, heads, n, n), does not: with rows of sum 1, or any such
+    output where the layer's is tokens.
 
     Args: model: with a `body`, in evaluation mode. images: (B, c, H, W). features: (B, C, h, w), what the body gives.
+        precision: as in `score_maps`.
 
     Returns: (B, C', H', W') with H'W' > hw, without a graph.
     """
     finest, after, (height, width) = features, False, features.shape[2:]
     end = model.model.get_submodule(model.layer) if isinstance(model, HookedModel) else None
+    by_tokens = isinstance(model, HookedModel) and model.reshape not in (None, nhwc)
 
     def finer(rows: int, columns: int) -> bool:
         more = rows > height and columns > width
@@ -330,7 +334,8 @@ def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
         if not after and len(shape) == 4 and len(output) == len(images):
             attention = shape[2] == shape[3] and shape[2] - height * width in (0, 1)  # with or without a class token
             sums = output.sum(dim=3) if attention else output.new_zeros(1)
-            if finer(*shape[2:]) and not torch.allclose(sums, torch.ones_like(sums), atol=1e-3):
+            attention &= by_tokens or torch.allclose(sums.float(), torch.ones_like(sums).float(), atol=1e-3)
+            if finer(*shape[2:]) and not attention:
                 finest = output
             elif finer(*shape[1:3]) and not finer(*shape[2:]) and shape[2:] != (height, width):
                 finest = nhwc(output)
@@ -338,7 +343,7 @@ def finer_features(model: Any, images: Tensor, features: Tensor) -> Tensor:
 
     handles = [module.register_forward_hook(note) for module in model.modules()]
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
             model.body(images.clone())  # as the first operation may work in place
     finally:
         for handle in handles:
@@ -460,6 +465,15 @@ def _on_example(model: nn.Module, example: Tensor | None, anything: bool = False
     kind, first = kind_of(model), next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     channels = 3 if first is None else first.in_channels
     sizes = (getattr(model, "image_size", 64), 64, 224, 299)
+    try:
+        inspect.signature((model.network if isinstance(model, Scored) else model).forward).bind(None)
+    except TypeError as error:
+        raise WsolkitError(
+            f"the forward method of {kind} does not take images alone ({error}): wrap {kind} in a module whose forward "
+            "method does, and calls it"
+        ) from None
+    except ValueError:  # a forward method without a signature
+        pass
     noise = (torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)) for side in sizes)
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         for images in noise if example is None else [example[:1].detach()]:
@@ -474,8 +488,13 @@ def _on_example(model: nn.Module, example: Tensor | None, anything: bool = False
                         f"{kind} fails for an image of {images.shape[1]} channels, and its first convolution takes "
                         f"{channels}: give images that it accepts, or score_maps a preprocess= that makes them"
                     ) from error
-                error.add_note(f"{kind} itself fails so on an image of shape {tuple(images.shape)}, {images.dtype}")
-                raise
+                if isinstance(error, WsolkitError | torch.OutOfMemoryError):
+                    raise
+                shape = f"images of shape {tuple(images.shape)}, {images.dtype}".replace("torch.", "")
+                raise WsolkitError(
+                    f"{kind} itself fails for {shape} ({first_line(error)}): give images that it accepts, or "
+                    "score_maps a preprocess= that makes them"
+                ) from error
             if anything or (isinstance(output, Tensor) and output.ndim == 2 and len(output) == 1):
                 yield images, output
                 return
@@ -489,11 +508,19 @@ def _on_example(model: nn.Module, example: Tensor | None, anything: bool = False
     raise WsolkitError(f"{kind} must return logits (B, K), but fails for {size}: give example=images that it accepts")
 
 
+def _last_but_one(model: nn.Module, name: str) -> str:
+    """Dotted name of the last but one of a sequence of layers, which may be in DataParallel or compiled."""
+    layers: Any = model.get_submodule(name)
+    while not hasattr(layers, "__len__") and (inner := next(iter(dict(layers.named_children())), "")):
+        name, layers = f"{name}.{inner}", getattr(layers, inner)
+    return f"{name}.{len(layers) - 2}"
+
+
 # The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
 # (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
 _TARGETS: dict[type[nn.Module], str | Callable[[Any], str]] = {
-    models.AlexNet: lambda model: f"features.{len(model.features) - 2}",  # the last ReLU; a max pooling ends `features`
-    models.VGG: lambda model: f"features.{len(model.features) - 2}",
+    models.AlexNet: lambda model: _last_but_one(model, "features"),  # the last ReLU; a max pooling ends `features`
+    models.VGG: lambda model: _last_but_one(model, "features"),
     models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
     **dict.fromkeys((models.DenseNet, models.MobileNetV2, models.MobileNetV3, models.EfficientNet), "features"),
     **dict.fromkeys((models.ConvNeXt, models.SqueezeNet), "features"),

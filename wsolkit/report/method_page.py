@@ -460,11 +460,20 @@ def training(run: RunFiles, item: Training, html: Path) -> dict[str, Any]:
 
 def data(run: RunFiles) -> DataCheck | None:
     """What the check before the sweep said of the run's data; None where it was of other data, or there was none."""
-    check = read_data_check(run.folder.parents[1])
+    folder, check = run.folder.parents[1], read_data_check(run.folder.parents[1])
+    seeded = folder.parents[1].name.startswith("seed-")  # OUT/seed-N/runs/<dataset>, whose data were checked in OUT
+    if check is None and seeded:
+        check = read_data_check(folder.parents[2] / folder.relative_to(folder.parents[1]))
     records = [*(training.run for training in run.trainings[:1]), run.values]
     used = {name: value for record in records for name, value in (record.get("made_from") or {}).items()}
     needed = {} if check is None else {**check.made_from, "checker": None}
-    return check if all(used.get(name) == value for name, value in needed.items()) else None
+    other = needed.pop("seed", None) if seeded else None
+    if check is None or any(used.get(name) != value for name, value in needed.items()):
+        return None
+    if other is None or used.get("seed") == other:
+        return check
+    note = f"{check.centre_box} Validation images are those of seed {other}, as in the first reports of this sweep."
+    return check.model_copy(update={"centre_box": note.strip()})
 
 
 def published(run: RunFiles) -> list[dict[str, Any]]:

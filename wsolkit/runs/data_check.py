@@ -54,6 +54,7 @@ class CheckedImage(NamedTuple):
         boxes: ground truth (x0, y0, x1, y1), inclusive corners, in pixels of an image of `extent` (width, height).
         size: (width, height) as it is shown. content: digest of its pixels. Both are empty where it cannot be read, and
             `problem` says why.
+        given: boxes as its files give them, which a reader may cut at the border; none of masks.
     """
 
     split: str
@@ -64,6 +65,7 @@ class CheckedImage(NamedTuple):
     size: tuple[int, int] = (0, 0)
     content: str = ""
     problem: str = ""
+    given: Any = ()
 
     @property
     def largest(self) -> float:
@@ -93,7 +95,7 @@ def check_data(**parameters: Any) -> DataCheck:
     data = {split: own for split in SPLITS if (own := _open(config, split, refused)) is not None}
     if not data:
         raise next(iter(refused.values()))
-    images = {split: list(_read_images(dataset)) for split, dataset in data.items()}
+    images = {split: list(_read_images(dataset, _given_boxes(config, split))) for split, dataset in data.items()}
     findings: list[Finding] = []
     explained: set[str] = set()  # messages of readers, of which the findings say more
     for errors, text, cases in _problems(data, images, refused):
@@ -122,13 +124,28 @@ def check_before(config: RunConfig) -> str:
 
     Raises: WsolkitError: the page of text, where there are errors; then nothing is written.
     """
-    folder, check = config.runs_folder.parent, None
-    with suppress(WsolkitError):  # a damaged one is written anew
-        check = files.read_data_check(folder)
-    if check is None or digest(check.made_from) != digest(made_from(config)):
+    if (check := _kept(config)) is None:
         check = check_data(**config.given)
         require(not check.errors, f"the data cannot be used as they are:\n{check}")
-        write_json(folder / files.DATA, check.model_dump())
+        write_json(config.runs_folder.parent / files.DATA, check.model_dump())
+    return _note(check, config)
+
+
+def said_before(config: RunConfig) -> str:
+    """One line about the check that `check_before` has kept, or about its absence; no image is read."""
+    if (check := _kept(config)) is None:
+        return f"note: the data of {config.dataset} are not checked yet; a sweep begins with {_command(config)}"
+    return _note(check, config) or f"note: the data of {config.dataset} were checked, without a finding"
+
+
+def _kept(config: RunConfig) -> DataCheck | None:
+    with suppress(WsolkitError):  # a damaged one counts as none
+        check = files.read_data_check(config.runs_folder.parent)
+        return check if check and digest(check.made_from) == digest(made_from(config)) else None
+    return None
+
+
+def _note(check: DataCheck, config: RunConfig) -> str:
     if not check.warnings:
         return ""
     return f"note: {check.warnings[0].text}. Warnings about the data: {len(check.warnings)}, see {_command(config)}"
@@ -161,8 +178,19 @@ def _open(config: RunConfig, split: str, refused: dict[str, Exception]) -> WSOLD
     return None
 
 
-def _read_images(dataset: WSOLDataset) -> Iterator[CheckedImage]:
-    """Every image of a split, decoded once, in threads."""
+def _given_boxes(config: RunConfig, split: str) -> dict[str, Any]:
+    """The boxes of a split's images as its files give them."""
+    from wsolkit.data.readers import leniently
+    from wsolkit.runs.run import Run
+
+    if not config.root:  # drawn, not read
+        return {}
+    with leniently():
+        return {sample.id: sample.boxes for sample in Run(config).dataset(split).samples}
+
+
+def _read_images(dataset: WSOLDataset, given: Mapping[str, Any]) -> Iterator[CheckedImage]:
+    """Every image of a split, decoded once, in threads. given: see there, by id."""
     from wsolkit.data.decoded import ahead
     from wsolkit.data.images import instance_boxes
 
@@ -176,7 +204,8 @@ def _read_images(dataset: WSOLDataset) -> Iterator[CheckedImage]:
             reason = "the file is empty" if empty else str(error.__cause__ or error).partition(";")[0]
             return known._replace(problem=reason.removeprefix(f"{sample.path}: "))
         content = hashlib.blake2b(image.tobytes(), digest_size=16, salt=str(image.width).encode()).hexdigest()
-        return known._replace(boxes=boxes, extent=extent or image.size, size=image.size, content=content)
+        own = known._replace(boxes=boxes, extent=extent or image.size, size=image.size, content=content)
+        return own._replace(given=() if masks else given.get(sample.id, boxes))
 
     threads = min(16, cores())
     with warnings.catch_warnings():
@@ -189,9 +218,10 @@ def _problems(
     data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]], refused: Container[str]
 ) -> Iterator[tuple[Container[str], str, list[Case]]]:
     """(the splits where it is an error, what is wrong, where) of every kind of problem, cases or none."""
-    from wsolkit.data.readers import FEW, cut, same_shape, touches
+    from wsolkit.data.readers import FEW, beyond, is_share, misread, placed, same_shape, touches
 
     classes = next(iter(data.values())).classes
+    known = set(classes) - {*SPLITS}
     every = list(chain.from_iterable(images.values()))
     unreadable = [(p.split, f"{p.id} ({p.problem})") for p in every if p.problem]
     yield SPLITS, "images that cannot be read", unreadable
@@ -201,6 +231,13 @@ def _problems(
     same = [(p, other) for p in shown if (other := first.setdefault(p.content, p)) is not p]
     leaked = [(p.split, f"{p.id} = {other.id} of {other.split}") for p, other in same if other.split != p.split]
     yield (), "images that are in an earlier split too, so that accuracies are too high", leaked
+
+    counts = {split: Counter(p.label for p in own) for split, own in images.items()}
+    trained, anywhere = counts.get("train", Counter()), set().union(*counts.values())
+    if trained:
+        strange = [(split, classes[label]) for split, own in counts.items() for label in own if label not in trained]
+        yield (), "classes without a training image, which no network can know", strange
+
     pair = "{} ({} x {} instead of {} x {})".format
     odd = [(p.split, pair(p.id, *p.size, *p.extent)) for p in shown if not same_shape(p.extent, p.size)]
     text = "images of another shape than is stated (where EXIF tags turn them: `wsolkit data convert --turn`)"
@@ -208,22 +245,25 @@ def _problems(
 
     boxed = [p for p in shown if len(p.boxes)]
     largest = {split: max((np.abs(p.boxes).max() for p in boxed if p.split == split), default=2) for split in images}
-    shares = [(p.split, f"{p.id} {_box(p.boxes[0])}") for p in boxed if largest[p.split] <= 1]
+    scaled = [largest[p.split] <= 1 or any(map(is_share, p.given)) for p in boxed]
+    cases = [(p, next(filter(is_share, p.given), p.boxes[0])) for p, one in zip(boxed, scaled, strict=True) if one]
     text = "boxes that seem to be shares of the sides, not pixels (--unit share of `wsolkit data convert` takes them)"
-    yield refused, text, shares
+    yield refused, text, [(p.split, placed(p.id, box)) for p, box in cases]
 
-    boxed = [p for p in boxed if largest[p.split] > 1]
-    outside = [(p, box) for p in boxed for box in p.boxes if not touches(box, p.extent)]
+    boxed = [p for p, one in zip(boxed, scaled, strict=True) if not one]
+    pairs = [(p, box) for p in boxed for box in p.given]
+    outside = [(p, box) for p, box in pairs if not touches(box, p.extent)]
     yield refused, "boxes outside of their image", _boxes(outside)
-    beyond = [
-        (p, box) for p in boxed for box in p.boxes
-        if touches(box, p.extent) and np.abs(np.subtract(box, cut(box, p.extent))).max() > FEW
-    ]  # fmt: skip
-    yield (), f"boxes that reach more than {FEW} pixels beyond their image", _boxes(beyond)
+    pairs = [(p, box) for p, box in pairs if touches(box, p.extent)]
+    far = {s for s in images if misread((p.id, box, p.extent) for p, box in pairs if p.split == s)}
+    text = "boxes that reach far beyond their image, as most of their split do: the files seem to hold something else"
+    yield refused, text, _boxes((p, box) for p, box in pairs if p.split in far and beyond(box, p.extent)[1])
+    few = [(p, box) for p, box in pairs if p.split not in far and beyond(box, p.extent)[0]]
+    yield (), f"boxes that reach more than {FEW} pixels beyond their image", _boxes(few)
 
     bare = [(p.split, p.id) for p in shown if p.split != "train" and not len(p.boxes)]
     text = "images without a box (a threshold is chosen, and Loc measured, only where every image has one)"
-    yield refused, text, bare
+    yield {p.split for p in shown if len(p.boxes) and p.split in refused}, text, bare
 
     named = [(p, other) for p, other in same if p.label != other.label]
     pair = "{} ({}) = {} ({})".format
@@ -233,11 +273,11 @@ def _problems(
     again = [(p.split, f"{p.id} = {other.id}") for p, other in twice]
     yield (), "images with the pixels of another one of their split", again
 
-    counts = {split: Counter(p.label for p in own) for split, own in images.items()}
-    trained, anywhere = counts.get("train", Counter()), set().union(*counts.values())
-    if trained:
-        strange = [(split, classes[label]) for split, own in counts.items() for label in own if label not in trained]
-        yield (), "classes without a training image, which no network can know", strange
+    parents = [(p, p.id.rpartition("/")[0].rpartition("/")[2]) for p in every]
+    misplaced = [p for p, name in parents if name in known and name != classes[p.label]]
+    text = "images in a folder with the name of another class"
+    yield (), text, [(p.split, f"{p.id} ({classes[p.label]})") for p in misplaced]
+
     lacking = [
         (split, name) for split, own in counts.items() for label, name in enumerate(classes)
         if label not in own and (label in trained or (split == "train" and label not in anywhere))
@@ -265,11 +305,9 @@ def _told(errors: Container[str], text: str, cases: list[Case]) -> Iterator[Find
 
 
 def _boxes(cases: Iterable[tuple[CheckedImage, Any]]) -> list[Case]:
-    return [(p.split, f"{p.id} {_box(box)} in {p.extent[0]} x {p.extent[1]}") for p, box in cases]
+    from wsolkit.data.readers import placed
 
-
-def _box(box: Any) -> str:
-    return f"({', '.join(f'{value:g}' for value in box)})"
+    return [(p.split, f"{placed(p.id, box)} in {p.extent[0]} x {p.extent[1]}") for p, box in cases]
 
 
 def _short(text: str, length: int = LENGTH) -> str:

@@ -148,6 +148,10 @@ class RunConfig(Recipe):
         if "lr_steps" in given:
             filled["lr_period"] = 0  # the steps that were asked for, not the recipe's period
         values |= filled | given
+        if values["frozen"]:
+            fault = f"epochs={values['epochs']} has no meaning with frozen, which fits the head at once; leave it out"
+            require("epochs" not in given or values["epochs"] == 1, fault)
+            values["epochs"] = 1
         if scratch and not values["tap_epochs"]:
             values["tap_epochs"] = max(1, values["epochs"] // 4)
         strides = BACKBONES[asked.backbone].strides
@@ -232,7 +236,7 @@ class RunConfig(Recipe):
         others = {own for other in VARIANTS.values() for own in other.parameters} - {*variant.parameters}
         values = {key: value for key, value in self._of_stages("data", "network").items() if key not in others}
         recipe = variant.recipe(Recipe.of(self, BATCH * LEAST_STEPS), self).plain()
-        objective, start = variant.objective(), variant.starts_from(self.weights)
+        objective, start = variant.objective(), variant.starts_from(self)
         settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
         parts = {"variant": name, "pooling": variant.pooling, "data": data_state(self.root)}
         parts["start"] = self.training_key(start) if start else weights_state(self.weights)

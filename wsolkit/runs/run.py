@@ -123,7 +123,7 @@ class Run:
                 "frozen without pretrained weights: the head is fitted to the features of a random body; give weights"
             )
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        if start := wanted.starts_from(c.weights):
+        if start := wanted.starts_from(c):
             model.load_state_dict(self.model(start).state_dict())
         how: dict[str, Any] = {"compile": c.compile, "checkpoint_seconds": c.checkpoint_seconds}
         how |= {"out": folder, "recipe": recipe, "device": self.device, "objective": wanted.objective()}

@@ -138,6 +138,8 @@ class _Tests:
             if tuple(made.shape) not in ((n, channels), (n, channels, *places), (n, *places)):
                 shapes = f"(B, C), (B, C, h, w) or (B, h, w) is expected, with (B, C, h, w) = {(n, channels, *places)}"
                 raise Fails(f"it returns the shape {tuple(made.shape)}, and {shapes}")
+            if not bool(torch.isfinite(made).all()):
+                raise Fails("some values are NaN or infinite (a division by zero?)")
             return made
 
         METHODS[TRIAL] = replace(self.entry, name=TRIAL, function=function)
@@ -145,8 +147,6 @@ class _Tests:
             maps: Any = score_maps(model, images, labels, TRIAL)
         finally:
             del METHODS[TRIAL]
-        if not bool(torch.isfinite(maps).all()):
-            raise Fails("some values are NaN or infinite (a division by zero?)")
         if not bool(torch.isfinite(maps.amax(dim=(1, 2)) - maps.amin(dim=(1, 2))).all()):
             raise Fails("the values are so large that their range is infinite")
         return maps

@@ -23,6 +23,7 @@ from wsolkit.data.catalogue import DATASETS
 from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, training_methods, variant
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
+from wsolkit.runs.data_check import said_before
 from wsolkit.runs.parameters import RunConfig, absolute, changes, page_state
 from wsolkit.training.recipe import SEEDS
 
@@ -72,7 +73,7 @@ class Job:
 
 def _training(config: RunConfig, variant_name: str, prefix: str, home: Path) -> Job:
     name, notebook = f"{prefix}{config.dataset}/{config.backbone}/train", notebooks_folder() / TRAIN_CHAPTER
-    start, folder = variant(variant_name).starts_from(config.weights), config.training_folder(variant_name)
+    start, folder = variant(variant_name).starts_from(config), config.training_folder(variant_name)
     own = {"variant": variant_name}
     given, values = config.for_notebook(notebook) | own, config.to_dict() | own
     done, html, needs = folder / files.TRAINED, folder / files.TRAINING_PAGE, (f"{name} {start}",) if start else ()
@@ -128,9 +129,9 @@ class SweepFile(RunConfig):
             prefix = f"seed-{seed}/" if number else ""
             for backbone in dict.fromkeys(self.backbones):
                 config = self.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
-                defined = [method for method in methods if not method.undefined(backbone)]
+                defined = [method for method in methods if not method.undefined(backbone, config.frozen)]
                 used = [variant(name) for method in defined for name in method.variants_on(backbone)]
-                names = [name for own in used for name in (own.starts_from(config.weights), own.name) if name]
+                names = [name for own in used for name in (own.starts_from(config), own.name) if name]
                 jobs += [_training(config, name, prefix, home) for name in dict.fromkeys(names)]
                 for method in methods:
                     limit = self.limits.get(method.name, self.limits.get("", self.limit))
@@ -307,6 +308,11 @@ def expected_seconds(job: Job) -> float | None:
     return None
 
 
+def undefined(job: Job) -> str:
+    """Why a report has no meaning; "" where it has one."""
+    return declared(job.config["method"]).undefined(job.config["backbone"], job.config["frozen"])
+
+
 def show_plan(grids: Sequence[SweepFile], workers: int, say: Say) -> None:
     """Print what a sweep would run, in which order, why, and how long that may take; nothing is run or written."""
     jobs: dict[str, Job] = {}
@@ -314,7 +320,9 @@ def show_plan(grids: Sequence[SweepFile], workers: int, say: Say) -> None:
         todo, impossible = grid.plan()
         jobs |= {job.name: job for job in todo}
         for job in impossible:
-            say(f"{job.name}  not defined: {declared(job.config['method']).undefined(job.config['backbone'])}")
+            say(f"{job.name}  not defined: {undefined(job)}")
+        if grid.root:
+            say(said_before(grid))
     why = {name: reasons(job, jobs) for name, job in jobs.items()}
     times = {name: expected_seconds(jobs[name]) for name in jobs if why[name]}
     rows = [("", "run", "time", "why")] if times else []

@@ -28,11 +28,10 @@ from wsolkit.common.cores import cores, gpus
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import alone, check_out
 from wsolkit.common.progress import StatusLine, about
-from wsolkit.methods.registry import declared
 from wsolkit.report.index import keep_foreign_pages, write_index
 from wsolkit.runs.data_check import check_before
 from wsolkit.runs.folder import LOCK, content_of, note_failure
-from wsolkit.sweep.jobs import Job, Say, SweepFile, expected_seconds, store
+from wsolkit.sweep.jobs import Job, Say, SweepFile, expected_seconds, store, undefined
 from wsolkit.sweep.worker import INTERRUPTED, run_job
 
 ANSWER = 10.0  # seconds that Dask's scheduler may take for a short answer
@@ -368,7 +367,7 @@ def run_grids(
         if cluster:
             cluster.check(grids[0].home, say)
         for job in (job for _, impossible in plans for job in impossible):
-            reason = declared(job.config["method"]).undefined(job.config["backbone"])
+            reason = undefined(job)
             job.html.unlink(missing_ok=True)
             job.done.unlink(missing_ok=True)
             note_failure(job.folder, reason, job.config, status="undefined")
