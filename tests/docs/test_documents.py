@@ -47,6 +47,7 @@ RUN = {  # in an empty folder with pictures, score maps and a checkpoint -> what
     ),
     "wsolkit sweep --backbones vgg16,resnet18 --methods cam,rethinking_cam --plan": FEW,
     "wsolkit sweep --backbones resnet18 --methods cam,rethinking_cam --seeds 0,1,2": f"--plan {FEW}",
+    "wsolkit sweep --backbones resnet18 --methods cam,cam[eigen+aug],layer_cam[layer=layer3]": f"--plan {FEW}",
     "wsolkit report --out reports": "",
     "wsolkit sweep --file sweep.yaml --plan": FEW,
     "wsolkit data convert csv train.csv --out metadata --split train --images images": "",
@@ -74,8 +75,9 @@ PARSED = {
     "wsolkit data check --dataset metadata --root images --metadata metadata": "test_data_check.py",
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones mobilenet_v2 --recipe frozen --size 448 --stride 32 "
     "--methods cam,affinity_cam": DOWNLOAD,
-    "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --weights imagenet --epochs 50 "
-    "--limit score_cam=200": DOWNLOAD,
+    "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,vgg16_fc,resnet50 --weights imagenet --epochs 50 "
+    "--limit score_cam=200 "
+    "--methods cam,rethinking_cam,grad_cam,grad_cam[eigen+aug],grad_cam++,grad_cam++[eigen+aug],score_cam": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,resnet50 --jobs 8": CLUSTER,
     "torchrun --standalone --nproc-per-node 8 -m wsolkit train --dataset cub --root data/CUB_200_2011 --backbone resnet50 "
     "--precision bf16": CLUSTER,

@@ -875,6 +875,8 @@ for named, *changes in (
     bad("predict", trained, wsolkit, named, *PREDICT[:1], *PREDICT[2:], *changes)
 for named, *changes in (
     ("'no_cam'", "--method", "no_cam"),
+    ("'soft'", "--method", "cam[soft]"),
+    ("'nwc'", "--method", "cam[nwc=no]"),
     ("'soft'", "--smooth", "soft"),
     ("'tpu'", "--device", "tpu"),
     ("cuda:99", "--device", "cuda:99"),
@@ -908,6 +910,8 @@ for named, *changes in (
     ("empty", "--out", ""),
     ("--method", "--method", ""),
     ("'no_cam'", "--method", "no_cam"),
+    ("'soft'", "--method", "cam[soft]"),
+    ("'nwc'", "--method", "cam[nwc=no]"),
     ("'soft'", "--smooth", "soft"),
     ("-1", "--limit", "-1"),
     ("'channels'", "--channels", "3"),
@@ -1003,7 +1007,7 @@ for named, text in (
     ("'epoch'", "epoch: 3"), ("'True'", "on: 3"), ("epochs", "epochs: true"), ("epochs", "epochs: -2"), ("epochs", "epochs: .inf"), ("sweep.yaml", f"epochs: {LONG}"), ("epochs", "epochs: 2026-01-01"),
     ("lr", "lr: .nan"), ("lr", "lr: 1e400"), ("lr", "lr: fast"), ("weights", "weights: no"), ("compile", "compile: 1"), ("batch_size", "batch_size: 1"), ("size", "size: 4"), ("size", "size: 100000"),
     ("'cats'", "dataset: cats"), ("'cats'", "datasets: {cats: {}}"), ("datasets", "datasets: []"), ("datasets.cub", "datasets: {cub: 5}"), ("jobs", "datasets: {cub: {jobs: 2}}"),
-    ("'vgg99'", "backbones: [vgg99]"), ("'no_cam'", "methods: [no_cam]"), ("methods", "methods: []"), ("'5'", "methods: 5"), ("'3'", "methods: [3]"), ("seeds", "seeds: [-1]"), ("seeds", "seeds: [a]"), ("seeds", "seeds: [1.5]"),
+    ("'vgg99'", "backbones: [vgg99]"), ("'no_cam'", "methods: [no_cam]"), ("'soft'", "methods: ['cam[soft]']"), ("'nwc'", "methods: ['cam[nwc=no]']"), ("methods", "methods: []"), ("'5'", "methods: 5"), ("'3'", "methods: [3]"), ("seeds", "seeds: [-1]"), ("seeds", "seeds: [a]"), ("seeds", "seeds: [1.5]"),
     ("seed", f"seed: {10**30}"), ("seeds", f"seeds: [{10**30}]"), ("'seed'", "seed: 1\nseeds: [1, 2]"), ("limits", "limits: {cam: 0}"), ("limits", "limits: 5"), ("score_cam", "methods: [cam]\nlimits: {score_cam: 3}"), ("two entries", "limits: {grad_cam++: 1, GradCAMPlusPlus: 2}"),
     ("root", 'dataset: cub\nroot: "a\\0b"'), ("~no_such_user", "dataset: cub\nroot: ~no_such_user/x"), ("nowhere", "dataset: cub\nroot: nowhere"), ("weights", "weights: nowhere.pth\nclasses: 2\nper_class: 2"), ("classes", "classes: {a: 1}"),
     ("sweep.yaml", f"classes: {LONG}"), ("\u00b2", "classes: \u00b2"), ("classes", "classes: 1"), ("stride", "stride: 7"), ("recipe", "recipe: magic"), ("device", "device: tpu"), ("accumulate", "batch_size: 2\naccumulate: 5"), ("merging", "<<: 5\nmethods: [cam]"),
@@ -1119,7 +1123,7 @@ torch.nn.init.constant_(diverged[3].bias, torch.inf)
 for named, given in (
     ("(3, 32, 32)", {"images": images[0]}), ("(0, 3, 32, 32)", {"images": images[:0]}), ("uint8", {"images": (images * 255).byte()}), ("ndarray", {"images": images.numpy()}), ("list", {"images": [images]}), ("images", {"images": None}), ("(2, 1, 32, 32)", {"images": images[:, :1]}), ("(2, 32, 32, 3)", {"images": images.permute(0, 2, 3, 1)}), ("(2, 3, 0, 32)", {"images": images[:, :, :0]}),
     ("labels", {"labels": None}), ("float32", {"labels": torch.tensor([0.0, 1.0])}), ("bool", {"labels": torch.tensor([True, False])}), ("(1,)", {"labels": torch.tensor([0])}), ("2", {"labels": torch.tensor([0, 2])}), ("-1", {"labels": [-1, 0]}), ("labels", {"labels": ["cat", "dog"]}), ("labels", {"labels": [0, 10**30]}), ("labels", {"labels": {"a": 1}}),
-    ("'no_cam'", {"method": "no_cam"}), ("None", {"method": None}), ("method", {"method": []}), ("'soft'", {"smooth": "soft"}), ("5", {"smooth": 5}), ("chunk", {"chunk": 0}), ("chunk", {"chunk": True}), ("channels", {"method": "score_cam", "channels": 0}), ("channels", {"method": "score_cam", "channels": "3"}), ("'f64'", {"precision": "f64"}), ("'nwc'", {"nwc": False}),
+    ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("None", {"method": None}), ("method", {"method": []}), ("'soft'", {"smooth": "soft"}), ("5", {"smooth": 5}), ("chunk", {"chunk": 0}), ("chunk", {"chunk": True}), ("channels", {"method": "score_cam", "channels": 0}), ("channels", {"method": "score_cam", "channels": "3"}), ("'f64'", {"precision": "f64"}), ("'nwc'", {"nwc": False}),
     ("'layer9'", {"layer": "layer9"}), ("int", {"layer": 5}), ("'cls'", {"layer": "body.layer4", "reshape": "cls"}), ("features", {"features": torch.rand(3, 64, 4, 4)}),
     ("images 1", {"images": torn}), ("features 0", {"features": torch.full((2, 64, 4, 4), torch.inf)}), ("score_cam", {"model": diverged, "layer": "0", "method": ["grad_cam", "score_cam"]}),
     ("(1, 3, 32, 32)", {"model": layers(kernel=40), "layer": "0"}), ("ByKeyword", {"model": layers(ByKeyword), "layer": "0"}),
@@ -1129,11 +1133,11 @@ for named, given in (
     ("nowhere.png", {"images": "nowhere.png"}), ("nowhere.png", {"images": [Path("nowhere.png")]}), ("images", {"images": "images"}), ("c.png", {"images": "c.png"}), ("t.png", {"images": "t.png"}), ("b.png", {"images": "b.png"}), ("empty", {"images": ""}),
     ("NoneType", {"images": None}), ("dict", {"images": {"a": 1}}), ("set", {"images": {"a"}}), ("bytes", {"images": b"a"}), ("0 x 0", {"images": Image.new("RGB", (0, 0))}), ("NoneType", {"images": [None]}), ("(10, 20)", {"images": np.zeros((10, 20), np.uint8)}), ("(10, 20, 4)", {"images": np.zeros((10, 20, 4), np.uint8)}), ("float64", {"images": np.zeros((10, 20, 3))}), ("(0, 20, 3)", {"images": np.zeros((0, 20, 3), np.uint8)}), ("Tensor", {"images": images}),
     ("threshold", {"threshold": float("nan")}), ("threshold", {"threshold": -1}), ("threshold", {"threshold": "0.2"}), ("percentile", {"percentile": 101}), ("percentile", {"percentile": "x"}), ("batch_size", {"batch_size": 0}), ("batch_size", {"batch_size": True}), ("label 2", {"label": 2}), ("label", {"label": "cat"}), ("label", {"label": -1}), ("label", {"label": 0.5}),
-    ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
+    ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
 ):  # fmt: skip
     bad("wk.predict", metadata, predict, named, put("c.png"), put("t.png", "<svg/>"), put("b.png", bomb()), **given)
 for named, given in (
-    ("'valid'", {"val": "valid"}), ("'best'", {"protocol": "best"}), ("'rethinking_cam'", {"protocol": "rethinking_cam"}), ("'no_cam'", {"method": "no_cam"}), ("-1", {"limit": -1}), ("2.5", {"limit": 2.5}), ("'3'", {"limit": "3"}), ("seed", {"seed": -1}), ("seed", {"seed": "x"}), ("'soft'", {"smooth": "soft"}), ("'nwc'", {"nwc": True}), ("batch_size", {"batch_size": 0}), ("dataset", {"dataset": None}), ("dataset", {"dataset": "cub"}),
+    ("'valid'", {"val": "valid"}), ("'best'", {"protocol": "best"}), ("'rethinking_cam'", {"protocol": "rethinking_cam"}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("-1", {"limit": -1}), ("2.5", {"limit": 2.5}), ("'3'", {"limit": "3"}), ("seed", {"seed": -1}), ("seed", {"seed": "x"}), ("'soft'", {"smooth": "soft"}), ("'nwc'", {"nwc": True}), ("batch_size", {"batch_size": 0}), ("dataset", {"dataset": None}), ("dataset", {"dataset": "cub"}),
 ):  # fmt: skip
     bad("wk.evaluate", nothing, evaluate, named, **given)
 eye = np.stack([np.eye(8)] * 2)

@@ -148,6 +148,41 @@ def test_a_second_run_computes_nothing_and_a_change_only_what_is_stale(swept):
 # -- the machinery, with notebooks of one cell ------------------------------------------------------------------------
 
 
+def test_rows_have_reports_and_numbers_of_their_own(swept, one_thread):
+    import numpy as np
+
+    import wsolkit as wk
+
+    out, _ = swept
+    methods = "grad_cam[eigen+aug],layer_cam[layer=features.10]"
+    command = [*COMMAND, "--backbones", "mobilenet_v2", "--methods", methods, "--out", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = wk.Run.start(backbone="mobilenet_v2", per_class=2, epochs=1, size=48, width=0.125, limit=16, out=str(out))
+    measured, asked = (
+        rows(out),
+        {"grad_cam[eigen+aug]": {"smooth": ("eigen", "aug")}, "layer_cam[layer=features.10]": {}},
+    )
+    for name, more in asked.items():
+        method = name.partition("[")[0]
+        more |= {} if method == "grad_cam" else {"layer": "body.features.10"}
+        result = wk.evaluate(run.model("gap"), run.dataset("test"), method, run.dataset("val"), limit=16, **more)
+        line = measured["mobilenet_v2", name]
+        assert line["status"] == "completed" and line["n_images"] == "16"
+        slug = name.rstrip("]").replace("[", "_").replace("+", "_").replace("=", "_")
+        folder = out / "runs/synthetic/mobilenet_v2" / slug
+        with np.load(maps_of(folder)["test"], allow_pickle=False) as kept:
+            assert np.allclose(kept["maps"], result.maps["test"].maps, atol=1e-5 * np.abs(kept["maps"]).max() + 1e-9)
+        for metric in ("gt_known_loc", "top1_loc", "max_box_acc_v2", "pxap"):
+            assert float(line[metric]) == pytest.approx(getattr(result, metric), abs=1e-3), (name, metric)
+        assert (out / f"synthetic/mobilenet_v2/{slug}.html").is_file()
+    assert (
+        measured["mobilenet_v2", "grad_cam[eigen+aug]"]["pxap"]
+        != measured["mobilenet_v2", "layer_cam[layer=features.10]"]["pxap"]
+    )
+    assert "grad_cam[eigen+aug]" in (out / "synthetic/mobilenet_v2/grad_cam_eigen_aug.html").read_text()
+
+
 def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
     jobs = [
         tiny_job(tmp_path, "good", GOOD),

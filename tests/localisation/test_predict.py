@@ -654,3 +654,25 @@ def test_a_network_without_weights():
     net = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     (one,) = wk.predict(net, np.zeros((20, 30, 3), np.uint8), "layer_cam", layer="0")
     assert one.size == (30, 20)
+
+
+def test_the_threshold_of_a_row_is_that_of_its_report(training, birds, tmp_path):
+    place = tmp_path / "resnet18"
+    shutil.copytree(training.parent, place)
+    (place / "grad_cam").rename(place / "grad_cam_eigen")
+    trained = load_trained(place / training.name)
+    for method, smooth in (("grad_cam[eigen]", ()), ("grad_cam", ("eigen",))):
+        assert "grad_cam_eigen" in default_threshold(trained, method, 100.0, smooth)[1]
+    assert (
+        default_threshold(trained, "grad_cam", 100.0)
+        == default_threshold(trained, "grad_cam[aug]", 100.0)
+        == (0.2, "fixed")
+    )
+    common = [birds, "--checkpoint", place / training.name, "--out", tmp_path / "o"]
+    assert invoke(*common, "--method", "GradCAM[eigen]")[0] == 0
+    row = read_json(tmp_path / "o" / "a" / "bird.png.json")
+    assert row["score_map"] == {"method": "grad_cam[eigen]", "smooth": []}
+    assert invoke(*common, "--method", "grad_cam", "--smooth", "eigen")[0] == 0
+    assert read_json(tmp_path / "o" / "a" / "bird.png.json")["box"] == row["box"]
+    code, _, error = invoke(*common, "--method", "grad_cam[sharp]")
+    assert code and "grad_cam[sharp]: 'sharp' is no smoothing" in error

@@ -275,3 +275,54 @@ def test_networks_without_pictures_take_no_share_of_the_bytes(tmp_path, monkeypa
     monkeypatch.setattr("wsolkit.report.index.IMAGE_BYTES", needed)
     write_index(tmp_path)
     assert len(index_of(tmp_path)[1].select("table.thumbs img")) == 2
+
+
+def test_rows_follow_their_method_and_have_published_numbers_of_their_own(tmp_path):
+    rows = [
+        "grad_cam++[eigen+aug]",
+        "layer_cam[layer=a/b_C]",
+        "grad_cam",
+        "grad_cam[eigen+aug]",
+        "grad_cam[aug]",
+        "cam",
+    ]
+    for place, method in enumerate(rows):
+        run(tmp_path, "cub", "vgg16_fc", method, gt=50.0 + place)
+    (tmp_path / "runs/cub/sweep.yaml").write_text(
+        f"backbones: [vgg16_fc]\nmethods: {[*rows, 'layer_cam[layer=c/d]']}\n"
+    )
+    write_index(tmp_path)
+    text, soup = index_of(tmp_path)
+    well_formed(text)
+    order = [
+        "cam",
+        "grad_cam",
+        "grad_cam[aug]",
+        "grad_cam[eigen+aug]",
+        "grad_cam++[eigen+aug]",
+        "layer_cam[layer=a/b_C]",
+    ]
+    assert [row["method"] for row in read_rows(tmp_path)] == order
+    with (tmp_path / "results.csv").open(newline="") as file:
+        assert [row["method"] for row in csv.DictReader(file)] == order
+    assert list(lines(soup, "cub", "vgg16_fc"))[:-1] == [*order, "layer_cam[layer=c/d]"], "planned, without a result"
+    hrefs = {link["href"] for link in soup.select("a")}
+    assert {"cub/vgg16_fc/grad_cam_eigen_aug.html", "cub/vgg16_fc/grad_cam_plusplus_eigen_aug.html"} <= hrefs
+    cells = [
+        [cell.get_text(" ", strip=True) for cell in row.find_all(["th", "td"])]
+        for row in soup.select("table.numbers tr")
+    ]
+    known = {row[0]: row[1:10] for row in cells if row[0].startswith("Grad-CAM")}
+    assert known["Grad-CAM, eigen + aug"] == [
+        "vgg16_fc",
+        "\u2013",
+        "\u2013",
+        "43.9",
+        "\u2013",
+        "93.3",
+        "53.0",
+        "45.0",
+        "49.0",
+    ]
+    assert known["Grad-CAM"][3:7] == ["42.5", "\u2013", "93.3", "52.0"]
+    assert known["Grad-CAM++, eigen + aug (Top-1 Loc in a figure only)"][:2] == ["vgg16_fc", "77.9"]

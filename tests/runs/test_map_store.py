@@ -148,3 +148,18 @@ def test_approximations_are_labelled(run):
     result = run.evaluate("score_cam", channels=2, limit=4)
     assert "2 of largest energy (approximate)" in result.protocol_line()
     assert "precision: bf16" in run.evaluate("cam", limit=4, precision="bf16").protocol_line()
+
+
+def test_a_row_and_its_method_with_smoothing_and_options_read_the_same_maps(run, passes):
+    smoothed = run.evaluate("cam", smooth=("eigen", "aug"), limit=4)
+    before = sum(passes)
+    row = run.evaluate("CAM[aug+eigen]", limit=4)
+    assert sum(passes) == before and row.method == "cam[eigen+aug]"
+    assert row.to_dict() | {"method": "cam"} == smoothed.to_dict()
+    assert run.evaluate("cam[aug]", smooth="eigen", limit=4).gt_known_loc == row.gt_known_loc
+    assert sum(passes) == before
+    few, layer = run.evaluate("score_cam[channels=2]", limit=4), run.evaluate("layer_cam[layer=layer1]", limit=4)
+    before = sum(passes)
+    assert run.evaluate("score_cam", channels=2, limit=4).to_dict() == few.to_dict() | {"method": "score_cam"}
+    assert run.evaluate("layer_cam", layer="layer1", limit=4).gt_known_loc == layer.gt_known_loc
+    assert sum(passes) == before and layer.maps["test"].maps.shape[1:] > few.maps["test"].maps.shape[1:]

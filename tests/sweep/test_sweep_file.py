@@ -116,6 +116,12 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("methods: []", "methods must be a list of names with at least one entry, but is empty"),
         ("methods: [cam, 3]", "unknown method '3'"),
         ("methods: [magic_cam]", "magic_cam"),
+        ("methods: ['grad_cam[blur]']", "grad_cam[blur]: 'blur' is no smoothing; expected eigen, aug or option=value"),
+        ("methods: cam, grad_cam[eigen,nwc=no]", "grad_cam has no option 'nwc'; its options are: layer"),
+        (
+            "methods: ['cam[aug]']\nlimits: {'cam[eigen]': 3}",
+            "a limit is for cam[eigen], which is not among the methods",
+        ),
         ("seeds: [0, -1]", "seeds must be at least 0, but is -1"),
         ("seeds: [true]", "seeds must be a list of whole numbers with at least one entry, but is [True]"),
         ("seed: 1\nseeds: [2]", "give 'seed' or 'seeds', not both"),
@@ -222,3 +228,16 @@ def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
 def test_wrong_options(arguments, message):
     result = CliRunner().invoke(cli, ["sweep", "--plan", *arguments])
     assert message in str(result.exception)
+
+
+def test_rows_in_a_file(file, tmp_path):
+    text = (
+        "methods: [cam, 'score_cam[channels=8,aug]']\nlimits: {score_cam: 4, cam: 5}\nbackbone: vgg16\nout: results\n"
+    )
+    (grid,) = grids(read(file(text)))
+    assert grid.methods == ("cam", "score_cam[aug+channels=8]") and grid.limits == {"score_cam": 4, "cam": 5}
+    assert grids(read(file("methods: cam, score_cam[channels=8,aug]\n")))[0].methods == grid.methods
+    (again,) = grids(read(store(grid)), {"out": str(tmp_path / "results")})
+    assert (
+        again == grid and "cam" not in grids({}, {"methods": ("score_cam[aug]",), "limits": {"score_cam": 4}})[0].limits
+    )

@@ -8,9 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from small_jobs import GOOD, tiny_job
 
+from wsolkit.cli.main import cli
 from wsolkit.common.files import digest, write_json
+from wsolkit.methods import registry
 from wsolkit.runs import parameters as config_module
 from wsolkit.sweep import jobs as plan
 from wsolkit.sweep.jobs import SweepFile
@@ -263,3 +266,49 @@ def test_the_executed_notebook_is_never_one_that_was_stopped_half_way(tmp_path):
     job = tiny_job(tmp_path, "one", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
     assert Sweep([job], say=lambda line: None).run()
     assert not (job.folder / "notebook.ipynb").exists()
+
+
+STUDY = ("cam", "rethinking_cam", "grad_cam", "grad_cam[eigen+aug]", "grad_cam++", "grad_cam++[eigen+aug]", "score_cam")
+
+
+def test_one_command_plans_all_rows_of_the_study(tmp_path):
+    """As README has it: every method and row on every network, with what is not defined named."""
+    words = f"--plan --backbones vgg16,vgg16_fc,resnet50 --methods {','.join(STUDY)} --limit score_cam=200 --classes 2"
+    done = CliRunner().invoke(cli, ["sweep", *words.split(), "--out", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    names = [line.split()[1] for line in done.output.splitlines() if line[:1] in " 123456789" and "synthetic/" in line]
+    reports = [name for name in names if not name.endswith("/train")]
+    expected = [f"synthetic/{backbone}/{method}" for backbone in ("vgg16", "vgg16_fc", "resnet50") for method in STUDY]
+    undefined = ["synthetic/vgg16_fc/cam", "synthetic/vgg16_fc/rethinking_cam"]
+    assert reports == [name for name in expected if name not in undefined]
+    assert [line.split()[0] for line in done.output.splitlines() if "not defined" in line] == undefined
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_are_jobs_of_their_own_with_the_notebook_of_their_method(tmp_path):
+    methods = ("grad_cam[aug,eigen]", "GradCAM", "grad_cam[aug]", "layer_cam[layer=layer3]", "has[aug]")
+    jobs = jobs_of(tmp_path, methods=methods, limits={"grad_cam": 8, "grad_cam[aug]": 4, "": 16})
+    reports = {job.config["method"]: job for job in jobs.values() if not job.trains}
+    assert list(reports) == ["grad_cam[eigen+aug]", "grad_cam", "grad_cam[aug]", "layer_cam[layer=layer3]", "has[aug]"]
+    assert [job.parameters["limit"] for job in reports.values()] == [8, 8, 4, 16, 16]
+    assert all(job.parameters["method"] == job.parts["method"] == name for name, job in reports.items())
+    chapters = [job.notebook.stem[:2] for job in reports.values()]
+    assert chapters == ["04", "04", "04", "07", "09"] and reports["has[aug]"].needs[0].endswith("train has")
+    row = reports["grad_cam[eigen+aug]"]
+    assert row.folder == tmp_path / "runs/synthetic/resnet18/grad_cam_eigen_aug"
+    assert row.html == tmp_path / "synthetic/resnet18/grad_cam_eigen_aug.html"
+    assert len({job.key for job in reports.values()}) == len({job.folder for job in reports.values()}) == 5
+    finish(jobs)
+    assert set(
+        map(tuple, why(jobs_of(tmp_path, methods=methods, limits={"grad_cam": 8, "grad_cam[aug]": 4, "": 16})).values())
+    ) == {()}
+
+
+def test_a_chapter_that_knows_no_other_method_reports_no_row(tmp_path, monkeypatch):
+    notebook = Path(jobs_of(tmp_path)["synthetic/resnet18/cam"].notebook)
+    own = tmp_path / "own.ipynb"
+    own.write_text(notebook.read_text(encoding="utf-8").replace("method = ", "other = "), encoding="utf-8")
+    monkeypatch.setitem(registry.METHODS, "cam", replace(registry.METHODS["cam"], chapter=str(own)))
+    assert "method" not in jobs_of(tmp_path)["synthetic/resnet18/cam"].parameters
+    with pytest.raises(ValueError, match=r"cam\[aug\]: own.ipynb has no parameter method"):
+        jobs_of(tmp_path, methods=("cam[aug]",))

@@ -12,12 +12,13 @@ from typing import Any
 import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
-from wsolkit.cli.options import given, names_in, parameter_options, reports
+from wsolkit.cli.options import given, parameter_options, reports
 from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
 from wsolkit.common.cores import torchrun_processes
 from wsolkit.common.errors import WsolkitError, is_digits, require
 from wsolkit.common.files import atomic_write_bytes, check_out, given_path, read_json
+from wsolkit.common.parameters import names_in
 from wsolkit.common.progress import progress
 from wsolkit.data.catalogue import DATASETS, SPLITS
 from wsolkit.methods.registry import resolve, training_methods

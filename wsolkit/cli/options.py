@@ -34,11 +34,6 @@ def given(options: dict[str, Any]) -> dict[str, Any]:
     return absolute({name: value for name, value in options.items() if value is not None}, Path.cwd())
 
 
-def names_in(text: str) -> list[str]:
-    """The names of a list with commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def reports(name: str = "") -> Path:
     """Where a command writes if no option says: $WSOLKIT_OUT or the project's reports/, or the folder `name` there."""
     return RunConfig.make().out_folder.absolute() / name

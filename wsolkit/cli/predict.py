@@ -15,9 +15,10 @@ import click
 import numpy as np
 from PIL import Image
 
-from wsolkit.cli.options import given, names_in, parameter_options, reports
+from wsolkit.cli.options import given, parameter_options, reports
 from wsolkit.common.errors import WsolkitError, is_digits, require
 from wsolkit.common.files import alone, atomic_write_bytes, check_out, given_path, keep_foreign, listing, write_json
+from wsolkit.common.parameters import names_in
 from wsolkit.common.progress import progress
 from wsolkit.data.images import RESULT_MARK, find_images, is_result, read_batches
 
@@ -122,7 +123,7 @@ def _dataset(trained: Any, data: dict[str, Any], split: str) -> tuple:
 @click.command()
 @click.argument("images", nargs=-1, required=True, metavar="IMAGE...")
 @click.option("--checkpoint", required=True, help="best.pt of a training run, or the folder that holds it")
-@click.option("--method", default="cam", show_default=True, help="localisation method, e.g. grad_cam++")
+@click.option("--method", default="cam", show_default=True, help="such as grad_cam++ or 'grad_cam[aug]' (quoted)")
 @click.option("--out", help="folder for the results (default reports/predictions)")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="default: chosen on validation data, else 0.2 or 0.35")
 @click.option("--percentile", type=click.FloatRange(0, 100), help="default: 90 (PaS) for rethinking_cam, else 100")
@@ -158,6 +159,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     from wsolkit.methods.registry import resolve
     from wsolkit.runs.run import default_threshold, load_trained, versions
 
+    method = resolve(method).name
     trained = load_trained(checkpoint, device_named(asked["device"]))
     if text := trained.remark(method):
         click.echo(f"note: {text}", err=True)

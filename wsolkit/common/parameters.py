@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import reprlib
 from collections.abc import Collection
 from typing import Any, cast, get_origin
@@ -68,7 +69,7 @@ class Parameters(BaseModel):
         if kind is str and isinstance(value, os.PathLike):
             value = os.fspath(value)
         if kind is tuple and isinstance(value, str | int):
-            value = [item.strip() for item in str(value).split(",") if item.strip()]
+            value = names_in(str(value))
         items = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else [value]
         if kind in _KINDS and any(isinstance(item, bool) is not (kind is bool) for item in items):
             raise PydanticCustomError("kind", "")  # pydantic would take True for 1
@@ -101,6 +102,15 @@ def kind_of(field: FieldInfo) -> Any:
 def told_of(field: FieldInfo, name: str) -> Any:
     """What `parameter` was told of it: its "stage" ("" for none), or its "choices" ([] where any text will do)."""
     return cast(dict, field.json_schema_extra)[name]
+
+
+def names_in(text: str) -> list[str]:
+    """The names of a list with commas; a comma in brackets separates none.
+
+    >>> names_in("cam, grad_cam[eigen,aug],")
+    ['cam', 'grad_cam[eigen,aug]']
+    """
+    return [name.strip() for name in re.split(r",(?![^][]*\])", text) if name.strip()]
 
 
 def nearest(name: Any, known: Collection[str]) -> str:

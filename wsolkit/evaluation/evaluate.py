@@ -56,6 +56,7 @@ def evaluate(
 
     Args:
         dataset: the split to report, usually "test".
+        method: a name, or a row with smoothing and options of its own, such as "grad_cam[eigen+aug]".
         val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; with None, or where it
             has no boxes, the fixed threshold is used.
         pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it. The protocol
@@ -87,7 +88,7 @@ def evaluate(
     boxes = [target.boxes.numpy() for target in targets]
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masked = rules.curves and any(mask is not None for mask in masks)
-    notes = conditions(dataset, model, limit, options)
+    notes = conditions(dataset, model, limit, entry.settings | options)
     if entry.gives == "boxes":
         notes["score map"] = "none, the method gives boxes"
     if empty := sum(len(truths) == 0 for truths in boxes):
@@ -119,8 +120,9 @@ def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, option
     """What the numbers rest on, as text for tables."""
     size, side = dataset.geometry.size, dataset.geometry.side
     view = "resized" if dataset.geometry.kind == "resize" else f"resized to {side}, centre crop"
-    stride = f", stride {model.stride}" if hasattr(model, "stride") else ""
-    notes = {"input": f"{size} x {size}, {view}", "score map": f"ground-truth class{stride}"}
+    place = f", stride {model.stride}" if hasattr(model, "stride") else ""
+    place = f", layer {options['layer']}" if isinstance(options.get("layer"), str) else place
+    notes = {"input": f"{size} x {size}, {view}", "score map": f"ground-truth class{place}"}
     if limit and limit < len(dataset):
         notes["images"] = f"{limit} of {len(dataset)}, balanced over classes"
     if options.get("channels"):

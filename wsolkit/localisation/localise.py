@@ -28,8 +28,8 @@ from wsolkit.common.files import atomic_save_npz, digest
 from wsolkit.common.processes import agreed, rank, share
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
-from wsolkit.methods.maps import answers, feature_map, parse_smooth
-from wsolkit.methods.registry import resolve
+from wsolkit.methods.maps import answers, feature_map
+from wsolkit.methods.registry import LAYER, parse_smooth, resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
 
@@ -123,8 +123,9 @@ def localise(
     `indices` (None: all images).
 
     Args:
-        method: a name, or a list of names: then a dict of results, made from one pass of the body per image. Seconds
-            are those of the pass and of the method's own part.
+        method: a name, or a list of names: then a dict of results, made from one pass of the body per image (rows at
+            layers of their own, such as "layer_cam[layer=layer3]", take a pass for each layer). Seconds are those of
+            the pass and of the method's own part.
         batch_size: images in one pass; does not change the maps (each image is on its own).
         precision: "float32" or "bf16", see `score_maps`.
         progress: wraps the iterable of batches, for example tqdm; None is `wsolkit.common.progress.progress`.
@@ -137,9 +138,21 @@ def localise(
     device = next(model.parameters()).device
     clock = partial(_clock, device)
     settings = {"precision": precision, "clock": clock, "chunk": options.pop("chunk", 32)}
-    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
+    layer, reshape, entries = options.pop(LAYER, None), options.pop("reshape", None), {n: resolve(n) for n in names}
+    takes = {n: {option for option in options if {option, "*"} & {*entry.options}} for n, entry in entries.items()}
+    layers = {n: entry.settings.get(LAYER) if layer is None else layer for n, entry in entries.items()}
+    if len(set(layers.values())) > 1:
+        several: dict[str, ScoreMaps] = {}
+        for own in dict.fromkeys(layers.values()):
+            group = [name for name in entries if layers[name] == own]
+            others = set[str]().union(*takes.values()).difference(*(takes[name] for name in group))
+            given = {option: value for option, value in options.items() if option not in others}
+            given |= {"chunk": settings["chunk"], "reshape": reshape, LAYER: own}
+            several |= localise(model, dataset, group, smooth, indices, batch_size, precision, progress, **given)
+        return {name: several[name] for name in names}
+    layer = next(iter(layers.values()), None)
     model = network_for(model, layer, reshape, dataset.images(indices[:1].tolist(), device))  # once for all batches
-    takes = {name: {option for option in options if {option, "*"} & set(resolve(name).options)} for name in names}
+    settings |= {} if layer is None else {LAYER: model.layer}  # which it is cut at already
     alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `answers` says so
     made: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}

@@ -22,7 +22,7 @@ from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.images import read_image
 from wsolkit.methods.maps import answers, feature_map, preprocessed
-from wsolkit.methods.registry import resolve
+from wsolkit.methods.registry import LAYER, resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
 
@@ -125,7 +125,8 @@ def predict(
     single = isinstance(images, np.ndarray) and images.ndim < 4
     several: Any = images if isinstance(images, Sequence | np.ndarray | torch.Tensor) else [images]
     several = [images] if single or isinstance(images, str | bytes) else several
-    layer, reshape = options.pop("layer", None), options.pop("reshape", None)
+    layer, reshape = options.pop(LAYER, None), options.pop("reshape", None)
+    layer = entry.settings.get(LAYER) if layer is None else layer
     predictions: list[Prediction] = []
     for start in range(0, len(several), batch_size):
         views, sizes = zip(*(_view(image, geometry) for image in several[start : start + batch_size]), strict=True)
@@ -137,6 +138,7 @@ def predict(
         batch = batch.to(next(model.parameters(), batch).device)
         if start == 0:  # cut once, not for every batch
             model = network_for(model, layer, reshape, batch[:1])
+            options |= {} if layer is None else {LAYER: model.layer}  # which it is cut at already
         features = feature_map(model, batch, options.get("precision", "float32"))
         with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
             logits = rest_of(model, batch)(features.clone()).cpu().double()  # a copy: the head may begin in place

@@ -13,7 +13,7 @@ from wsolkit.methods.registry import STUDY, Published, Variant, register
     chapter="04_grad_cam.ipynb",
     published=(
         Published("vgg16_fc", STUDY, {"top1_cls": 77.91, "top1_loc": 42.51}),
-        Published("vgg16_fc", STUDY, {"top1_loc": 43.94}, "+ eigen_smooth + aug_smooth", comparable=False),
+        Published("vgg16_fc", STUDY, {"top1_loc": 43.94}, row="eigen+aug"),
     ),
 )
 def grad_cam(context: Context) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +13,11 @@ from torch import Tensor, nn
 from wsolkit.common.errors import WsolkitError, is_whole, require
 from wsolkit.common.files import listing
 from wsolkit.methods.context import Context, in_chunks
-from wsolkit.methods.registry import Method, MethodNotDefined, is_defined, resolve
+from wsolkit.methods.registry import LAYER, Method, MethodNotDefined, is_defined, resolve
 from wsolkit.networks import folded
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
 from wsolkit.networks.split import described, network_for, taken
-
-SMOOTHINGS = ("eigen", "aug")
 
 # the package's test-time augmentation: every flip with every factor; mirrored or not, factor
 _COPIES = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
@@ -57,22 +56,23 @@ def score_maps(
             None when `features` are given and nothing has to run the body again.
         labels: (B,) class indices in 0..K-1, the *ground-truth* classes for GT-known numbers. Required without
             `target`: a map of the predicted class is asked for as `model(images).argmax(1)`.
-        method: a name of `method_names()`, or a class name of the grad-cam package; or a list of them, which share one
-            pass of the body.
+        method: a name of `method_names()`, a class name of the grad-cam package, or a row ("grad_cam[eigen+aug]"),
+            whose smoothing is added to `smooth`, and whose options count where they are not given here; or a list of
+            them, which share one pass of the body, and those with "aug" one of the copies.
         smooth: any of "eigen" (eigen projection instead of the sum over channels) and "aug" (mean over {identity,
             mirror} x {input times 0.9, 1, 1.1}, each map scaled to [0, 1] and mirrored back; one batch of all copies).
         chunk: images in one forward pass of score_cam, ablation_cam and "aug"; bounds memory, changes no result.
         channels: score_cam and ablation_cam only: use this many channels per image (approximate), None for all.
         features: (B, C, h, w) from `feature_map(model, images)`, to share one pass of the body among calls.
         precision: "float32", or "bf16": body, pool and head run under bfloat16 autocast, about three digits exact.
-        layer, reshape: the feature map of any network, see `network_for`.
+        layer, reshape: the feature map of any network, see `network_for`. Rows at several layers take a pass each.
         preprocess: turns `images` as they are given into what the model takes, (B, c, H, W): the model's own
             normalisation or size, one channel of three. Maps cover what it returns, so it should cut nothing off.
         target: what the model returns -> (N,) scores whose maps are wanted, for a model that is no plain classifier
             (dicts, tuples, segmentation, detection, embeddings). It is called for any number N of images, and the score
             of an image may not depend on others. Methods that use classes (cam, finer_cam, ...) are not defined then.
         seconds: where given, what each method would have taken without the others is added under its name, by `clock`:
-            its own part given the feature map, and the gradients where it wants them.
+            its own part given the feature map, the gradients where it wants them, and the copies' passes with "aug".
         options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
             that have them.
 
@@ -157,55 +157,63 @@ def answers(
 ) -> dict[str, Tensor]:
     """What each of the methods `names` gives, maps (B, h, w) or boxes (B, 4): arguments as for `score_maps`."""
     options |= {} if channels is None else {"channels": channels}
-    smoothings = parse_smooth(smooth)
+    rows = _rows(names, smooth, options)
     good = is_whole(chunk, 1)
     require(good, f"chunk={chunk!r}: give the number of images per forward pass, a whole number of at least 1")
     if target is not None:
         require(labels is None, "labels name classes, and target= is a score of its own: give one of the two")
+    layers = {name: row.settings.pop(LAYER, None) for name, row in rows.items()}
+    layers |= {} if layer is None else dict.fromkeys(rows, layer)
+    if len(set(layers.values())) > 1:
+        several: dict[str, Tensor] = {}
+        for own in dict.fromkeys(layers.values()):
+            group = [name for name in rows if layers[name] == own]
+            given = {option: options[option] for option in options if any(option in rows[n].settings for n in group)}
+            given |= {"seconds": seconds, "clock": clock, "preprocess": preprocess, "target": target}
+            given |= {"precision": precision, LAYER: own, "reshape": reshape}
+            given |= {"features": features} if own is None else {}  # they are those of the model's own feature map
+            several |= answers(model, images, labels, group, smooth, chunk, **given)
+        return {name: several[name] for name in names}
+    layer = layers[names[0]]
     with evaluation_mode(model), torch.inference_mode(False), torch.no_grad():
         if preprocess is not None and images is not None:
             require(features is None, "features belong to images that are preprocessed already: leave preprocess out")
             images = preprocessed(images, preprocess)
         images = check_images(model, images, features, precision)
         model = network_for(model, layer, reshape, images, target)
-        entries = _check_methods(model, names, options, smoothings, target is not None)
+        _check_defined(model, rows, target is not None)
         images, features = (None if given is None else taken(model, given) for given in (images, features))
-        rows: Any = features if images is None else images
+        given_rows: Any = features if images is None else images
+        count = len(given_rows)
         if target is not None:
-            labels = torch.zeros(len(rows), dtype=torch.int64)  # the score is the only logit
-        labels = check_labels(model, labels, len(rows))
-        if "aug" in smoothings:
+            labels = torch.zeros(count, dtype=torch.int64)  # the score is the only logit
+        labels = check_labels(model, labels, count)
+        seconds = {} if seconds is None else seconds
+        maps: dict[str, Tensor] = {}
+        plain, turned = ({n: row for n, row in rows.items() if ("aug" in row.smooth) is aug} for aug in (False, True))
+        if plain:
+            if features is None:
+                features = _bodies(model, images, count, precision)
+            _require_finite(images, features, count)
+            maps |= _answers(model, plain, labels, features, images, chunk, precision, seconds, clock)
+        if turned:
             if images is None:
                 raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
+            begin = clock()
             # the six copies, the unchanged images first
             images = torch.cat([(images.flip(-1) if mirrored else images) * factor for mirrored, factor in _COPIES])
-            labels = labels.repeat(len(images) // len(rows))
+            labels = labels.repeat(len(_COPIES))
             # features that are given are those of the unchanged images, which come first
-            others = _bodies(model, images if features is None else images[len(rows) :], chunk, precision)
+            others = _bodies(model, images if features is None else images[count:], chunk, precision)
             features = others if features is None else torch.cat([features, others])
-        elif features is None:
-            features = _bodies(model, rows, len(rows), precision)
-        _require_finite(images, features, len(rows))
-        seconds = {} if seconds is None else seconds
-
-        def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
-            context = Context(model, images, labels, features, chunk, "eigen" in smoothings, precision, clock)
-            made = []
-            for name, entry in entries.items():
-                earlier, context.gradients_used = context.gradient_seconds, False
-                begin = clock()
-                made.append(_one_answer(entry, context, options))
-                taken = clock() - begin + (earlier if context.gradients_used else 0.0)
-                seconds[name] = seconds.get(name, 0.0) + taken
-            return tuple(made)
-
-        inputs = (labels, features) if images is None else (labels, features, images)
-        maps = dict(zip(entries, in_chunks(make, len(labels), *inputs, name="a batch of {} images"), strict=True))
-        if "aug" in smoothings:
-            for name, copies in maps.items():  # the mean of the maps scaled to [0, 1] and mirrored back
+            passes = clock() - begin
+            _require_finite(images, features, count)
+            made = _answers(model, turned, labels, features, images, chunk, precision, seconds, clock)
+            for name, copies in made.items():  # the mean of the maps scaled to [0, 1] and mirrored back
                 scaled = zip(unit_range(copies).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
                 maps[name] = torch.stack([one.flip(-1) if mirrored else one for one, (mirrored, _) in scaled]).mean(0)
-    return maps
+                seconds[name] += passes
+    return {name: maps[name] for name in rows}
 
 
 def feature_map(
@@ -231,10 +239,31 @@ def preprocessed(images: Any, preprocess: Callable[[Any], Tensor]) -> Tensor:
     return made
 
 
-def _one_answer(entry: Method, context: Context, options: dict) -> Tensor:
+def _answers(
+    model: Any, rows: dict[str, Method], labels: Tensor, features: Tensor, images: Tensor | None, chunk: int,
+    precision: str, seconds: dict[str, float], clock: Callable[[], float],
+) -> dict[str, Tensor]:  # fmt: skip
+    """What some methods give by name, which share the context; what each took is added to `seconds`."""
+
+    def make(labels: Tensor, features: Tensor, images: Tensor | None = None) -> tuple[Tensor, ...]:
+        context = Context(model, images, labels, features, chunk, False, precision, clock)
+        made = []
+        for name, row in rows.items():
+            context.eigen = "eigen" in row.smooth
+            earlier, context.gradients_used = context.gradient_seconds, False
+            begin = clock()
+            made.append(_one_answer(row, context))
+            taken = clock() - begin + (earlier if context.gradients_used else 0.0)
+            seconds[name] = seconds.get(name, 0.0) + taken
+        return tuple(made)
+
+    inputs = (labels, features) if images is None else (labels, features, images)
+    return dict(zip(rows, in_chunks(make, len(labels), *inputs, name="a batch of {} images"), strict=True))
+
+
+def _one_answer(entry: Method, context: Context) -> Tensor:
     """The only place where weights become a map, (B, h, w) float32, and boxes are checked, (B, 4) float32."""
-    own = {name: value for name, value in options.items() if {name, "*"} & {*entry.options}}
-    weights, features = entry.function(context, **own).detach().float(), context.features.float()
+    weights, features = entry.function(context, **entry.settings).detach().float(), context.features.float()
     if entry.gives == "boxes":
         good = weights.shape == (len(features), 4) and bool((weights[:, 2:] >= weights[:, :2]).all())
         need = f"expected ({len(features)}, 4) with x0 <= x1 and y0 <= y1 as shares of the image"
@@ -291,20 +320,24 @@ def _plain(tensor: Tensor) -> Tensor:
     return tensor.clone() if tensor.is_inference() else tensor
 
 
-def _check_methods(
-    model: nn.Module, names: list[str], options: dict, smoothings: frozenset[str], scored: bool
-) -> dict[str, Method]:
-    """The methods under the names as given; ValueError where one is not defined or an option belongs to none."""
+def _rows(names: list[Any], smooth: Any, options: dict[str, Any]) -> dict[str, Method]:
+    """The methods under the names as given, with their smoothing and options in the end; ValueError where a smoothing
+    is not offered or an option belongs to none."""
     require(names, "give at least one method")
     entries = {name: resolve(name) for name in names}
     known = {option for entry in entries.values() for option in entry.options}
     if "*" not in known and (unknown := [option for option in options if option not in known]):
         has = f"their options are: {', '.join(sorted(known))}" if known else "they have none, leave it out"
         raise WsolkitError(f"none of the methods {', '.join(entries)} has the option {unknown[0]!r}; {has}")
+    rows = {}
     for name, entry in entries.items():
-        entry.refuse(smooth=tuple(sorted(smoothings)))
-        if "eigen" in smoothings and not entry.eigen:
-            raise WsolkitError(f'smooth "eigen" is not offered for {entry.name!r}: no weighted channels, no fixed sign')
+        own = {option: value for option, value in options.items() if {option, "*"} & {*entry.options}}
+        rows[name] = replace(entry, smooth=entry.smoothed(smooth), settings=entry.settings | own)
+    return rows
+
+
+def _check_defined(model: nn.Module, rows: dict[str, Method], scored: bool) -> None:
+    for name, entry in rows.items():
         if scored and entry.uses_classes:
             raise MethodNotDefined(
                 f"{entry.name} is made from the weights, maps or scores of classes, which a target= is not: choose a "
@@ -312,7 +345,6 @@ def _check_methods(
             )
         if reason := is_defined(name, model)[1]:
             raise MethodNotDefined(reason)
-    return entries
 
 
 def check_images(model: nn.Module, images: Tensor | None, features: Tensor | None, precision: str) -> Any:
@@ -360,19 +392,6 @@ def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:
                 f"label {label} is outside 0..{most}: labels must be 0-based class indices of this model"
             )
     return _plain(labels.long())
-
-
-def parse_smooth(smooth) -> frozenset[str]:
-    """The set of smoothings asked for: a name, or any iterable of names, in any order; None is none.
-
-    Raises: ValueError: a name that is neither "eigen" nor "aug".
-    """
-    single = isinstance(smooth, str) or not isinstance(smooth or (), Iterable)
-    names = (smooth,) if single else tuple(smooth or ())
-    unknown = [name for name in names if name not in SMOOTHINGS]
-    if unknown:
-        raise WsolkitError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
-    return frozenset(names)
 
 
 def eigen_projection(weighted: Tensor, plain: Tensor) -> Tensor:

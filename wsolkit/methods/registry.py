@@ -16,20 +16,29 @@ The function receives a `Context` (features, gradients, class weights, labels, t
 Everything else happens in one place for all methods (`wsolkit.methods.maps`): the sum, the eigen projection, the ReLU,
 test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context
 become options of `score_maps`.
+
+A method with smoothing or options of its own is a row, which everything takes in the place of a method: a sweep gives
+it a report, the index a line. It is spelled NAME[eigen+aug+option=value] (see `resolve`).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
 
 from wsolkit.boxes.protocols import fixed_threshold
 from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError, require
+from wsolkit.common.files import digest
 from wsolkit.networks.backbones import BACKBONES, Backbone
 
 if TYPE_CHECKING:
@@ -40,6 +49,8 @@ if TYPE_CHECKING:
 
 NEEDS = ("features", "gradient", "forward")
 GIVES = ("map", "boxes")
+SMOOTHINGS = ("eigen", "aug")
+LAYER = "layer"  # the option that `score_maps` has for every method
 TRAIN_CHAPTER, ANY_CHAPTER, TRAINING_CHAPTER = "01_train.ipynb", "07_any_cam.ipynb", "09_training_time_methods.ipynb"
 
 STUDY = "the study this kit grew out of"
@@ -53,13 +64,13 @@ class MethodNotDefined(WsolkitError):
 
 class Published(NamedTuple):
     """Published numbers on CUB-200-2011: network, source, values in percent by field of a result, what was done
-    otherwise there ("" for nothing), and whether a measured number of the method is comparable all the same."""
+    otherwise there ("" for nothing), and the smoothing and options of the row that they belong to ("eigen+aug")."""
 
     network: str
     source: str
     values: dict[str, float]
     note: str = ""
-    comparable: bool = True
+    row: str = ""
 
 
 def table(**percents: float) -> tuple[Published, ...]:
@@ -126,6 +137,8 @@ class Method:
         threshold: the fixed one, where nothing can choose it; None is the published one of the percentile.
         chapter: the notebook that explains the method and reports it.
         published: numbers to compare with measured ones. differs: what separates the method here from the published.
+        smooth, settings: of a row (`Method.row`): its smoothing, and values of its options by name; `score_maps`, and
+            all that calls it, takes them where nothing else is said.
     """
 
     name: str
@@ -147,15 +160,31 @@ class Method:
     chapter: str = ANY_CHAPTER
     published: tuple[Published, ...] = ()
     differs: str = ""
+    smooth: tuple[str, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "label", self.label or self.name)
         object.__setattr__(self, "uses_classes", self.uses_classes or self.linear_head)
 
     @property
+    def base(self) -> str:
+        """The name of the method alone: "grad_cam" of the row "grad_cam[aug]"."""
+        return self.name.partition("[")[0]
+
+    @property
     def slug(self) -> str:
-        """The name as it appears in file names: `grad_cam++` is `grad_cam_plusplus`."""
-        return self.name.replace("++", "_plusplus")
+        """The name as it appears in file names: `grad_cam++[aug]` is `grad_cam_plusplus_aug`.
+
+        Where that is long, or might be the slug of another row too, it ends in a digest.
+        """
+        plain, _, inside = self.name.partition("[")
+        made = plain.replace("++", "_plusplus")
+        if not inside:
+            return made
+        made += "_" + re.sub(r"[^a-z0-9.-]+", "_", inside.lower()).strip("_.")
+        clear = re.fullmatch(r"((eigen|aug|[a-z_]+=[a-z0-9.-]*[a-z0-9])[+\]])+", inside)
+        return made if clear and len(inside) < 40 and made not in METHODS else f"{made[:60]}_{digest(self.name)[:8]}"
 
     @property
     def notebook(self) -> Path:
@@ -164,8 +193,10 @@ class Method:
 
     @property
     def map(self) -> str:
-        """The method that makes the map: "cam" for `has`, which is plain CAM on another network; else its own name."""
-        return next(other.name for other in [*METHODS.values(), self] if other.function == self.function)
+        """The method that makes the map: "cam" for `has`, which is plain CAM on another network, and "cam[aug]" for
+        `has[aug]`; else its own name."""
+        base = next(other.base for other in [*METHODS.values(), self] if other.function == self.function)
+        return base + self.name[len(self.base) :]
 
     def refuse(self, **given: Any) -> None:
         """Raise a `WsolkitError` where a method that gives boxes is asked for what only a map has (a threshold, say):
@@ -184,6 +215,31 @@ class Method:
         """Names of the keyword options that `score_maps` passes on to this method; "*" where it takes any."""
         parameters = list(inspect.signature(self.function).parameters.values())[1:]
         return tuple("*" if p.kind is p.VAR_KEYWORD else p.name for p in parameters)
+
+    def smoothed(self, smooth: Any) -> tuple[str, ...]:
+        """Its smoothing and what is asked for beside it (see `parse_smooth`), in one order.
+
+        Raises: WsolkitError: "eigen", where the method does not offer it.
+        """
+        names = {*self.smooth, *parse_smooth(smooth)}
+        self.refuse(smooth=tuple(sorted(names)))
+        refused = f'smooth "eigen" is not offered for {self.base!r}: no weighted channels, no fixed sign'
+        require("eigen" not in names or self.eigen, refused)
+        return tuple(name for name in SMOOTHINGS if name in names)
+
+    def row(self, smooth: Any = (), settings: Mapping[str, Any] | None = None) -> Method:
+        """The method with this smoothing and these values of options as well: a row with a name of its own.
+
+        >>> METHODS["grad_cam"].row("aug", {"layer": "layer3"}).name
+        'grad_cam[aug+layer=layer3]'
+        """
+        smooth, settings = self.smoothed(smooth), dict(sorted({**self.settings, **(settings or {})}.items()))
+        parts = [*smooth, *(f"{option}={_shown(value)}" for option, value in settings.items())]
+        if not parts:
+            return self
+        label = METHODS.get(self.base, self).label + f", {' + '.join(parts)}"
+        name = f"{self.base}[{'+'.join(parts)}]"
+        return replace(self, name=name, label=label, smooth=smooth, settings=settings)
 
     @property
     def changes_training(self) -> bool:
@@ -244,8 +300,9 @@ def register(
         >>> METHODS.pop("doc_cam").variants
         ('gap',)
     """
-    for field, value, known in (("needs", needs, NEEDS), ("gives", declaration.get("gives", "map"), GIVES)):
-        require(value in known, f"{field}={value!r} of method {name!r} is not one of {', '.join(known)}")
+    for field_, value, known in (("needs", needs, NEEDS), ("gives", declaration.get("gives", "map"), GIVES)):
+        require(value in known, f"{field_}={value!r} of method {name!r} is not one of {', '.join(known)}")
+    require("[" not in name, f"method name {name!r}: brackets are for smoothing and options, choose a name without")
     own = {item.name: item for item in variants if isinstance(item, Variant)}
     names = tuple(item if isinstance(item, str) else item.name for item in variants)
     if any(item.makes_objective for item in own.values()):
@@ -285,14 +342,91 @@ def training_methods() -> tuple[str, ...]:
 def resolve(name: str) -> Method:
     """The method of that name or alias; classes of the installed grad-cam package count by their class name too.
 
-    Raises: ValueError: nothing is called so; the message lists the names.
+    In brackets stand smoothing and options, in any order, with + or a comma between them: "grad_cam[eigen+aug]",
+    "rethinking_cam[nwc=no]", "layer_cam[aug+layer=layer3]". That is a row, see `Method.row`.
+
+    Raises: WsolkitError: nothing is called so (the message lists the names); a smoothing or option that the method has
+        not, or that is said twice; a value of another kind.
+
+    >>> resolve("GradCAM[aug, eigen]").name
+    'grad_cam[eigen+aug]'
     """
-    known = isinstance(name, str)
-    if known and find(name) is None:
+    require(isinstance(name, str), f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
+    base, bracket, inside = name.partition("[")
+    closed = not bracket or inside.rstrip().endswith("]")
+    require(closed, f"method {name!r}: expected NAME[eigen+aug+option=value], in quotes in a shell; close the bracket")
+    if find(base) is None:
         ADAPTER["register"]()
-    if not known or (method := find(name)) is None:
-        raise WsolkitError(f"unknown method {name!r}; the names are: {', '.join(METHODS)}")
-    return method
+    if (method := find(base)) is None:
+        raise WsolkitError(f"unknown method {base!r}; the names are: {', '.join(METHODS)}")
+    return _row(method, inside.rstrip()[:-1]) if bracket else method
+
+
+def _row(method: Method, inside: str) -> Method:
+    """The row of a method for the text in its brackets."""
+    smooth: list[str] = []
+    settings: dict[str, Any] = {}
+    spelled = f"{method.name}[{inside}]"
+    known = {*method.options, LAYER} - {"*"}
+    for part in re.split("[+,]", inside):
+        option, equals, text = (word.strip() for word in part.partition("="))
+        require(option not in (*smooth, *settings), f"{spelled} says {option!r} twice; say it once")
+        if not equals:
+            need = f"expected {', '.join(SMOOTHINGS)} or option=value (options: {', '.join(sorted(known))})"
+            require(option in SMOOTHINGS, f"{spelled}: {option!r} is no smoothing; {need}")
+            smooth.append(option)
+            continue
+        has = f"{method.name} has no option {option!r}; its options are: {', '.join(sorted(known))}"
+        require(option in known or ("*" in method.options and option), f"{spelled}: {has}")
+        settings[option] = _value(method, option, text, spelled)
+    return method.row(smooth, settings)
+
+
+def _value(method: Method, option: str, text: str, spelled: str) -> Any:
+    """The value of an option, of the kind that the function declares, by annotation or default."""
+    parameter = inspect.signature(method.function).parameters.get(option)
+    empty = inspect.Parameter.empty
+    annotation, default = (parameter.annotation, parameter.default) if parameter else (empty, empty)
+    annotation = str if option == LAYER else annotation
+    if default is None and text.lower() == "none":
+        return None
+    if annotation is not empty and not isinstance(annotation, str):
+        kind: Any = annotation
+    elif default not in (None, empty):
+        kind = type(default)
+    else:
+        kind = Annotated[int | float | str, Field(union_mode="left_to_right")]
+    try:
+        value = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_strings(text)
+    except (ValidationError, PydanticUserError):
+        meanings = {"bool": "yes or no", "int": "a whole number", "float": "a number", " | ": " or ", "None": "none"}
+        wanted = kind.__name__ if isinstance(kind, type) else str(kind)
+        for word, meaning in meanings.items():
+            wanted = wanted.replace(word, meaning)
+        raise WsolkitError(f"{spelled}: {option} must be {wanted}, but is {text!r}") from None
+    require(value != "", f"{spelled}: {option} is empty; give it a value")
+    return value
+
+
+def _shown(value: Any) -> str:
+    """The value of an option as it is spelled: no +, which separates."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "none"}[value]
+    whole = isinstance(value, float) and value.is_integer() and abs(value) < 1e15
+    return str(int(value) if whole else value).replace("e+", "e")
+
+
+def parse_smooth(smooth: Any) -> frozenset[str]:
+    """The set of smoothings asked for: a name, or any iterable of names, in any order; None is none.
+
+    Raises: WsolkitError: a name that is neither "eigen" nor "aug".
+    """
+    single = isinstance(smooth, str) or not isinstance(smooth or (), Iterable)
+    names = (smooth,) if single else tuple(smooth or ())
+    unknown = [name for name in names if name not in SMOOTHINGS]
+    if unknown:
+        raise WsolkitError(f"unknown smoothing {unknown[0]!r} in smooth={smooth!r}; valid are: {', '.join(SMOOTHINGS)}")
+    return frozenset(names)
 
 
 def find(name: str) -> Method | None:
@@ -308,11 +442,17 @@ def declared(name: str) -> Method:
     """The method of that name for plans and pages, which import nothing and read folders of other versions: where
     nothing is called so (a class of the grad-cam package, somebody's own method), one with all defaults.
 
-    >>> declared("GradCAM++").name, declared("Other-CAM").name
-    ('grad_cam++', 'other_cam')
+    >>> declared("GradCAM++").name, declared("Other-CAM[aug]").name
+    ('grad_cam++', 'other_cam[aug]')
     """
-    plain = name.strip().lower().replace("-", "_").replace("_plusplus", "++")
-    return find(name) or Method(plain, ADAPTER["adapted"](plain), "gradient", "")
+    base, bracket, inside = name.strip().partition("[")
+    plain = base.strip().lower().replace("-", "_").replace("_plusplus", "++")
+    method = find(base) or Method(plain, ADAPTER["adapted"](plain), "gradient", "")
+    if not bracket:
+        return method
+    with suppress(WsolkitError):
+        return _row(method, inside.removesuffix("]"))
+    return replace(method, name=f"{method.name}[{inside}")  # another version's options; `resolve` says what is wrong
 
 
 def variant(name: str) -> Variant:

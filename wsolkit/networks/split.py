@@ -447,6 +447,9 @@ def find_layer(model: nn.Module, layer: str | nn.Module) -> tuple[str, nn.Module
     name = names[0]
     while name.startswith(("_orig_mod.", "module.")) and not hasattr(model, name.partition(".")[0]):
         name = name.partition(".")[2]  # of a wrapper around the network
+    first = name.partition(".")[0]
+    if first and not hasattr(model, first) and hasattr(getattr(model, "body", None), first):
+        name = f"body.{name}"  # of a `WSOLModel`, whose body has torchvision's names
     if name == "":
         raise CannotSplit(f"layer '' is {kind} itself: name a layer inside it")
     try:
@@ -550,9 +553,9 @@ def network_for(
     This takes two or three passes of one image; a split is kept while the model lives and its modules stay the same.
 
     Args:
-        model: (B, c, H, W) -> logits (B, K). One with a `body` is returned as it is, unless a layer is given. Where
-            torch.compile or DataParallel wraps it, the network inside is taken; where it is in half precision or was
-            made in inference mode, a copy in float32.
+        model: (B, c, H, W) -> logits (B, K). One with a `body`, or that is cut at this layer already, is returned as it
+            is, unless another layer is given. Where torch.compile or DataParallel wraps it, the network inside is
+            taken; where it is in half precision or was made in inference mode, a copy in float32.
         layer: dotted name or module; None: the target layer of a network of torchvision (`target_layer`).
         reshape: "nhwc", "tokens", a function to (B, C, h, w), or None: what the architecture is known to need, else
             "nhwc" where only the dimensions before the last one have the proportions of the image.
@@ -573,6 +576,8 @@ def network_for(
         >>> type(cut).__name__, cut.num_classes, cut.has_cam
         ('SplitModel', 5, True)
     """
+    if isinstance(model, (SplitModel, HookedModel)) and layer == model.layer:
+        layer = None
     if isinstance(model, (SplitModel, HookedModel)) and layer is not None:
         raise WsolkitError(f"the network is already {type(model).__name__} at layer '{model.layer}': give no layer")
     model = unwrapped(model)

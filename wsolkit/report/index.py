@@ -30,7 +30,7 @@ from wsolkit.common.errors import require
 from wsolkit.common.files import atomic_write_text, keep_foreign, listing, read_yaml
 from wsolkit.common.parameters import Parameters, parameter, shown
 from wsolkit.data.catalogue import DATASETS
-from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared, study_methods
+from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared, resolve, study_methods
 from wsolkit.report.pages import image_uri, plain, render, signed, unique_id, verdict
 from wsolkit.runs import folder as files
 from wsolkit.runs.folder import read_failure, read_metrics
@@ -51,6 +51,7 @@ SECONDS = "seconds_per_image"
 MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose best values the tables show
 SETTINGS = "metadata size geometry classes weights epochs seed stride width batch_norm".split()  # noqa: SIM905
 Name = Annotated[str, Field(pattern="^[^./][^/]*$")]
+Row = Annotated[str, Field(pattern=r"^[^./\[][^/\[]*(\[.*)?$")]  # a method, perhaps with smoothing and options
 NAMES = "a list of names without a slash or a dot at the beginning"
 STATUSES = ("completed", "failed", "missing", "undefined")
 Ends = Sequence[float] | None
@@ -109,8 +110,10 @@ def _read(folder: Path, home: Path, out: Path) -> dict[str, Any] | None:
 
 
 def rank(method: str) -> tuple[int, str]:
-    """Sorting key of methods in tables and in results.csv: the study's five first, in its order, then by name."""
-    return (ORDER.index(method) if method in ORDER else len(ORDER), method)
+    """Sorting key of methods in tables and in results.csv: the study's first, in its order, then by name; a method's
+    rows with smoothing and options follow it."""
+    base = declared(method).base
+    return (ORDER.index(base) if base in ORDER else len(ORDER), method)
 
 
 def read_rows(out: str | Path) -> list[dict[str, Any]]:
@@ -167,7 +170,7 @@ class Plan(Parameters):
     model_config = ConfigDict(extra="ignore")
 
     backbones: tuple[Name, ...] = parameter((), "of networks", title=NAMES)
-    methods: tuple[Name, ...] = parameter((), "of methods", title=NAMES)
+    methods: tuple[Row, ...] = parameter((), "of methods", title=NAMES)
     seeds: tuple[int, ...] = parameter((0,), "the first in OUT, the others in OUT/seed-N")
 
     @classmethod
@@ -362,9 +365,11 @@ def published_table(groups: Sequence[Group]) -> list[dict[str, Any]]:
         completed one of the same method, on the same network or else on the first one there is, or None.
     """
     table: list[dict[str, Any]] = []
-    own = [(method.label, entry, method.name) for method in METHODS.values() for entry in method.published]
+    methods = [(method, entry) for method in METHODS.values() for entry in method.published]
+    rows = [(entry, resolve(f"{method.name}[{entry.row}]") if entry.row else method) for method, entry in methods]
+    own = [(method.label, entry, method.name) for entry, method in rows]
     for label, entry, method in [*own, *((label, entry, "") for label, entry in OTHERS)]:
-        same = [group for group in groups if entry.comparable and group.method == method and group.done]
+        same = [group for group in groups if group.method == method and group.done]
         group = next((group for group in same if group.backbone == entry.network), same[0] if same else None)
         line = {"method": f"{label} {entry.note}".strip(), "network": entry.network, "source": entry.source}
         differs = _differences(group, entry.network) if group else ""
@@ -531,7 +536,7 @@ def settings(rows: Sequence[dict]) -> dict[str, str]:
         conditions = row["result"].get("conditions", {}).items()
         # each row shows how many images it used, and a method is no setting of all rows
         said = {name: row["config"].get(name) for name in SETTINGS}
-        said |= {name: value for name, value in conditions if name not in ("images", "method")}
+        said |= {name: value for name, value in conditions if name not in ("images", "method", "channels")}
         for name, value in (said | {"protocol": row["result"].get("protocol")}).items():
             if value is None or (value in ("", [], 0) and name != "seed"):
                 continue

@@ -30,7 +30,6 @@ from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.localisation.localise import ScoreMaps, localise
-from wsolkit.methods.maps import parse_smooth
 from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
@@ -152,7 +151,8 @@ class Run:
 
         The threshold is chosen on the validation split. The network is that of the method's own variant ("tap" for
         rethinking_cam, "has" for has, the plain one for most) unless `variant` names another. Training-time methods
-        but acol use plain CAM, which the result's conditions say.
+        but acol use plain CAM, which the result's conditions say. A row ("grad_cam[eigen+aug]") has smoothing and
+        options of its own, beside which those given here count.
         """
         entry = methods.resolve(method)
         variant = variant or entry.variants_on(self.config.backbone)[0]
@@ -260,13 +260,14 @@ class MapStore:
     def __call__(self, model: WSOLModel, dataset: WSOLDataset, method: str, smooth=(), indices=None, **options: Any):
         """`ScoreMaps` of one method, from the file that holds them or made now; arguments as for `localise`."""
         running = {name: options.pop(name) for name in ("batch_size", "progress") if name in options}
-        entry = resolve(method)
+        entry = resolve(method)  # the maps of a row are those of its method with smoothing and options
+        method, smooth, options = entry.base, entry.smoothed(smooth), entry.settings | options
         # no file name can tell these maps from all others: those of a user's own method, whose code may change, of
         # random_cam, which should differ each time, or with a module or function among the options
         plain = all(isinstance(value, str | int | float | None) for value in options.values())
-        if not plain or entry.name == "random_cam" or not entry.function.__module__.startswith("wsolkit.methods."):
+        if not plain or method == "random_cam" or not entry.function.__module__.startswith("wsolkit.methods."):
             return localise(model, dataset, method, smooth, indices, **running, **options)
-        settings: dict[str, Any] = {"smooth": sorted(parse_smooth(smooth)), "options": options, "split": dataset.split}
+        settings: dict[str, Any] = {"smooth": sorted(smooth), "options": options, "split": dataset.split}
         settings |= {"weights": _weights(model), "indices": None if indices is None else np.asarray(indices).tolist()}
         cheap = not settings["smooth"] and not options and entry.needs != "forward"
         if (kept := self._load(method, settings)) is not None:  # files are written by rename, so reading needs no lock
@@ -393,10 +394,10 @@ def default_threshold(
     fixed = entry.fixed_threshold(percentile), "fixed"
     variant, own = trained.run.get("variant", ""), trained.run.get("config", {})
     of_variant = METHODS.get(variant)
-    if of_variant is not None and of_variant.map == entry.name:  # the report has the training-time method's name
-        entry = of_variant
-    folder = trained.path.parent.parent / entry.slug
-    if smooth or not (folder / files.METRICS).is_file():
+    if of_variant is not None and of_variant.map == entry.base:  # the report has the training-time method's name
+        entry = of_variant.row(entry.smooth, entry.settings)
+    folder = trained.path.parent.parent / entry.row(smooth).slug
+    if not (folder / files.METRICS).is_file():
         return fixed
     report = files.read_metrics(folder)
     result, configs = report.result, (report.config, own | {"variant": variant})

@@ -24,7 +24,7 @@ from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_meth
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
 from wsolkit.runs.data_check import said_before
-from wsolkit.runs.parameters import RunConfig, absolute, changes, page_state
+from wsolkit.runs.parameters import RunConfig, absolute, changes, page_state, parameter_lines
 from wsolkit.training.recipe import SEEDS
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
@@ -84,7 +84,9 @@ def _training(config: RunConfig, variant_name: str, prefix: str, home: Path) -> 
 
 def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
     name, notebook = f"{prefix}{config.dataset}/{config.backbone}", method.notebook
-    own = {} if method.name in study_methods() else {"method": method.name}  # a chapter of the study knows its method
+    own = {"method": method.name} if "method" in parameter_lines(notebook) else {}
+    fault = f"{method.name}: {notebook.name} has no parameter method, so that it reports nothing but {method.base}"
+    require(own or method.name == method.base, f"{fault}; give it one, or sweep {method.base}")
     given, values = config.for_notebook(notebook) | own, config.to_dict() | {"method": method.name}
     folder, pages = config.runs_folder / method.slug, config.out_folder / config.dataset / config.backbone
     title, parts = f"{method.name} on {config.backbone}, {config.dataset}", config.report_parts(method)
@@ -100,13 +102,18 @@ class SweepFile(RunConfig):
 
     backbones: tuple[str, ...] = parameter(("vgg16", "resnet18"), f"of {', '.join(BACKBONES)}", **NAMES)
     methods: tuple[str, ...] = parameter(
-        study_methods(), f"training-time methods ({', '.join(training_methods())}) and grad-cam's work too", **NAMES
+        study_methods(),
+        f"training-time methods ({', '.join(training_methods())}) and grad-cam's work too, and any with smoothing or "
+        "options, in quotes: 'grad_cam[eigen+aug]'",
+        **NAMES,
     )
     seeds: tuple[Annotated[int, Field(ge=0, le=SEEDS)], ...] = parameter(
         (), "the same grid with each seed; the first in OUT, the others in OUT/seed-N", **NUMBERS
     )
     limits: dict[str, Annotated[int, Field(ge=1)]] = parameter(
-        {}, "images per method; `limit` is for all others", title="a mapping from methods to numbers of images"
+        {},
+        "images of a method and its rows; `limit` is for all others",
+        title="a mapping from methods to numbers of images",
     )
     jobs: int = parameter(1, "runs at a time, 0 is one per core (at most 4) or GPU; with --dask one per thread", ge=0)
     datasets: dict[str, Any] = parameter(
@@ -134,7 +141,8 @@ class SweepFile(RunConfig):
                 names = [name for own in used for name in (own.starts_from(config), own.name) if name]
                 jobs += [_training(config, name, prefix, home) for name in dict.fromkeys(names)]
                 for method in methods:
-                    limit = self.limits.get(method.name, self.limits.get("", self.limit))
+                    told = [self.limits[name] for name in (method.name, method.base, "") if name in self.limits]
+                    limit = [*told, self.limit][0]
                     report = _report(config.with_changes(limit=limit), method, prefix, home)
                     (jobs if method in defined else impossible).append(report)
         return jobs, impossible
@@ -216,11 +224,13 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
     methods = list(dict.fromkeys(name for values in whole for name in values["methods"]))
     # the command line may choose fewer methods than the file has limits for
     limited = dict.fromkeys(name for values in ([given] if given else whole) for name in values.get("limits", ()))
-    if strangers := ", ".join(name for name in limited if name and name not in methods):
+    known = {"", *methods, *(declared(name).base for name in methods)}
+    if strangers := ", ".join(name for name in limited if name not in known):
         raise WsolkitError(f"a limit is for {strangers}, which is not among the methods {', '.join(methods)}")
     result = []
     for values in whole:
-        limits = {name: number for name, number in values["limits"].items() if not name or name in values["methods"]}
+        known = {"", *values["methods"], *(declared(name).base for name in values["methods"])}
+        limits = {name: number for name, number in values["limits"].items() if name in known}
         first = {"seed": values["seeds"][0], "backbone": values["backbones"][0], "limits": limits}
         grid = SweepFile.make(**{name: v for name, v in values.items() if name not in ("datasets", "jobs")} | first)
         for name in grid.backbones:  # each has its own mistakes
