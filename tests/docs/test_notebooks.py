@@ -38,7 +38,14 @@ SHORT = {"09_training_time_methods": {"epochs"}}  # trains two networks, so few 
 def test_all_notebooks_are_there():
     assert [p.stem for p in NOTEBOOKS] == [
         *("00_tour", "01_train", "02_cam", "03_rethinking_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam"),
-        *("07_any_cam", "08_compare", "09_training_time_methods", "10_write_your_own_cam", "15_what_labels_can_tell"),
+        *(
+            "07_any_cam",
+            "08_compare",
+            "09_training_time_methods",
+            "10_write_your_own_cam",
+            "11_ddt",
+            "15_what_labels_can_tell",
+        ),
     ]
 
 

@@ -62,6 +62,12 @@ def grad_weights(features, rest, labels):
     return torch.autograd.grad(score, features)[0].mean(dim=(2, 3))
 
 
+def edge(maps):
+    inner = torch.zeros(maps.shape[1:], dtype=torch.bool)
+    inner[1:-1, 1:-1] = True
+    return maps[:, ~inner]
+
+
 def cosines(features, centred=True):
     columns = features - features.mean(1, keepdim=True) * centred
     unit = columns / columns.norm(dim=0)
@@ -150,6 +156,15 @@ ANSWERS = {
         [["hires_cam", "xgrad_cam"], "xgrad-cam, hires-cam"],
         [["hires_cam"], [], ["layer_cam", "hires_cam"]],
     ),
+    "ddt-sign": (
+        [lambda p: -p if edge(p).mean() > 0 else p],
+        [lambda p: torch.stack([-one if edge(one[None]).mean() > 0 else one for one in p]), lambda p: p],
+    ),
+    "ddt-sums": (
+        [lambda n, s, m: m / n - torch.outer(s / n, s / n)],
+        [lambda n, s, m: m / n, lambda n, s, m: m - torch.outer(s, s)],
+    ),
+    "ddt-zero": (["some"], ["nothing", "all"]),
     "likeness-cosine": ([cosines], [lambda f: cosines(f, centred=False), lambda f: f.T @ f]),
     "likeness-step": (
         [lambda m, c, p: (weights := c.clamp(min=0) ** p) @ m / weights.sum(1)],

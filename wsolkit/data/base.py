@@ -384,6 +384,12 @@ class WSOLDataset(Dataset):
             raise WsolkitError(f"dataset '{self.name}' was built by hand: pass its '{split}' split explicitly")
         return self.opener(split)
 
+    def at(self, size: int) -> WSOLDataset:
+        """The same split with images of another side, for a network that sees them larger; its siblings keep theirs."""
+        other = copy.copy(self)
+        other.geometry = Geometry(size, self.geometry.kind)
+        return other
+
     def subset(self, indices: Sequence[int]) -> WSOLDataset:
         """The same split cut to `indices`, in that order."""
         small = copy.copy(self)

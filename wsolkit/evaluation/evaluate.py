@@ -45,6 +45,7 @@ def evaluate(
     protocol: str = "wsolevaluation",
     limit: int | None = None,
     seed: int = 0,
+    view: int | None = None,
     localiser: Callable[..., Any] = localise,
     **options: Any,
 ) -> Evaluation:
@@ -64,6 +65,8 @@ def evaluate(
         protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
             see `wsolkit.boxes.protocols`.
         limit: at most so many images of each split, balanced over the classes; None or 0 is all.
+        view: the side at which the network sees the images, None is the dataset's. Boxes are scored in the frame of the
+            dataset in any case.
         localiser: called as `localise` for each split; one that keeps maps, say, instead of making them again.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
             `localise`.
@@ -88,7 +91,7 @@ def evaluate(
     boxes = [target.boxes.numpy() for target in targets]
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masked = rules.curves and any(mask is not None for mask in masks)
-    notes = conditions(dataset, model, limit, entry.settings | options)
+    notes = conditions(dataset.at(view) if view else dataset, model, limit, entry.settings | options)
     if entry.gives == "boxes":
         notes["score map"] = "none, the method gives boxes"
     if empty := sum(len(truths) == 0 for truths in boxes):
@@ -96,13 +99,14 @@ def evaluate(
         blank = f"the masks of {empty} image{'s' * (empty > 1)} show no object"
         notes["boxes"] = f"not used: {blank if masked else without}"
         val = None
-    maps, validation = {"test": localiser(model, dataset, entry.name, smooth, indices, **options)}, None
+    view = view or dataset.geometry.size
+    maps, validation = {"test": localiser(model, dataset.at(view), entry.name, smooth, indices, **options)}, None
     if val is not None and val.localised:  # images with labels only can choose an epoch, but no threshold
         val_indices = val.spread(limit or None, seed)
         val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
         if all(map(len, val_boxes)):
             if entry.gives == "map":
-                maps["val"] = localiser(model, val, entry.name, smooth, val_indices, **options)
+                maps["val"] = localiser(model, val.at(view), entry.name, smooth, val_indices, **options)
             chosen_from = Maps(maps["val"].maps) if "val" in maps else Maps()
             validation = chosen_from, Truth(val.geometry.size, boxes=val_boxes)
     percentile = PAS_PERCENTILE if pas else 100.0

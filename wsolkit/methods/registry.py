@@ -87,7 +87,10 @@ class Variant:
         pooling: the pooling layer (`build_model`).
         makes_objective: called without arguments, gives what a training step minimises; None is plain classification.
         start: the variant whose trained network this one starts from where there are no pretrained weights.
-        changes: called with the run's `Recipe` and parameters, gives the recipe of a training run that starts so.
+        changes: called with the run's `Recipe` and parameters, gives the recipe of its training run; None is the
+            run's.
+        view: called with the run's parameters, gives the input "size" and "stride" of its network where these are not
+            the run's.
         parameters: names of the run's parameters that only this variant depends on.
     """
 
@@ -97,6 +100,7 @@ class Variant:
     makes_objective: Callable[[], Objective] | None = None
     start: str = ""
     changes: Callable[[Any, Any], Any] | None = None
+    view: Callable[[Any], dict[str, int]] | None = None
     parameters: tuple[str, ...] = ()
 
     def objective(self) -> Objective | None:
@@ -110,7 +114,12 @@ class Variant:
 
     def recipe(self, base: Any, parameters: Any) -> Any:
         """The `Recipe` of this variant's training run, from that of a plain one and the run's parameters."""
-        return self.changes(base, parameters) if self.changes and self.starts_from(parameters) else base
+        return self.changes(base, parameters) if self.changes else base
+
+    def view_of(self, parameters: Any) -> dict[str, int]:
+        """The input side "size" and the "stride" of this variant's network in a run with these parameters."""
+        own = self.view(parameters) if self.view else {}
+        return {"size": parameters.size, "stride": parameters.stride} | own
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from wsolkit.methods.registry import Variant, register
 def _from_gap(recipe: Any, parameters: Any) -> Any:
     """Without pretrained weights a TAP network starts from the trained GAP network, as the published recipe starts from
     ImageNet's: a short training run at a third of the rate."""
+    if parameters.weights != "none":
+        return recipe
     warmup = min(1, recipe.warmup_epochs)
     return recipe.changed(epochs=parameters.tap_epochs, lr=recipe.lr / 3, warmup_epochs=warmup)
 

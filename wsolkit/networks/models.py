@@ -117,6 +117,15 @@ class WSOLModel(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.pool(self.body(images)))
 
+    def keep(self, **tensors: torch.Tensor) -> None:
+        """Store what a method has fitted to this network beside its classifier, as buffers of `fitted`; checkpoints
+        hold them like weights."""
+        if not hasattr(self, "fitted"):
+            self.add_module("fitted", nn.Module())
+        for name, tensor in tensors.items():
+            self.fitted.register_buffer(name, tensor)
+        self.spec["fitted"] = self.spec.get("fitted", {}) | {name: [*t.shape] for name, t in tensors.items()}
+
     @property
     def rest(self) -> nn.Sequential:
         return nn.Sequential(self.pool, self.head)
@@ -196,6 +205,8 @@ def build_model(
     batch_norm: bool | None = None,
     seed: int = 0,
     delta: float = 0.6,
+    bare: bool = False,
+    fitted: dict[str, list[int]] | None = None,
 ) -> WSOLModel:
     """Build a classifier as body, pool and head.
 
@@ -214,6 +225,8 @@ def build_model(
             convolutions hardly train from scratch; None is the family's own: VGG and ConvNeXt without, others with.
         seed: of the random initialisation; the global random state is left as it was.
         delta: share of the maximum at which ACoL erases, in (0, 1]; 0.6 is the published one.
+        bare: leave out the part of the body that no published file has, vgg16's added convolution.
+        fitted: names and shapes of what `WSOLModel.keep` stores, zeros at first.
 
     Raises: ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
@@ -236,10 +249,10 @@ def build_model(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = (family.branched if pooling == "acol" else None) or family.build
+        build = (family.branched if bare or pooling == "acol" else None) or family.build
         body, channels = build(stride, width, batch_norm)
         spec = {"backbone": backbone, "num_classes": num_classes, "pooling": pooling, "stride": stride}
-        spec |= {"tau": tau, "width": width, "batch_norm": batch_norm}
+        spec |= {"tau": tau, "width": width, "batch_norm": batch_norm} | ({"bare": True} if bare else {})
         heads: list[Any]
         if pooling == "acol":
             spec["delta"] = delta
@@ -251,7 +264,7 @@ def build_model(
             if pooling == "fc":
                 pool, channels = _fully_connected(channels, scaled(4096, width)), scaled(4096, width)
             heads = [nn.Linear(channels, num_classes)]
-            model = WSOLModel(spec, (*family.extra, "head"), body, pool=pool, head=heads[0])
+            model = WSOLModel(spec, (*(() if bare else family.extra), "head"), body, pool=pool, head=heads[0])
         if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp
             model.new_parts = tuple(name for name, _ in model.named_children())
         own = set(body.modules()) if family.own_start else set()
@@ -263,6 +276,8 @@ def build_model(
         for layer in heads:
             nn.init.normal_(layer.weight, 0.0, 0.01)
             nn.init.zeros_(layer.bias)
+    if fitted:
+        model.keep(**{name: torch.zeros(shape) for name, shape in fitted.items()})
     if weights != "none":
         published = family.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else "")
         state = imagenet_state(published) if str(weights) == "imagenet" else read_state(weights)

@@ -114,6 +114,10 @@ class RunConfig(Recipe):
     tap_epochs: int = parameter(0, "epochs of a TAP run that starts from the GAP network; 0 is a quarter", ge=0)
     batch_size: int = parameter(0, "images per training step", "training", ge=2)
     lr: float = parameter(0.0, "learning rate", "training", gt=0)
+    frozen_size: int = parameter(
+        0, "input side of methods fitted on a frozen body (ddt); 0 is 448 with pretrained weights", ge=0
+    )
+    frozen_stride: int = parameter(0, "stride of their feature map; 0 is the largest with pretrained weights", ge=0)
     compile: bool = parameter(False, "run training steps through torch.compile")
     checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
     limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)
@@ -155,11 +159,11 @@ class RunConfig(Recipe):
         if scratch and not values["tap_epochs"]:
             values["tap_epochs"] = max(1, values["epochs"] // 4)
         strides = BACKBONES[asked.backbone].strides
-        if values["stride"] not in strides:
-            if "stride" in given:
+        for name in ("stride", "frozen_stride"):
+            if values[name] and values[name] not in strides:
                 choice = ", ".join(map(str, strides))
-                raise WsolkitError(f"{asked.backbone} has no stride {values['stride']}; choose from {choice}")
-            values["stride"] = strides[0]
+                require(name not in given, f"{asked.backbone} has no {name} {values[name]}; choose from {choice}")
+                values[name] = strides[0]
         values |= absolute({name: values[name] for name in PATHS if name != "out"}, project_path("."))
         return cls.model_construct(set(given), **values)
 
@@ -237,6 +241,7 @@ class RunConfig(Recipe):
         values = {key: value for key, value in self._of_stages("data", "network").items() if key not in others}
         recipe = variant.recipe(Recipe.of(self, BATCH * LEAST_STEPS), self).plain()
         objective, start = variant.objective(), variant.starts_from(self)
+        values |= variant.view_of(self)
         settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
         parts = {"variant": name, "pooling": variant.pooling, "data": data_state(self.root)}
         parts["start"] = self.training_key(start) if start else weights_state(self.weights)

@@ -71,15 +71,17 @@ class Run:
         torch.set_num_threads(chosen_threads() or torch.get_num_threads())
         return cls.start(**of_notebook(namespace))
 
-    def dataset(self, split: str) -> WSOLDataset:
-        """A split of the run's data set, "train", "val" or "test"; each is opened once."""
+    def dataset(self, split: str, variant: str = "") -> WSOLDataset:
+        """A split of the run's data set, "train", "val" or "test"; each is opened once. With a variant, its images are
+        as large as that one's network sees them."""
         if split not in self._datasets:
             values = self.config.to_dict()
             options = {name: values[name] for name in ("per_class", "metadata", "masks") if values[name]}
             options |= {name: values[name] for name in ("size", "geometry", "val_share", "seed")}
             options |= {name: values[name] or None for name in ("root", "classes")}
             self._datasets[split] = load_dataset(self.config.dataset, split, **options)
-        return self._datasets[split]
+        opened = self._datasets[split]
+        return opened.at(methods.variant(variant).view_of(self.config)["size"]) if variant else opened
 
     @property
     def variant(self) -> str:
@@ -113,16 +115,18 @@ class Run:
 
     def _train(self, variant: str, folder: Path) -> None:
         c, wanted, recipe, begin = self.config, methods.variant(variant), self.recipe(variant), time.perf_counter()
-        train, val = self.dataset("train"), self.dataset("val")
-        network = {name: getattr(c, name) for name in ("weights", "stride", "tau", "width", "seed")}
+        train, val = (self.dataset(split, variant) for split in ("train", "val"))
+        network = {name: getattr(c, name) for name in ("weights", "tau", "width", "seed")}
+        network |= {"stride": wanted.view_of(c)["stride"], "bare": recipe.frozen and c.weights != "none"}
         batch_norm = {"yes": True, "no": None}[c.batch_norm]
         model = build_model(c.backbone, len(train.classes), wanted.pooling, batch_norm=batch_norm, **network)
-        if recipe.frozen and c.weights == "none":
+        start = wanted.starts_from(c)
+        if recipe.frozen and c.weights == "none" and not start:
             text = (
                 "frozen without pretrained weights: the head is fitted to the features of a random body; give weights"
             )
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        if start := wanted.starts_from(c):
+        if start:
             model.load_state_dict(self.model(start).state_dict())
         how: dict[str, Any] = {"compile": c.compile, "checkpoint_seconds": c.checkpoint_seconds}
         how |= {"out": folder, "recipe": recipe, "device": self.device, "objective": wanted.objective()}
@@ -157,14 +161,17 @@ class Run:
         entry = methods.resolve(method)
         variant = variant or entry.variants_on(self.config.backbone)[0]
         how = {"limit": self.config.limit, "localiser": MapStore(self.config, variant), **options}
+        how |= {"view": methods.variant(variant).view_of(self.config)["size"]}
         test, val = self.dataset("test"), self.dataset("val")
         result = evaluate(self.model(variant), test, entry.map, val, seed=self.config.seed, **how)
         result.method, result.variant = entry.name, variant
         wanted = methods.variant(variant)
         if (objective := wanted.objective()) is not None:  # how a training-time method comes to its map
-            settings = objective.settings() or {"delta": self.model(variant).spec["delta"]}
-            values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items())
+            settings = objective.settings() or {name: self.model(variant).spec.get(name) for name in ("delta",)}
+            values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items() if value is not None)
             trained = f"on a network trained with {wanted.label} ({values})"
+            if objective.frozen:
+                trained = f"fitted to {len(self.dataset('train'))} training images"
             result.conditions["method"] = f"{methods.resolve(entry.map).label} {trained}"
         return result
 

@@ -335,6 +335,26 @@ class _Cases:
         a, b = torch.randn(3, 4, 4), torch.randn(3, 4, 4) * 10 + 2
         yield (a, b), torch.maximum(unit_range(a), unit_range(b))
 
+    def ddt_sign(self) -> Iterator[tuple]:
+        for turned in (1.0, -1.0):
+            maps = torch.randn(5, 4, 6).abs() * turned
+            maps[0] *= -1.5  # one image that is unlike the others
+            ring = torch.ones(4, 6, dtype=torch.bool)
+            ring[1:-1, 1:-1] = False
+            borders = maps[:, ring]
+            yield (maps,), maps * -borders.mean().sign(), maps * -borders.mean(1).sign()[:, None, None]
+
+    def ddt_sums(self) -> Iterator[tuple]:
+        for shape in ((40, 3), (7, 5)):
+            f = torch.randn(shape, dtype=torch.float64) + 1
+            moment, covariance = f.T @ f, torch.cov(f.T, correction=0)
+            yield (len(f), f.sum(0), moment), covariance, moment / len(f)
+
+    def ddt_zero(self) -> Iterator[tuple]:
+        f = torch.randn(50, 4, dtype=torch.float64)
+        share = float((((f - f.mean(0)) @ torch.linalg.eigh(torch.cov(f.T)).eigenvectors[:, -1]) > 0).double().mean())
+        yield (), "some" if 0 < share < 1 else "all" if share else "nothing"
+
     def likeness_cosine(self) -> Iterator[tuple]:
         for shape in ((5, 12), (3, 4)):
             features = torch.randn(shape) + 2

@@ -1,10 +1,14 @@
-"""A frozen body: only the head learns, from pooled features that are computed once, so in one pass over the images."""
+"""A frozen body: only the head learns, from pooled features that are computed once, so in one pass over the images.
+
+Methods that are fitted to a frozen body (`Objective.frozen`: ddt, ...) see the feature maps in the same pass.
+"""
 
 from __future__ import annotations
 
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
@@ -13,12 +17,12 @@ from wsolkit.common.errors import require
 from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks import folded
-from wsolkit.training.recipe import Recipe
+from wsolkit.training.recipe import Objective, Recipe
 
 STEPS = 500  # of LBFGS at most; it stops earlier where nothing changes any more, else a warning says so
 
 
-def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, float]:
+def fit_head(model: Any, train: WSOLDataset, recipe: Recipe, objective: Objective) -> tuple[float, float]:
     """Fit the linear head of `model` in place, by LBFGS from zero; all else stays. Needs N x C floats of memory.
 
     The images are those of evaluation (no crops, no flips), and the body is in evaluation mode, so that nothing is
@@ -33,13 +37,17 @@ def fit_head(model: Any, train: WSOLDataset, recipe: Recipe) -> tuple[float, flo
     require(good, f"frozen: only a linear head behind a pooling can be fitted, and {model.backbone} has none here")
     model.eval()
     device, pooled = head.weight.device, []
-    starts = range(0, len(train), recipe.batch_size)
-    with torch.inference_mode(False), torch.no_grad():
-        for start in progress(starts, f"features of {len(train)} {train.split} images", unit="batches"):
-            images = train.images(range(start, min(start + recipe.batch_size, len(train))), device)
-            images = images.contiguous(memory_format=torch.channels_last)
-            pooled.append(model.pool(folded.run(model.body, images, recipe.precision).contiguous()))
-        features, labels = torch.cat(pooled), torch.from_numpy(train.labels).to(device)
+    order = np.argsort(train.labels, kind="stable") if objective.frozen else np.arange(len(train))
+    batches = np.split(order, range(recipe.batch_size, len(order), recipe.batch_size))
+    labels = torch.from_numpy(train.labels[order]).to(device)
+    with torch.inference_mode(False), torch.no_grad(), objective.observing(model, recipe) as observe:
+        answers = iter(labels.split(recipe.batch_size))
+        for chosen in progress(batches, f"features of {len(train)} {train.split} images", unit="batches"):
+            images = train.images(chosen, device).contiguous(memory_format=torch.channels_last)
+            maps = folded.run(model.body, images, recipe.precision).contiguous()
+            pooled.append(model.pool(maps))
+            observe(images, maps, next(answers))
+        features = torch.cat(pooled)
         require(bool(features.isfinite().all()), "frozen: the body's features are not finite; check its start weights")
     with torch.inference_mode(False), torch.enable_grad():
         # of its own, as the head's may be frozen

@@ -84,10 +84,12 @@ def fit(
             f"the model has {model.num_classes} classes, but {train} has {len(train.classes)}; build it for these"
         )
     require(len(train) >= 2, f"{train} is too small to train on: two images at least")
-    fault = f"'{objective.name}' trains the body: it has no meaning with frozen"
-    require(not recipe.frozen or type(objective) is Objective, fault)
+    trained = type(objective) is not Objective and not objective.frozen
+    require(not (recipe.frozen and trained), f"'{objective.name}' trains the body: it has no meaning with frozen")
+    require(recipe.frozen or not objective.frozen, f"'{objective.name}' is fitted on a frozen body: give frozen=True")
     if compile and objective.hooks:
         raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
+    objective.prepare(model)
     about = {"classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}
     start = {"model": model.spec, "start": checksum(model.state_dict())}
     # boxes stand in for the images (they are never trained on): synthetic images of another seed have other boxes
@@ -112,7 +114,7 @@ def fit(
         rate = recipe.rate(now.epoch)
         set_rate(optimiser, rate)
         if recipe.frozen:
-            loss, top1 = fit_head(bare, train, recipe)
+            loss, top1 = fit_head(bare, train, recipe, objective)
         else:
             loss, top1 = _train_epoch(bare, called, optimiser, train, recipe, objective, now, files)
         for buffer in bare.buffers() if world_size() > 1 else ():

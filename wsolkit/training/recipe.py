@@ -179,6 +179,9 @@ class Objective(Parameters):
 
     name: ClassVar[str] = "plain"
     hooks: ClassVar[bool] = False  # whether `attached` hooks something into the network, which torch.compile misses
+    frozen: ClassVar[bool] = (
+        False  # whether it is fitted to the features of a frozen body, see `wsolkit.training.frozen`
+    )
 
     def settings(self) -> dict[str, Any]:
         """Plain values that define the method beyond its name, and belong to the identity of a training run."""
@@ -197,3 +200,12 @@ class Objective(Parameters):
         """Mean loss of the batch, and the logits (B, K) by which its Top-1 is counted."""
         logits = model(images)
         return criterion(logits, target), logits
+
+    def prepare(self, model: Any) -> None:
+        """Make room in the network (`WSOLModel.keep`) for what the method fits, before anything of it is known."""
+
+    @contextmanager
+    def observing(self, model: Any, recipe: Any) -> Iterator[Callable[[Tensor, Tensor, Tensor], None]]:
+        """Of a frozen body: gives a function that takes each batch of training images (B, 3, H, W), their feature maps
+        (B, C, h, w) and labels (B,), class by class; at its end the model keeps what was fitted."""
+        yield lambda images, features, labels: None
