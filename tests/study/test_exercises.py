@@ -165,6 +165,18 @@ ANSWERS = {
         [lambda n, s, m: m / n, lambda n, s, m: m - torch.outer(s, s)],
     ),
     "ddt-zero": (["some"], ["nothing", "all"]),
+    "c2am-repulsion": (
+        [lambda v, b: -torch.log(1 - (v @ b.T).clamp(0.0005, 0.9995)).mean()],
+        [lambda v, b: -torch.log(1 - (v * b).sum(1)).mean(), lambda v, b: -torch.log(v @ b.T).mean()],
+    ),
+    "c2am-weights": (
+        [lambda c, a: torch.exp(-a * ((c[:, None] > c[:, :, None]).sum(2) - 1.0))],
+        [lambda c, a: torch.exp(-a * c), lambda c, a: torch.exp(-a * (c.argsort(1, descending=True) - 1.0))],
+    ),
+    "c2am-turned": (["stays"], ["grows", "falls"]),
+    "bas-quotient": ([lambda b, w: (b / w).clamp(max=1)], [lambda b, w: b / w, lambda b, w: w / b]),
+    "bas-erased": ([lambda f, m: f * (1 - m)], [lambda f, m: f * m, lambda f, m: f]),
+    "bas-area": (["one"], ["zero", "half"]),
     "likeness-cosine": ([cosines], [lambda f: cosines(f, centred=False), lambda f: f.T @ f]),
     "likeness-step": (
         [lambda m, c, p: (weights := c.clamp(min=0) ** p) @ m / weights.sum(1)],

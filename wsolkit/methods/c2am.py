@@ -27,9 +27,8 @@ class C2AM(Objective):
     others. Feature maps lie in a temporary file meanwhile.
 
     Args:
-        steps: of SGD at least; whole epochs, twenty or more (the published number).
-        lr, batch, alpha: its rate, which falls to 0 with power 0.9; images of a step; how fast the weight of a pair
-            falls with its rank.
+        epochs, lr, batch: of SGD with momentum 0.9; the rate falls to 0 with power 0.9.
+        alpha: how fast the weight of a pair falls with its rank.
 
     Source: Xie et al., "C2AM: Contrastive Learning of Class-agnostic Activation Map for Weakly Supervised Object
     Localization and Semantic Segmentation", CVPR 2022.
@@ -59,9 +58,10 @@ class C2AM(Objective):
             yield observe
             file.flush()
             kept = np.memmap(file, np.float32, "r")
-            self._fit(model, kept.reshape(-1, *shape), recipe.seed)
+            self.fit(model, kept.reshape(-1, *shape), recipe.seed)
 
-    def _fit(self, model: Any, kept: np.ndarray, seed: int) -> None:
+    def fit(self, model: Any, kept: np.ndarray, seed: int) -> None:
+        """Fit the head of `model` to feature maps (N, C, h, w) float32, in memory or mapped from a file."""
         import torch
         from torch import nn
         from torch.nn.functional import conv2d

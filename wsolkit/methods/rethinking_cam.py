@@ -7,16 +7,16 @@ from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import Variant, register
 
 
-def _from_gap(recipe: Any, parameters: Any) -> Any:
-    """Without pretrained weights a TAP network starts from the trained GAP network, as the published recipe starts from
-    ImageNet's: a short training run at a third of the rate."""
+def from_gap(recipe: Any, parameters: Any) -> Any:
+    """Without pretrained weights such a network starts from the trained GAP network, where the published recipe starts
+    from ImageNet's: a short training run at a third of the rate."""
     if parameters.weights != "none":
         return recipe
     warmup = min(1, recipe.warmup_epochs)
     return recipe.changed(epochs=parameters.tap_epochs, lr=recipe.lr / 3, warmup_epochs=warmup)
 
 
-TAP = Variant("tap", pooling="tap", label="TAP", start="gap", changes=_from_gap, parameters=("tau", "tap_epochs"))
+TAP = Variant("tap", pooling="tap", label="TAP", start="gap", changes=from_gap, parameters=("tau", "tap_epochs"))
 
 
 @register(

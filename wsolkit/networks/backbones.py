@@ -29,17 +29,19 @@ class Backbone:
         branched: `build` for ACoL, whose branches bring their own convolutions; None where it is the same.
         batch_norm: True and False where the family leaves no choice, None where it does.
         own_start: keep torchvision's own initialisation instead of He's.
+        middle: the layer of the body after which BAS's generator stands, without and with batch normalisation.
     """
 
     build: Build
     strides: tuple[int, ...]
     torchvision: str
     head_keys: tuple[str, ...]
-    poolings: tuple[str, ...] = ("gap", "tap", "acol")
+    poolings: tuple[str, ...] = ("gap", "tap", "acol", "bas")
     extra: tuple[str, ...] = ()
     branched: Build | None = None
     batch_norm: bool | None = True
     own_start: bool = False
+    middle: tuple[str, str] = ("layer3", "layer3")
 
 
 def scaled(channels: int, width: float) -> int:
@@ -129,13 +131,17 @@ def _convnext_tiny(stride: int, width: float, norm: bool) -> tuple[nn.Module, in
 
 BACKBONES = {
     "vgg16": Backbone(
-        _vgg16(True), (16, 8), "vgg16", ("classifier.",), extra=("body.added",), branched=_vgg16(False), batch_norm=None
+        _vgg16(True), (16, 8), "vgg16", ("classifier.",), extra=("body.added",), branched=_vgg16(False),
+        batch_norm=None, middle=("features.22", "features.32"),
     ),
     "resnet50": Backbone(_resnet("Bottleneck", 3, 4, 6, 3), (16, 8, 32), "resnet50", ("fc.",)),
     "resnet18": Backbone(_resnet("BasicBlock", 2, 2, 2, 2), (16, 8, 32), "resnet18", ("fc.",)),
-    "mobilenet_v2": Backbone(_mobilenet_v2, (16, 32), "mobilenet_v2", ("classifier.",)),
+    "mobilenet_v2": Backbone(
+        _mobilenet_v2, (16, 32), "mobilenet_v2", ("classifier.",), middle=("features.13", "features.13")
+    ),
     "convnext_tiny": Backbone(
-        _convnext_tiny, (16, 32), "convnext_tiny", ("classifier.2.",), batch_norm=False, own_start=True
+        _convnext_tiny, (16, 32), "convnext_tiny", ("classifier.2.",), batch_norm=False, own_start=True,
+        middle=("features.5", "features.5"),
     ),
     "vgg16_fc": Backbone(_vgg16(False), (16,), "vgg16", ("classifier.6.",), poolings=("fc",), batch_norm=None),
-}
+}  # fmt: skip

@@ -23,6 +23,7 @@ from torchvision.models import VisionTransformer
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, reason, require
 from wsolkit.common.files import given_path, listing
 from wsolkit.networks.backbones import BACKBONES, scaled
+from wsolkit.networks.modules import evaluation_mode
 
 # how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
 WRAPPERS = (
@@ -95,7 +96,7 @@ class WSOLModel(nn.Module):
         pool: feature map -> (B, D).
         head: Linear(D, K); logits are (B, K).
         rest: feature map -> logits, the part through which gradients of localisation methods run.
-        backbone, pooling ("gap", "tap", "fc" or "acol"), stride, num_classes: as given to `build_model`.
+        backbone, pooling ("gap", "tap", "fc", "acol" or "bas"), stride, num_classes: as given to `build_model`.
         has_cam: True where the head weighs the feature map's channels: only then CAM and RethinkingCAM are defined.
         new_parts: modules whose weights came from no pretrained file.
         spec: the arguments that rebuild this model with `build_model(**spec)`.
@@ -170,6 +171,56 @@ class ACoLModel(WSOLModel):
         return self.spec["delta"]
 
 
+class BASModel(WSOLModel):
+    """Background activation suppression: a generator of class maps in the middle of the body, and a classifier that
+    says what is left of an object where they are.
+
+    `generator` (conv3x3 to K channels, sigmoid) turns the features F of the body's middle (`Backbone.middle`) into maps
+    M (B, K, h', w') of foreground; `branch` turns the body's feature map into K class maps, as in ACoL, whose positive
+    parts' means are the logits. `model(images)` gives the logits; `model(images, labels)`, for training, also the
+    logits of the foreground (the class maps times M of the label), the score of the label where F is multiplied by
+    1 - M, and the mean of M over positions. That score comes from frozen copies of all weights, and of F no gradient is
+    taken: only M learns from it.
+
+    Source: Wu et al., "Background Activation Suppression for Weakly Supervised Object Localization", CVPR 2022.
+    """
+
+    generator: nn.Conv2d
+    branch: nn.Sequential
+
+    def halves(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """The body up to its middle, and what follows; the modules are those of `body`."""
+        family, steps = BACKBONES[self.backbone], []
+        middle = family.middle[bool(self.spec["batch_norm"])]
+        for name, part in self.body.named_children():
+            inside = part.named_children() if middle.startswith(f"{name}.") else ()
+            steps += [(f"{name}.{own}", module) for own, module in inside] or [(name, part)]
+        end = [name for name, _ in steps].index(middle) + 1
+        return nn.Sequential(*dict(steps[:end]).values()), nn.Sequential(*dict(steps[end:]).values())
+
+    def maps(self, features: torch.Tensor) -> torch.Tensor:
+        """(B, C', h', w') of the body's middle -> (B, K, h', w') foreground in [0, 1]."""
+        return self.generator(features).sigmoid()
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor | None = None):
+        front, back = self.halves()
+        features = front(images)
+        maps = self.branch(back(features)).relu()
+        if labels is None:
+            return self.pool(maps)
+        rows = torch.arange(len(labels), device=labels.device)
+        foreground = self.maps(features)[rows, labels][:, None]  # (B, 1, h', w')
+        seen = nn.functional.adaptive_avg_pool2d(foreground, maps.shape[2:])
+        rest = nn.Sequential(back, self.branch, nn.ReLU(), self.pool)
+        frozen = {name: tensor.detach().clone() for name, tensor in rest.state_dict().items()}
+        background = torch.func.functional_call(rest, frozen, (features.detach() * (1 - foreground),))
+        return self.pool(maps), self.pool(maps * seen), background[rows, labels], foreground.mean((1, 2, 3))
+
+    @property
+    def rest(self) -> nn.Sequential:
+        return nn.Sequential(self.branch, nn.ReLU(), self.pool)
+
+
 def unit_range(maps: torch.Tensor) -> torch.Tensor:
     """(B, h, w) -> the same, each map scaled to [0, 1] by its own minimum and maximum; a constant one is all zeros."""
     low, high = maps.amin(dim=(1, 2), keepdim=True), maps.amax(dim=(1, 2), keepdim=True)
@@ -215,7 +266,8 @@ def build_model(
             "mobilenet_v2", "convnext_tiny" (with its last LayerNorm before the pooling, `backbones._convnext_tiny`), or
             "vgg16_fc" (plain VGG16 with its fully connected layers).
         pooling: "gap", "tap" (thresholded average pooling with `tau`; on the signed feature map of convnext_tiny it is
-            that of its positive part), "acol" (two branches, `ACoLModel`); "fc" is the only one of vgg16_fc.
+            that of its positive part), "acol" (two branches, `ACoLModel`), "bas" (`BASModel`); "fc" is the only one
+            of vgg16_fc.
         weights: "imagenet" (torchvision's file, downloaded once), "none", or a file (.safetensors or weights-only .pth)
             with torchvision's key names or this package's own.
         stride: of the feature map: vgg16 16, 8; resnets 16, 8, 32; mobilenet_v2 and convnext_tiny 16, 32; vgg16_fc 16;
@@ -249,7 +301,7 @@ def build_model(
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = (family.branched if bare or pooling == "acol" else None) or family.build
+        build = (family.branched if bare or pooling in ("acol", "bas") else None) or family.build
         body, channels = build(stride, width, batch_norm)
         spec = {"backbone": backbone, "num_classes": num_classes, "pooling": pooling, "stride": stride}
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm} | ({"bare": True} if bare else {})
@@ -259,6 +311,13 @@ def build_model(
             branches = {name: _branch(channels, scaled(1024, width), num_classes) for name in ("branch_a", "branch_b")}
             model: WSOLModel = ACoLModel(spec, (*branches,), body, **branches, pool=GlobalAveragePool())
             heads = [branch[-1] for branch in branches.values()]
+        elif pooling == "bas":
+            branch = _branch(channels, scaled(1024, width), num_classes)
+            model = BASModel(spec, ("branch", "generator"), body, branch=branch, pool=GlobalAveragePool())
+            with torch.no_grad(), evaluation_mode(model):
+                middle = model.halves()[0](torch.zeros(1, 3, 64, 64))
+            model.add_module("generator", nn.Conv2d(middle.shape[1], num_classes, 3, padding=1))
+            heads = [branch[-1]]
         else:
             pool: nn.Module = ThresholdedAveragePool(tau) if pooling == "tap" else GlobalAveragePool()
             if pooling == "fc":

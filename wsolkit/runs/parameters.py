@@ -111,7 +111,7 @@ class RunConfig(Recipe):
     weights: str = parameter("", "imagenet, none, or a .safetensors or .pth file")
     tau: float = parameter(0.1, "threshold of TAP pooling, as a share of the channel's maximum", "network", ge=0, lt=1)
     recipe: str = parameter("", "named recipe; other options replace single values of it", choices=RECIPES)
-    tap_epochs: int = parameter(0, "epochs of a TAP run that starts from the GAP network; 0 is a quarter", ge=0)
+    tap_epochs: int = parameter(0, "epochs of a TAP or BAS run that starts from the GAP network; 0 is a quarter", ge=0)
     batch_size: int = parameter(0, "images per training step", "training", ge=2)
     lr: float = parameter(0.0, "learning rate", "training", gt=0)
     frozen_size: int = parameter(

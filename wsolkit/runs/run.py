@@ -126,8 +126,10 @@ class Run:
                 "frozen without pretrained weights: the head is fitted to the features of a random body; give weights"
             )
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        if start:
-            model.load_state_dict(self.model(start).state_dict())
+        if start:  # what both have, such as the body
+            known, own = self.model(start).state_dict(), model.state_dict()
+            shared = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
+            model.load_state_dict(own | shared)
         how: dict[str, Any] = {"compile": c.compile, "checkpoint_seconds": c.checkpoint_seconds}
         how |= {"out": folder, "recipe": recipe, "device": self.device, "objective": wanted.objective()}
         history = fit(model, train, val, **how)

@@ -26,6 +26,7 @@ from wsolkit.evaluation.comparison import mcnemar
 from wsolkit.evaluation.metrics import share_interval
 from wsolkit.methods.adl import drop_mask
 from wsolkit.methods.affinity_cam import spread
+from wsolkit.methods.c2am import LEAST, MOST, contrast
 from wsolkit.methods.context import Context
 from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
@@ -354,6 +355,37 @@ class _Cases:
         f = torch.randn(50, 4, dtype=torch.float64)
         share = float((((f - f.mean(0)) @ torch.linalg.eigh(torch.cov(f.T)).eigenvectors[:, -1]) > 0).double().mean())
         yield (), "some" if 0 < share < 1 else "all" if share else "nothing"
+
+    def c2am_repulsion(self) -> Iterator[tuple]:
+        for shape in ((5, 8), (3, 2)):
+            v, b = (F.normalize(torch.rand(shape), dim=1) for _ in range(2))
+            losses = -(1 - (v @ b.T).clamp(LEAST, MOST)).log()
+            yield (v, b), losses.mean(), losses.diagonal().mean()
+
+    def c2am_weights(self) -> Iterator[tuple]:
+        for alpha in (0.05, 1.0):
+            v = F.normalize(torch.rand(6, 4), dim=1)
+            once = (v @ v.T).argsort(dim=1, descending=True)
+            yield (v @ v.T, alpha), *((-alpha * (places - 1)).exp() for places in (once.argsort(dim=1), once))
+
+    def c2am_turned(self) -> Iterator[tuple]:
+        features, p = torch.rand(4, 5, 3, 3), torch.rand(4, 1, 3, 3)
+        before, after = (float(contrast(features, share)) for share in (p, 1 - p))
+        yield (), "stays" if abs(before - after) < 1e-5 else "grows" if after > before else "falls"
+
+    def bas_quotient(self) -> Iterator[tuple]:
+        for _ in range(2):
+            whole, background = torch.rand(8) + 0.5, torch.rand(8) * 2.5
+            yield (background, whole), (background / whole).clamp(max=1), background / whole
+
+    def bas_erased(self) -> Iterator[tuple]:
+        features, foreground = torch.randn(3, 4, 5), torch.rand(4, 5)
+        yield (features, foreground), features * (1 - foreground), features * foreground
+
+    def bas_area(self) -> Iterator[tuple]:
+        features = torch.rand(6, 6)
+        left = {name: float((features * (1 - m)).sum()) for name, m in (("zero", 0.0), ("half", 0.5), ("one", 1.0))}
+        yield (), min(left, key=lambda name: left[name])
 
     def likeness_cosine(self) -> Iterator[tuple]:
         for shape in ((5, 12), (3, 4)):
