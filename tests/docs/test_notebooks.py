@@ -44,6 +44,7 @@ def test_all_notebooks_are_there():
             "09_training_time_methods",
             "10_write_your_own_cam",
             "11_ddt",
+            "12_psol",
             "13_c2am",
             "14_bas",
             "15_what_labels_can_tell",

@@ -177,6 +177,15 @@ ANSWERS = {
     "bas-quotient": ([lambda b, w: (b / w).clamp(max=1)], [lambda b, w: b / w, lambda b, w: w / b]),
     "bas-erased": ([lambda f, m: f * (1 - m)], [lambda f, m: f * m, lambda f, m: f]),
     "bas-area": (["one"], ["zero", "half"]),
+    "psol-extents": (
+        [lambda b, side: torch.cat([b[:, :2], b[:, 2:] - b[:, :2] + 1], 1) / side],
+        [lambda b, side: torch.cat([b[:, :2], b[:, 2:] - b[:, :2]], 1) / side, lambda b, side: b / side],
+    ),
+    "psol-ridge": (
+        [lambda x, t, s: torch.linalg.solve(x.T @ x + s * torch.eye(x.shape[1], dtype=x.dtype), x.T @ t).T],
+        [lambda x, t, s: torch.linalg.lstsq(x, t).solution.T, lambda x, t, s: x.T @ t],
+    ),
+    "psol-strong": (["mean"], ["whole", "empty"]),
     "likeness-cosine": ([cosines], [lambda f: cosines(f, centred=False), lambda f: f.T @ f]),
     "likeness-step": (
         [lambda m, c, p: (weights := c.clamp(min=0) ** p) @ m / weights.sum(1)],

@@ -86,7 +86,8 @@ class Variant:
         name: as it appears in the names of folders. label: as papers write it.
         pooling: the pooling layer (`build_model`).
         makes_objective: called without arguments, gives what a training step minimises; None is plain classification.
-        start: the variant whose trained network this one starts from where there are no pretrained weights.
+        start: the variant whose trained network this one starts from where there are no pretrained weights. always:
+            with pretrained weights too, since its objective needs what was fitted there.
         changes: called with the run's `Recipe` and parameters, gives the recipe of its training run; None is the
             run's.
         view: called with the run's parameters, gives the input "size" and "stride" of its network where these are not
@@ -99,6 +100,7 @@ class Variant:
     pooling: str = "gap"
     makes_objective: Callable[[], Objective] | None = None
     start: str = ""
+    always: bool = False
     changes: Callable[[Any, Any], Any] | None = None
     view: Callable[[Any], dict[str, int]] | None = None
     parameters: tuple[str, ...] = ()
@@ -110,7 +112,8 @@ class Variant:
     def starts_from(self, parameters: Any) -> str:
         """The variant whose trained network a training run with a run's `parameters` starts from, or "" for the start
         weights (a frozen body keeps these, and its head is fitted from zero)."""
-        return self.start if parameters.weights == "none" and not parameters.frozen else ""
+        own = parameters.weights == "none" and not parameters.frozen
+        return self.start if own or self.always else ""
 
     def recipe(self, base: Any, parameters: Any) -> Any:
         """The `Recipe` of this variant's training run, from that of a plain one and the run's parameters."""

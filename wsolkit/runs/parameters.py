@@ -324,7 +324,8 @@ def _assigned(source: str) -> list[str]:
 
 def training_code(variant: Variant) -> str:
     """Digest of the code that trains a variant."""
-    return code_state((*TRAINING, *_files([type(variant.objective()).__module__])))
+    objective = variant.objective()
+    return code_state((*TRAINING, *_files([type(objective).__module__]), *(objective.code if objective else ())))
 
 
 def localising_code(method: Method) -> str:

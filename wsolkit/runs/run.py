@@ -126,8 +126,11 @@ class Run:
                 "frozen without pretrained weights: the head is fitted to the features of a random body; give weights"
             )
             warnings.warn(text, RuntimeWarning, stacklevel=2)
-        if start:  # what both have, such as the body
-            known, own = self.model(start).state_dict(), model.state_dict()
+        if start:  # what both have, such as the body; and what is fitted there
+            started: Any = self.model(start)
+            if hasattr(started, "fitted"):
+                model.keep(**{name: tensor.clone() for name, tensor in started.fitted.named_buffers()})
+            known, own = started.state_dict(), model.state_dict()
             shared = {name: value for name, value in known.items() if name in own and own[name].shape == value.shape}
             model.load_state_dict(own | shared)
         how: dict[str, Any] = {"compile": c.compile, "checkpoint_seconds": c.checkpoint_seconds}
@@ -170,7 +173,8 @@ class Run:
         wanted = methods.variant(variant)
         if (objective := wanted.objective()) is not None:  # how a training-time method comes to its map
             settings = objective.settings() or {name: self.model(variant).spec.get(name) for name in ("delta",)}
-            values = ", ".join(f"{name} {value:.3g}" for name, value in settings.items() if value is not None)
+            known = {name: value for name, value in settings.items() if value is not None}
+            values = ", ".join(f"{n} {v if isinstance(v, str) else format(v, '.3g')}" for n, v in known.items())
             trained = f"on a network trained with {wanted.label} ({values})"
             if objective.frozen:
                 trained = f"fitted to {len(self.dataset('train'))} training images"

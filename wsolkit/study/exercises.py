@@ -387,6 +387,22 @@ class _Cases:
         left = {name: float((features * (1 - m)).sum()) for name, m in (("zero", 0.0), ("half", 0.5), ("one", 1.0))}
         yield (), min(left, key=lambda name: left[name])
 
+    def psol_extents(self) -> Iterator[tuple]:
+        for side in (16, 21):
+            first, more = torch.randint(0, side // 2, (5, 2)), torch.randint(0, side // 2, (5, 2))
+            boxes = torch.cat([first, first + more], dim=1)
+            yield (boxes, side), torch.cat([first, more + 1], dim=1) / side, torch.cat([first, more], dim=1) / side
+
+    def psol_ridge(self) -> Iterator[tuple]:
+        for n, length, strength in ((30, 4, 0.5), (6, 9, 2.0)):
+            x, t = (torch.randn(n, width, dtype=torch.float64) for width in (length, 4))
+            x, t = x - x.mean(0), t - t.mean(0)
+            right = torch.linalg.solve(x.T @ x + strength * torch.eye(length, dtype=torch.float64), x.T @ t).T
+            yield (x, t, strength), right, torch.linalg.lstsq(x, t).solution.T
+
+    def psol_strong(self) -> Iterator[tuple]:
+        yield (), "mean"
+
     def likeness_cosine(self) -> Iterator[tuple]:
         for shape in ((5, 12), (3, 4)):
             features = torch.randn(shape) + 2

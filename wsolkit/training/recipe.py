@@ -179,6 +179,7 @@ class Objective(Parameters):
 
     name: ClassVar[str] = "plain"
     hooks: ClassVar[bool] = False  # whether `attached` hooks something into the network, which torch.compile misses
+    code: ClassVar[tuple[str, ...]] = ()  # files and wings that it depends on, beyond its own and those of training
     frozen: ClassVar[bool] = (
         False  # whether it is fitted to the features of a frozen body, see `wsolkit.training.frozen`
     )
