@@ -166,7 +166,7 @@ def test_pretrained_bodies_see_large_images_and_others_what_they_were_trained_on
     assert own.view_of(config.with_changes(frozen_size=320, frozen_stride=16)) == {"size": 320, "stride": 16}
     assert own.view_of(config.with_changes(size=512))["size"] == 512
     scratch = RunConfig.make(dataset="synthetic", backbone="resnet18")
-    assert own.view_of(scratch) == {"size": 64, "stride": scratch.stride} and own.starts_from("none") == "gap"
+    assert own.view_of(scratch) == {"size": 64, "stride": scratch.stride} and own.starts_from(scratch) == "gap"
     assert config.training_key("ddt") != config.with_changes(frozen_size=320).training_key("ddt")
     assert config.training_key("gap") == config.with_changes(frozen_size=320).training_key("gap")
     with pytest.raises(WsolkitError, match="mobilenet_v2 has no frozen_stride 8; choose from 16, 32"):

@@ -10,7 +10,7 @@ from wsolkit.methods.registry import Variant, register
 def from_gap(recipe: Any, parameters: Any) -> Any:
     """Without pretrained weights such a network starts from the trained GAP network, where the published recipe starts
     from ImageNet's: a short training run at a third of the rate."""
-    if parameters.weights != "none":
+    if parameters.weights != "none" or parameters.frozen:
         return recipe
     warmup = min(1, recipe.warmup_epochs)
     return recipe.changed(epochs=parameters.tap_epochs, lr=recipe.lr / 3, warmup_epochs=warmup)
