@@ -82,7 +82,7 @@ CHANGES = [
     ("wsolkit/boxes/contours.py", "LEVELS = 256", "LEVELS = 255", NOTHING, ALL_METHODS, False),
     ("wsolkit/evaluation/scoring.py", "CENTRE_SHARE = 0.71", "CENTRE_SHARE = 0.7", NOTHING, ALL_METHODS, False),
     ("wsolkit/localisation/localise.py", "PART_SECONDS = 10.0", "PART_SECONDS = 5.0", NOTHING, ALL_METHODS, False),
-    ("wsolkit/runs/run.py", "model.load_state_dict(self.model(start).state_dict())", "pass", ALL_VARIANTS, NOTHING, False),
+    ("wsolkit/runs/run.py", "model.load_state_dict(own | shared)", "pass", ALL_VARIANTS, NOTHING, False),
     ("wsolkit/runs/run.py", '"no": None', '"no": True', ALL_VARIANTS, NOTHING, False),
     ("wsolkit/runs/run.py", "seed=self.config.seed, **how", "seed=1, **how", NOTHING, ALL_METHODS, False),
     ("wsolkit/runs/run.py", "MapStore(self.config, variant)", 'MapStore(self.config, "gap")', NOTHING, ALL_METHODS, False),

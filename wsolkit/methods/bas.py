@@ -81,7 +81,8 @@ def bas(context: Context, top: int = 0) -> Tensor:
     classes, 0 is all of them; no true label has a part in it. Wu et al., CVPR 2022.
     """
     require(is_whole(top, 0), f"top={top!r}: give a number of classes, 0 for all")
-    require(context.images is not None, "bas runs the first half of the body: give images, not features alone")
+    if context.images is None:
+        raise WsolkitError("bas runs the first half of the body: give images, not features alone")
     model = context.model
     maps = model.maps(model.halves()[0](context.images.clone()))
     count = min(top or maps.shape[1], maps.shape[1])

@@ -341,9 +341,9 @@ def method_names() -> tuple[str, ...]:
 
 
 def study_methods() -> tuple[str, ...]:
-    """Names of the methods that have a chapter to themselves, in its order."""
+    """Names of the methods that have a chapter to themselves and need no training of their own kind, in its order."""
     chapters = [method.chapter for method in METHODS.values()]
-    return tuple(name for name, method in METHODS.items() if chapters.count(method.chapter) == 1)
+    return tuple(n for n, m in METHODS.items() if chapters.count(m.chapter) == 1 and not m.changes_training)
 
 
 def training_methods() -> tuple[str, ...]:

@@ -121,10 +121,10 @@ class WSOLModel(nn.Module):
     def keep(self, **tensors: torch.Tensor) -> None:
         """Store what a method has fitted to this network beside its classifier, as buffers of `fitted`; checkpoints
         hold them like weights."""
-        if not hasattr(self, "fitted"):
-            self.add_module("fitted", nn.Module())
+        fitted: Any = getattr(self, "fitted", nn.Module())
+        self.add_module("fitted", fitted)
         for name, tensor in tensors.items():
-            self.fitted.register_buffer(name, tensor)
+            fitted.register_buffer(name, tensor)
         self.spec["fitted"] = self.spec.get("fitted", {}) | {name: [*t.shape] for name, t in tensors.items()}
 
     @property
