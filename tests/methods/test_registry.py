@@ -27,7 +27,7 @@ def test_variants_say_how_a_network_is_trained():
     assert {name: (item.label, item.pooling) for name, item in VARIANTS.items()} == {
         "gap": ("GAP", "gap"), "tap": ("TAP", "tap"), "fc": ("FC", "fc"), "has": ("HaS", "gap"),
         "cutmix": ("CutMix", "gap"), "adl": ("ADL", "gap"), "acol": ("ACoL", "acol"),
-        "ddt": ("DDT", "gap"), "c2am": ("C2AM", "gap"), "bas": ("BAS", "bas"),
+        "ddt": ("DDT", "gap"), "psol": ("PSOL", "gap"), "c2am": ("C2AM", "gap"), "bas": ("BAS", "bas"),
     }  # fmt: skip
     assert variant("gap").objective() is None and variant("has").objective().name == "has"
     starts = {

@@ -308,8 +308,8 @@ def test_a_frozen_body_has_one_epoch_and_no_methods_that_train_it():
 def test_training_time_methods_have_a_training_of_their_own_beside_the_plain_one():
     base, shared = RunConfig.make(), {"has", "cutmix", "adl", "acol"}
     keys = {word: base.training_key(word) for word in ("gap", *training_methods())}
-    assert len(set(keys.values())) == 1 + len(training_methods()) == 8
-    assert shared | {"ddt", "c2am", "bas"} == set(training_methods())
+    assert len(set(keys.values())) == 1 + len(training_methods()) == 9
+    assert shared | {"ddt", "psol", "c2am", "bas"} == set(training_methods())
     for method in map(resolve, training_methods()):
         assert method.variants_on("convnext_tiny") == (method.name, "gap") and method.name not in study_methods()
         assert method.notebook.is_file()
