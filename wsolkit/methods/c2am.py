@@ -1,4 +1,4 @@
-"""C2AM: foreground and background are told apart by contrast between images, without any label, on a frozen body."""
+"""C2AM: a head learns to separate foreground from background by contrast between images, without labels."""
 
 from __future__ import annotations
 

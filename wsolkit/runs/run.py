@@ -94,7 +94,7 @@ class Run:
 
     @property
     def recipe_source(self) -> str:
-        """Where the recipe's values come from, in words, and which of them a parameter replaced."""
+        """Where the recipe's values come from, as text, and which of them a parameter replaced."""
         return recipe_source(self.config)
 
     def model(self, variant: str | None = None) -> WSOLModel:
@@ -194,7 +194,7 @@ class Run:
         return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
     def gallery_items(self, result: Evaluation, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """What `figures.gallery` draws, for positions in the result; without boxes where the result has none, and
+        """What `figures.gallery` plots, for positions in the result; without boxes where the result has none, and
         without a map where the method gives boxes."""
         test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
