@@ -156,6 +156,8 @@ def test_rows_have_reports_and_numbers_of_their_own(swept, one_thread):
     out, _ = swept
     methods = "grad_cam[eigen+aug],layer_cam[layer=features.10]"
     command = [*COMMAND, "--backbones", "mobilenet_v2", "--methods", methods, "--out", str(out)]
+    place = command.index("score_cam=4")
+    del command[place - 1 : place + 1]  # a limit for a method that is not asked for is an error
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     run = wk.Run.start(backbone="mobilenet_v2", per_class=2, epochs=1, size=48, width=0.125, limit=16, out=str(out))

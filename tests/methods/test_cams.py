@@ -215,7 +215,8 @@ def two_threads():
 def test_same_numbers_as_the_package_on_every_backbone(backbone, pooling):
     net = build_model(backbone, 4, pooling=pooling, weights="none", width=0.1).eval()
     with torch.no_grad():
-        last = net.branch_a[-1] if pooling == "acol" else net.head
+        last = {"acol": "branch_a", "bas": "branch"}.get(pooling)
+        last = getattr(net, last)[-1] if last else net.head
         last.weight.normal_(generator=torch.Generator().manual_seed(0))
         for module in net.modules():  # He's fan out lets mobilenet's signal vanish; a trained network is at unit scale
             if isinstance(module, nn.BatchNorm2d):

@@ -14,7 +14,7 @@ from wsolkit.methods.acol import ACoL
 from wsolkit.methods.adl import ADL, attention, drop_mask, importance_map, layers
 from wsolkit.methods.cutmix import CutMix, patch
 from wsolkit.methods.has import HaS
-from wsolkit.methods.registry import training_methods, variant
+from wsolkit.methods.registry import METHODS, TRAINING_CHAPTER, training_methods, variant
 from wsolkit.networks.models import ACoLModel, GlobalAveragePool, erase, unit_range
 
 LABELS = torch.tensor([0, 1, 2, 0])
@@ -330,7 +330,7 @@ def test_both_branches_get_their_gradients_through_the_wrapper_of_many_devices(t
 # -- all of them in the loop ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("word", training_methods())
+@pytest.mark.parametrize("word", [name for name in training_methods() if METHODS[name].chapter == TRAINING_CHAPTER])
 def test_a_training_repeats_is_a_plain_network_and_comes_back_from_its_file(word, tmp_path):
     recipe = {"epochs": 2, "batch_size": 8, "lr": 0.02, "backbone_grad_scale": 1.0}
     states = []
