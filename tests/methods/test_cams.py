@@ -211,7 +211,10 @@ def two_threads():
 
 
 @pytest.mark.usefixtures("two_threads")
-@pytest.mark.parametrize("backbone, pooling", [(name, p) for name, b in BACKBONES.items() for p in b.poolings])
+@pytest.mark.parametrize(
+    "backbone, pooling",  # BAS's rest is the same on all: one is enough
+    [(name, p) for name, b in BACKBONES.items() for p in b.poolings if p != "bas" or name == "resnet18"],
+)
 def test_same_numbers_as_the_package_on_every_backbone(backbone, pooling):
     net = build_model(backbone, 4, pooling=pooling, weights="none", width=0.1).eval()
     with torch.no_grad():
