@@ -92,7 +92,7 @@ def test_the_same_seed_gives_the_same_head_and_a_checkpoint_holds_it(tmp_path):
     assert torch.equal(loaded.fitted.c2am_kernel, kernels[0])
     result = wk.evaluate(loaded, birds("test"), "c2am", val=None)
     assert result.threshold == 0.6 and np.isfinite(result.maps["test"].maps).all()
-    with pytest.raises(MethodNotDefined, match="c2am uses a head of its own"):
+    with pytest.raises(MethodNotDefined, match="c2am uses what was fitted to training images"):
         wk.score_maps(wk.build_model("resnet18", 3, weights="none"), birds().images([0]), torch.tensor([0]), "c2am")
 
 

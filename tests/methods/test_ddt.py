@@ -141,7 +141,7 @@ def test_a_component_that_follows_the_border_is_warned_of():
 
 def test_a_network_that_was_not_fitted_is_refused():
     images, labels = birds().images([0]), torch.tensor([0])
-    with pytest.raises(MethodNotDefined, match=r"has not been fitted to; take .*Run.model\('ddt'\)"):
+    with pytest.raises(MethodNotDefined, match=r"does not hold; take .*Run.model\('ddt'\).*objective=DDT\(\)"):
         wk.score_maps(network(), images, labels, "ddt")
     with pytest.raises(WsolkitError, match="'ddt' is fitted on a frozen body: give frozen=True"):
         wk.fit(network(), birds(), objective=ddt.DDT())

@@ -64,3 +64,10 @@ def test_a_method_declares_its_variant_chapter_and_numbers_itself():
 
 def test_examples_of_the_registry_run():
     assert doctest.testmod(registry).failed == 0
+
+
+def test_with_a_frozen_body_what_is_fitted_to_it_is_defined_and_what_trains_it_is_not():
+    for name in ("ddt", "psol", "c2am", "cam", "grad_cam[aug]"):
+        assert resolve(name).undefined("mobilenet_v2", frozen=True) == ""
+    for name in ("has", "bas", "acol"):
+        assert "changes how the body is trained" in resolve(name).undefined("mobilenet_v2", frozen=True)

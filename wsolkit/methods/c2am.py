@@ -10,8 +10,8 @@ from typing import Any, cast
 import numpy as np
 
 from wsolkit.common.parameters import parameter
-from wsolkit.methods.context import Context, Module, Tensor
-from wsolkit.methods.ddt import ENLARGED, around_zero, frozen_view, on_frozen_body
+from wsolkit.methods.context import Context, Tensor
+from wsolkit.methods.ddt import ENLARGED, around_zero, frozen_view, on_frozen_body, unfitted
 from wsolkit.methods.registry import LIST, Published, Variant, register
 from wsolkit.training.recipe import Objective
 
@@ -57,7 +57,7 @@ class C2AM(Objective):
 
             yield observe
             file.flush()
-            kept = np.memmap(file, np.float32, "r")
+            kept = np.memmap(file, np.float32, "c")  # torch warns of arrays that it may not write
             self.fit(model, kept.reshape(-1, *shape), recipe.seed)
 
     def fit(self, model: Any, kept: np.ndarray, seed: int) -> None:
@@ -119,16 +119,6 @@ def attraction(rows: Tensor, alpha: float) -> Tensor:
     return -((-alpha * ranks).exp() * cosines.log()).mean()
 
 
-def _unfitted(model: Module) -> str:
-    if "c2am_kernel" in getattr(getattr(model, "fitted", None), "_buffers", ()):
-        return ""
-    kind = getattr(model, "backbone", type(model).__name__)
-    return (
-        f"c2am uses a head of its own, which this {kind} does not have; take the network of a training run of variant "
-        "c2am (Run.model('c2am')), or wk.fit(model, train, objective=C2AM(), frozen=True)"
-    )
-
-
 @register(
     "c2am",
     needs="features",
@@ -137,7 +127,7 @@ def _unfitted(model: Module) -> str:
     relu=False,
     eigen=False,
     uses_classes=True,
-    check=_unfitted,
+    check=unfitted("c2am", "c2am_kernel"),
     threshold=0.6,
     variants=(
         Variant("c2am", "C2AM", makes_objective=C2AM, start="gap", changes=on_frozen_body, view=frozen_view),

@@ -176,14 +176,20 @@ def followers(model: Any) -> str:
     )
 
 
-def _unfitted(model: Module) -> str:
-    if "ddt_mean" in getattr(getattr(model, "fitted", None), "_buffers", ()):
-        return ""
-    kind = getattr(model, "backbone", type(model).__name__)
-    return (
-        f"ddt uses statistics of training images, which this {kind} has not been fitted to; take the network of a "
-        "training run of variant ddt (Run.model('ddt')), or wk.fit(model, train, objective=DDT(), frozen=True)"
-    )
+def unfitted(name: str, buffer: str) -> Callable[[Module], str]:
+    """The check of a method that uses what was fitted to a network, by its name and one of the buffers it keeps."""
+
+    def check(model: Module) -> str:
+        if buffer in getattr(getattr(model, "fitted", None), "_buffers", ()):
+            return ""
+        kind = getattr(model, "backbone", type(model).__name__)
+        return (
+            f"{name} uses what was fitted to training images, which this {kind} does not hold; take the network of a "
+            f"training run of variant {name} (Run.model('{name}')), or "
+            f"wk.fit(model, train, objective={name.upper()}(), frozen=True)"
+        )
+
+    return check
 
 
 @register(
@@ -194,7 +200,7 @@ def _unfitted(model: Module) -> str:
     relu=False,
     eigen=False,
     uses_classes=True,
-    check=_unfitted,
+    check=unfitted("ddt", "ddt_mean"),
     threshold=0.5,
     variants=(Variant("ddt", "DDT", makes_objective=DDT, start="gap", changes=on_frozen_body, view=frozen_view), "gap"),
     chapter="11_ddt.ipynb",

@@ -16,8 +16,8 @@ from wsolkit.boxes.extract import extract_box
 from wsolkit.boxes.shares import shares_of_boxes
 from wsolkit.common.errors import require
 from wsolkit.common.parameters import parameter
-from wsolkit.methods.context import Context, Module, Tensor
-from wsolkit.methods.ddt import frozen_view, on_frozen_body
+from wsolkit.methods.context import Context, Tensor
+from wsolkit.methods.ddt import frozen_view, on_frozen_body, unfitted
 from wsolkit.methods.registry import LIST, Published, Variant, register, resolve
 from wsolkit.training.recipe import Objective
 
@@ -157,7 +157,7 @@ class PSOL(Objective):
             weight, bias, _ = ridge.fit()
             fitted = {"weight": torch.from_numpy(weight), "bias": torch.from_numpy(bias)}
         else:
-            fitted = fit_network(torch.cat(means), torch.cat(targets).to(means[0].device))
+            fitted = fit_network(torch.cat(means), torch.cat(targets).to(means[0].device), recipe.seed)
         for name, value in fitted.items():
             model.fitted.get_buffer(f"psol_{name}").copy_(value)
 
@@ -183,16 +183,6 @@ def fit_network(features: Tensor, boxes: Tensor, seed: int = 0) -> dict[str, Ten
     return {name: value.detach() for name, value in names.items()}
 
 
-def _unfitted(model: Module) -> str:
-    if "psol_weight" in getattr(getattr(model, "fitted", None), "_buffers", ()):
-        return ""
-    kind = getattr(model, "backbone", type(model).__name__)
-    return (
-        f"psol uses a regressor of boxes, which this {kind} has not been fitted with; take the network of a training "
-        "run of variant psol (Run.model('psol')), or wk.fit(model, train, objective=PSOL(), frozen=True)"
-    )
-
-
 VARIANT = Variant(
     "psol", "PSOL", makes_objective=PSOL, start="ddt", always=True, changes=on_frozen_body, view=frozen_view
 )
@@ -204,7 +194,7 @@ VARIANT = Variant(
     gives="boxes",
     description="boxes by a regressor that was fitted to boxes of DDT, on a frozen body",
     label="PSOL",
-    check=_unfitted,
+    check=unfitted("psol", "psol_weight"),
     variants=(VARIANT, "gap"),
     chapter="12_psol.ipynb",
     published=(

@@ -270,7 +270,8 @@ class Method:
 
     def undefined(self, backbone: str, frozen: bool = False) -> str:
         """Why the method has no meaning on a backbone, whose body may be frozen, or ""."""
-        if frozen and self.changes_training:
+        objective = VARIANTS[self.variants[0]].objective()
+        if frozen and objective is not None and not objective.frozen:
             return f"{self.name} changes how the body is trained, and with frozen it is not"
         if frozen and "gap" not in poolings(backbone):
             return f"with frozen a linear head behind a pooling is fitted, and {backbone} has none"
