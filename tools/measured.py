@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import math
 import re
 import statistics
@@ -45,6 +46,7 @@ IMAGENETTE = {
 }
 FROZEN = {"recipe": "frozen", "size": 448, "stride": 32}
 FROZEN_METHODS = "cam,grad_cam++,layer_cam,affinity_cam"
+TITLES = {"cub_frozen": "CUB", "imagenette_frozen": "Imagenette"}
 # name in the csv -> parameters of the run, backbones, methods
 GRIDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "synthetic": ({"dataset": "synthetic"}, "resnet18,vgg16", "cam,rethinking_cam,grad_cam,grad_cam++"),
@@ -88,19 +90,22 @@ def spread(rows: list[dict[str, str]], metric: str) -> str:
 
 
 def table(*names: str) -> str:
-    """The rows of some grids as a Markdown table, mean and standard deviation over the seeds."""
-    rows = read()
-    lines = [f"| | {' | '.join(HEADINGS)} |", "|---|" + "---|" * len(HEADINGS)]
-    for data in names:
-        _, backbones, methods = GRIDS[data]
-        title = f"{data.partition('_')[0]}: " if len(names) > 1 else ""
-        for backbone in backbones.split(","):
-            for method in methods.split(","):
-                runs = chosen(rows, data, backbone, method)
-                numbers = " | ".join(spread(runs, metric) for metric in METRICS)
-                lines.append(f"| {title}{backbone}, {method} | {numbers} |")
-        centre = spread(chosen(rows, data, backbones.split(",")[0], "cam"), "centre_box")
-        lines.append(f"| {title}centre box | | | {centre.removesuffix(' ± 0.0')} | |")
+    """The rows of a grid as a Markdown table, mean and standard deviation over the seeds; several grids of the same
+    backbones and methods stand side by side, with two columns each."""
+    rows, (_, backbones, methods) = read(), GRIDS[names[0]]
+    metrics = dict(zip(METRICS, HEADINGS, strict=True))
+    columns = [(data, metric) for data in names for metric in (METRICS if len(names) == 1 else METRICS[1:3])]
+    titles = [f"{TITLES.get(data, '')} {metrics[metric]}".strip() for data, metric in columns]
+    lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
+    for backbone in backbones.split(","):
+        for method in methods.split(","):
+            numbers = [spread(chosen(rows, data, backbone, method), metric) for data, metric in columns]
+            name = method if len(names) > 1 else f"{backbone}, {method}"
+            lines.append(f"| {name} | {' | '.join(numbers)} |")
+    first = backbones.partition(",")[0]
+    centre = [spread(chosen(rows, data, first, "cam"), "centre_box").removesuffix(" ± 0.0") for data in names]
+    known = [centre[names.index(data)] if metric == "gt_known_loc" else "" for data, metric in columns]
+    lines.append(f"| centre box | {' | '.join(known)} |".replace("|  |", "| |").replace("|  |", "| |"))
     return "\n".join(lines) + "\n"
 
 
@@ -114,20 +119,17 @@ def with_tables(text: str) -> str:
 
 
 def gather(out: Path, names: Sequence[str]) -> list[dict[str, str]]:
-    """Rows of the finished runs of some grids below OUT (seed 0) and OUT/seed-N, and the known rows of the others."""
+    """Rows of the finished runs of some grids below OUT (seed 0) and OUT/seed-N, and the known rows of all others."""
     from wsolkit.common.files import read_json
 
+    known = {tuple(line[name] for name in COLUMNS[:4]): line for line in read()}
     rows = []
     for data, (parameters, backbones, methods) in GRIDS.items():
-        if data not in names:
-            rows += [line for line in read() if line["data"] == data]
-            continue
-        for backbone in backbones.split(","):
-            for method in methods.split(","):
-                for seed in SEEDS:
-                    slug = method.replace("++", "_plusplus")
-                    folder = home(out / data, seed) / "runs" / parameters["dataset"] / backbone / slug
-                    rows.append(row(data, read_json(folder / "metrics.json")))
+        for backbone, method, seed in itertools.product(backbones.split(","), methods.split(","), SEEDS):
+            folder = home(out / data, seed) / "runs" / parameters["dataset"] / backbone
+            metrics = folder / method.replace("++", "_plusplus") / "metrics.json"
+            new = data in names and metrics.exists()
+            rows.append(row(data, read_json(metrics)) if new else known[data, backbone, method, str(seed)])
     return rows
 
 

@@ -11,6 +11,7 @@ from run_trees import differences, failure, result, run
 
 from wsolkit.report.index import difference, grouped, marks, missing_rows, networks_of, read_rows, reasons, write_index
 from wsolkit.report.pages import fragment
+from wsolkit.sweep.jobs import grids, read, store
 
 PART = {"right": 100, "wrong class": 0, "part only": 150, "too large": 20, "multiple instances": 0, "background": 30}
 WHOLE = PART | {"right": 180, "part only": 70}
@@ -138,6 +139,15 @@ def test_planned_runs_without_a_result_are_missing(tmp_path):
     assert "4 missing" in soup.header.get_text() and soup.select(".status.missing")
     with open(tmp_path / "results.csv", newline="") as file:
         assert len(list(csv.DictReader(file))) == 2, "a file of results: what was only planned is not in it"
+
+
+def test_a_frozen_body_makes_methods_that_train_it_undefined(tmp_path):
+    (grid,) = grids({}, {"methods": ("has", "ddt"), "backbones": ("vgg16",), "recipe": "frozen", "out": str(tmp_path)})
+    store(grid)
+    rows, _ = missing_rows(tmp_path, [])
+    assert {row["method"]: row["status"] for row in rows} == {"has": "undefined", "ddt": "missing"}
+    (again,) = grids(read(grid.home / "sweep.yaml"), {"out": str(tmp_path)})
+    assert [job.key for job in again.plan()[0]] == [job.key for job in grid.plan()[0]]
 
 
 @pytest.mark.parametrize(

@@ -172,17 +172,19 @@ class Plan(Parameters):
     backbones: tuple[Name, ...] = parameter((), "of networks", title=NAMES)
     methods: tuple[Row, ...] = parameter((), "of methods", title=NAMES)
     seeds: tuple[int, ...] = parameter((0,), "the first in OUT, the others in OUT/seed-N")
+    frozen: bool = parameter(False, "whether the body stays")
 
     @classmethod
-    def stored(cls, path: Path) -> list[tuple[int, str, str]]:
-        """Seed, backbone and method of every run in a sweep.yaml. WsolkitError says what is wrong with the file."""
+    def stored(cls, path: Path) -> tuple[list[tuple[int, str, str]], bool]:
+        """Seed, backbone and method of every run in a sweep.yaml, and whether the body is frozen. WsolkitError says
+        what is wrong with the file."""
         content = read_yaml(path)
         require(isinstance(content, dict), f"it should hold a mapping, got {shown(content)}")
         plan = cls(**{str(name): value for name, value in content.items()})
         runs = len(plan.seeds) * len(plan.backbones) * len(plan.methods)
         require(runs <= MOST, f"it plans {runs} runs, expected at most {MOST}")
         methods = [declared(method).name for method in plan.methods]
-        return list(dict.fromkeys(product(plan.seeds, plan.backbones, methods)))
+        return list(dict.fromkeys(product(plan.seeds, plan.backbones, methods))), plan.frozen
 
 
 def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -198,7 +200,7 @@ def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[
     for path in sorted(out.glob(f"runs/*/{files.SWEEP}")):
         dataset, place = path.parent.name, path.relative_to(out)
         try:
-            planned = Plan.stored(path)
+            planned, frozen = Plan.stored(path)
         except (ValueError, OSError) as error:
             problem = str(error).replace(str(path), "it")
             notes.append(f"{place} cannot be used ({problem}), so missing runs of {dataset} are not shown.")
@@ -208,7 +210,7 @@ def missing_rows(out: str | Path, rows: Sequence[dict[str, Any]]) -> tuple[list[
             row = _empty_row(home, out, dataset, backbone, declared(method).slug) | {"seed": seed, "method": method}
             if row["folder"] in folders or (dataset, backbone, row["slug"], seed) in known:
                 continue
-            reason = declared(method).undefined(backbone)
+            reason = declared(method).undefined(backbone, frozen)
             text = f"planned in {place}, without a result yet; run the sweep again"
             missing.append(row | {"status": "undefined" if reason else "missing", "error": reason or text})
     return missing, notes

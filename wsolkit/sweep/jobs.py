@@ -242,7 +242,8 @@ def grids(content: Mapping[str, Any], given: Mapping[str, Any] | None = None) ->
 def store(grid: SweepFile) -> Path:
     """Write the specification of a sweep as OUT/runs/<dataset>/sweep.yaml, which `read` takes."""
     content = grid.model_dump(mode="json")
-    asked = dict.fromkeys(("dataset", "backbones", "methods", "limits", *grid.given))
+    frozen = ("frozen",) if grid.frozen else ()  # by the recipe, say: the index tells by it what is not defined
+    asked = dict.fromkeys(("dataset", "backbones", "methods", "limits", *grid.given, *frozen))
     values = {name: content[name] for name in asked if name not in ("backbone", "seed", "out")}
     values |= {"seeds": content["seeds"] or [grid.seed]}
     values |= {"limit": values["limits"].pop("")} if "" in grid.limits else {}
