@@ -1,0 +1,1 @@
+"""From pictures and labels to reviewed boxes: `wsolkit annotate`. No torch but where a network runs."""
