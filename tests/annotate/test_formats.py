@@ -41,7 +41,7 @@ RECTANGLE = {
         "value": {
             "type": "object",
             "required": ["x", "y", "width", "height", "rotation", "rectanglelabels"],
-            "properties": {name: PERCENT for name in ("x", "y", "width", "height")}
+            "properties": dict.fromkeys(("x", "y", "width", "height"), PERCENT)
             | {
                 "rotation": {"const": 0},
                 "rectanglelabels": {"type": "array", "items": {"type": "string"}, "minItems": 1},

@@ -167,8 +167,8 @@ def write_yolo(folder: Path, records: Sequence[Record], origin: Origin) -> None:
         lines = []
         for record in own:
             (x, y), (width, height) = record.box[:2], record.extent
-            shares = (x + width / 2) / record.size[0], (y + height / 2) / record.size[1]
-            shares += width / record.size[0], height / record.size[1]
+            centre = (x + width / 2) / record.size[0], (y + height / 2) / record.size[1]
+            shares = (*centre, width / record.size[0], height / record.size[1])
             lines.append(f"{number[record.label]} {' '.join(f'{share:.10f}' for share in shares)}\n")
         target = folder / "labels" / f"{stems[path]}.txt"
         target.parent.mkdir(parents=True, exist_ok=True)
