@@ -161,6 +161,12 @@ def metadata() -> None:
         picture(f"images/{name}.png")
 
 
+def pictures() -> None:
+    for name in ("cat/a", "cat/b", "cat/c", "dog/d", "dog/e", "dog/f"):
+        picture(f"pictures/{name}.png")
+    put("pictures/boxes.csv", "".join(f"cat/{x}.png,{BOX}\n" for x in "abc"))()
+
+
 def masks() -> None:
     metadata()
     put("meta/test/localization.txt", "e.png,e.png,\nf.png,f.png,g.png\n")()
@@ -378,6 +384,7 @@ def bad(place: str, good: Change, call: Callable[..., None], named: str, *change
 open_cub = partial(load, "cub", root="cub")
 open_tiny = partial(load, "tiny_imagenet", root="tiny")
 open_metadata = partial(load, "metadata", root="images", metadata="meta")
+open_pictures = partial(load, "folder", root="pictures")
 open_masks = partial(load, "metadata", root="images", metadata="meta", masks="masks")
 
 # text files
@@ -464,6 +471,40 @@ for named, *changes in (
 ):
     bad("cub", cub, open_cub, named, *changes)
 
+# folder
+for named, *changes in (
+    ("boxes.csv", folder("pictures/boxes.csv")),
+    ("boxes.csv", put("pictures/boxes.csv", LATIN)),
+    ("boxes.csv", put("pictures/boxes.csv", "path,x0,y0,x1,y1\n")),
+    ("line 1 'cat/a.png'", put("pictures/boxes.csv", "cat/a.png\n")),
+    ("../a.png", put("pictures/boxes.csv", f"../a.png,{BOX}\n")),
+    ("['12', '2', '2', '7']", put("pictures/boxes.csv", "cat/a.png,12,2,2,7\n")),
+    ("line 2", put("pictures/boxes.csv", f"cat/a.png,{BOX}\ncat/b.png,{BOX},1\n")),
+    ("cat/x.png", put("pictures/boxes.csv", f"cat/x.png,{BOX}\n")),
+    ("40 x 10", lambda: [picture(f"pictures/cat/{x}.png", 40) for x in "abc"], put("pictures/boxes.csv", "".join(f"cat/{x}.png,50,2,60,7\n" for x in "abc"))),
+    ("--unit share", put("pictures/boxes.csv", "".join(f"cat/{x}.png,.1,.1,.5,.5\n" for x in "abc"))),
+    ("boxes.json", put("pictures/boxes.json", "{}")),
+    ("kitten", gone("pictures/boxes.csv"), put("pictures/boxes.json", json.dumps(COCO | {"images": [COCO["images"][0] | {"file_name": "cat/a.png"}], "categories": [{"id": 1, "name": "kitten"}]}))),
+    ("owl", folder("pictures/owl")),
+    ("b.PNG", lambda: picture("pictures/b.PNG")),
+    ("a\\nb.png", lambda: picture("pictures/cat/a\nb.png")),
+    ("cat, dog", lambda: picture("pictures/train/owl/a.png")),
+    ("beside test", lambda: picture("pictures/test/owl/a.png")),
+    ("train/", lambda: [Path(f"pictures/{old}").rename(f"pictures/{new}") for old, new in (("cat", "x"), ("dog", "y"))], lambda: [shutil.move(f"pictures/{old}", f"pictures/{new}/z") for old, new in (("x", "test"), ("y", "val"))]),
+    ("'cat'", lambda: shutil.rmtree("pictures/dog")),
+    ("pictures/cat/", put("pictures/boxes.csv", f"dog/d.png,{BOX}\n"), *(put(f"pictures/cat/{x}.png", b"\x89PNG\r\n\x1a\n") for x in "abc")),
+):  # fmt: skip
+    bad("folder", pictures, open_pictures, named, *changes)
+few = [gone(f"pictures/{name}.png") for name in ("cat/b", "cat/c", "dog/e", "dog/f")]
+bad("folder", pictures, partial(open_pictures, split="val"), "'val'", gone("pictures/boxes.csv"), *few)
+bad(
+    "folder",
+    pictures,
+    open_pictures,
+    "pictures",
+    lambda: [shutil.rmtree(f"pictures/{name}") for name in ("cat", "dog")],
+)
+
 # tiny_imagenet
 for named, *changes in (
     ("line 1", put("tiny/wnids.txt", "../n01\nn02\n")),
@@ -548,7 +589,11 @@ bad("metadata", masks, open_masks, "nowhere", masks="nowhere")
 bad("metadata", metadata, open_metadata, "meta/test", metadata="meta/test")
 
 # load_dataset
-for name, call, base in (("cub", open_cub, cub), ("metadata", open_metadata, metadata)):
+for name, call, base in (
+    ("cub", open_cub, cub),
+    ("folder", open_pictures, pictures),
+    ("metadata", open_metadata, metadata),
+):
     bad("load_dataset", base, call, f"'{name}'", root=None)
     bad("load_dataset", base, call, "nowhere", root="nowhere")
     bad("load_dataset", base, call, "afile", put("afile"), root="afile")
@@ -1232,7 +1277,7 @@ def test_the_page_has_the_places_that_are_tried():
 def test_without_the_change_the_input_is_taken(copy_of, tmp_path, monkeypatch):
     """Or the errors above might be about something else."""
     for number, (good, call, words) in enumerate((
-        (cub, open_cub, ()), (tiny, open_tiny, ()), (tiny, train_tiny, ()), (metadata, open_metadata, ()), (masks, open_masks, ()), (voc, wsolkit, CONVERT["voc"]),
+        (cub, open_cub, ()), (tiny, open_tiny, ()), (tiny, train_tiny, ()), (metadata, open_metadata, ()), (pictures, open_pictures, ()), (masks, open_masks, ()), (voc, wsolkit, CONVERT["voc"]),
         (coco, wsolkit, CONVERT["coco"]), (table, wsolkit, CONVERT["csv"]), (maps, wsolkit, EVALUATE), (boxes, wsolkit, BOXES), (trained, wsolkit, PREDICT), (trained, wsolkit, LOCALISE),
         (weights, build, ()), (sweep_file, wsolkit, SWEEP), (metadata, predict, ()), (nothing, score, ()), (nothing, score_maps, ()), (nothing, fit, ()), (nothing, evaluate, ()),
     )):  # fmt: skip

@@ -86,6 +86,7 @@ DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry("synthetic:open_synthetic", "Synthetic birds", _BIRDS, _SLIM),
     "cub": DatasetEntry("readers:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
     "tiny_imagenet": DatasetEntry("readers:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
+    "folder": DatasetEntry("class_folders:open_folder", "Images in class folders", _LARGE),
     "metadata": DatasetEntry("readers:open_metadata", "Images of a metadata folder", _LARGE),
 }
 
@@ -111,12 +112,12 @@ def load_dataset(
     """Open one split of a dataset.
 
     Args:
-        name: "synthetic" (needs no files), "cub", "tiny_imagenet" or "metadata" (any images with the metadata files of
-            wsolevaluation).
+        name: "synthetic" (needs no files), "cub", "tiny_imagenet", "folder" (a folder of images for each class) or
+            "metadata" (any images with the metadata files of wsolevaluation).
         split: "train", "val" or "test". Where the files know no validation split, it is a seeded, stratified share of
             the training images; the test images are never part of it.
         root: the folder in its native layout, e.g. data/CUB_200_2011; for "metadata" the folder of the images.
-        size: input side in pixels; None is the dataset's own (synthetic and Tiny-ImageNet 64, CUB and metadata 224).
+        size: input side in pixels; None is the dataset's own (synthetic and Tiny-ImageNet 64, the others 224).
         geometry: "resize" (both sides to `size`) or "crop" (both sides to 256/224 of it, then the centre).
         classes: None for all, an integer for the first so many, or a list of class names or 0-based indices.
         val_share: share of the training images held out as validation split.

@@ -316,7 +316,7 @@ def read_batches(
         yield batch
 
 
-def _below(folder: Path, problems: dict[str, None]) -> list[Path]:
+def images_below(folder: Path, problems: dict[str, None]) -> list[Path]:
     """Images in a folder and all folders in it, linked ones too, each once."""
     paths, seen, text = [], set(), "{0.filename}: the folder cannot be searched ({0.strerror})"
     walk = os.walk(folder, onerror=lambda error: problems.setdefault(text.format(error)), followlinks=True)
@@ -338,11 +338,11 @@ def _expand(source: str, problems: dict[str, None]) -> tuple[Path, list[Path]]:
     if path.is_file():
         return path.parent, [path]
     if path.is_dir():
-        return path, _below(path, problems)
+        return path, images_below(path, problems)
     while glob.has_magic(str(base)):
         base = base.parent
     if "**" in path.parts:  # glob passes over folders that it cannot list, without a message
-        _below(base, problems)
+        images_below(base, problems)
     matches = [Path(os.path.normpath(match)) for match in sorted(glob.glob(str(path), recursive=True))]
     files = [match for match in matches if match.suffix.lower() in IMAGE_SUFFIXES and match.is_file()]
-    return base, files + [path for match in matches if match.is_dir() for path in _below(match, problems)]
+    return base, files + [path for match in matches if match.is_dir() for path in images_below(match, problems)]

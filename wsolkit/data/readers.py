@@ -46,7 +46,8 @@ SIDE = 64  # of every image of Tiny-ImageNet, in pixels
 Box = tuple[float, float, float, float]
 Parser = Callable[[str], tuple[Any, Any]]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of VOC
-CSV_FIELDS = ["path", "label", "x0", "y0", "x1", "y1"]
+CSV_FIELDS = ("path", "label", "x0", "y0", "x1", "y1")
+UNNAMED = "object"
 MEND = "mend or remove them"
 BOX_FORMS = {
     "voc": "xmin <= xmax, ymin <= ymax",
@@ -858,7 +859,7 @@ def convert(
         _require_converted(target / name)
 
     first = (1 if origin is None else origin) if kind == "voc" and unit == "pixel" else 0
-    read = _Source(source, images, kind, first, unit=unit, turn=turn)
+    read = Source(source, images, kind, first, unit=unit, turn=turn)
     {"voc": read_voc, "coco": read_coco, "csv": read_csv}[kind](read)
     read.finish()
     chosen: dict[str, tuple[str, list[Box]]] = {}
@@ -954,7 +955,7 @@ def _write(out: Path, split: str, chosen: dict, sizes: dict, names: list[str], n
 
 
 @dataclass
-class _Source:
+class Source:
     """What a reader is given, and what it fills."""
 
     place: Path  # the file or folder that is read
@@ -971,6 +972,7 @@ class _Source:
     written: list[tuple[str, Box]] = field(default_factory=list)  # (item, numbers) of all boxes, as they are written
     crowds: int = 0  # annotations of crowds, which are left out
     beyond: list[str] = field(default_factory=list)  # boxes that lose more than a few pixels at the border
+    fields: tuple[str, ...] = CSV_FIELDS  # columns of a CSV; without "label" its objects are called UNNAMED
 
     @contextlib.contextmanager
     def noting(self, item: str) -> Iterator[None]:
@@ -1021,7 +1023,7 @@ class _Source:
     def finish(self) -> None:
         """Raise what is wrong; else complete sizes, check that boxes lie in the images, and cut those of VOC, COCO."""
         from_csv, share = self.kind == "csv", self.unit == "share"
-        refuse(self.place, self.problems, f"expected lines '{','.join(CSV_FIELDS)}'" if from_csv else MEND)
+        refuse(self.place, self.problems, f"expected lines '{','.join(self.fields)}'" if from_csv else MEND)
         require(self.objects, f"{self.place} names no image; expected at least one")
         require_unit(self.place, self.unit, self.written)
         given: list[tuple[str, Box, tuple[int, int]]] = []
@@ -1065,7 +1067,7 @@ class _Source:
             self.sizes[name] = stated
 
 
-def read_voc(read: _Source) -> None:
+def read_voc(read: Source) -> None:
     """A folder of Pascal VOC XML files, or the folder above its Annotations/; folders in it are folders of the images.
 
     VOC counts pixels from 1, so `origin` 1 is taken from every corner; with `origin` 0 corners stay as they are (ILSVRC
@@ -1101,7 +1103,7 @@ def read_voc(read: _Source) -> None:
             read.add(item, name, (width, height), objects)
 
 
-def read_coco(read: _Source) -> None:
+def read_coco(read: Source) -> None:
     """A COCO json of instances: the path of an image is its file_name, classes are numbered in the order of their ids.
 
     A bbox [x, y, width, height] becomes the corners x, y, x + width, y + height, cut at the border (at most width - 1
@@ -1153,19 +1155,21 @@ def read_coco(read: _Source) -> None:
     read.order = [names[key] for key in sorted(names, key=lambda key: (isinstance(key, str), key))]
 
 
-def read_csv(read: _Source) -> None:
+def read_csv(read: Source) -> None:
     """Lines `path,label,x0,y0,x1,y1` with or without these names as a first line; several lines for several boxes.
 
     Corners are taken as they are, in pixels from 0; sizes are read from the images below `images`.
     """
     if read.images is None:
         raise WsolkitError(f"a CSV says nothing of the size of its images: {GIVE_IMAGES}")
+    first = len(read.fields) - len(CORNERS)  # column of the box
     for place, (number, line) in enumerate(read_lines(read.place)):
         item = f"line {number} {line[:120]!r}"
         with read.noting(item):
             row = [clean(field) for field in next(csv.reader([line], skipinitialspace=True, strict=True))]
-            if place or [field.lower() for field in row] != CSV_FIELDS:
-                read.add(item, row[0], (0, 0), [(item, "".join(row[1:2]), row[2:])], again=True)
+            if place or tuple(field.lower() for field in row) != read.fields:
+                label = "".join(row[1:first]) if "label" in read.fields else UNNAMED
+                read.add(item, row[0], (0, 0), [(item, label, row[first:])], again=True)
 
 
 def _names_by_stem(folder: Path) -> dict[str, str]:

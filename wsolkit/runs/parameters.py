@@ -94,7 +94,9 @@ class RunConfig(Recipe):
     """
 
     dataset: str = parameter("synthetic", "data set", "data", choices=DATASETS)
-    root: str = parameter("", "folder of the dataset in its native layout, or of the images of a metadata folder")
+    root: str = parameter(
+        "", "folder of the dataset: its native layout, class folders, or the images of a metadata folder"
+    )
     metadata: str = parameter("", "folder of train/, test/ and perhaps val/ as in wsolevaluation (dataset metadata)")
     masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
     classes: Classes = parameter(
