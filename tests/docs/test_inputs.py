@@ -824,6 +824,8 @@ for named, *changes in (
     ("../e.png", swap("boxes.csv", "e.png", "../e.png")),
     ("e.png, which is 20 x 10", swap("boxes.csv", "e.png,2,2,9,7", "e.png,22,2,29,7")),
     ("boxes.csv", put("boxes.csv", "e.png,0,0,0.5,0.7\nf.png,0,0,1,1\n")),
+    ("e.png", put("boxes.csv", "e.png,0,0,0.5,0.7\nf.png,0,0,9,7\n")),
+    ("e.png", put("boxes.csv", "e.png,0,0,200,100\nf.png,0,0,200,100\n")),
     ("boxes.csv", gone("boxes.csv")),
     ("boxes.csv", folder("boxes.csv")),
     ("boxes.csv", put("boxes.csv", LATIN)),

@@ -498,6 +498,8 @@ def test_a_file_of_boxes_is_scored_in_the_frame_of_the_ground_truth(case, run):
         (lambda lines: ["test/000.jpg,9,2,3,4", *lines[1:]], "test/000.jpg,9,2,3,4"),
         (lambda lines: ["test/000.jpg,900,2,990,4", *lines[1:]], "the box lies outside test/000.jpg"),
         (lambda lines: [line.split(",")[0] + ",0,0,0.5,1" for line in lines], "seem to be shares"),
+        (lambda lines: ["test/000.jpg,0.1,0,0.5,1", *lines[1:]], "1 of .* boxes seem to be shares .*: test/000.jpg"),
+        (lambda lines: [line.split(",")[0] + ",1,1,900,900" for line in lines], "boxes of images of another size"),
     ],
 )
 def test_a_wrong_file_of_boxes_is_one_error(case, change, text):

@@ -124,6 +124,8 @@ def test_it_trains_resumes_and_refuses(tmp_path):
     plain = wk.build_model("resnet18", 3, weights="none", width=0.1)
     with pytest.raises(MethodNotDefined, match="bas uses a generator of maps"):
         wk.score_maps(plain, IMAGES, LABELS, "bas")
+    with pytest.raises(MethodNotDefined, match=r"cut at layer 'body.layer3', has not"):
+        wk.score_maps(loaded, IMAGES, LABELS, "bas", layer="layer3")
     with pytest.raises(WsolkitError, match="bas uses a generator of maps"):
         wk.fit(plain, birds["train"], epochs=1, objective=BAS())
     with pytest.raises(WsolkitError, match="top=-1: give a number of classes"):

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import wsolkit as wk
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.c2am import C2AM, LEAST, MOST, attraction, contrast
 from wsolkit.methods.registry import MethodNotDefined
 
@@ -94,6 +95,17 @@ def test_the_same_seed_gives_the_same_head_and_a_checkpoint_holds_it(tmp_path):
     assert result.threshold == 0.6 and np.isfinite(result.maps["test"].maps).all()
     with pytest.raises(MethodNotDefined, match="c2am uses what was fitted to training images"):
         wk.score_maps(wk.build_model("resnet18", 3, weights="none"), birds().images([0]), torch.tensor([0]), "c2am")
+
+
+def test_one_position_and_a_head_that_diverges_are_refused():
+    model = wk.build_model("resnet18", 3, weights="none", width=0.05)
+    model.head = torch.nn.Linear(4, 3)
+    C2AM().prepare(model)
+    with pytest.raises(WsolkitError, match=r"these feature maps have one alone: .*frozen_stride"):
+        C2AM(epochs=1, batch=2).fit(model, np.ones((3, 4, 1, 1), np.float32), 0)
+    kept = np.random.default_rng(0).random((4, 4, 3, 3), np.float32)
+    with pytest.raises(WsolkitError, match=r"diverged at lr=1e.38; choose a smaller lr"):
+        C2AM(epochs=3, lr=1e38, batch=2).fit(model, kept, 0)
 
 
 def test_one_training_image_is_enough_to_fit_and_dead_features_stay_finite():

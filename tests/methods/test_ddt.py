@@ -141,10 +141,26 @@ def test_a_component_that_follows_the_border_is_warned_of():
 
 def test_a_network_that_was_not_fitted_is_refused():
     images, labels = birds().images([0]), torch.tensor([0])
-    with pytest.raises(MethodNotDefined, match=r"does not hold; take .*Run.model\('ddt'\).*objective=DDT\(\)"):
+    with pytest.raises(MethodNotDefined, match=r"does not hold; take the .*Run.model\('ddt'\).*methods.ddt.DDT\(\)"):
         wk.score_maps(network(), images, labels, "ddt")
+    with pytest.raises(
+        MethodNotDefined, match=r"cut at layer 'body.layer3', does not hold; take, without a layer, the"
+    ):
+        wk.score_maps(fitted(), images, labels, "ddt", layer="layer3")
     with pytest.raises(WsolkitError, match="'ddt' is fitted on a frozen body: give frozen=True"):
         wk.fit(network(), birds(), objective=ddt.DDT())
+
+
+@pytest.mark.parametrize("name", ["ddt", "psol", "c2am"])
+def test_a_fit_that_did_not_end_leaves_nothing_that_could_be_used(name, monkeypatch):
+    model, train = fitted(), birds()
+    objective = variant(name).objective()
+    monkeypatch.setattr(type(objective), "observing", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        wk.fit(model, train, objective=objective, frozen=True)
+    localise = wk.predict_boxes if name == "psol" else wk.score_maps
+    with pytest.raises(MethodNotDefined, match=f"{name} uses what was fitted to training images"):
+        localise(model, train.images([0]), torch.tensor([0]), name)
 
 
 def test_checkpoints_hold_what_was_fitted(tmp_path):

@@ -152,6 +152,21 @@ def test_the_regressor_is_fitted_to_the_pseudo_boxes_of_the_training_images(regr
     assert torch.equal(wk.predict_boxes(again, images, labels, "psol").double(), torch.from_numpy(made))
 
 
+def test_the_regressor_that_was_fitted_last_counts():
+    train = birds()
+    images, labels = train.images(range(4)), torch.from_numpy(train.labels[:4])
+    options = {"batch_size": 5, "frozen": True, "weight_decay": 0.1}
+
+    def boxes(*regressors):
+        model = network()
+        for name in regressors:
+            wk.fit(model, train, objective=psol.PSOL(source="cam", regressor=name), **options)
+        assert list(model.spec["fitted"]) == list(model.fitted._buffers)
+        return wk.predict_boxes(model, images, labels, "psol")
+
+    assert torch.equal(boxes("network", "ridge"), boxes("ridge"))
+
+
 def test_without_any_pseudo_box_there_is_one_error(monkeypatch):
     monkeypatch.setattr(psol, "pseudo_boxes", lambda maps, *_: (np.zeros((len(maps), 4)), np.ones(len(maps), bool)))
     with pytest.raises(ValueError, match="ddt cut no box from any of"):

@@ -141,8 +141,8 @@ def test_what_only_a_map_has_is_refused(parameters, middle_box):
     for ask, text in (
         (lambda: wk.score_maps(model, images, [0, 1], middle_box), "call wsolkit.predict_boxes"),
         (lambda: wk.predict_boxes(model, images, [0, 1], "cam"), "cam gives a map and no box"),
-        (lambda: localise(model, test, middle_box, smooth=("aug",)), "so smooth mean nothing"),
-        (lambda: run.evaluate(middle_box, pas=True), "so pas mean nothing"),
+        (lambda: localise(model, test, middle_box, smooth=("aug",)), "no map: leave out smooth"),
+        (lambda: run.evaluate(middle_box, pas=True), "no map: leave out pas"),
         (
             lambda: wk.predict(model, [images], middle_box, threshold=0.2, percentile=90),
             "threshold and percentile mean",

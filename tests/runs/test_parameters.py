@@ -48,6 +48,8 @@ def test_empty_values_are_not_given_and_given_ones_win():
         ({"epochs": "many"}, "epochs must be a whole number, but is 'many'"),
         ({"epochs": 2.5}, "epochs must be a whole number"),
         ({"epochs": True}, "epochs must be a whole number"),
+        ({"frozen_size": 7}, "frozen_size must be at least 8, but is 7"),
+        ({"frozen_stride": 7}, "resnet18 has no frozen_stride 7; choose from"),
         ({"dataset": "cats"}, "unknown dataset 'cats'; choose from synthetic, cub, tiny_imagenet"),
         ({"backbone": "alexnet"}, "unknown backbone 'alexnet'"),
         ({"backbone": "vgg16_fc", "stride": 8}, "vgg16_fc has no stride 8; choose from 16"),

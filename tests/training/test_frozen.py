@@ -68,6 +68,8 @@ def test_what_has_no_meaning_is_refused():
         wk.fit(network("vgg16_fc", "fc"), birds("train"), **FROZEN)
     with pytest.raises(WsolkitError, match="only a linear head behind a pooling"):
         wk.fit(network(pooling="acol"), birds("train"), **FROZEN)
+    with pytest.raises(WsolkitError, match="only a linear head behind a pooling"):
+        wk.fit(network(pooling="bas"), birds("train"), objective=variant("ddt").objective(), **FROZEN)
     broken = network()
     torch.nn.init.constant_(broken.body.conv1.weight, float("nan"))
     with pytest.raises(WsolkitError, match="features are not finite"):

@@ -43,6 +43,8 @@ from wsolkit.data.readers import (
     read_classes,
     read_metadata,
     read_table,
+    refuse_misread,
+    require_unit,
     touches,
 )
 from wsolkit.evaluation.metrics import same_lengths
@@ -189,7 +191,8 @@ def read_boxes(path: str | Path, meta: Metadata, geometry: Geometry) -> np.ndarr
     and stays -1. A line that ends in `,x0,y0,x1,y1` is a header; lines of other images are passed over.
 
     Raises: FileNotFoundError or WsolkitError: there is no such file; lines that are wrong, twice or missing, boxes
-        outside of their image, and shares in the place of pixels, are named.
+        outside of their image, shares in the place of pixels, and a file of which most boxes reach far beyond their
+        images, are named.
     """
     path, form = given_path(path, "a csv of boxes"), "path,x0,y0,x1,y1"
     line = columns(inside, *[float] * 4, right=True, make=tuple)
@@ -209,8 +212,12 @@ def read_boxes(path: str | Path, meta: Metadata, geometry: Geometry) -> np.ndarr
 
     known = {name: name for name in meta.ids}
     rows = read_table(path, parse, f"{form} in pixels, one line for each image", known, True, problem)
-    largest = max((max(box) for (box,) in rows.values() if box != NO_BOX), default=2.0)
-    require(largest > 1, f"{path}: no corner is larger than 1, so these seem to be shares: give pixels of the images")
+    given = [(name, box, meta.sizes[name]) for name, (box,) in rows.items() if box != NO_BOX]
+    if given and max(max(box) for _, box, _ in given) <= 1:
+        text = "no corner is larger than 1, so these seem to be shares: give pixels of the images"
+        raise WsolkitError(f"{path}: {text}")
+    require_unit(path, "pixel", ((name, box) for name, box, _ in given))
+    refuse_misread(path, given)
     edge, made = geometry.size - 1, []
     for name in meta.ids:
         (box,) = rows[name]

@@ -55,6 +55,8 @@ def _lacks_generator(model: Module) -> str:
     if hasattr(model, "generator"):
         return ""
     kind = f"{getattr(model, 'backbone', type(model).__name__)} with pooling '{getattr(model, 'pooling', 'unknown')}'"
+    if hasattr(model, "layer"):
+        kind = f"{model.backbone}, cut at layer '{model.layer}',"
     return f"bas uses a generator of maps, which {kind} has not; use a network with pooling 'bas'"
 
 

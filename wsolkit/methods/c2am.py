@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from wsolkit.common.errors import require
 from wsolkit.common.parameters import parameter
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.ddt import ENLARGED, around_zero, frozen_view, on_frozen_body, unfitted
@@ -43,8 +44,8 @@ class C2AM(Objective):
     def prepare(self, model: Any) -> None:
         import torch
 
-        kernel = torch.zeros(1, model.head.in_features, 3, 3)
-        model.keep(c2am_kernel=kernel, c2am_offset=torch.zeros(1), c2am_facts=torch.zeros(2))
+        shapes = {"c2am_kernel": (1, model.head.in_features, 3, 3), "c2am_offset": (1,), "c2am_facts": (2,)}
+        model.keep(**{name: torch.full(shape, torch.nan) for name, shape in shapes.items()})
 
     @contextmanager
     def observing(self, model: Any, recipe: Any) -> Iterator[Callable[[Tensor, Tensor, Tensor], None]]:
@@ -66,6 +67,8 @@ class C2AM(Objective):
         from torch import nn
         from torch.nn.functional import conv2d
 
+        need = "choose a larger input (frozen_size) or a smaller stride (frozen_stride)"
+        require(kept[0, 0].size > 1, f"c2am separates positions, and these feature maps have one alone: {need}")
         device, generator = model.head.weight.device, np.random.default_rng([seed, 4])
         with torch.enable_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -86,6 +89,7 @@ class C2AM(Objective):
         scale = norm.weight / (norm.running_var + norm.eps).sqrt()
         kernel = (convolution.weight * scale[:, None, None, None]).detach()
         offset = (norm.bias - norm.running_mean * scale).detach()
+        require(bool(kernel.isfinite().all()), f"c2am: the head has diverged at lr={self.lr:g}; choose a smaller lr")
         total, count = np.zeros(2), np.zeros(2)  # of the outermost positions, and of the others
         for start in starts:
             features = torch.from_numpy(kept[start : start + self.batch]).to(device)

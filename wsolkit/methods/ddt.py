@@ -118,7 +118,7 @@ class DDT(Objective):
 
         rows, channels = model.num_classes + 1, model.head.in_features
         shapes = {"ddt_mean": channels, "ddt_direction": channels, "ddt_facts": len(FACTS)}
-        model.keep(**{name: torch.zeros(rows, length) for name, length in shapes.items()})
+        model.keep(**{name: torch.full((rows, length), torch.nan) for name, length in shapes.items()})
 
     @contextmanager
     def observing(self, model: Any, recipe: Any) -> Iterator[Callable[[Tensor, Tensor, Tensor], None]]:
@@ -180,13 +180,16 @@ def unfitted(name: str, buffer: str) -> Callable[[Module], str]:
     """The check of a method that uses what was fitted to a network, by its name and one of the buffers it keeps."""
 
     def check(model: Module) -> str:
-        if buffer in getattr(getattr(model, "fitted", None), "_buffers", ()):
+        kept = getattr(getattr(model, "fitted", None), "_buffers", {}).get(buffer)
+        if kept is not None and bool(kept.isfinite().all()):  # NaN until a fit has ended
             return ""
         kind = getattr(model, "backbone", type(model).__name__)
+        cut = f", cut at layer '{model.layer}'," if hasattr(model, "layer") else ""
         return (
-            f"{name} uses what was fitted to training images, which this {kind} does not hold; take the network of a "
-            f"training run of variant {name} (Run.model('{name}')), or "
-            f"wk.fit(model, train, objective={name.upper()}(), frozen=True)"
+            f"{name} uses what was fitted to training images, which this {kind}{cut} does not hold; take"
+            f"{', without a layer,' if cut else ''} the network of a training run of variant {name} "
+            f"(Run.model('{name}')), or wk.fit(model, train, objective=wsolkit.methods.{name}.{name.upper()}(), "
+            "frozen=True)"
         )
 
     return check

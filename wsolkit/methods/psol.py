@@ -126,7 +126,11 @@ class PSOL(Objective):
         if self.regressor == "network":
             shapes = {"psol_hidden_weight": (HIDDEN, channels), "psol_hidden_bias": (HIDDEN,)}
             shapes |= {"psol_weight": (4, HIDDEN), "psol_bias": (4,)}
-        model.keep(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+        earlier = [name for name in getattr(getattr(model, "fitted", None), "_buffers", ()) if name.startswith("psol_")]
+        for name in earlier:  # of another regressor
+            delattr(model.fitted, name)
+            del model.spec["fitted"][name]
+        model.keep(**{name: torch.full(shape, torch.nan) for name, shape in shapes.items()})
 
     @contextmanager
     def observing(self, model: Any, recipe: Any) -> Iterator[Callable[[Tensor, Tensor, Tensor], None]]:

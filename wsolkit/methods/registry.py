@@ -214,7 +214,7 @@ class Method:
         """Raise a `WsolkitError` where a method that gives boxes is asked for what only a map has (a threshold, say):
         `given` are options by name, those that are None or empty were not asked for."""
         wrong = [name for name, value in given.items() if value is not None and value != ()]
-        text = f"{self.name} gives boxes and no map, so {' and '.join(wrong)} mean nothing for it: leave them out"
+        text = f"{self.name} gives boxes and no map: leave out {' and '.join(wrong)}"
         require(self.gives == "map" or not wrong, text)
 
     def fixed_threshold(self, percentile: float) -> float:

@@ -117,9 +117,9 @@ class RunConfig(Recipe):
     batch_size: int = parameter(0, "images per training step", "training", ge=2)
     lr: float = parameter(0.0, "learning rate", "training", gt=0)
     frozen_size: int = parameter(
-        0, "input side of methods fitted on a frozen body (ddt, ...); 0 is 448 with pretrained weights", ge=0
+        0, "input side of methods fitted on a frozen body (ddt, ...); 0 is 448 with pretrained weights", ge=8
     )
-    frozen_stride: int = parameter(0, "stride of their feature map; 0 is the largest with pretrained weights", ge=0)
+    frozen_stride: int = parameter(0, "stride of their feature map; 0 is the largest with pretrained weights", ge=1)
     compile: bool = parameter(False, "run training steps through torch.compile")
     checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
     limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)

@@ -22,6 +22,13 @@ from wsolkit.training.recipe import Objective, Recipe
 STEPS = 500  # of LBFGS at most; it stops earlier where nothing changes any more, else a warning says so
 
 
+def check_head(model: Any) -> None:
+    """Raise a `WsolkitError` where a network has no pooling with one linear layer behind it."""
+    good = isinstance(getattr(model, "head", None), nn.Linear) and getattr(model, "has_cam", False)
+    kind = getattr(model, "backbone", type(model).__name__)
+    require(good, f"frozen: only a linear head behind a pooling can be fitted, and {kind} has none here")
+
+
 def fit_head(model: Any, train: WSOLDataset, recipe: Recipe, objective: Objective) -> tuple[float, float]:
     """Fit the linear head of `model` in place, by LBFGS from zero; all else stays. Needs N x C floats of memory.
 
@@ -30,11 +37,9 @@ def fit_head(model: Any, train: WSOLDataset, recipe: Recipe, objective: Objectiv
 
     Returns: cross-entropy (nats) and Top-1 Cls (percent) on the training images.
 
-    Raises: WsolkitError: the network has no pooling followed by one linear layer, or features are not finite.
+    Raises: WsolkitError: features are not finite.
     """
-    head: Any = getattr(model, "head", None)
-    good = isinstance(head, nn.Linear) and getattr(model, "has_cam", False)
-    require(good, f"frozen: only a linear head behind a pooling can be fitted, and {model.backbone} has none here")
+    head: Any = model.head
     model.eval()
     device, pooled = head.weight.device, []
     order = np.argsort(train.labels, kind="stable") if objective.frozen else np.arange(len(train))

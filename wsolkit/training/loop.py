@@ -29,7 +29,7 @@ from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
 from wsolkit.training.checkpoints import HISTORY, Files, Progress, checksum, load_state
-from wsolkit.training.frozen import fit_head
+from wsolkit.training.frozen import check_head, fit_head
 from wsolkit.training.recipe import Objective, Recipe
 
 LOOK_EVERY = 16  # steps between two readings of the loss on CUDA, where a reading waits for all steps before it
@@ -89,6 +89,8 @@ def fit(
     require(recipe.frozen or not objective.frozen, f"'{objective.name}' is fitted on a frozen body: give frozen=True")
     if compile and objective.hooks:
         raise WsolkitError(f"'{objective.name}' attaches hooks, which torch.compile does not see: pass compile=False")
+    if recipe.frozen:
+        check_head(model)
     objective.prepare(model)
     about = {"classes": train.classes, "geometry": asdict(train.geometry), "recipe": recipe.plain()}
     start = {"model": model.spec, "start": checksum(model.state_dict())}
