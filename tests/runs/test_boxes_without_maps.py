@@ -145,7 +145,7 @@ def test_what_only_a_map_has_is_refused(parameters, middle_box):
         (lambda: run.evaluate(middle_box, pas=True), "no map: leave out pas"),
         (
             lambda: wk.predict(model, [images], middle_box, threshold=0.2, percentile=90),
-            "threshold and percentile mean",
+            "leave out threshold and percentile",
         ),
         (lambda: measure_faithfulness(model, test, [middle_box]), "gives boxes and no map"),
         (lambda: wk.export_score_maps(localise(model, test, middle_box), "nowhere"), "no map to export"),
