@@ -78,6 +78,39 @@ def test_threshold_never_comes_from_test(model, birds):
     )
 
 
+def test_a_readers_own_pseudo_boxes_choose_the_threshold(model, birds):
+    val = birds["val"]
+    bare = val.subset(range(len(val)))
+    bare.samples = [type(s)(s.id, s.label, (), s.path) for s in bare.samples]
+    truths = [val.target(index).boxes.numpy() for index in range(len(val))]
+    true, result = (
+        evaluate(model, birds["test"], "cam", **how) for how in ({"val": val}, {"val": bare, "pseudo": truths})
+    )
+    assert (result.operating_point, true.operating_point) == ("pseudo_boxes", "validation")
+    assert result.threshold == true.threshold and result.gt_known_loc == true.gt_known_loc
+    assert true.operating_points["pseudo_boxes"] is None and result.operating_points["validation"] is None
+
+    asked = []
+
+    def some(dataset, indices):
+        asked.append((dataset, indices.tolist()))
+        return [truths[index] for index in indices]
+
+    few = evaluate(model, birds["test"], "cam", val=bare, pseudo=some, limit=8)
+    assert asked == [(bare, bare.spread(8).tolist())] and few.n_val == 8
+    assert few.threshold == evaluate(model, birds["test"], "cam", val=val, limit=8).threshold
+    part = [own if index % 2 else own[:0] for index, own in enumerate(truths)]  # no box: not asked
+    half = evaluate(model, birds["test"], "cam", val=bare, pseudo=part)
+    odd = val.subset(range(1, len(val), 2))
+    assert half.n_val == len(odd) and half.threshold == evaluate(model, birds["test"], "cam", val=odd).threshold
+    none = evaluate(model, birds["test"], "cam", val=bare, pseudo=[own[:0] for own in truths])
+    assert (none.operating_point, none.threshold) == ("fixed", 0.2)
+    with pytest.raises(ValueError, match=f"boxes for each of {len(val)} validation images, but has 1"):
+        evaluate(model, birds["test"], "cam", val=bare, pseudo=truths[:1])
+    with pytest.raises(ValueError, match="pseudo boxes are those of validation images: give val"):
+        evaluate(model, birds["test"], "cam", val=None, pseudo=truths)
+
+
 @pytest.mark.slow
 def test_without_validation_the_fixed_threshold_is_used(model, birds):
     result = evaluate(model, birds["test"], "rethinking_cam", val=None)

@@ -122,6 +122,24 @@ def test_without_validation_and_masks():
     assert "no validation split" in str(result)
 
 
+def test_pseudo_boxes_choose_as_true_ones_do_and_stand_behind_these():
+    others = blobs(25, 2)[1]  # of other objects: another threshold is best
+    pseudo = Maps(VAL_MAPS), Truth(SIZE, boxes=others)
+    alone, both, true = run(validation=None, pseudo=pseudo), run(pseudo=pseudo), run()
+    by_validation = run(validation=pseudo)
+    assert (alone.operating_point, alone.n_val) == ("pseudo_boxes", 25)
+    assert alone.threshold == by_validation.threshold != true.threshold
+    assert alone.gt_known_loc == by_validation.gt_known_loc and np.array_equal(alone.boxes, by_validation.boxes)
+    assert alone.extra["pseudo_gt_known_loc"] == by_validation.extra["val_gt_known_loc"]
+    assert alone.centre_box["operating_point"] == "fixed", "its side is not chosen on pseudo boxes"
+    assert f"tau = {alone.threshold:g} at percentile 100, chosen on pseudo boxes of 25 validation images" in str(alone)
+    same = both.to_dict() | {"operating_points": true.operating_points, "extra": true.extra}
+    assert same == true.to_dict(), "beside true boxes it is one more point, and changes nothing"
+    assert both.operating_points == true.operating_points | {"pseudo_boxes": alone.operating_points["pseudo_boxes"]}
+    assert both.per_image()["iou_pseudo_boxes"].tolist() == alone.ious.tolist()
+    assert "GT-known Loc, chosen on pseudo boxes of validation" in str(both)
+
+
 def test_threads_and_progress_do_not_change_anything(result):
     seen = []
     other = run(workers=3, progress=lambda images: (seen.append(image) or image for image in images))

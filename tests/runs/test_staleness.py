@@ -74,6 +74,7 @@ CHANGES = [
     ("wsolkit/methods/grad_cam_plusplus.py", "clamp(min=0)", "clamp(min=0.1)", NOTHING, {"grad_cam++", "hires_cam"}, False),
     ("wsolkit/methods/cam.py", "return context.class_weights", "return -context.class_weights", NOTHING, ALL_METHODS, False),
     ("wsolkit/methods/maps.py", "_LARGEST = 2**24", "_LARGEST = 2**20", NOTHING, ALL_METHODS, False),
+    ("wsolkit/methods/psol.py", "return shares_of_boxes(", "return 1 - shares_of_boxes(", NOTHING, ALL_METHODS, False),  # pseudo boxes
     ("wsolkit/training/recipe.py", "LEAST_STEPS = 16", "LEAST_STEPS = 8", ALL_VARIANTS, NOTHING, False),
     ("wsolkit/training/recipe.py", "BATCH, LR = 40, 3e-3", "BATCH, LR = 40, 2e-3", ALL_VARIANTS, NOTHING, False),
     ("wsolkit/data/synthetic.py", "CANVAS = 128", "CANVAS = 64", ALL_VARIANTS, NOTHING, False),

@@ -54,6 +54,9 @@ def test_the_sentence_beside_a_curve_says_its_numbers(shown):
         f"finds more than 75.0 %, and {near} % of all thresholds come within 5 points of that. A box of fixed size in the middle "
         f"finds {result.centre_box['gt_known_loc']:.1f} %. A note."
     ]
+    result.operating_point = "pseudo_boxes"
+    chapter.show_curves({"blocks": result})
+    assert "(chosen on pseudo boxes of 4 validation images) finds 75.0 %" in shown[1]
 
 
 def test_a_trial_on_validation_images(shown):

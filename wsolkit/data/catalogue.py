@@ -50,6 +50,7 @@ class DatasetEntry:
         defaults: size (input side in pixels), start weights and epochs of a training run where nobody asks for others.
         scratch: parameters of a training run without pretrained weights that differ from those of other data sets.
         archive: what `wsolkit data NAME` fetches; None where there is nothing to fetch.
+        boxed: False where the format lets images be without a box.
     """
 
     opener: str
@@ -57,6 +58,7 @@ class DatasetEntry:
     defaults: Mapping[str, Any]
     scratch: Mapping[str, Any] = field(default_factory=dict)
     archive: Archive | None = None
+    boxed: bool = True
 
 
 # Sizes and checksums are those that independent public data loaders check these downloads against (for CUB e.g.
@@ -86,8 +88,8 @@ DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry("synthetic:open_synthetic", "Synthetic birds", _BIRDS, _SLIM),
     "cub": DatasetEntry("readers:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
     "tiny_imagenet": DatasetEntry("readers:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
-    "folder": DatasetEntry("class_folders:open_folder", "Images in class folders", _LARGE),
-    "metadata": DatasetEntry("readers:open_metadata", "Images of a metadata folder", _LARGE),
+    "folder": DatasetEntry("class_folders:open_folder", "Images in class folders", _LARGE, boxed=False),
+    "metadata": DatasetEntry("readers:open_metadata", "Images of a metadata folder", _LARGE, boxed=False),
 }
 
 

@@ -17,6 +17,8 @@ from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import resolve
 
+Pseudo = Sequence[Any] | Callable[[WSOLDataset, Any], Sequence[Any]]
+
 
 @dataclass
 class Evaluation(EvalResult):
@@ -47,19 +49,20 @@ def evaluate(
     seed: int = 0,
     view: int | None = None,
     localiser: Callable[..., Any] = localise,
+    pseudo: Pseudo | None = None,
     **options: Any,
 ) -> Evaluation:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
 
-    GT-known and Top-k Loc use the threshold that is best on the validation split; without one they use the fixed one.
+    GT-known and Top-k Loc use the threshold that is best on the validation split; where it has no boxes, the one that
+    is best on its `pseudo` boxes; without these the fixed one.
     Of a method that gives boxes and no map, the boxes are scored as they are.
     Where an image has no ground-truth box there are no localisation numbers: the result's conditions say why.
 
     Args:
         dataset: the split to report, usually "test".
         method: a name, or a row with smoothing and options of its own, such as "grad_cam[eigen+aug]".
-        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; with None, or where it
-            has no boxes, the fixed threshold is used.
+        val: the split that chooses the threshold; "auto" opens the dataset's own "val" split; None is none.
         pas: percentile thresholding (PaS); None is the method's own way: only rethinking_cam uses it. The protocol
             rethinking_cam uses it for every method.
         protocol: "wsolevaluation" or "rethinking_cam" (which needs a dataset with geometry "crop" and ignores `val`);
@@ -68,6 +71,9 @@ def evaluate(
         view: the side at which the network sees the images, None is the dataset's. Boxes are scored in the frame of the
             dataset in any case.
         localiser: called as `localise` for each split; one that keeps maps, say, instead of making them again.
+        pseudo: boxes of the validation images that no person gave, an array (n, 4) of inclusive corners in the frame of
+            `val` for each, in its order; one without rows leaves its image out. Or a function of (val, indices) that
+            gives those of some images, such as `Run.pseudo_boxes`; it is called where they choose a threshold.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
             `localise`.
 
@@ -77,6 +83,7 @@ def evaluate(
     if isinstance(val, str):
         require(val == "auto", f"val must be a dataset, None or 'auto', but is {val!r}")
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
+    require(pseudo is None or val is not None, "pseudo boxes are those of validation images: give val")
     rules = protocol_named(protocol)
     if not rules.curves:
         val = None
@@ -100,15 +107,21 @@ def evaluate(
         notes["boxes"] = f"not used: {blank if masked else without}"
         val = None
     view = view or dataset.geometry.size
-    maps, validation = {"test": localiser(model, dataset.at(view), entry.name, smooth, indices, **options)}, None
-    if val is not None and val.localised:  # images with labels only can choose an epoch, but no threshold
+    maps = {"test": localiser(model, dataset.at(view), entry.name, smooth, indices, **options)}
+    validation = guessed = None
+    if val is not None:  # images with labels only can choose an epoch, but no threshold
         val_indices = val.spread(limit or None, seed)
-        val_boxes = [val.target(int(i)).boxes.numpy() for i in val_indices]
-        if all(map(len, val_boxes)):
-            if entry.gives == "map":
-                maps["val"] = localiser(model, val.at(view), entry.name, smooth, val_indices, **options)
+        known = [val.target(int(i)).boxes.numpy() for i in val_indices] if val.localised else []
+        known = known if all(map(len, known)) else []
+        guesses = _guesses(pseudo, val, val_indices) if pseudo is not None and entry.gives == "map" else []
+        if entry.gives == "map" and (known or guesses):
+            maps["val"] = localiser(model, val.at(view), entry.name, smooth, val_indices, **options)
+        if known:
             chosen_from = Maps(maps["val"].maps) if "val" in maps else Maps()
-            validation = chosen_from, Truth(val.geometry.size, boxes=val_boxes)
+            validation = chosen_from, Truth(val.geometry.size, boxes=known)
+        if guesses:
+            rows = [row for row, boxes in enumerate(guesses) if len(boxes)]
+            guessed = Maps(maps["val"].maps[rows]), Truth(val.geometry.size, boxes=[guesses[row] for row in rows])
     percentile = PAS_PERCENTILE if pas else 100.0
     made, rule = maps["test"], Rule(protocol, percentile, entry.fixed_threshold(percentile))
     truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
@@ -116,8 +129,19 @@ def evaluate(
     fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}
     fields |= {name: getattr(made, name) for name in ("seconds_per_image", "peak_memory_mb")} | {"conditions": notes}
     pixels = None if made.boxes is None else boxes_of_shares(made.boxes, truth.size)
-    result = score(Maps(made.maps, made.ids, made.logits, boxes=pixels), truth, rule, validation, **fields)
+    result = score(Maps(made.maps, made.ids, made.logits, boxes=pixels), truth, rule, validation, guessed, **fields)
     return Evaluation(**vars(result), maps=maps, limit=limit)
+
+
+def _guesses(pseudo: Pseudo, val: WSOLDataset, indices: Any) -> list[Any]:
+    """The pseudo boxes of some validation images, see `evaluate`; [] where none of these images has one."""
+    if callable(pseudo):
+        boxes = list(pseudo(val, indices))
+    else:
+        fault = f"pseudo must have an array of boxes for each of {len(val)} validation images, but has {len(pseudo)}"
+        require(len(pseudo) == len(val), fault)
+        boxes = [pseudo[index] for index in indices.tolist()]
+    return boxes if any(map(len, boxes)) else []
 
 
 def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:

@@ -135,7 +135,7 @@ COLUMNS: dict[str, tuple[str, tuple[Any, Any], str]] = {  # name -> kind of its 
     "failure": ("failure", NOTHING, f"one of {', '.join(FAILURES)}"),
 }
 WITH_BOXES = tuple(COLUMNS)[5:]  # what is known where there is an IoU
-OPTIONAL = {f"iou_{point}": _SHARE for point in ("fixed", "validation", "best_on_test")}
+OPTIONAL = {f"iou_{point}": _SHARE for point in ("fixed", "pseudo_boxes", "validation", "best_on_test")}
 OPTIONAL["pixel_ap"] = ("float64", (0, 100), "a number from 0 to 100")
 READERS: dict[str, Callable[[str], Any]] = {  # kind -> reader of a cell; what is no number or flag stays text
     **{"int64": int, "float64": float, "bool": {"True": True, "False": False}.__getitem__},
@@ -159,10 +159,10 @@ def csv_lines(path: str | Path, expected: str) -> list[tuple[int, list[str]]]:
 def read_per_image(path: str | Path) -> pd.DataFrame:
     """per_image.csv as a table: ids stay text ("007" and "NA" too), True and False become booleans.
 
-    Columns: those of COLUMNS, in any order, the optional iou_fixed, iou_validation, iou_best_on_test and pixel_ap, and
-    any other, which stays text. Numbers are int64 and float64, flags bool; with empty cells Int64, NaN and boolean with
-    <NA>. FileNotFoundError: no such file. ValueError, one for the whole file, which lists the first 20: columns that
-    are missing, lines of another length, cells that are not what they should be, ids that occur twice, no image at all.
+    Columns: those of COLUMNS, in any order, the optional iou_<operating point> and pixel_ap, and any other, which stays
+    text. Numbers are int64 and float64, flags bool; with empty cells Int64, NaN and boolean with <NA>.
+    FileNotFoundError: no such file. ValueError, one for the whole file, which lists the first 20: columns that are
+    missing, lines of another length, cells that are not what they should be, ids that occur twice, no image at all.
     """
     lines = csv_lines(path, "a per-image table, which an evaluation writes")
     header, rows = lines[0][1] if lines else [], lines[1:]

@@ -30,7 +30,12 @@ METRICS = {  # field -> what a reader calls it
     "max_box_acc_v2": "MaxBoxAccV2 (best on test)",
     "pxap": "PxAP",
 }
-OPERATING_POINTS = {"fixed": "fixed threshold", "validation": "chosen on validation", "best_on_test": "best on test"}
+OPERATING_POINTS = {
+    "fixed": "fixed threshold",
+    "pseudo_boxes": "chosen on pseudo boxes of validation",
+    "validation": "chosen on validation",
+    "best_on_test": "best on test",
+}
 BLANK_POINT: dict[str, Any] = dict.fromkeys(("threshold", "gt_known_loc", "top1_loc", "top5_loc"))
 HEAD = ("percent", "", "95 % interval")
 
@@ -50,11 +55,12 @@ class EvalResult:
     """Metrics are percent (0 to 100) or None where they do not apply (no masks, no boxes, no predictions; Top-5 with at
     most five classes; MaxBoxAcc under a protocol with one threshold).
 
-    gt_known_loc, top1_loc, top5_loc use `threshold`, chosen as `operating_point` says ("validation" or "fixed");
+    gt_known_loc, top1_loc, top5_loc use `threshold`, chosen as `operating_point` says: on n_val validation images, by
+    their true boxes ("validation") or, without these, by pseudo boxes ("pseudo_boxes"), or not at all ("fixed").
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. Of a method that `gives`
     "boxes" and no map there is no threshold, no curve, no operating point ("none") and no PxAP; max_box_acc is its
-    accuracy, and max_box_acc_v2 the mean of its accuracies. `curve` is the accuracy
-    against the threshold, thinned for storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
+    accuracy, and max_box_acc_v2 the mean of its accuracies. `curve` is the accuracy against the threshold, thinned for
+    storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
     `wsolkit.boxes.protocols`, `conditions` says in text what else a number rests on, `frame` is (H, W) of boxes and
     maps. Ranges of values are checked where a result is read from a file.
     """
@@ -121,8 +127,9 @@ class EvalResult:
         parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
         if self.threshold is not None:
             choice = "fixed" if self.n_val else "fixed, no validation split"
-            if self.operating_point == "validation":
-                choice = f"chosen on {self.n_val} validation images"
+            if self.operating_point != "fixed":
+                pseudo = "pseudo boxes of " if self.operating_point == "pseudo_boxes" else ""
+                choice = f"chosen on {pseudo}{self.n_val} validation images"
             parts.append(f"threshold: tau = {self.threshold:g} at percentile {self.percentile:g}, {choice}")
         return "; ".join(parts)
 

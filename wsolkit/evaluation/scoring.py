@@ -108,6 +108,7 @@ def score(
     truth: Truth,
     rule: Rule | None = None,
     validation: tuple[Maps, Truth] | None = None,
+    pseudo: tuple[Maps, Truth] | None = None,
     *,
     samples: int = 1000,
     seed: int = 0,
@@ -123,6 +124,8 @@ def score(
         maps, truth: the split that is reported. rule: None is `Rule()`.
         validation: maps and boxes of the validation split, which choose the threshold and the centre box's side. Boxes
             without maps have no threshold: then `Maps()` is enough.
+        pseudo: the same with boxes that no person gave: the operating point "pseudo_boxes", which gives the headline
+            numbers where `validation` chooses no threshold. Boxes without maps do not use it, nor does the centre box.
         samples, seed: of the bootstrap of MaxBoxAcc and MaxBoxAccV2. workers: threads (default: cores, at most 16).
         progress: wraps the loop over images, for example tqdm.
         fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
@@ -176,14 +179,19 @@ def score(
     if truth.boxes is not None:
         result.gt_boxes = ground_truths(truth.boxes, result.ids)
         truth = replace(truth, boxes=result.gt_boxes)
-        if validation and validation[1].boxes is not None and protocol_named(rule.protocol).curves:
-            val_maps, val = validation
+        choices = {"pseudo_boxes": None if boxed else pseudo, "validation": validation}  # the last one counts
+        for point, choice in choices.items():
+            if not choice or choice[1].boxes is None or not protocol_named(rule.protocol).curves:
+                continue
+            val_maps, val = choice
             val_ids = [f"{index} of the validation split" for index in range(len(val.boxes))]
-            val_boxes, result.n_val = ground_truths(val.boxes, val_ids), len(val.boxes)
+            chosen_on, result.n_val = ground_truths(val.boxes, val_ids), len(val.boxes)
+            val_boxes = chosen_on if point == "validation" else None
             if not boxed:
                 curves = rule_curves(val_maps, val, rule, workers)
-                taus["validation"], accuracy = metrics.best_threshold(curves, interval=rule.interval)
-                result.extra = {"val_gt_known_loc": accuracy} | result.extra
+                taus[point], accuracy = metrics.best_threshold(curves, interval=rule.interval)
+                name = "val_gt_known_loc" if point == "validation" else "pseudo_gt_known_loc"
+                result.extra = {name: accuracy} | result.extra
     if measurable:
         measured = measure(maps, truth, rule, list(taus.values()), workers, progress)
     if truth.boxes is not None:

@@ -58,6 +58,7 @@ FILLS = ["full", "none", "left", "top", "right", "bottom"]  # of groups in one c
 POINTS = {  # operating point -> (marker, filled, name)
     "fixed": ("s", False, "fixed threshold"),
     "best_on_test": ("D", False, "best on test (optimistic)"),
+    "pseudo_boxes": ("^", False, "chosen on pseudo boxes"),
     "validation": ("o", True, "chosen on validation"),
 }
 # failure type, in the order of the bars -> colour, hatch and colour of the number: blues are boxes that hit

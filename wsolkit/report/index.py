@@ -37,7 +37,7 @@ from wsolkit.runs.folder import read_failure, read_metrics
 
 HEADLINE = "gt_known_loc"
 METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
-MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb"]
+MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb", "operating_point"]
 TITLE = "Weakly supervised localisation: methods compared"
 COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
 ORDER = list(study_methods())  # others follow by name

@@ -60,7 +60,12 @@ SECTIONS = {  # in the page's order; "experiment" is the notebook's chapter
     "parameters": "Parameters and protocol",
 }
 RESERVED = ("contents", "content", "top", "run", *SECTIONS, "confused", "training-1", "training-2")  # ids of the page
-POINTS = {"validation": "chosen on validation", "fixed": "fixed", "best_on_test": "best on test (optimistic)"}
+POINTS = {
+    "validation": "chosen on validation",
+    "pseudo_boxes": "chosen on pseudo boxes of validation",
+    "fixed": "fixed",
+    "best_on_test": "best on test (optimistic)",
+}
 CONFUSED = 8  # pairs of classes shown
 HEAT_SIDE = 56  # pixels of a heat map's longer side; the browser grows it
 OPACITY = (0.175, 0.325)  # of the heat map: at score 0, and how much more at score 1
@@ -89,7 +94,8 @@ class RunFiles:
         self.plain: dict[str, Any] = self.values["plain_cam"] or {}  # the result of plain CAM on the same images
         self.method = str(self.values["method"] or self.config.get("method") or self.folder.name)
         self.n: int = self.result["n_images"] or 0
-        self.chosen = "validation" if self.result["operating_point"] == "validation" else "fixed"
+        point = self.result["operating_point"]
+        self.chosen = point if point in ("validation", "pseudo_boxes") else "fixed"
         self.boxed: bool = self.result["gives"] == "boxes"  # there is no map, no curve and no threshold
 
     def against(self, other: str, metric: str) -> dict[str, Any]:

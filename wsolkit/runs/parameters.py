@@ -6,7 +6,8 @@ keys of results are made from these declarations and those of `wsolkit.training.
 Results depend on digests: of code, notebooks, page templates, data files, start weights. Code counts by wing. A
 training run depends on the wings of training and, where a method changes its step, on that method's file; the values
 that a variant chooses (pooling, recipe, settings) are in its key themselves. The numbers of a report depend also on the
-wings of scoring, on what all methods share, and on the files of its method and of plain CAM, to which it is compared.
+wings of scoring, on what all methods share, and on the files of its method and of plain CAM, to which it is compared;
+and on the fit of DDT where its boxes choose thresholds.
 What draws and writes pages computes nothing: a change there writes pages again, and no more.
 """
 
@@ -28,7 +29,7 @@ from wsolkit.common.code import PACKAGE, code_state, project_path
 from wsolkit.common.errors import WsolkitError, is_digits, require
 from wsolkit.common.files import digest, files_below, given_path
 from wsolkit.common.parameters import nearest, parameter, shown, told_of
-from wsolkit.data.catalogue import DATASETS
+from wsolkit.data.catalogue import DATASETS, load_dataset
 from wsolkit.methods.registry import METHODS, VARIANTS, Method, Variant, resolve
 from wsolkit.methods.registry import variant as find_variant
 from wsolkit.networks.backbones import BACKBONES
@@ -38,7 +39,9 @@ from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_
 RUN = "runs/run.py#"  # a function or class there
 TRAINING = ("common", "data", "networks", "training", f"{RUN}dataset", f"{RUN}recipe", f"{RUN}_train")
 LOCALISING = ("localisation", f"{RUN}MapStore")  # beside what the training runs depend on, as all that follow
-SCORING = ("boxes", *LOCALISING, "evaluation", "study/chapter.py", f"{RUN}evaluate", f"{RUN}baseline", f"{RUN}finish")
+_SCORED_BY = tuple(f"{RUN}{name}" for name in ("evaluate", "pseudo_boxes", "baseline", "finish"))
+SCORING = ("boxes", *LOCALISING, "evaluation", "study/chapter.py", "methods/psol.py#pseudo_boxes", *_SCORED_BY)
+PSEUDO = "ddt"  # the method, and the variant, whose boxes of validation images are pseudo boxes
 NATIVE_FOLDERS = ("CUB_200_2011", "tiny-imagenet-200")
 COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")  # of these both ends count, of any other file the whole content
 END = 1024  # bytes
@@ -260,9 +263,31 @@ class RunConfig(Recipe):
         Its own parameters, the keys of its training runs, and digests of masks, notebook and the code of scoring (that
         of training is in the keys of training runs). The look of the page is not in it: a page is written again from
         what is there."""
-        trainings = {name: self.training_key(name) for name in method.variants_on(self.backbone)}
+        trainings = {name: self.training_key(name) for name in self.variants_for(method)}
         parts = {"method": method.name, "trainings": trainings, **self._states("masks"), **self._of_stages("scoring")}
         return parts | {"code": scoring_code(method), "notebook": notebook_state(method.notebook)}
+
+    @property
+    def why_pseudo_boxes(self) -> str:
+        """Why thresholds are chosen on pseudo boxes of validation images (DDT's, which takes a pass over the training
+        images) too, or ""; in a network that is trained from scratch DDT finds too little to choose by unless there is
+        nothing else."""
+        if METHODS[PSEUDO].undefined(self.backbone, self.frozen) or self.lacks_boxes("test"):
+            return ""
+        if self.lacks_boxes("val"):
+            return "its boxes choose the thresholds, as validation images have none"
+        return "" if self.weights == "none" else "its boxes choose thresholds too, beside those of validation images"
+
+    def lacks_boxes(self, split: str) -> bool:
+        """Whether an image of a split has neither box nor mask. Where the format leaves that open, the split is opened,
+        once; where it cannot be, a check of the data says more."""
+        names = ("root", "metadata", "masks", "classes", "val_share", "seed")
+        known = {name: value for name in names if (value := getattr(self, name))}
+        return not DATASETS[self.dataset].boxed and not _localised(self.dataset, split, json.dumps(known))
+
+    def variants_for(self, method: Method) -> tuple[str, ...]:
+        """The variants whose training runs a report of this method uses, the one that it scores first."""
+        return tuple(dict.fromkeys((*method.variants_on(self.backbone), *([PSEUDO] if self.why_pseudo_boxes else []))))
 
     @property
     def out_folder(self) -> Path:
@@ -408,6 +433,17 @@ def data_state(root: str) -> str:
             else:
                 total.update(hashlib.file_digest(file, "sha256").digest())
     return total.hexdigest()[:16]
+
+
+@cache
+def _localised(dataset: str, split: str, options: str) -> bool:
+    from wsolkit.data.readers import leniently
+
+    try:
+        with leniently():
+            return load_dataset(dataset, split, **json.loads(options)).localised
+    except (WsolkitError, OSError):
+        return True
 
 
 @cache

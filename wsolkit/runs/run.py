@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from wsolkit import figures, methods
+from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.cores import chosen_threads
 from wsolkit.common.errors import WsolkitError, reason, require
 from wsolkit.common.files import alone, atomic_write_bytes, digest, given_path
@@ -30,10 +31,11 @@ from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.localisation.localise import ScoreMaps, localise
+from wsolkit.methods import psol
 from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
-from wsolkit.runs.parameters import RunConfig, localising_code, of_notebook
+from wsolkit.runs.parameters import PSEUDO, RunConfig, localising_code, of_notebook
 from wsolkit.training.checkpoints import checkpoint, load_checkpoint, restored
 from wsolkit.training.loop import fit
 from wsolkit.training.recipe import Recipe, recipe_source
@@ -158,18 +160,23 @@ class Run:
     def evaluate(self, method: str, variant: str | None = None, **options: Any) -> Evaluation:
         """Localise (or read the maps that another report of this network made) and score on the test split.
 
-        The threshold is chosen on the validation split. The network is that of the method's own variant ("tap" for
-        rethinking_cam, "has" for has, the plain one for most) unless `variant` names another. Training-time methods
-        but acol use plain CAM, which the result's conditions say. A row ("grad_cam[eigen+aug]") has smoothing and
-        options of its own, beside which those given here count.
+        The threshold is chosen on the validation split, by true boxes and, where `RunConfig.why_pseudo_boxes` has a
+        reason, by `pseudo_boxes` (for DDT's own maps that would be a circle: they keep their fixed threshold). The
+        network is that of the method's own variant ("tap" for rethinking_cam, "has" for has, the plain one for most)
+        unless `variant` names another. Training-time methods but acol use plain CAM, which the result's conditions say.
+        A row ("grad_cam[eigen+aug]") has smoothing and options of its own, beside which those given here count.
         """
         entry = methods.resolve(method)
         variant = variant or entry.variants_on(self.config.backbone)[0]
         how = {"limit": self.config.limit, "localiser": MapStore(self.config, variant), **options}
         how |= {"view": methods.variant(variant).view_of(self.config)["size"]}
         test, val = self.dataset("test"), self.dataset("val")
+        if self.config.why_pseudo_boxes and entry.base != PSEUDO:
+            how.setdefault("pseudo", self.pseudo_boxes)
         result = evaluate(self.model(variant), test, entry.map, val, seed=self.config.seed, **how)
         result.method, result.variant = entry.name, variant
+        if how.get("pseudo") == self.pseudo_boxes and (result.operating_points or {}).get("pseudo_boxes"):
+            result.conditions["pseudo boxes"] = f"those of {methods.resolve(PSEUDO).label} at its fixed threshold"
         wanted = methods.variant(variant)
         if (objective := wanted.objective()) is not None:  # how a training-time method comes to its map
             settings = objective.settings() or {name: self.model(variant).spec.get(name) for name in ("delta",)}
@@ -180,6 +187,16 @@ class Run:
                 trained = f"fitted to {len(self.dataset('train'))} training images"
             result.conditions["method"] = f"{methods.resolve(entry.map).label} {trained}"
         return result
+
+    def pseudo_boxes(self, val: WSOLDataset, indices: np.ndarray) -> list[np.ndarray]:
+        """The box that DDT cuts at its own fixed threshold in each of some validation images: (1, 4) int64 in the frame
+        of `val`, (0, 4) where it cuts none. Its network is fitted to the training images now where that is not done;
+        its maps are kept."""
+        view = val.at(methods.variant(PSEUDO).view_of(self.config)["size"])
+        maps = MapStore(self.config, PSEUDO)(self.model(PSEUDO), view, PSEUDO, indices=indices).maps
+        shares, empty = psol.pseudo_boxes(maps, PSEUDO, (val.geometry.size, val.geometry.size))
+        boxes = boxes_of_shares(shares, val.geometry.size)[:, None]
+        return [own[:0] if blank else own for own, blank in zip(boxes, empty, strict=True)]
 
     def baseline(self, result: Evaluation) -> Evaluation | None:
         """Plain CAM of the same backbone's plain network, on the images and under the protocol of a result of this run.
@@ -415,13 +432,14 @@ def default_threshold(
     report = files.read_metrics(folder)
     result, configs = report.result, (report.config, own | {"variant": variant})
     compared = [{name: config[name] for name in config if name not in OF_A_REPORT} for config in configs]
-    chosen = result.operating_point == "validation" and result.percentile == percentile
+    chosen = result.operating_point in ("validation", "pseudo_boxes") and result.percentile == percentile
     if result.threshold is None or not chosen or compared[0] != compared[1]:
         return fixed
     known = trained.geometry
     if known is not None and view not in (None, known):
         return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
-    return result.threshold, f"chosen on {result.n_val} validation images ({folder / files.METRICS})"
+    source = "pseudo boxes of " if result.operating_point == "pseudo_boxes" else ""
+    return result.threshold, f"chosen on {source}{result.n_val} validation images ({folder / files.METRICS})"
 
 
 def versions() -> dict[str, str]:

@@ -24,7 +24,7 @@ from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_meth
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
 from wsolkit.runs.data_check import said_before
-from wsolkit.runs.parameters import RunConfig, absolute, changes, page_state, parameter_lines
+from wsolkit.runs.parameters import PSEUDO, RunConfig, absolute, changes, page_state, parameter_lines
 from wsolkit.training.recipe import SEEDS
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
@@ -37,7 +37,8 @@ Say = Callable[[str], None]  # prints a line
 @dataclass(frozen=True)
 class Job:
     """One notebook to run. `done` is the file that proves it, `key` what it must say, `needs` the names of other jobs,
-    `parts` what `key` is the digest of, `home` the index that its page links to."""
+    `parts` what `key` is the digest of, `home` the index that its page links to, `purpose` why it is there where no
+    method asks for it."""
 
     name: str
     notebook: Path
@@ -51,6 +52,7 @@ class Job:
     needs: tuple[str, ...] = ()
     parts: dict[str, Any] = field(default_factory=dict)
     home: Path | None = None
+    purpose: str = ""
 
     @property
     def trains(self) -> bool:
@@ -67,11 +69,12 @@ class Job:
 
     def content(self) -> dict[str, Any]:
         """What `wsolkit.sweep.worker` takes."""
-        values = {name: value for name, value in vars(self).items() if name not in ("name", "needs", "parts")}
+        of_plan = ("name", "needs", "parts", "purpose")
+        values = {name: value for name, value in vars(self).items() if name not in of_plan}
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()} | {"page": page_state()}
 
 
-def _training(config: RunConfig, variant_name: str, prefix: str, home: Path) -> Job:
+def _training(config: RunConfig, variant_name: str, prefix: str, home: Path, purpose: str = "") -> Job:
     name, notebook = f"{prefix}{config.dataset}/{config.backbone}/train", notebooks_folder() / TRAIN_CHAPTER
     start, folder = variant(variant_name).starts_from(config), config.training_folder(variant_name)
     own = {"variant": variant_name}
@@ -79,7 +82,7 @@ def _training(config: RunConfig, variant_name: str, prefix: str, home: Path) -> 
     done, html, needs = folder / files.TRAINED, folder / files.TRAINING_PAGE, (f"{name} {start}",) if start else ()
     title = f"Training {config.backbone} with {variant(variant_name).label} on {config.dataset}"
     name, parts = f"{name} {variant_name}", config.training_parts(variant_name)
-    return Job(name, notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
+    return Job(name, notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home, purpose)
 
 
 def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
@@ -90,7 +93,7 @@ def _report(config: RunConfig, method: Method, prefix: str, home: Path) -> Job:
     given, values = config.for_notebook(notebook) | own, config.to_dict() | {"method": method.name}
     folder, pages = config.runs_folder / method.slug, config.out_folder / config.dataset / config.backbone
     title, parts = f"{method.name} on {config.backbone}, {config.dataset}", config.report_parts(method)
-    needs = tuple(f"{name}/train {variant_name}" for variant_name in method.variants_on(config.backbone))
+    needs = tuple(f"{name}/train {variant_name}" for variant_name in config.variants_for(method))
     name, done, html = f"{name}/{method.name}", folder / files.METRICS, pages / f"{method.slug}.html"
     return Job(name, notebook, given, values, folder, done, digest(parts), html, title, needs, parts, home)
 
@@ -137,9 +140,12 @@ class SweepFile(RunConfig):
             for backbone in dict.fromkeys(self.backbones):
                 config = self.with_changes(seed=seed, backbone=backbone, out=str(out / prefix), limit=0)
                 defined = [method for method in methods if not method.undefined(backbone, config.frozen)]
-                used = [variant(name) for method in defined for name in method.variants_on(backbone)]
+                asked = [name for method in defined for name in method.variants_on(backbone)]
+                used = [variant(name) for method in defined for name in config.variants_for(method)]
                 names = [name for own in used for name in (own.starts_from(config), own.name) if name]
-                jobs += [_training(config, name, prefix, home) for name in dict.fromkeys(names)]
+                for name in dict.fromkeys(names):
+                    chosen_by = name == PSEUDO and name not in asked
+                    jobs.append(_training(config, name, prefix, home, config.why_pseudo_boxes if chosen_by else ""))
                 for method in methods:
                     told = [self.limits[name] for name in (method.name, method.base, "") if name in self.limits]
                     limit = [*told, self.limit][0]
@@ -338,7 +344,8 @@ def show_plan(grids: Sequence[SweepFile], workers: int, say: Say) -> None:
     times = {name: expected_seconds(jobs[name]) for name in jobs if why[name]}
     rows = [("", "run", "time", "why")] if times else []
     for number, (name, seconds) in enumerate(times.items(), 1):
-        rows.append((str(number), name, "" if seconds is None else about(seconds), "; ".join(why[name])))
+        said = "; ".join([*why[name], *filter(None, [jobs[name].purpose])])
+        rows.append((str(number), name, "" if seconds is None else about(seconds), said))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)][:3]
     for row in rows:
         say("  ".join([row[0].rjust(widths[0]), row[1].ljust(widths[1]), row[2].ljust(widths[2]), row[3]]))
