@@ -46,13 +46,14 @@ IMAGENETTE = {
 }
 FROZEN = {"recipe": "frozen", "size": 448, "stride": 32}
 FROZEN_METHODS = "cam,grad_cam++,layer_cam,affinity_cam"
+FITTED_METHODS = "ddt,c2am,psol"
 TITLES = {"cub_frozen": "CUB", "imagenette_frozen": "Imagenette"}
 # name in the csv -> parameters of the run, backbones, methods
 GRIDS: dict[str, tuple[dict[str, Any], str, str]] = {
     "synthetic": ({"dataset": "synthetic"}, "resnet18,vgg16", "cam,rethinking_cam,grad_cam,grad_cam++"),
     "one_family": ({"dataset": "synthetic", "classes": 8}, "resnet18", "cam,rethinking_cam"),
     "cub": ({**CUB, "epochs": 8}, "mobilenet_v2", "cam,rethinking_cam,has,cutmix,adl"),
-    "cub_frozen": ({**CUB, **FROZEN}, "mobilenet_v2", FROZEN_METHODS),
+    "cub_frozen": ({**CUB, **FROZEN}, "mobilenet_v2", f"{FROZEN_METHODS},{FITTED_METHODS}"),
     "imagenette_frozen": ({**IMAGENETTE, **FROZEN}, "mobilenet_v2", FROZEN_METHODS),
     "cub_quick": ({**CUB, "epochs": 4, "classes": 3, "size": 128}, "mobilenet_v2", "cam,rethinking_cam"),
 }
@@ -90,8 +91,8 @@ def spread(rows: list[dict[str, str]], metric: str) -> str:
 
 
 def table(*names: str) -> str:
-    """The rows of a grid as a Markdown table, mean and standard deviation over the seeds; several grids of the same
-    backbones and methods stand side by side, with two columns each."""
+    """The rows of a grid as a Markdown table, mean and standard deviation over the seeds; several grids stand side by
+    side, with two columns each, which are empty where the first grid has a method that they have not."""
     rows, (_, backbones, methods) = read(), GRIDS[names[0]]
     metrics = dict(zip(METRICS, HEADINGS, strict=True))
     columns = [(data, metric) for data in names for metric in (METRICS if len(names) == 1 else METRICS[1:3])]
@@ -99,14 +100,15 @@ def table(*names: str) -> str:
     lines = [f"| | {' | '.join(titles)} |", "|---" * (len(titles) + 1) + "|"]
     for backbone in backbones.split(","):
         for method in methods.split(","):
-            numbers = [spread(chosen(rows, data, backbone, method), metric) for data, metric in columns]
+            here = {data: chosen(rows, data, backbone, method) for data in names if method in GRIDS[data][2].split(",")}
+            numbers = [spread(here[data], metric) if data in here else "" for data, metric in columns]
             name = method if len(names) > 1 else f"{backbone}, {method}"
             lines.append(f"| {name} | {' | '.join(numbers)} |")
     first = backbones.partition(",")[0]
     centre = [spread(chosen(rows, data, first, "cam"), "centre_box").removesuffix(" ± 0.0") for data in names]
     known = [centre[names.index(data)] if metric == "gt_known_loc" else "" for data, metric in columns]
-    lines.append(f"| centre box | {' | '.join(known)} |".replace("|  |", "| |").replace("|  |", "| |"))
-    return "\n".join(lines) + "\n"
+    lines.append(f"| centre box | {' | '.join(known)} |")
+    return re.sub(r"\|  (?=\|)", "| ", "\n".join(lines)) + "\n"
 
 
 def with_tables(text: str) -> str:
