@@ -82,12 +82,15 @@ def test_options_without_a_kind_are_numbers_or_text():
     [
         ("grad_cam[eigen", "expected NAME[eigen+aug+option=value], in quotes in a shell"),
         ("grad_cam[aug]s", "expected NAME[eigen+aug+option=value], in quotes in a shell"),
-        ("grad_cam[]", "grad_cam[]: '' is no smoothing; expected eigen, aug or option=value (options: layer)"),
+        ("grad_cam[]", "grad_cam[]: '' is no smoothing; expected eigen, aug or option=value (options: ivr, layer)"),
         ("grad_cam[eigen++aug]", "'' is no smoothing"),
-        ("score_cam[blur]", "'blur' is no smoothing; expected eigen, aug or option=value (options: channels, layer)"),
+        (
+            "score_cam[blur]",
+            "'blur' is no smoothing; expected eigen, aug or option=value (options: channels, ivr, layer)",
+        ),
         ("grad_cam[eigen+aug+eigen]", "grad_cam[eigen+aug+eigen] says 'eigen' twice; say it once"),
         ("score_cam[channels=4,channels=8]", "says 'channels' twice"),
-        ("grad_cam[nwc=no]", "grad_cam has no option 'nwc'; its options are: layer"),
+        ("grad_cam[nwc=no]", "grad_cam has no option 'nwc'; its options are: ivr, layer"),
         ("cam[smooth=eigen]", "cam has no option 'smooth'"),
         ("rethinking_cam[nwc=perhaps]", "nwc must be yes or no, but is 'perhaps'"),
         ("score_cam[channels=many]", "channels must be a whole number or none, but is 'many'"),

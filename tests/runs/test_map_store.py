@@ -9,6 +9,9 @@ import pytest
 import torch
 
 import wsolkit as wk
+from wsolkit.boxes.preparation import remove_inferior
+from wsolkit.localisation.localise import ScoreMaps
+from wsolkit.runs.folder import read_metrics
 from wsolkit.runs.run import MapStore, Run
 
 
@@ -163,3 +166,14 @@ def test_a_row_and_its_method_with_smoothing_and_options_read_the_same_maps(run,
     assert run.evaluate("score_cam", channels=2, limit=4).to_dict() == few.to_dict() | {"method": "score_cam"}
     assert run.evaluate("layer_cam", layer="layer1", limit=4).gt_known_loc == layer.gt_known_loc
     assert sum(passes) == before and layer.maps["test"].maps.shape[1:] > few.maps["test"].maps.shape[1:]
+
+
+def test_ivr_reads_the_maps_of_its_method_and_its_report_keeps_its_own(run, passes):
+    plain = run.evaluate("cam")
+    before, kept = sum(passes), files(run)
+    result = run.evaluate("cam[ivr=val]")
+    assert sum(passes) == before and files(run) == kept
+    folder = run.finish("cam[ivr=val]", result).parent
+    own = ScoreMaps.load(folder / read_metrics(folder).maps["test"]).maps
+    expected = remove_inferior(plain.maps["test"].maps, read_metrics(folder).result.extra["ivr"])
+    assert folder.name == "cam_ivr_val" and np.array_equal(own, expected)

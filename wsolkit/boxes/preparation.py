@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from wsolkit.boxes.protocols import check_share
 from wsolkit.common.code import compiled
 from wsolkit.common.errors import WsolkitError, is_whole, require
 
@@ -38,6 +39,40 @@ def normalise_map(score_map) -> np.ndarray:
         raise WsolkitError(f"a score map needs at least one pixel, got shape {scores.shape}")
     _min_max(scores.reshape(1, 1, -1))
     return scores
+
+
+def remove_inferior(maps: Sequence, share: float) -> np.ndarray:
+    """IVR, inferior value removal: max(0, A - q) / max(A - q) of each map A, q the quantile of its values at `share`.
+
+    What lies below q becomes 0, and the rest is stretched to [0, 1]. A map times a positive number, or plus any number,
+    gives the same result, so that IVR may follow other scalings; with share 0 it is the min-max. Scored afterwards,
+    maps are resized and scaled as any other. The authors take the quantile after the resize; here it comes before.
+
+    Args:
+        maps: (B, h, w), or B maps of the same shape, of any real dtype and range.
+        share: in [0, 1), 0.45 in the paper where nothing chooses it.
+
+    Returns:
+        (B, h, w) float32 in [0, 1]. All zeros where nothing is above q: a constant map, or one that has its maximum at
+        more than 1 - share of its positions; and where a value is not finite.
+
+    Raises: WsolkitError: another share, or something else than maps.
+
+    Example:
+        >>> remove_inferior([[[0, 1, 2, 3, 4]]], 0.5).tolist()
+        [[[0.0, 0.0, 0.0, 0.5, 1.0]]]
+
+    Source: Kim, Choe, Yun, Kwak, "Normalization Matters in Weakly Supervised Object Localization", ICCV 2021.
+    """
+    check_share(share)
+    results = []
+    for scores in map(one_map, maps):
+        above = scores.astype(np.float64)
+        if not np.isfinite(above).all():
+            above[:] = 0
+        above = (above - np.quantile(above, share)).clip(min=0)
+        results.append((above / (above.max() or 1)).astype(np.float32))
+    return np.stack(results) if results else np.zeros(np.shape(maps), np.float32)
 
 
 def resize_map(score_map, size: int | Sequence[int]) -> np.ndarray:

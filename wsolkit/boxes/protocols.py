@@ -28,10 +28,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, is_real, require
 
 PLAIN_THRESHOLD, PAS_THRESHOLD = 0.2, 0.35  # the fixed operating points of Bae, Noh, Kim, ECCV 2020
 PAS_PERCENTILE = 90.0  # RethinkingCAM thresholds at a share of this percentile instead of the maximum
+IVR_SHARE = 0.45  # of a map's values become 0 by IVR where nothing chooses another share; Kim et al., ICCV 2021
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,9 @@ def protocol_named(name: str) -> Protocol:
 def fixed_threshold(percentile: float) -> float:
     """The published fixed threshold: 0.2 of the maximum, 0.35 of a percentile below it (PaS)."""
     return PLAIN_THRESHOLD if percentile == 100 else PAS_THRESHOLD
+
+
+def check_share(share: float) -> None:
+    """ValueError unless a share of a map's values is a number of at least 0 and below 1."""
+    good = is_real(share, 0) and share < 1
+    require(good, f"ivr={share!r}: give the share of a map's values that becomes 0, at least 0 and below 1")

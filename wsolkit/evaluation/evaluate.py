@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from torch import nn
 
-from wsolkit.boxes.protocols import PAS_PERCENTILE, protocol_named
+from wsolkit.boxes.preparation import remove_inferior
+from wsolkit.boxes.protocols import IVR_SHARE, PAS_PERCENTILE, protocol_named
 from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import WSOLDataset
+from wsolkit.evaluation.metrics import best_threshold, plateau_middle
 from wsolkit.evaluation.results import EvalResult, aside
-from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves, score
 from wsolkit.localisation.localise import ScoreMaps, localise
-from wsolkit.methods.registry import resolve
+from wsolkit.methods.registry import CHOSEN, IVR, resolve
+
+SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)  # of IVR, from which validation boxes choose; with 0 it is the min-max
 
 Pseudo = Sequence[Any] | Callable[[WSOLDataset, Any], Sequence[Any]]
 
@@ -75,7 +80,7 @@ def evaluate(
             `val` for each, in its order; one without rows leaves its image out. Or a function of (val, indices) that
             gives those of some images, such as `Run.pseudo_boxes`; it is called where they choose a threshold.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
-            `localise`.
+            `localise`. With ivr="val" the share of IVR is chosen on the boxes of `val`, together with the threshold.
 
     Raises: MethodNotDefined: the method has no meaning on this network.
     """
@@ -92,6 +97,7 @@ def evaluate(
             raise WsolkitError(f"protocol {protocol!r} scores on a centre crop: {need}")
     entry = resolve(method)
     entry.refuse(smooth=tuple(smooth), pas=pas)
+    ivr, plain = entry.ivr(options.pop(IVR, None)), entry.without(IVR).name  # others read the maps without it
     pas = PAS_PERCENTILE in (entry.percentile, rules.percentile) if pas is None else pas
     indices = dataset.spread(limit or None, seed)
     targets = [dataset.target(int(i)) for i in indices]
@@ -107,7 +113,7 @@ def evaluate(
         notes["boxes"] = f"not used: {blank if masked else without}"
         val = None
     view = view or dataset.geometry.size
-    maps = {"test": localiser(model, dataset.at(view), entry.name, smooth, indices, **options)}
+    maps = {"test": localiser(model, dataset.at(view), plain, smooth, indices, **options)}
     validation = guessed = None
     if val is not None:  # images with labels only can choose an epoch, but no threshold
         val_indices = val.spread(limit or None, seed)
@@ -115,7 +121,7 @@ def evaluate(
         known = known if all(map(len, known)) else []
         guesses = _guesses(pseudo, val, val_indices) if pseudo is not None and entry.gives == "map" else []
         if entry.gives == "map" and (known or guesses):
-            maps["val"] = localiser(model, val.at(view), entry.name, smooth, val_indices, **options)
+            maps["val"] = localiser(model, val.at(view), plain, smooth, val_indices, **options)
         if known:
             chosen_from = Maps(maps["val"].maps) if "val" in maps else Maps()
             validation = chosen_from, Truth(val.geometry.size, boxes=known)
@@ -123,11 +129,20 @@ def evaluate(
             rows = [row for row, boxes in enumerate(guesses) if len(boxes)]
             guessed = Maps(maps["val"].maps[rows]), Truth(val.geometry.size, boxes=[guesses[row] for row in rows])
     percentile = PAS_PERCENTILE if pas else 100.0
-    made, rule = maps["test"], Rule(protocol, percentile, entry.fixed_threshold(percentile))
+    rule, extra = Rule(protocol, percentile, entry.fixed_threshold(percentile)), {}
+    if ivr is not None:
+        share, how = (ivr, "given") if ivr != CHOSEN else best_share(validation, rule)
+        notes["normalisation"], extra = f"IVR, share {share:g} {how}", {IVR: share}
+        maps = {split: replace(own, maps=remove_inferior(own.maps, share), path=None) for split, own in maps.items()}
+        validation, guessed = (
+            pair and (Maps(remove_inferior(pair[0].maps, share)), pair[1]) for pair in (validation, guessed)
+        )
+    made = maps["test"]
     truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
     fields: dict[str, Any] = {"dataset": dataset.name, "split": dataset.split, "method": entry.name, "seed": seed}
     fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}
-    fields |= {name: getattr(made, name) for name in ("seconds_per_image", "peak_memory_mb")} | {"conditions": notes}
+    fields |= {name: getattr(made, name) for name in ("seconds_per_image", "peak_memory_mb")}
+    fields |= {"conditions": notes, "extra": extra}
     pixels = None if made.boxes is None else boxes_of_shares(made.boxes, truth.size)
     result = score(Maps(made.maps, made.ids, made.logits, boxes=pixels), truth, rule, validation, guessed, **fields)
     return Evaluation(**vars(result), maps=maps, limit=limit)
@@ -142,6 +157,17 @@ def _guesses(pseudo: Pseudo, val: WSOLDataset, indices: Any) -> list[Any]:
         require(len(pseudo) == len(val), fault)
         boxes = [pseudo[index] for index in indices.tolist()]
     return boxes if any(map(len, boxes)) else []
+
+
+def best_share(chosen_from: tuple[Maps, Truth] | None, rule: Rule) -> tuple[float, str]:
+    """The share of IVR out of `SHARES` whose best threshold is best on these maps and boxes (of equals the middle of
+    the longest run, as for thresholds), and how it was chosen; the paper's where there are no boxes."""
+    if chosen_from is None:
+        return IVR_SHARE, "fixed, as no validation boxes choose it"
+    maps, truth = chosen_from
+    curves = (rule_curves(Maps(remove_inferior(maps.maps, share)), truth, rule) for share in SHARES)
+    accuracy = [best_threshold(curve, interval=rule.interval)[1] for curve in curves]
+    return SHARES[plateau_middle(np.array(accuracy))], f"chosen on {len(truth.boxes)} validation images"
 
 
 def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:

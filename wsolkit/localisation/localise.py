@@ -29,7 +29,7 @@ from wsolkit.common.processes import agreed, rank, share
 from wsolkit.common.progress import progress as shown
 from wsolkit.data.base import WSOLDataset
 from wsolkit.methods.maps import answers, feature_map
-from wsolkit.methods.registry import LAYER, parse_smooth, resolve
+from wsolkit.methods.registry import IVR, LAYER, parse_smooth, resolve
 from wsolkit.networks.modules import evaluation_mode
 from wsolkit.networks.split import network_for, rest_of
 
@@ -129,7 +129,8 @@ def localise(
         batch_size: images in one pass; does not change the maps (each image is on its own).
         precision: "float32" or "bf16", see `score_maps`.
         progress: wraps the iterable of batches, for example tqdm; None is `wsolkit.common.progress.progress`.
-        options: passed to `score_maps` (chunk, channels, nwc, layer, ...); in a list to the methods that have them.
+        options: passed to `score_maps` (chunk, channels, nwc, layer, ivr, ...); in a list to the methods that have
+            them.
     """
     indices = _chosen(dataset, indices)
     require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
@@ -137,7 +138,7 @@ def localise(
     smooth = tuple(sorted(parse_smooth(smooth)))
     device = next(model.parameters()).device
     clock = partial(_clock, device)
-    settings = {"precision": precision, "clock": clock, "chunk": options.pop("chunk", 32)}
+    settings = {"precision": precision, "clock": clock, "chunk": options.pop("chunk", 32), IVR: options.pop(IVR, None)}
     layer, reshape, entries = options.pop(LAYER, None), options.pop("reshape", None), {n: resolve(n) for n in names}
     takes = {n: {option for option in options if {option, "*"} & {*entry.options}} for n, entry in entries.items()}
     layers = {n: entry.settings.get(LAYER) if layer is None else layer for n, entry in entries.items()}
@@ -147,7 +148,7 @@ def localise(
             group = [name for name in entries if layers[name] == own]
             others = set[str]().union(*takes.values()).difference(*(takes[name] for name in group))
             given = {option: value for option, value in options.items() if option not in others}
-            given |= {"chunk": settings["chunk"], "reshape": reshape, LAYER: own}
+            given |= {"chunk": settings["chunk"], IVR: settings[IVR], "reshape": reshape, LAYER: own}
             several |= localise(model, dataset, group, smooth, indices, batch_size, precision, progress, **given)
         return {name: several[name] for name in names}
     layer = next(iter(layers.values()), None)

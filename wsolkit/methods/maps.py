@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from wsolkit.boxes.preparation import remove_inferior
+from wsolkit.boxes.protocols import IVR_SHARE
 from wsolkit.common.errors import WsolkitError, is_whole, require
 from wsolkit.common.files import listing
 from wsolkit.methods.context import Context, in_chunks
-from wsolkit.methods.registry import LAYER, Method, MethodNotDefined, is_defined, resolve
+from wsolkit.methods.registry import CHOSEN, IVR, LAYER, Method, MethodNotDefined, is_defined, resolve
 from wsolkit.networks import folded
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
@@ -39,6 +41,7 @@ def score_maps(
     reshape: str | Callable | None = None,
     preprocess: Callable[[Any], Tensor] | None = None,
     target: Callable[[Any], Tensor] | None = None,
+    ivr: float | str | None = None,
     seconds: dict[str, float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     **options,
@@ -71,6 +74,8 @@ def score_maps(
         target: what the model returns -> (N,) scores whose maps are wanted, for a model that is no plain classifier
             (dicts, tuples, segmentation, detection, embeddings). It is called for any number N of images, and the score
             of an image may not depend on others. Methods that use classes (cam, finer_cam, ...) are not defined then.
+        ivr: the share of each map's values that becomes 0, by `wsolkit.boxes.preparation.remove_inferior`, after the
+            smoothing; None is none. "val" is for `evaluate`, which chooses it; without boxes, as here, it is 0.45.
         seconds: where given, what each method would have taken without the others is added under its name, by `clock`:
             its own part given the feature map, the gradients where it wants them, and the copies' passes with "aug".
         options: keyword options of the method, such as `nwc=False` for rethinking_cam; in a list they go to the methods
@@ -78,8 +83,8 @@ def score_maps(
 
     Returns:
         (B, h, w) float32, finite, on the features' device; for a list a dict of them under the names as given.
-        Unscaled, so only the order of values within a map means something, but with "aug" in [0, 1]. Non-negative where
-        the method ends in a ReLU (all but cam and rethinking_cam).
+        Unscaled, so only the order of values within a map means something, but with "aug" or `ivr` in [0, 1].
+        Non-negative where the method ends in a ReLU (all but cam and rethinking_cam).
 
     Raises:
         MethodNotDefined: the method has no meaning on this model or with `target`; a ValueError, as are all others:
@@ -110,7 +115,7 @@ def score_maps(
         require(entry.gives == "map", told)
     own: dict[str, Any] = {"chunk": chunk, "channels": channels, "features": features, "precision": precision}
     own |= {"layer": layer, "reshape": reshape, "preprocess": preprocess, "target": target}
-    own |= {"seconds": seconds, "clock": clock}
+    own |= {IVR: ivr, "seconds": seconds, "clock": clock}
     made = answers(model, images, labels, names, smooth, **own, **options)
     return made if isinstance(method, list | tuple) else made[names[0]]
 
@@ -151,6 +156,7 @@ def answers(
     reshape: str | Callable | None = None,
     preprocess: Callable[[Any], Tensor] | None = None,
     target: Callable[[Any], Tensor] | None = None,
+    ivr: float | str | None = None,
     seconds: dict[str, float] | None = None,
     clock: Callable[[], float] = time.perf_counter,
     **options,
@@ -164,13 +170,16 @@ def answers(
         require(labels is None, "labels name classes, and target= is a score of its own: give one of the two")
     layers = {name: row.settings.pop(LAYER, None) for name, row in rows.items()}
     layers |= {} if layer is None else dict.fromkeys(rows, layer)
+    shares = {name: row.ivr(ivr) for name, row in rows.items()}
+    for row in rows.values():
+        row.settings.pop(IVR, None)
     if len(set(layers.values())) > 1:
         several: dict[str, Tensor] = {}
         for own in dict.fromkeys(layers.values()):
             group = [name for name in rows if layers[name] == own]
             given = {option: options[option] for option in options if any(option in rows[n].settings for n in group)}
             given |= {"seconds": seconds, "clock": clock, "preprocess": preprocess, "target": target}
-            given |= {"precision": precision, LAYER: own, "reshape": reshape}
+            given |= {"precision": precision, LAYER: own, "reshape": reshape, IVR: ivr}
             given |= {"features": features} if own is None else {}  # they are those of the model's own feature map
             several |= answers(model, images, labels, group, smooth, chunk, **given)
         return {name: several[name] for name in names}
@@ -213,6 +222,10 @@ def answers(
                 scaled = zip(unit_range(copies).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
                 maps[name] = torch.stack([one.flip(-1) if mirrored else one for one, (mirrored, _) in scaled]).mean(0)
                 seconds[name] += passes
+    for name, share in shares.items():
+        if share is not None:
+            kept = remove_inferior(maps[name], IVR_SHARE if share == CHOSEN else share)
+            maps[name] = torch.from_numpy(kept).to(maps[name].device)
     return {name: maps[name] for name in rows}
 
 

@@ -30,12 +30,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 
-from wsolkit.boxes.protocols import fixed_threshold
+from wsolkit.boxes.protocols import check_share, fixed_threshold
 from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
 NEEDS = ("features", "gradient", "forward")
 GIVES = ("map", "boxes")
 SMOOTHINGS = ("eigen", "aug")
-LAYER = "layer"  # the option that `score_maps` has for every method
+LAYER, IVR = "layer", "ivr"  # the options that `score_maps` has for every method (ivr: for every one that gives maps)
+CHOSEN = "val"  # the value of ivr that `evaluate` replaces by a share chosen on validation boxes
 TRAIN_CHAPTER, ANY_CHAPTER, TRAINING_CHAPTER = "01_train.ipynb", "07_any_cam.ipynb", "09_training_time_methods.ipynb"
 
 STUDY = "the study this kit grew out of"
@@ -253,6 +254,23 @@ class Method:
         name = f"{self.base}[{'+'.join(parts)}]"
         return replace(self, name=name, label=label, smooth=smooth, settings=settings)
 
+    def ivr(self, given: Any = None) -> Any:
+        """The share of a map's values that IVR makes 0 (`wsolkit.boxes.preparation.remove_inferior`), "val", or None
+        for no IVR: as given, else the row's.
+
+        Raises: WsolkitError: another value, or any for a method that gives boxes.
+        """
+        self.refuse(ivr=given)
+        share = self.settings.get(IVR) if given is None else given
+        if share not in (None, CHOSEN):
+            check_share(share)
+        return share
+
+    def without(self, option: str) -> Method:
+        """The row without its value of an option."""
+        rest = {name: value for name, value in self.settings.items() if name != option}
+        return self if option not in self.settings else resolve(self.base).row(self.smooth, rest)
+
     @property
     def changes_training(self) -> bool:
         """Whether the method is a way to train a network (HaS, ACoL, ...)."""
@@ -380,7 +398,7 @@ def _row(method: Method, inside: str) -> Method:
     smooth: list[str] = []
     settings: dict[str, Any] = {}
     spelled = f"{method.name}[{inside}]"
-    known = {*method.options, LAYER} - {"*"}
+    known = {*method.options, LAYER, *([IVR] if method.gives == "map" else [])} - {"*"}
     for part in re.split("[+,]", inside):
         option, equals, text = (word.strip() for word in part.partition("="))
         require(option not in (*smooth, *settings), f"{spelled} says {option!r} twice; say it once")
@@ -389,6 +407,7 @@ def _row(method: Method, inside: str) -> Method:
             require(option in SMOOTHINGS, f"{spelled}: {option!r} is no smoothing; {need}")
             smooth.append(option)
             continue
+        method.refuse(ivr=text if option == IVR else None)
         has = f"{method.name} has no option {option!r}; its options are: {', '.join(sorted(known))}"
         require(option in known or ("*" in method.options and option), f"{spelled}: {has}")
         settings[option] = _value(method, option, text, spelled)
@@ -400,7 +419,7 @@ def _value(method: Method, option: str, text: str, spelled: str) -> Any:
     parameter = inspect.signature(method.function).parameters.get(option)
     empty = inspect.Parameter.empty
     annotation, default = (parameter.annotation, parameter.default) if parameter else (empty, empty)
-    annotation = str if option == LAYER else annotation
+    annotation = {LAYER: str, IVR: Literal["val"] | Annotated[float, Field(ge=0, lt=1)]}.get(option, annotation)
     if default is None and text.lower() == "none":
         return None
     if annotation is not empty and not isinstance(annotation, str):
@@ -416,6 +435,7 @@ def _value(method: Method, option: str, text: str, spelled: str) -> Any:
         wanted = kind.__name__ if isinstance(kind, type) else str(kind)
         for word, meaning in meanings.items():
             wanted = wanted.replace(word, meaning)
+        wanted = f"a share of at least 0 and below 1, or {CHOSEN}" if option == IVR else wanted
         raise WsolkitError(f"{spelled}: {option} must be {wanted}, but is {text!r}") from None
     require(value != "", f"{spelled}: {option} is empty; give it a value")
     return value
