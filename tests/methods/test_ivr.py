@@ -87,8 +87,8 @@ def test_rows_have_one_spelling():
         ("cam[ivr=]", "ivr must be a share"),
         ("cam[ivr]", "'ivr' is no smoothing; expected eigen, aug or option=value (options: ivr, layer)"),
         ("cam[ivr=0.2+ivr=0.3]", "says 'ivr' twice"),
-        ("psol[ivr=0.45]", "psol gives boxes and no map, so ivr"),
-        ("psol[ivr=val]", "psol gives boxes and no map, so ivr"),
+        ("psol[ivr=0.45]", "psol gives boxes and no map: leave out ivr"),
+        ("psol[ivr=val]", "psol gives boxes and no map: leave out ivr"),
     ],
 )
 def test_mistakes_are_one_clear_error(spelled, message):
@@ -110,7 +110,7 @@ def test_a_row_is_ivr_of_the_finished_map(net, images):
     for name in names:
         assert np.array_equal(given[name].numpy(), remove_inferior(plain[name], 0.2)), name
     assert torch.equal(given[rows[0]], given["cam"]), "what is given counts"
-    with pytest.raises(WsolkitError, match="psol gives boxes and no map, so ivr"):
+    with pytest.raises(WsolkitError, match="psol gives boxes and no map: leave out ivr"):
         wk.predict_boxes(net, images, LABELS, ivr=0.2)
 
 
@@ -200,6 +200,6 @@ def test_evaluate_refuses_before_the_work(net, splits):
     asked = []
     with pytest.raises(WsolkitError, match="ivr=2: give the share"):
         evaluated(net, splits, "cam", asked=asked, ivr=2)
-    with pytest.raises(WsolkitError, match="psol gives boxes and no map, so ivr"):
+    with pytest.raises(WsolkitError, match="psol gives boxes and no map: leave out ivr"):
         evaluated(net, splits, "psol", asked=asked, ivr=0.3)
     assert not asked
