@@ -41,7 +41,7 @@ def normalise_map(score_map) -> np.ndarray:
     return scores
 
 
-def remove_inferior(maps: Sequence, share: float) -> np.ndarray:
+def remove_inferior(maps: Any, share: float) -> np.ndarray:
     """IVR, inferior value removal: max(0, A - q) / max(A - q) of each map A, q the quantile of its values at `share`.
 
     What lies below q becomes 0, and the rest is stretched to [0, 1]. A map times a positive number, or plus any number,

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from wsolkit.boxes.preparation import as_numpy, remove_inferior
+from wsolkit.boxes.preparation import remove_inferior
 from wsolkit.boxes.protocols import IVR_SHARE
 from wsolkit.common.errors import WsolkitError, is_whole, require
 from wsolkit.common.files import listing
@@ -224,7 +224,7 @@ def answers(
                 seconds[name] += passes
     for name, share in shares.items():
         if share is not None:
-            kept = remove_inferior(as_numpy(maps[name]), IVR_SHARE if share == CHOSEN else share)
+            kept = remove_inferior(maps[name], IVR_SHARE if share == CHOSEN else share)
             maps[name] = torch.from_numpy(kept).to(maps[name].device)
     return {name: maps[name] for name in rows}
 
