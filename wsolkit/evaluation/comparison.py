@@ -142,6 +142,7 @@ def against_result(result: EvalResult, other: EvalResult, seed: int = 0) -> dict
     fault = f"{other.method} was measured on other images than {result.method}; evaluate both with one limit"
     require(result.ids == other.ids, fault)
     known = [name for name in AGAINST if None not in (getattr(result, name), getattr(other, name))]
+    known = [name for name in known if name != "top1_cls" or not result.n_classified]  # on all images, paired on some
     return _against(result, other.per_image(), other.v2_hits, known, seed)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from torch import nn
 
 from wsolkit.boxes.preparation import remove_inferior
@@ -14,14 +15,15 @@ from wsolkit.boxes.protocols import IVR_SHARE, PAS_PERCENTILE, protocol_named
 from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import WSOLDataset
+from wsolkit.evaluation.found_boxes import box_statistics, found_boxes
 from wsolkit.evaluation.metrics import best_threshold, plateau_middle
 from wsolkit.evaluation.results import EvalResult, aside
-from wsolkit.evaluation.scoring import Maps, Rule, Truth, rule_curves, score
+from wsolkit.evaluation.scoring import Maps, Rule, Truth, cut_boxes, rule_curves, score
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import CHOSEN, IVR, resolve
 
 SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)  # of IVR, from which validation boxes choose; with 0 it is the min-max
-
+FEWEST = 10  # validation images with a box, where some have none: fewer choose no threshold
 Pseudo = Sequence[Any] | Callable[[WSOLDataset, Any], Sequence[Any]]
 
 
@@ -33,12 +35,15 @@ class Evaluation(EvalResult):
         maps: the score maps (or boxes) by split: "test" and, where a threshold was chosen on it, "val".
         variant: the trained network of a run ("gap", "tap", "has", ...); "" for a network that no run trained.
         limit: at most so many images of each split; None or 0 is all.
+        found: the boxes of all images at the reported threshold, or the fixed one where none was measured: a table of
+            `wsolkit.evaluation.found_boxes`, whose statistics are in extra["boxes"].
         faithfulness: the numbers of `wsolkit.study.chapter.show_faithfulness` by map; {} where they were not measured.
     """
 
     maps: dict[str, ScoreMaps] = aside(default_factory=dict)
     variant: str = aside("")
     limit: int | None = aside()
+    found: pd.DataFrame | None = aside()
     faithfulness: dict[str, dict[str, Any]] = aside(default_factory=dict)
 
 
@@ -62,7 +67,9 @@ def evaluate(
     GT-known and Top-k Loc use the threshold that is best on the validation split; where it has no boxes, the one that
     is best on its `pseudo` boxes; without these the fixed one.
     Of a method that gives boxes and no map, the boxes are scored as they are.
-    Where an image has no ground-truth box there are no localisation numbers: the result's conditions say why.
+    Where some images have no ground-truth box, everything but Top-1 and Top-5 Cls is of those that have one; where none
+    has one, there are no localisation numbers. The result's conditions say so. The boxes of some validation images
+    choose the threshold where there are at least ten.
 
     Args:
         dataset: the split to report, usually "test".
@@ -107,24 +114,26 @@ def evaluate(
     notes = conditions(dataset.at(view) if view else dataset, model, limit, entry.settings | options)
     if entry.gives == "boxes":
         notes["score map"] = "none, the method gives boxes"
-    if empty := sum(len(truths) == 0 for truths in boxes):
+    boxed = np.flatnonzero([len(truths) > 0 for truths in boxes])
+    partly = 0 < len(boxed) < len(boxes) and not masked
+    if partly:
+        notes["boxes"] = f"on {len(boxed)} of {len(boxes)} images, those with a ground-truth box; classes on all"
+    elif empty := len(boxes) - len(boxed):
         without = f"{empty} of {len(boxes)} images {'has' if empty == 1 else 'have'} no ground-truth box"
         blank = f"the masks of {empty} image{'s' * (empty > 1)} show no object"
         notes["boxes"] = f"not used: {blank if masked else without}"
-        val = None
     view = view or dataset.geometry.size
     maps = {"test": localiser(model, dataset.at(view), plain, smooth, indices, **options)}
     validation = guessed = None
     if val is not None:  # images with labels only can choose an epoch, but no threshold
         val_indices = val.spread(limit or None, seed)
-        known = [val.target(int(i)).boxes.numpy() for i in val_indices] if val.localised else []
-        known = known if all(map(len, known)) else []
+        known = _known(val, val_indices)
         guesses = _guesses(pseudo, val, val_indices) if pseudo is not None and entry.gives == "map" else []
         if entry.gives == "map" and (known or guesses):
             maps["val"] = localiser(model, val.at(view), plain, smooth, val_indices, **options)
         if known:
-            chosen_from = Maps(maps["val"].maps) if "val" in maps else Maps()
-            validation = chosen_from, Truth(val.geometry.size, boxes=known)
+            chosen_from = Maps(maps["val"].maps[list(known)]) if "val" in maps else Maps()
+            validation = chosen_from, Truth(val.geometry.size, boxes=list(known.values()))
         if guesses:
             rows = [row for row, boxes in enumerate(guesses) if len(boxes)]
             guessed = Maps(maps["val"].maps[rows]), Truth(val.geometry.size, boxes=[guesses[row] for row in rows])
@@ -137,15 +146,58 @@ def evaluate(
         validation, guessed = (
             pair and (Maps(remove_inferior(pair[0].maps, share)), pair[1]) for pair in (validation, guessed)
         )
-    made = maps["test"]
-    truth = Truth(dataset.geometry.size, made.labels, None if empty else boxes, masks if masked else None)
+    every = maps["test"]
+    made = maps["test"] = _rows(every, boxed) if partly else every
+    scored = [boxes[row] for row in boxed] if partly or len(boxed) == len(boxes) else None
+    truth = Truth(dataset.geometry.size, made.labels, scored, masks if masked else None)
     fields: dict[str, Any] = {"dataset": dataset.name, "split": dataset.split, "method": entry.name, "seed": seed}
     fields |= {"backbone": getattr(model, "backbone", type(model).__name__), "pooling": getattr(model, "pooling", "")}
     fields |= {name: getattr(made, name) for name in ("seconds_per_image", "peak_memory_mb")}
     fields |= {"conditions": notes, "extra": extra}
-    pixels = None if made.boxes is None else boxes_of_shares(made.boxes, truth.size)
-    result = score(Maps(made.maps, made.ids, made.logits, boxes=pixels), truth, rule, validation, guessed, **fields)
-    return Evaluation(**vars(result), maps=maps, limit=limit)
+    result = score(_answers(made, truth.size), truth, rule, validation, guessed, **fields)
+    if partly:
+        whole, result.n_classified = score(_answers(every, truth.size), Truth(truth.size, every.labels)), len(every)
+        result.top1_cls, result.top5_cls = whole.top1_cls, whole.top5_cls
+        result.intervals |= whole.intervals
+    tau, point = result.threshold, result.operating_point
+    if tau is None and entry.gives == "map":  # no true box says how good the boxes are, but there are boxes
+        choice, point = validation or guessed, "validation" if validation else "pseudo_boxes" if guessed else "fixed"
+        tau = best_threshold(rule_curves(*choice, rule), interval=rule.interval)[0] if choice else rule.threshold
+    found = _found(every, rule, tau, result)
+    result.extra = result.extra | {"boxes": box_statistics(found, result.frame) | {"threshold": tau, "chosen": point}}
+    return Evaluation(**vars(result), maps=maps, limit=limit, found=found)
+
+
+def _rows(made: ScoreMaps, rows: np.ndarray) -> ScoreMaps:
+    """The score maps of some images."""
+    return replace(made, ids=[made.ids[row] for row in rows], **{name: own[rows] for name, own in made.arrays.items()})
+
+
+def _answers(made: ScoreMaps, size: int | Sequence[int]) -> Maps:
+    boxes = None if made.boxes is None else boxes_of_shares(made.boxes, size)
+    return Maps(made.maps, made.ids, made.logits, boxes=boxes)
+
+
+def _found(made: ScoreMaps, rule: Rule, tau: float | None, result: EvalResult) -> pd.DataFrame:
+    """The table of all images' boxes at a threshold, that of the result where it has one."""
+    answers = _answers(made, result.frame)
+    if answers.boxes is not None:
+        boxes, empty = answers.boxes, np.zeros(len(made), bool)
+    elif result.boxes is not None and len(result.boxes) == len(made):  # cut already
+        boxes, empty = result.boxes, result.empty
+    else:
+        boxes, empty = cut_boxes(answers, result.frame, rule, tau)
+    return found_boxes(made.ids, boxes, empty)
+
+
+def _known(val: WSOLDataset, indices: np.ndarray) -> dict[int, np.ndarray]:
+    """The true boxes that choose the threshold, by their image's place in `indices`: those of all of these images, or
+    of the ones that have boxes, if that are `FEWEST`."""
+    if not any(sample.boxes or sample.masks for sample in val.samples):
+        return {}
+    boxes = {row: own for row, index in enumerate(indices) if len(own := val.target(int(index)).boxes.numpy())}
+    few = len(boxes) < len(indices) and (len(boxes) < FEWEST or any(sample.masks for sample in val.samples))
+    return {} if few else boxes
 
 
 def _guesses(pseudo: Pseudo, val: WSOLDataset, indices: Any) -> list[Any]:

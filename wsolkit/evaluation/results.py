@@ -62,7 +62,8 @@ class EvalResult:
     accuracy, and max_box_acc_v2 the mean of its accuracies. `curve` is the accuracy against the threshold, thinned for
     storage: {"thresholds": [...], "gt_known_loc": [...]}. `protocol` is a name of
     `wsolkit.boxes.protocols`, `conditions` says in text what else a number rests on, `frame` is (H, W) of boxes and
-    maps. Ranges of values are checked where a result is read from a file.
+    maps. Where some images of the split have no box, everything is of the `n_images` that have one, but Top-1 and Top-5
+    Cls are of all `n_classified` images (else 0). Ranges of values are checked where a result is read from a file.
     """
 
     dataset: str = ""
@@ -75,6 +76,7 @@ class EvalResult:
     conditions: dict[str, str] = field(default_factory=dict)
     frame: list[int] = field(default_factory=list)
     n_images: Count = 0
+    n_classified: Count = 0
     n_val: Count = 0
     n_classes: Count = 0
     top1_cls: Percent | None = None

@@ -295,6 +295,20 @@ def rule_curves(maps: Maps, truth: Truth, rule: Rule | None = None, workers: int
     return np.array(curves).reshape(len(maps.maps), len(thresholds(rule.interval)))
 
 
+def cut_boxes(
+    maps: Maps, size: int | Sequence[int], rule: Rule, threshold: float | None = None, workers: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The box of each of N maps, (N, 4) int64, inclusive corners in pixels of the frame `size`, and (N,) bool where no
+    pixel of a map lies above the threshold (None: the rule's fixed one). No ground truth is needed."""
+    tau = rule.threshold if threshold is None else threshold
+
+    def box(_: int, prepared: np.ndarray) -> tuple[np.ndarray, bool]:
+        return ContourBoxes(prepared).box(tau, rule.percentile, rule.protocol)
+
+    boxes, empty = zip(*_each(box, maps, size, workers), strict=True)
+    return np.array(boxes), np.array(empty)
+
+
 def _each(function: Callable, maps: Maps, size, workers: int | None) -> Iterator:
     """function(index, prepared map) for every map, in order, a chunk of maps to a thread: neither the resize nor the
     compiled passes hold Python's lock."""

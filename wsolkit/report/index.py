@@ -16,9 +16,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, product
+from itertools import combinations, groupby, product
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Annotated, Any
@@ -46,6 +47,7 @@ MOST = 20_000  # planned runs of one file: more is a mistake in it
 PAGE_BYTES = 2_900_000  # of the whole page
 IMAGE_BYTES = 1_900_000  # of them for thumbnails, in base64
 TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
+MOST_AGREED = 12  # methods of a backbone whose boxes are compared with one another
 SAME_IMAGES = 8  # of a backbone, under every method
 SECONDS = "seconds_per_image"
 MARKED = (HEADLINE, "top1_loc", "max_box_acc_v2", "top1_cls")  # metrics whose best values the tables show
@@ -468,6 +470,7 @@ def _section(dataset: str, key: str, rows: list[dict], looks: dict[str, int], li
         "fewer": list(dict.fromkeys(fewer)),
         "galleries": [],
         "why": reasons(networks, full),
+        "agreed": [agreed for network in drawn if (agreed := agreements(network["groups"]))],
         "charts": charts(drawn, looks, limits["curve"]),
         "published": published_table(groups) if dataset == "cub" and done else None,
     }
@@ -568,6 +571,29 @@ def reasons(networks: Sequence[dict], full: int) -> list[tuple[str, float, float
         if gained and gained.above == gained.value.n and before and after and part > max(rest, *others):
             shown.append((network["backbone"], part, rest))
     return shown
+
+
+def agreements(groups: Sequence[Group]) -> dict[str, Any]:
+    """What the boxes of one backbone's methods tell where test images lack true ones, {} where none do: "methods", the
+    "statistics" of each one's boxes (`found_boxes.box_statistics`) and "iou", their mean IoU with those of each other
+    method, None where the images differ or no boxes were kept. All of each method's first seed."""
+    from wsolkit.evaluation.found_boxes import agreement, read_found_boxes
+
+    rows = {group.method: group.done[0] for group in groups if group.done}
+    results = {method: row["result"] for method, row in rows.items()}
+    results = {name: own for name, own in results.items() if own[HEADLINE] is None or own["n_classified"]}
+    statistics = {name: known for name, own in results.items() if (known := own["extra"].get("boxes"))}
+    methods, tables = list(statistics)[:MOST_AGREED], {}
+    for method in methods:
+        with suppress(ValueError, OSError):
+            tables[method] = read_found_boxes(rows[method]["folder"] / files.FOUND)
+    shared: dict[str, list[float | None]] = {method: [None] * len(methods) for method in methods}
+    for (place, method), (other_place, other) in combinations(enumerate(methods), 2):
+        if method in tables and other in tables:
+            with suppress(ValueError):  # other images
+                shared[method][other_place] = shared[other][place] = agreement(tables[method], tables[other])
+    backbone = groups[0].backbone
+    return {"backbone": backbone, "methods": methods, "statistics": statistics, "iou": shared} if methods else {}
 
 
 def charts(networks: Sequence[dict], looks: dict[str, int], most: int) -> dict[str, list[tuple[str, Markup]]]:

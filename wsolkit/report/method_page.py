@@ -326,8 +326,8 @@ def _galleries(kept: dict[str, Any], maps: list[np.ndarray | None], photos: list
         if scores is not None:
             shown |= {"heat": image_uri(heat(scores)), "strongest": _strongest(scores)}
         state = table["states"][table["at"][data["start"]]] if data and table else None
-        if scores is None and image["box"] is not None:
-            state = _state(_rectangle(image["box"], frame), image["iou"], frame, image["empty"])
+        if data is None and image["box"] is not None:
+            state = _state(_rectangle(image["box"], frame), image["iou"] or 0.0, frame, image["empty"])
         images.append(image | shown | {"truths": truths, "covers": _percent(share), "state": state})
     colours = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))]
     values = {"kept": kept, "data": data, "images": images, "colours": colours, "failures": FAILURES}

@@ -262,7 +262,7 @@ def _problems(
     yield (), f"boxes that reach more than {FEW} pixels beyond their image", _boxes(few)
 
     bare = [(p.split, p.id) for p in shown if p.split != "train" and not len(p.boxes)]
-    text = "images without a box (a threshold is chosen, and Loc measured, only where every image has one)"
+    text = "images without a box (Loc is of the others alone; a threshold is chosen where all, or ten, of val have one)"
     yield {p.split for p in shown if len(p.boxes) and p.split in refused}, text, bare
 
     named = [(p, other) for p, other in same if p.label != other.label]

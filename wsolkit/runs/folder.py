@@ -36,6 +36,7 @@ TRAINED = "run.json"  # of a training run
 WEIGHTS, CHECKPOINT, HISTORY = "best.pt", "last.pt", "history.csv"
 MAPS = "maps"  # of a training run: the score maps that were made with its network
 PER_IMAGE, PLAIN_CAM = "per_image.csv", "plain_cam.csv"  # the second is that of plain CAM on the same images
+FOUND = "found_boxes.csv"  # the boxes of all test images, those without a true one too
 GALLERY, GALLERIES = "gallery", "galleries"
 GALLERY_TABLE, GALLERY_MAPS = "galleries.json", "maps.npz"  # in galleries/
 NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
@@ -357,11 +358,11 @@ def choose(ious: np.ndarray, failures: Sequence[str], seed: int) -> dict[str, li
 
 def write_galleries(folder: str | Path, result: EvalResult, items: Callable, classes: Any, seed: int) -> None:
     """Write photos (JPEG), the shown images' score maps (maps.npz, one (h, w) float32 each) and, last, galleries.json;
-    what an earlier run left there goes. A result without boxes has random images alone, without boxes; a method that
+    what an earlier run left there goes. A result without true boxes has random images alone, without IoU; a method that
     gives boxes has no maps.
 
     items: list of positions -> a dict of each image, as `Run.gallery_items` makes them: id, label, pixels (H, W, 3)
-        uint8, score_map (h, w) as the method made it or None, and, with boxes, gt_boxes, box and iou.
+        uint8, score_map (h, w) as the method made it or None, perhaps box, and with true boxes gt_boxes and iou.
     classes: a name per label.
     """
     folder, located = Path(folder) / GALLERIES, result.boxes is not None
@@ -386,6 +387,7 @@ def write_galleries(folder: str | Path, result: EvalResult, items: Callable, cla
     atomic_save_npz(folder / GALLERY_MAPS, **kept)
     about = ("gives", "n_images", "frame", "protocol", "threshold", "percentile", "operating_point")
     table = {"format": GALLERIES_FORMAT, "seed": seed} | {name: getattr(result, name) for name in about}
+    table["cut_at"] = result.extra.get("boxes", {}).get("threshold")
     places = {name: [shown.index(index) for index in row] for name, row in rows.items()}
     counts = [{"name": name, "count": result.failures.get(name), "pictures": row} for name, row in places.items()]
     write_json(folder / GALLERY_TABLE, table | {"pictures": images, "rows": counts})

@@ -271,12 +271,13 @@ class RunConfig(Recipe):
     def why_pseudo_boxes(self) -> str:
         """Why thresholds are chosen on pseudo boxes of validation images (DDT's, which takes a pass over the training
         images) too, or ""; in a network that is trained from scratch DDT finds too little to choose by unless there is
-        nothing else."""
-        if METHODS[PSEUDO].undefined(self.backbone, self.frozen) or self.lacks_boxes("test"):
+        nothing else, and test images to measure it on."""
+        scratch = self.weights == "none"
+        if METHODS[PSEUDO].undefined(self.backbone, self.frozen) or (scratch and self.lacks_boxes("test")):
             return ""
         if self.lacks_boxes("val"):
             return "its boxes choose the thresholds, as validation images have none"
-        return "" if self.weights == "none" else "its boxes choose thresholds too, beside those of validation images"
+        return "" if scratch else "its boxes choose thresholds too, beside those of validation images"
 
     def lacks_boxes(self, split: str) -> bool:
         """Whether an image of a split has neither box nor mask. Where the format leaves that open, the split is opened,

@@ -24,12 +24,13 @@ from wsolkit import figures, methods
 from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.cores import chosen_threads
 from wsolkit.common.errors import WsolkitError, reason, require
-from wsolkit.common.files import alone, atomic_write_bytes, digest, given_path
+from wsolkit.common.files import alone, atomic_write_bytes, atomic_write_text, digest, given_path
 from wsolkit.common.processes import agreed, device_named, rank, world_size
 from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
+from wsolkit.evaluation.found_boxes import CORNERS
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods import psol
 from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
@@ -211,8 +212,8 @@ class Run:
         return self.evaluate("cam", "gap", limit=result.limit, protocol=result.protocol)
 
     def gallery_items(self, result: Evaluation, indices: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """What `figures.gallery` plots, for positions in the result; without boxes where the result has none, and
-        without a map where the method gives boxes."""
+        """What `figures.gallery` plots, for positions in the result; without a true box and IoU where the result has
+        none, and without a map where the method gives boxes."""
         test = self.dataset("test")
         position = {sample.id: i for i, sample in enumerate(test.samples)}
         items = []
@@ -224,6 +225,8 @@ class Run:
             if result.boxes is not None:
                 item |= {"gt_boxes": result.gt_boxes[index], "box": result.boxes[index]}
                 item["iou"] = float(result.ious[index])
+            elif result.found is not None and (box := result.found.loc[index, CORNERS]).min() >= 0:
+                item["box"] = box.to_numpy(np.int64)
             items.append(item)
         return items
 
@@ -248,6 +251,8 @@ class Run:
             if maps.path is None:  # those of a reader's own method, which no other report can use
                 maps.save(folder / f"score_maps_{split}.npz")
         result.save_per_image(folder / files.PER_IMAGE)
+        if result.found is not None:
+            atomic_write_text(folder / files.FOUND, result.found.to_csv(index=False, lineterminator="\n"))
         files.write_galleries(folder, result, partial(self.gallery_items, result), classes, c.seed)
         gallery = []
         for number, item in enumerate(self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))):

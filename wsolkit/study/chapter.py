@@ -84,7 +84,7 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
 
 def show_best_and_worst(run: Run, result: Evaluation, name: str, count: int = 4) -> None:
     """The images of highest and of lowest IoU with map, true and predicted box; without boxes the first images."""
-    ious, parts, boxes = result.ious, {"first": np.arange(result.n_images)[:count]}, ""
+    ious, parts, boxes = result.ious, {"first": np.arange(result.n_images)[:count]}, ", and the predicted box"
     if ious is not None:
         order, boxes = np.argsort(ious, kind="stable"), ", ground-truth box and predicted box"
         parts = {"best": order[::-1][:count], "worst": order[:count]}
