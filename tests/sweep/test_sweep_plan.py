@@ -197,6 +197,14 @@ def test_a_plan_with_a_frozen_body_leaves_out_what_cannot_be_trained(tmp_path):
     assert said[-1] == "0 of 3 runs are up to date; 3 would run"
 
 
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+def test_a_plan_names_what_a_training_run_starts_from_before_it(tmp_path, weights):
+    seen: set[str] = set()
+    for name, job in jobs_of(tmp_path, methods=("psol", "bas", "cam"), weights=weights).items():
+        assert seen.issuperset(job.needs), name
+        seen.add(name)
+
+
 def test_time_comes_from_the_run_itself_from_other_parameters_or_from_another_seed(tmp_path):
     def seconds(**changes):
         return [

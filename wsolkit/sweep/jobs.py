@@ -20,7 +20,7 @@ from wsolkit.common.files import atomic_write_text, digest, read_yaml
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.progress import about
 from wsolkit.data.catalogue import DATASETS
-from wsolkit.methods.registry import TRAIN_CHAPTER, Method, declared, study_methods, training_methods, variant
+from wsolkit.methods.registry import TRAIN_CHAPTER, Method, Variant, declared, study_methods, training_methods, variant
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
 from wsolkit.runs.data_check import said_before
@@ -72,6 +72,12 @@ class Job:
         of_plan = ("name", "needs", "parts", "purpose")
         values = {name: value for name, value in vars(self).items() if name not in of_plan}
         return {name: str(v) if isinstance(v, Path) else v for name, v in values.items()} | {"page": page_state()}
+
+
+def _line(own: Variant, config: RunConfig) -> list[str]:
+    """The variants of the training runs that one needs, one after another, its own as the last."""
+    start = own.starts_from(config)
+    return [*(_line(variant(start), config) if start else ()), own.name]
 
 
 def _training(config: RunConfig, variant_name: str, prefix: str, home: Path, purpose: str = "") -> Job:
@@ -142,7 +148,7 @@ class SweepFile(RunConfig):
                 defined = [method for method in methods if not method.undefined(backbone, config.frozen)]
                 asked = [name for method in defined for name in method.variants_on(backbone)]
                 used = [variant(name) for method in defined for name in config.variants_for(method)]
-                names = [name for own in used for name in (own.starts_from(config), own.name) if name]
+                names = [name for own in used for name in _line(own, config)]
                 for name in dict.fromkeys(names):
                     chosen_by = name == PSEUDO and name not in asked
                     jobs.append(_training(config, name, prefix, home, config.why_pseudo_boxes if chosen_by else ""))
