@@ -243,6 +243,16 @@ def test_each_fault_is_named_with_its_place(birds, fault, level, text, example):
     assert list(check.splits) == splits, "the others are checked all the same"
 
 
+def test_a_class_alone_is_named(birds):
+    for split in COUNTS:
+        for number in range(COUNTS[split]):
+            birds.label(split, number, 0)
+    (finding,) = wk.check_data(**birds.write()).findings
+    assert finding.level == "warning" and finding.text.startswith(
+        "a class alone, from which a classifier learns nothing"
+    )
+
+
 def test_a_file_of_boxes_that_is_empty_is_said_to_be_empty(birds):
     no_line_of_a_box(birds)
     refused, bare = wk.check_data(**birds.write()).findings

@@ -237,6 +237,8 @@ def _problems(
     if trained:
         strange = [(split, classes[label]) for split, own in counts.items() for label in own if label not in trained]
         yield (), "classes without a training image, which no network can know", strange
+    alone = [("train", classes[label]) for label in trained if len(trained) == 1]
+    yield (), "a class alone, from which a classifier learns nothing: add images without its object", alone
 
     pair = "{} ({} x {} instead of {} x {})".format
     odd = [(p.split, pair(p.id, *p.size, *p.extent)) for p in shown if not same_shape(p.extent, p.size)]
