@@ -29,7 +29,7 @@ from wsolkit.data.base import normalise
 from wsolkit.data.images import find_images, read_image
 from wsolkit.localisation.predict import original_box, predict
 from wsolkit.networks.split import HookedModel, network_for
-from wsolkit.runs.run import default_threshold, load_trained, versions
+from wsolkit.runs.run import Run, default_threshold, load_trained, versions, with_share
 from wsolkit.training import checkpoints
 
 
@@ -676,3 +676,21 @@ def test_the_threshold_of_a_row_is_that_of_its_report(training, birds, tmp_path)
     assert read_json(tmp_path / "o" / "a" / "bird.png.json")["box"] == row["box"]
     code, _, error = invoke(*common, "--method", "grad_cam[sharp]")
     assert code and "grad_cam[sharp]: 'sharp' is no smoothing" in error
+
+
+def test_the_share_of_ivr_is_that_of_the_report(training, birds, tmp_path):
+    place = tmp_path / "reports/runs/synthetic/mobilenet_v2"
+    shutil.copytree(training.parent, place)
+    trained = load_trained(place / training.name)
+    assert with_share(trained, "grad_cam[ivr=val]") == "grad_cam[ivr=0.45]" and with_share(trained, "cam") == "cam"
+    run = Run.start(**{**trained.run["config"], "out": str(tmp_path / "reports")})
+    result = run.evaluate("grad_cam[ivr=val]")
+    result.extra["ivr"] = 0.6  # whatever was chosen, it is taken
+    run.finish("grad_cam[ivr=val]", result)
+    assert with_share(trained, "grad_cam[ivr=val]") == "grad_cam[ivr=0.6]"
+    assert with_share(trained, "grad_cam[aug+ivr=val]") == "grad_cam[aug+ivr=0.45]", "chosen for other maps"
+    assert with_share(trained, "grad_cam[ivr=val]", (), wk.Geometry(64)) == "grad_cam[ivr=0.45]", "for another size"
+    common = [birds, "--checkpoint", place / training.name, "--out", tmp_path / "o"]
+    assert invoke(*common, "--method", "grad_cam[ivr=val]")[0] == 0
+    numbers = read_json(tmp_path / "o" / "a" / "bird.png.json")
+    assert numbers["method"] == "grad_cam[ivr=0.6]" and numbers["threshold"] == result.threshold

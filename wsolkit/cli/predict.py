@@ -58,9 +58,10 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     require(not (single and target.is_dir()), f"--out {out}: expected a file, but it is a folder")
     check_out(target.parent if single else target)
 
+    from wsolkit.boxes.protocols import IVR_SHARE
     from wsolkit.common.processes import device_named, process_group, rank
     from wsolkit.localisation.localise import localise_in_parts
-    from wsolkit.methods.registry import resolve
+    from wsolkit.methods.registry import CHOSEN, resolve
     from wsolkit.runs.parameters import localising_code, weights_state
     from wsolkit.runs.run import load_trained, versions
 
@@ -71,7 +72,9 @@ def localise(checkpoint, method, split, out, limit, smooth, precision, channels,
     week = 7 * 86400.0  # a slow share is no reason to give up: torchrun ends us all when one process fails
     with process_group(device, timeout=week) as place:
         trained = load_trained(checkpoint, place)
-        for text in filter(None, map(trained.remark, entries) if rank() == 0 else ()):
+        notes, chosen = [*map(trained.remark, entries)], [n for n, entry in entries.items() if entry.ivr() == CHOSEN]
+        notes += [f"no boxes choose the share of {name} here, so it is {IVR_SHARE}" for name in chosen]
+        for text in filter(None, notes if rank() == 0 else ()):
             click.echo(f"note: {text}", err=True)
         dataset, state, seed = _dataset(trained, data, split)
         identity: dict[str, Any] = {"weights": weights_state(str(trained.path)), "split": split, "options": options}
@@ -157,7 +160,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
     from wsolkit.data.readers import read_lines
     from wsolkit.localisation.predict import predict as predict_images
     from wsolkit.methods.registry import resolve
-    from wsolkit.runs.run import default_threshold, load_trained, versions
+    from wsolkit.runs.run import default_threshold, load_trained, versions, with_share
 
     method = resolve(method).name
     trained = load_trained(checkpoint, device_named(asked["device"]))
@@ -181,6 +184,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
         percentile = entry.percentile if percentile is None else percentile
         if threshold is None:
             threshold, source = default_threshold(trained, method, percentile, smooth, view)
+        method = with_share(trained, method, smooth, view)
     options = {"geometry": view, "classes": names, "label": _label(asked["label"], names), "threshold": threshold}
     options |= {"percentile": percentile, "smooth": smooth, "batch_size": batch_size}
     about = {"method": method, "score_map": {"method": method, "smooth": list(smooth)}, "threshold": threshold}

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 
 from wsolkit import figures, methods
+from wsolkit.boxes.protocols import IVR_SHARE
 from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.cores import chosen_threads
 from wsolkit.common.errors import WsolkitError, reason, require
@@ -31,9 +32,10 @@ from wsolkit.data.catalogue import load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.evaluation.found_boxes import CORNERS
+from wsolkit.evaluation.results import EvalResult
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods import psol
-from wsolkit.methods.registry import METHODS, is_defined, resolve, study_methods
+from wsolkit.methods.registry import CHOSEN, IVR, METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
 from wsolkit.runs.parameters import PSEUDO, RunConfig, localising_code, of_notebook
@@ -425,26 +427,41 @@ def default_threshold(
     run lies beside the folder of the training run, and maps are made and thresholded as there; else the published one.
     view: how images reach the network, None is as in the training run.
     """
-    entry = resolve(method)
-    fixed = entry.fixed_threshold(percentile), "fixed"
-    variant, own = trained.run.get("variant", ""), trained.run.get("config", {})
-    of_variant = METHODS.get(variant)
-    if of_variant is not None and of_variant.map == entry.base:  # the report has the training-time method's name
-        entry = of_variant.row(entry.smooth, entry.settings)
-    folder = trained.path.parent.parent / entry.row(smooth).slug
-    if not (folder / files.METRICS).is_file():
-        return fixed
-    report = files.read_metrics(folder)
-    result, configs = report.result, (report.config, own | {"variant": variant})
-    compared = [{name: config[name] for name in config if name not in OF_A_REPORT} for config in configs]
-    chosen = result.operating_point in ("validation", "pseudo_boxes") and result.percentile == percentile
-    if result.threshold is None or not chosen or compared[0] != compared[1]:
+    fixed = resolve(method).fixed_threshold(percentile), "fixed"
+    result, file = _report_beside(trained, method, smooth)
+    chosen = result is not None and result.operating_point in ("validation", "pseudo_boxes")
+    if result is None or result.threshold is None or not chosen or result.percentile != percentile:
         return fixed
     known = trained.geometry
     if known is not None and view not in (None, known):
         return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
     source = "pseudo boxes of " if result.operating_point == "pseudo_boxes" else ""
-    return result.threshold, f"chosen on {source}{result.n_val} validation images ({folder / files.METRICS})"
+    return result.threshold, f"chosen on {source}{result.n_val} validation images ({file})"
+
+
+def with_share(trained: Trained, method: str, smooth: Sequence[str] = (), view: Geometry | None = None) -> str:
+    """The name of the method, of a row with ivr=val the one with the share that its report chose (which is found as by
+    `default_threshold`), else with the paper's."""
+    entry = resolve(method)
+    if entry.ivr() != CHOSEN:
+        return entry.name
+    result = _report_beside(trained, method, smooth)[0] if view in (None, trained.geometry) else None
+    return entry.row((), {IVR: IVR_SHARE if result is None else result.extra.get(IVR, IVR_SHARE)}).name
+
+
+def _report_beside(trained: Trained, method: str, smooth: Sequence[str]) -> tuple[EvalResult | None, Path]:
+    """The result of the method's report beside the folder of the training run, if it is of that run, and its file."""
+    entry, variant, own = resolve(method), trained.run.get("variant", ""), trained.run.get("config", {})
+    of_variant = METHODS.get(variant)
+    if of_variant is not None and of_variant.map == entry.base:  # the report has the training-time method's name
+        entry = of_variant.row(entry.smooth, entry.settings)
+    folder = trained.path.parent.parent / entry.row(smooth).slug
+    if not (folder / files.METRICS).is_file():
+        return None, folder / files.METRICS
+    report = files.read_metrics(folder)
+    configs = report.config, own | {"variant": variant}
+    compared = [{name: config[name] for name in config if name not in OF_A_REPORT} for config in configs]
+    return (report.result if compared[0] == compared[1] else None), folder / files.METRICS
 
 
 def versions() -> dict[str, str]:
