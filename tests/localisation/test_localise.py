@@ -187,3 +187,12 @@ def test_wrong_arguments_are_one_error_and_no_files(training, tmp_path, monkeypa
     code, _, error = invoke(*(str(training) if word == "TRAINING" else word for word in arguments))
     assert code != 0 and message in error and len(error.splitlines()) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["FOLDER.npz"]
+
+
+def test_maps_of_ivr_say_which_share_they_have(training, tmp_path):
+    common = ["--checkpoint", training, "--device", "cpu", "--limit", 2, "--out", tmp_path / "made"]
+    code, output, error = invoke(*common, "--method", "cam[ivr=val],cam[ivr=0.45]")
+    assert code == 0, output + error
+    assert output.count("note: ") == 1 and "no boxes choose the share of cam[ivr=val] here, so it is 0.45" in output
+    chosen, given = (wk.ScoreMaps.load(tmp_path / f"made/cam_ivr_{share}.npz") for share in ("val", "0.45"))
+    assert same(chosen, given) and (chosen.maps == 0).any()
