@@ -1,4 +1,4 @@
-"""`wsolkit init, sweep, train, localise, report, evaluate, compare, predict, data`; a mistake ends with one line."""
+"""`wsolkit init, sweep, train, localise, report, evaluate, compare, predict, annotate, data`; a mistake is one line."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
+from wsolkit.cli.annotate import annotate
 from wsolkit.cli.options import given, parameter_options, reports
 from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
@@ -309,6 +310,7 @@ def decoded_pixels(clear: bool) -> None:
 
 cli.add_command(predict)
 cli.add_command(localise)
+cli.add_command(annotate)
 
 
 def main() -> None:

@@ -32,6 +32,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator
+from scipy.stats import binomtest
 
 from wsolkit.boxes.extract import iou
 from wsolkit.boxes.preparation import as_numpy, prepare_map
@@ -602,4 +603,22 @@ def faithfulness_curves(measured: Mapping[str, Any]) -> Figure:
         axes.set_title(f"{name}: {hint}", loc="left", fontweight="bold")
     rows[1].set_xlabel("pixels deleted or inserted, highest score first (%)")
     _legend(rows[1], bbox_to_anchor=(0.5, -0.22))
+    return fig
+
+
+@style()
+def certainty_curve(scores, hits) -> Figure:
+    """Share of right boxes (percent) among the most certain images, against how many of these are taken (percent), with
+    its 95 % Wilson interval. scores (N,) certainty; hits (N,) bool."""
+    scores, hits = np.asarray(as_numpy(scores), float), np.asarray(as_numpy(hits), bool)
+    fig, axes = _figure(3.8, len(hits), "image with a true box")
+    right = hits[np.argsort(-scores, kind="stable")].cumsum()
+    counts = np.unique(np.linspace(1, len(hits), 100).astype(int))
+    tests = [binomtest(int(right[n - 1]), int(n)) for n in counts]
+    ends = np.transpose([test.proportion_ci(method="wilson") for test in tests])  # as `share_interval` has it for one
+    shares = 100 * counts / len(hits)
+    axes.fill_between(shares, *(100 * ends), color=look(0)["color"], alpha=0.15, linewidth=0)
+    axes.plot(shares, 100 * right[counts - 1] / counts, **look(0) | {"marker": ""})
+    axes.set(xlim=(0, 100), ylim=(0, 102), ylabel="boxes with IoU ≥ 0.5 (%)")
+    axes.set_xlabel(f"images taken, the most certain of {len(hits)} first (%)")
     return fig

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,7 +28,7 @@ from wsolkit.common.errors import WsolkitError, reason, require
 from wsolkit.common.files import alone, atomic_write_bytes, atomic_write_text, digest, given_path
 from wsolkit.common.processes import agreed, device_named, rank, world_size
 from wsolkit.data.base import Geometry, WSOLDataset
-from wsolkit.data.catalogue import load_dataset
+from wsolkit.data.catalogue import SPLITS, load_dataset
 from wsolkit.evaluation.comparison import against_centre_box, against_result
 from wsolkit.evaluation.evaluate import Evaluation, evaluate
 from wsolkit.evaluation.found_boxes import CORNERS
@@ -87,6 +87,12 @@ class Run:
             self._datasets[split] = load_dataset(self.config.dataset, split, **options)
         opened = self._datasets[split]
         return opened.at(methods.variant(variant).view_of(self.config)["size"]) if variant else opened
+
+    def leave_out(self, ids: Iterable[str]) -> None:
+        """Open all splits without the images of these ids, such as unreadable ones."""
+        for split in SPLITS if (away := set(ids)) else ():
+            opened = self.dataset(split)
+            self._datasets[split] = opened.subset([i for i, name in enumerate(opened.ids) if name not in away])
 
     @property
     def variant(self) -> str:
