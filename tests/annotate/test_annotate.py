@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import ExifTags, Image
 
 from wsolkit.annotate.annotate import annotate, apply, to_fiftyone
@@ -16,6 +21,7 @@ from wsolkit.annotate.formats import Record
 from wsolkit.annotate.localise import BLOCK
 from wsolkit.boxes.extract import extract_box, iou
 from wsolkit.boxes.preparation import prepare_map, to_uint8
+from wsolkit.cli.main import cli
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json, write_json
 from wsolkit.localisation.predict import predict
@@ -61,7 +67,12 @@ def made(pictures, tmp_path_factory):
 
 
 def content(folder, *names):
-    return {str(path.relative_to(folder)): path.read_bytes() for name in names for path in sorted((folder / name).rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for name in names
+        for path in sorted((folder / name).rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_every_readable_image_has_the_box_that_predict_gives_it(made, pictures):
@@ -81,7 +92,12 @@ def test_every_readable_image_has_the_box_that_predict_gives_it(made, pictures):
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(made, pictures, tmp_path):
     whole = content(made.folder, "coco", "csv", "review", "boxes.jsonl", "summary.json")
     lines = (made.folder / "boxes.jsonl").read_bytes().splitlines(keepends=True)
-    for stop in (b"", b"".join(lines[:BLOCK]), b"".join(lines[: BLOCK + 7]) + lines[BLOCK + 7][:50], b"".join(lines[:-1])):
+    for stop in (
+        b"",
+        b"".join(lines[:BLOCK]),
+        b"".join(lines[: BLOCK + 7]) + lines[BLOCK + 7][:50],
+        b"".join(lines[:-1]),
+    ):
         out = tmp_path / "out"
         shutil.copytree(made.folder, out)
         for name in ("coco", "csv", "review", "summary"):
@@ -129,7 +145,9 @@ def test_numbers_are_those_of_the_boxes(made):
 def test_a_checkpoint_is_taken_and_several_boxes_are_written(made, pictures, tmp_path):
     checkpoint = read_json(made.folder / "annotation.json")["checkpoint"]
     single, several = (
-        annotate(pictures, tmp_path / f"out {count}", checkpoint=checkpoint, method="cam", threshold=0.8, max_boxes=count)
+        annotate(
+            pictures, tmp_path / f"out {count}", checkpoint=checkpoint, method="cam", threshold=0.8, max_boxes=count
+        )
         for count in (1, 3)
     )
     assert not (tmp_path / "out 3" / "training").exists()
@@ -169,6 +187,56 @@ def test_decisions_are_applied_to_the_files(made, tmp_path):
     assert "cat/002.jpg" not in (out / "csv" / "boxes.csv").read_text()
     apply(out, [tmp_path / "dog.json"])
     assert "cat/002.jpg" in (out / "csv" / "boxes.csv").read_text(), "each call starts from the first boxes"
+
+
+def test_the_command_names_what_it_left_out_and_takes_decisions(made, pictures, tmp_path):
+    checkpoint, out = read_json(made.folder / "annotation.json")["checkpoint"], str(tmp_path / "out")
+    words = [
+        "annotate",
+        str(pictures),
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        out,
+        "--format",
+        "coco,voc",
+        "--format",
+        "csv",
+    ]
+    said = CliRunner().invoke(cli, words)
+    assert said.exit_code == 1 and "1 images could not be read" in said.stderr and "dog/bad.jpg" in said.stderr
+    assert f"{2 * COUNT} boxes of {2 * COUNT} images" in said.stdout and "CorLoc" in said.stdout
+    assert "cat.html and 1 more pages" in said.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {
+        "coco",
+        "voc",
+        "csv",
+        "review",
+        "summary",
+        "summary.json",
+    }
+    run = read_json(tmp_path / "out" / "annotation.json")["run"]
+    decisions = {"cat/002.jpg": {"decision": "rejected"}}
+    write_json(tmp_path / "cat.json", {"written_by": "wsolkit review", "run": run, "decisions": decisions})
+    said = CliRunner().invoke(cli, ["annotate", "--apply", str(tmp_path / "cat.json"), "--out", out])
+    assert f"{2 * COUNT - 1} boxes" in said.stdout and "1 rejected" in said.stdout, said.output
+    assert not (tmp_path / "out" / "voc" / "Annotations" / "cat" / "002.xml").exists()
+
+
+def test_a_killed_command_goes_on_with_the_same_bytes(made, pictures, tmp_path):
+    checkpoint = read_json(made.folder / "annotation.json")["checkpoint"]
+    boxes, command = tmp_path / "out" / "boxes.jsonl", [sys.executable, "-m", "wsolkit", "annotate", str(pictures)]
+    command += ["--checkpoint", checkpoint, "--out", str(tmp_path / "out")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while process.poll() is None and not (boxes.exists() and boxes.stat().st_size):
+            time.sleep(0.002)
+        process.kill()
+    there = boxes.read_bytes()
+    assert (made.folder / "boxes.jsonl").read_bytes().startswith(there)
+    assert not (tmp_path / "out" / "summary.json").exists() and not (tmp_path / "out" / "coco").exists()
+    annotate(pictures, tmp_path / "out", checkpoint=checkpoint)
+    assert content(tmp_path / "out", "boxes.jsonl", "coco") == content(made.folder, "boxes.jsonl", "coco")
 
 
 def test_what_cannot_be(made, pictures, tmp_path):
@@ -239,7 +307,9 @@ def test_calibrated_certainty_never_falls_and_promises_no_more_than_was_seen():
     rng = np.random.default_rng(0)
     scores = rng.random(400)
     right = rng.random(400) < scores**2
-    records = [Record(f"{n}", (9, 9), "cat", (0, 0, 8, 8), s, "val" if n < 200 else "test") for n, s in enumerate(scores)]
+    records = [
+        Record(f"{n}", (9, 9), "cat", (0, 0, 8, 8), s, "val" if n < 200 else "test") for n, s in enumerate(scores)
+    ]
     truth = {f"{n}": [(0, 0, 8, 8) if right[n] else (0, 0, 1, 1)] for n in range(400)}
     known = measure(records, truth)
     assert (known.hits == right).all()

@@ -71,6 +71,8 @@ PARSED = {
     "make measure": MINUTES, "make numbers": "test_measured.py", "make screenshots": "needs the pages of make reports",
     "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/methods/test_cams.py": MINUTES,
     "wsolkit data cub --root data": DOWNLOAD,
+    "wsolkit annotate pictures --out boxes --backbone mobilenet_v2 --format coco,labelstudio": "test_annotate.py",
+    "wsolkit annotate --apply cat.json --apply dog.json --out boxes": "test_annotate.py",
     "wsolkit data check --dataset cub --root data/CUB_200_2011": DOWNLOAD,
     "wsolkit data check --dataset metadata --root images --metadata metadata": "test_data_check.py",
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones mobilenet_v2 --recipe frozen --size 448 --stride 32 "

@@ -167,6 +167,24 @@ def pictures() -> None:
     put("pictures/boxes.csv", "".join(f"cat/{x}.png,{BOX}\n" for x in "abc"))()
 
 
+def annotated() -> None:
+    pictures()
+    best()()
+    wsolkit(*ANNOTATE)
+    decided()()
+
+
+def decided(path: str = "d.json", **changes: Any) -> Change:
+    """What a review page writes."""
+
+    def change() -> None:
+        run = json.loads(Path("out/annotation.json").read_text())["run"]
+        decisions = {"cat/a.png": {"decision": "accepted"}}
+        write_json(path, {"written_by": "wsolkit review", "run": run, "decisions": decisions} | changes)
+
+    return change
+
+
 def masks() -> None:
     metadata()
     put("meta/test/localization.txt", "e.png,e.png,\nf.png,f.png,g.png\n")()
@@ -362,6 +380,8 @@ LOCALISE = [
     "--metadata",
     "meta",
 ]
+ANNOTATE = ["annotate", "pictures", "--checkpoint", "best.pt", "--out", "out", "--format", "csv"]
+APPLY = ["annotate", "--apply", "d.json", "--out", "out"]
 SWEEP = ["sweep", "--file", "sweep.yaml", "--plan"]
 SMALL = ["--classes", "2", "--per-class", "2", "--size", "32", "--epochs", "1", "--width", "0.125"]
 
@@ -1200,6 +1220,28 @@ for named, given in (
 ):  # fmt: skip
     bad("wk.score", nothing, score, named, **given)
 
+# annotate
+new = [*ANNOTATE, "--out", "new"]
+for named, *changes in (
+    ("nowhere", "annotate", "nowhere", "--out", "new"), ("PICTURES", "annotate", "--out", "new"), ("pictures/new", *ANNOTATE, "--out", "pictures/new"),
+    ("afile", *ANNOTATE, "--out", "afile", put("afile")), ("notes.txt", *ANNOTATE, "--out", "mine", put("mine/notes.txt", "x")), ("cat", *ANNOTATE, "--out", "pictures"),
+    ("affinity_cam", *ANNOTATE, "--method", "cam"), ("affinity_cam", *ANNOTATE, "--max-boxes", "2"), ("affinity_cam", *ANNOTATE, "--threshold", "0.9"),
+    ("affinity_cam", *ANNOTATE, gone("pictures/cat/a.png"), gone("pictures/boxes.csv")), ("affinity_cam", *ANNOTATE, best(epoch=2)),
+    ("annotation.json", *ANNOTATE, put("out/annotation.json", "{")), ("annotation.json", *ANNOTATE, put("out/annotation.json", "{}")), ("annotation.json", *ANNOTATE, put("out/annotation.json", "[]")),
+    ("boxes.jsonl", *ANNOTATE, swap("out/boxes.jsonl", '"size"', '"sighs"')), ("boxes.jsonl", *ANNOTATE, swap("out/boxes.jsonl", "{", "")),
+    ("pascal", *new, "--format", "pascal"), ("a.png", *new, "--format", "yolo", lambda: picture("pictures/cat/a.jpg")),
+    ("a,b.png", *new, "--format", "csv,wsolevaluation", lambda: picture("pictures/cat/a,b.png")), ("owl", *new, lambda: picture("pictures/owl/a.png")),
+    ("owl", *new, folder("pictures/owl")), ("nowhere.pt", *new, "--checkpoint", "nowhere.pt"), ("backbone", *new, "--backbone", "vgg16"),
+    ("magic", *new, "--method", "magic"), ("psol", *new, "--method", "psol", "--threshold", "0.3"), ("tpu", *new, "--device", "tpu"),
+    ("new", *APPLY, "--out", "new"), ("PICTURES", *APPLY, "pictures"), ("--method", *APPLY, "--method", "cam"), ("pascal", *APPLY, "--format", "pascal"),
+    ("d.json", *APPLY, put("d.json", "{")), ("d.json", *APPLY, gone("d.json")), ("d.json", *APPLY, folder("d.json")), ("d.json", *APPLY, put("d.json", "[]")),
+    ("d.json", *APPLY, decided(written_by="me")), ("d.json", *APPLY, decided(run="other")), ("d.json", *APPLY, decided(decisions=[])),
+    ("cat/z.png", *APPLY, decided(decisions={"cat/z.png": {"decision": "accepted"}})), ("cat/a.png", *APPLY, decided(decisions={"cat/a.png": {"decision": "maybe"}})),
+    ("cat/a.png", *APPLY, decided(decisions={"cat/a.png": {"decision": "drawn", "boxes": [[0, 0, 20, 5]]}})), ("cat/a.png", *APPLY, decided(decisions={"cat/a.png": 5})),
+    ("e.json", *APPLY, "--apply", "e.json"),
+):  # fmt: skip
+    bad("annotate", annotated, wsolkit, named, *changes)
+
 
 # ------------------------------------------------------------------------------------------------ the page and its rows
 
@@ -1281,6 +1323,7 @@ def test_without_the_change_the_input_is_taken(copy_of, tmp_path, monkeypatch):
     for number, (good, call, words) in enumerate((
         (cub, open_cub, ()), (tiny, open_tiny, ()), (tiny, train_tiny, ()), (metadata, open_metadata, ()), (pictures, open_pictures, ()), (masks, open_masks, ()), (voc, wsolkit, CONVERT["voc"]),
         (coco, wsolkit, CONVERT["coco"]), (table, wsolkit, CONVERT["csv"]), (maps, wsolkit, EVALUATE), (boxes, wsolkit, BOXES), (trained, wsolkit, PREDICT), (trained, wsolkit, LOCALISE),
+        (annotated, wsolkit, ANNOTATE), (annotated, wsolkit, APPLY),
         (weights, build, ()), (sweep_file, wsolkit, SWEEP), (metadata, predict, ()), (nothing, score, ()), (nothing, score_maps, ()), (nothing, fit, ()), (nothing, evaluate, ()),
     )):  # fmt: skip
         copy_of(good, tmp_path / str(number))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from wsolkit.annotate.confidence import HEURISTIC, calibration, measure, told
-from wsolkit.annotate.formats import FORMATS, Origin, Record, write_formats
+from wsolkit.annotate.formats import FORMATS, Origin, Record, check_paths, write_formats
 from wsolkit.annotate.review import Decision, decided, read_decisions, write_pages
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.common.files import alone, atomic_path, check_out, digest, given_path, listing, read_json, write_json
@@ -121,6 +121,7 @@ def annotate(
     data = _open(root)
     samples = sorted(((split, sample) for split, own in data.items() for sample in own.samples), key=lambda s: s[1].id)
     classes = list(data["train"].classes)
+    check_paths(chosen, (sample.id for _, sample in samples))
     trained, cut = None, threshold
     if checkpoint is None:
         config = _config(root, folder, device, training)
@@ -276,7 +277,6 @@ def _require_own(folder: Path, run: str) -> None:
         other = f"{folder} holds boxes of {about.get('method')} that were made from other images, settings or code"
         require(about.get("run") == run, f"{other}; {ADVICE}")
     elif folder.exists():
-        require(folder.is_dir(), f"{folder} is a file; choose another --out")
         held = sorted(path.name for path in folder.iterdir())
         require(not held, f"{folder} is not empty and was not written by wsolkit annotate ({listing(held)}); {ADVICE}")
 

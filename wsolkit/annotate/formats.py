@@ -22,6 +22,7 @@ from xml.etree import ElementTree
 import yaml
 
 from wsolkit.common.errors import require
+from wsolkit.common.files import listing
 from wsolkit.data.catalogue import SPLITS
 
 UPRIGHT = "boxes are in pixels of the images as viewers show them, turned as the EXIF orientation says"
@@ -78,14 +79,24 @@ def write_formats(out: str | Path, formats: Iterable[str], records: Sequence[Rec
 
     records: those of one image beside each other. Returns the folders.
 
-    Raises: WsolkitError: a path that a format cannot hold, or two images that it cannot keep apart.
+    Raises: WsolkitError: as `check_paths`, before anything is written.
     """
-    folders = []
+    formats, folders = list(formats), []
+    check_paths(formats, (record.path for record in records))
     for name in formats:
         with replaced(Path(out) / name) as folder:
             FORMATS[name](folder, records, origin)
         folders.append(Path(out) / name)
     return folders
+
+
+def check_paths(formats: Iterable[str], paths: Iterable[str]) -> None:
+    """Raise a `WsolkitError` where a format cannot hold the path of an image, or cannot keep two images apart."""
+    paths, formats = list(paths), set(formats)
+    if formats & {"voc", "yolo"}:
+        _stems(paths)
+    odd = [path for path in paths if set(path) & set(",\r\n")] if "wsolevaluation" in formats else []
+    require(not odd, f"{listing(odd)}: commas and line breaks, which wsolevaluation's files cannot hold; rename them")
 
 
 @contextmanager
@@ -128,7 +139,7 @@ def write_coco(folder: Path, records: Sequence[Record], origin: Origin) -> None:
 
 def write_voc(folder: Path, records: Sequence[Record], origin: Origin) -> None:
     """Annotations/<image>.xml, in folders as the images': inclusive corners counted from 1, as in Pascal VOC."""
-    stems = _stems(records)
+    stems = _stems(record.path for record in records)
     for path, own in _by_image(records):
         place = PurePosixPath(path)
         root = ElementTree.Element("annotation")
@@ -162,7 +173,7 @@ def write_yolo(folder: Path, records: Sequence[Record], origin: Origin) -> None:
     from 0. A line of YOLO has no place for a score.
     """
     number = {name: place for place, name in enumerate(origin.classes)}
-    stems, lists = _stems(records), {split: list[str]() for split in SPLITS}
+    stems, lists = _stems(record.path for record in records), {split: list[str]() for split in SPLITS}
     for path, own in _by_image(records):
         lines = []
         for record in own:
@@ -231,8 +242,6 @@ def write_wsolevaluation(folder: Path, records: Sequence[Record], origin: Origin
     from wsolkit.data.readers import CLASSES, IDS, LABELS, LOCALIZATION, SIZES
 
     number = {name: place for place, name in enumerate(origin.classes)}
-    odd = [record.path for record in records if set(record.path) & set(",\r\n")]
-    require(not odd, f"{odd[:1]} holds a comma or a line break, which wsolevaluation's files cannot: rename it")
     (folder / CLASSES).write_text("".join(f"{name}\n" for name in origin.classes), encoding="utf-8")
     for split in dict.fromkeys(record.split for record in records):
         own = [record for record in records if record.split == split]
@@ -263,15 +272,15 @@ def _by_image(records: Iterable[Record]) -> Iterator[tuple[str, list[Record]]]:
         yield path, list(own)
 
 
-def _stems(records: Iterable[Record]) -> dict[str, str]:
+def _stems(paths: Iterable[str]) -> dict[str, str]:
     """Path -> path without its ending, by which these formats name the file of an image."""
-    paths: dict[str, str] = {}
-    for path in dict.fromkeys(record.path for record in records):
+    known: dict[str, str] = {}
+    for path in dict.fromkeys(paths):
         stem = PurePosixPath(path).with_suffix("").as_posix()
-        other = paths.setdefault(stem, path)
+        other = known.setdefault(stem, path)
         advice = "rename one of the two, or choose another --format"
         require(other == path, f"{other} and {path} differ in their endings only, which voc and yolo drop: {advice}")
-    return {path: stem for stem, path in paths.items()}
+    return {path: stem for stem, path in known.items()}
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -92,6 +92,8 @@ def read_decisions(paths: Sequence[Path], run: str, sizes: Mapping[str, tuple[in
     advice = "give a file that a review page wrote (Download decisions)"
     decisions: dict[str, Decision] = {}
     for path in paths:
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; {advice}")
         content = read_json(path, advice)
         good = isinstance(content, dict) and content.get("written_by") == MARK
         good = good and isinstance(content.get("decisions"), dict)
