@@ -1224,7 +1224,7 @@ for named, given in (
 new = [*ANNOTATE, "--out", "new"]
 for named, *changes in (
     ("nowhere", "annotate", "nowhere", "--out", "new"), ("PICTURES", "annotate", "--out", "new"), ("pictures/new", *ANNOTATE, "--out", "pictures/new"),
-    ("afile", *ANNOTATE, "--out", "afile", put("afile")), ("notes.txt", *ANNOTATE, "--out", "mine", put("mine/notes.txt", "x")), ("cat", *ANNOTATE, "--out", "pictures"),
+    ("afile", *ANNOTATE, "--out", "afile", put("afile")), ("notes.txt", *ANNOTATE, "--out", "mine", put("mine/notes.txt", "x")), ("pictures", *ANNOTATE, "--out", "pictures"),
     ("affinity_cam", *ANNOTATE, "--method", "cam"), ("affinity_cam", *ANNOTATE, "--max-boxes", "2"), ("affinity_cam", *ANNOTATE, "--threshold", "0.9"),
     ("affinity_cam", *ANNOTATE, gone("pictures/cat/a.png"), gone("pictures/boxes.csv")), ("affinity_cam", *ANNOTATE, best(epoch=2)),
     ("annotation.json", *ANNOTATE, put("out/annotation.json", "{")), ("annotation.json", *ANNOTATE, put("out/annotation.json", "{}")), ("annotation.json", *ANNOTATE, put("out/annotation.json", "[]")),

@@ -113,7 +113,7 @@ def annotate(
     require(good, f"threshold must lie in [0, 1], but is {threshold!r}")
     require(is_whole(max_boxes, 1), f"max_boxes must be a whole number of at least 1, but is {max_boxes!r}")
     require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
-    from wsolkit.annotate.localise import Rule, write_boxes
+    from wsolkit.annotate.localise import Rule, read_boxes, write_boxes
     from wsolkit.common.processes import device_named
     from wsolkit.runs.run import load_trained
 
@@ -135,7 +135,7 @@ def annotate(
         trained = load_trained(checkpoint, place)
         _same_classes(trained, classes, root)
         trained.remark(entry.name)
-        network = weights_state(str(trained.path))
+        network = weights_state(str(trained.path.resolve()))
     if entry.gives == "map" and cut is None:
         cut = _default_threshold(trained, entry)
     images = [(sample.id, os.path.getsize(sample.path or "")) for _, sample in samples]
@@ -145,22 +145,25 @@ def annotate(
     run = digest(made_from)
     _require_own(folder, run)
     with alone(folder.with_name(f"{folder.name}.lock"), busy=f"another annotate is writing to {folder}; wait for it"):
-        about: dict[str, Any] = {
-            "written_by": MARK,
-            "run": run,
-            "root": str(root),
-            "classes": classes,
+        about: dict[str, Any] = {"written_by": MARK, "run": run, "root": str(root), "classes": classes}
+        about |= {
             "method": entry.name,
+            "threshold": cut,
+            "max_boxes": max_boxes,
+            "version": version("wsolkit"),
+            "images": len(images),
         }
-        about |= {"threshold": cut, "max_boxes": max_boxes, "version": version("wsolkit"), "images": len(images)}
         known = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
-        about["checkpoint"] = str(trained.path) if trained else known.get("checkpoint", "")
-        write_json(folder / ABOUT, about)
+        about["checkpoint"] = known.get("checkpoint", "")
+        if not known:
+            write_json(folder / ABOUT, about)
         if trained is None:
             path = Path(about["checkpoint"])
             path = path if about["checkpoint"] and path.exists() else _train(config, variant)
             trained = load_trained(path, place)
-            write_json(folder / ABOUT, about | {"checkpoint": str(trained.path)})
+        about["checkpoint"] = str(trained.path.resolve())
+        read_boxes(folder / BOXES)  # damaged lines are told before anything is added
+        write_json(folder / ABOUT, about)
         rule = Rule(entry.map, cut, entry.percentile, max_boxes)
         write_boxes(folder / BOXES, trained, samples, rule, batch_size)
         return _finish(folder, about, chosen, data)

@@ -111,7 +111,7 @@ def told(known: Measured, calibrated: bool) -> dict[str, Any]:
     for name, own in groups.items():
         if own.any():
             half = np.argsort(-known.scores[own], kind="stable")[: -(-int(own.sum()) // 2)]
-            values = {"images": int(own.sum()), "corloc": 100 * float(known.hits[own].mean())}
+            values: dict[str, Any] = {"images": int(own.sum()), "corloc": 100 * float(known.hits[own].mean())}
             values |= {"interval": share_interval(known.hits[own]), "mean_iou": float(known.ious[own].mean())}
             numbers[name] = values | {"corloc_of_the_most_certain_half": 100 * float(known.hits[own][half].mean())}
     return numbers

@@ -98,9 +98,11 @@ def write_boxes(
 
 def read_boxes(path: Path) -> tuple[list[Record], dict[str, int], dict[str, str]]:
     """(records, path of an image -> where its line begins, path of an unreadable one -> why)."""
-    records, places, failed, place = [], dict[str, int](), dict[str, str](), 0
+    records, places, failed, place = list[Record](), dict[str, int](), dict[str, str](), 0
+    if not path.exists():
+        return records, places, failed
     with open(path, "rb") as file:
-        for line in file:
+        for line in filter(lambda line: line.endswith(b"\n"), file):  # the last of an interrupted run may be torn
             try:
                 item = json.loads(line)
                 if "error" in item:
