@@ -146,13 +146,7 @@ def annotate(
     _require_own(folder, run)
     with alone(folder.with_name(f"{folder.name}.lock"), busy=f"another annotate is writing to {folder}; wait for it"):
         about: dict[str, Any] = {"written_by": MARK, "run": run, "root": str(root), "classes": classes}
-        about |= {
-            "method": entry.name,
-            "threshold": cut,
-            "max_boxes": max_boxes,
-            "version": version("wsolkit"),
-            "images": len(images),
-        }
+        about |= {"method": entry.name, "threshold": cut, "max_boxes": max_boxes, "version": version("wsolkit")}
         known = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
         about["checkpoint"] = known.get("checkpoint", "")
         if not known:
