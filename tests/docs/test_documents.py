@@ -353,7 +353,8 @@ MADE = {
     "slices.csv",
     "executions.jsonl",
     "history.csv",
-}  # by commands, not in the repository
+    "boxes.csv",
+}  # by commands or by their users, not in the repository
 WINGS = sorted(f"wsolkit/{path.name}" for path in (ROOT / "wsolkit").iterdir() if path.is_dir())
 PLACES = ("", "wsolkit", *WINGS, "notebooks", "tests")
 
