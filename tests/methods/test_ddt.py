@@ -15,6 +15,7 @@ from wsolkit.methods import ddt
 from wsolkit.methods.registry import MethodNotDefined, variant
 from wsolkit.networks.models import rebuild
 from wsolkit.runs.parameters import RunConfig
+from wsolkit.training.recipe import Recipe
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -187,6 +188,15 @@ def test_pretrained_bodies_see_large_images_and_others_what_they_were_trained_on
     assert config.training_key("gap") == config.with_changes(frozen_size=320).training_key("gap")
     with pytest.raises(WsolkitError, match="mobilenet_v2 has no frozen_stride 8; choose from 16, 32"):
         config.with_changes(frozen_stride=8)
+
+
+def test_a_linear_probe_that_the_run_asks_for_is_fitted_as_it_says():
+    def decay(**asked):
+        config = RunConfig.make(weights="imagenet", **asked)
+        return [variant(name).recipe(Recipe.of(config, 640), config).weight_decay for name in ("ddt", "psol", "c2am")]
+
+    assert decay() == decay(weight_decay=0.1) == decay(recipe="frozen") == [5e-3] * 3
+    assert decay(recipe="frozen", weight_decay=0.1) == [0.1] * 3, "as the head of plain CAM beside it"
 
 
 def test_maps_of_another_size_are_scored_in_the_frame_of_the_data():

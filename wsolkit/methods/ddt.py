@@ -26,10 +26,9 @@ FACTS = ("explained", "border", "middle", "ring")
 
 
 def on_frozen_body(recipe: Any, parameters: Any) -> Any:
-    """The recipe of a network whose body stays and whose head is a linear probe, whatever the run's is."""
-    return recipe.changed(
-        **{name: recipe_values("frozen", "", "")[name] for name in ("frozen", "epochs", "weight_decay")}
-    )
+    """The recipe of a network whose body stays and whose head is a linear probe: the run's, where it is one already."""
+    values = recipe_values("frozen", "", "")
+    return recipe if recipe.frozen else recipe.changed(**{n: values[n] for n in ("frozen", "epochs", "weight_decay")})
 
 
 def frozen_view(parameters: Any) -> dict[str, int]:
