@@ -196,6 +196,23 @@ def test_without_validation_boxes_the_share_is_the_papers_and_that_is_said(net, 
     assert np.array_equal(result.maps["test"].maps, remove_inferior(hazy(len(splits["test"]), OBJECT), 0.45))
 
 
+def test_pseudo_boxes_choose_the_share_where_there_are_no_true_ones(net, splits):
+    val = splits["val"]
+    bare = val.subset(range(len(val)))
+    bare.samples = [type(s)(s.id, s.label, (), s.path) for s in val.samples]
+    truths = [val.target(index).boxes.numpy() for index in range(len(val))]
+    true, result = (
+        evaluated(net, splits, "cam[ivr=val]"),
+        evaluated(net, splits, "cam[ivr=val]", val=bare, pseudo=truths),
+    )
+    said = f"IVR, share 0.3 chosen on pseudo boxes of {len(val)} validation images"
+    assert result.conditions["normalisation"] == said and result.operating_point == "pseudo_boxes"
+    assert (result.threshold, result.gt_known_loc) == (true.threshold, true.gt_known_loc)
+    both = evaluated(net, splits, "cam[ivr=val]", pseudo=truths)
+    assert both.to_dict() == true.to_dict(), "true boxes chose the share, so that no point is left without them"
+    assert evaluated(net, splits, "cam[ivr=0.3]", pseudo=truths).operating_points["pseudo_boxes"] is not None
+
+
 def test_evaluate_refuses_before_the_work(net, splits):
     asked = []
     with pytest.raises(WsolkitError, match="ivr=2: give the share"):

@@ -36,16 +36,17 @@ def test_where_a_run_uses_them(parameters, tmp_path):
     assert pretrained.variants_for(declared("rethinking_cam")) == ("tap", "gap", "ddt")
     assert not pretrained.with_changes(backbone="vgg16_fc").why_pseudo_boxes, "DDT is not defined there"
     bare = RunConfig.make(**parameters)
-    assert "validation images have none" in bare.why_pseudo_boxes
+    assert "validation images lack boxes" in bare.why_pseudo_boxes
     boxes = (tmp_path / "meta/test/localization.txt").read_text()
     for file, content, expected in (
         ("train", boxes.replace("test/", "train/"), False),  # validation images are a share of these
         ("train", boxes.replace("test/", "train/").partition("\n")[0], True),
-        ("test", None, False),  # no box is scored
+        ("test", boxes.partition("\n")[0], True),  # one box is enough to measure on
+        ("test", None, False),
     ):
         path = tmp_path / "meta" / file / "localization.txt"
         path.write_text(content) if content else path.unlink()
-        config_module._localised.cache_clear()
+        config_module._boxed.cache_clear()
         assert bool(RunConfig.make(**parameters).why_pseudo_boxes) is expected
 
 
@@ -58,7 +59,7 @@ def test_a_plan_names_the_training_run_and_its_reason(parameters, tmp_path):
     assert [line[0].strip() for line in lines] == [
         f"metadata/mobilenet_v2/{name}" for name in ("train gap", "train ddt", "cam")
     ]
-    assert lines[1][-1] == "never run; its boxes choose the thresholds, as validation images have none"
+    assert lines[1][-1] == "never run; its boxes choose the thresholds, as validation images lack boxes"
     jobs = SweepFile.make(**parameters, **grid).plan()[0]
     assert jobs[-1].needs == ("metadata/mobilenet_v2/train gap", "metadata/mobilenet_v2/train ddt")
     both = SweepFile.make(**parameters, **grid | {"methods": ("ddt", "cam")}).plan()[0]
@@ -99,7 +100,7 @@ def test_a_report_on_images_without_validation_boxes(parameters):
     out = run.config.out_folder
     write_index(out)
     index = BeautifulSoup((out / "index.html").read_text(), "html.parser")
-    assert "No validation image has a true box" in index.get_text(" ", strip=True)
+    assert "Validation images lack true boxes" in index.get_text(" ", strip=True)
     heads = [cell.get_text() for cell in index.select("table#data-metadata-table-points th[scope=col]")]
     assert heads[2:] == [
         "Fixed threshold",

@@ -17,13 +17,12 @@ from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import WSOLDataset
 from wsolkit.evaluation.found_boxes import box_statistics, found_boxes
 from wsolkit.evaluation.metrics import best_threshold, plateau_middle
-from wsolkit.evaluation.results import EvalResult, aside
+from wsolkit.evaluation.results import FEWEST, EvalResult, aside
 from wsolkit.evaluation.scoring import Maps, Rule, Truth, cut_boxes, rule_curves, score
 from wsolkit.localisation.localise import ScoreMaps, localise
 from wsolkit.methods.registry import CHOSEN, IVR, resolve
 
 SHARES = (0.0, 0.15, 0.3, 0.45, 0.6, 0.75)  # of IVR, from which validation boxes choose; with 0 it is the min-max
-FEWEST = 10  # validation images with a box, where some have none: fewer choose no threshold
 Pseudo = Sequence[Any] | Callable[[WSOLDataset, Any], Sequence[Any]]
 
 
@@ -87,7 +86,8 @@ def evaluate(
             `val` for each, in its order; one without rows leaves its image out. Or a function of (val, indices) that
             gives those of some images, such as `Run.pseudo_boxes`; it is called where they choose a threshold.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
-            `localise`. With ivr="val" the share of IVR is chosen on the boxes of `val`, together with the threshold.
+            `localise`. With ivr="val" the share of IVR is chosen on the boxes of `val`, together with the threshold (by
+            true boxes, so that no point is left that knows pseudo boxes alone, or else by pseudo boxes).
 
     Raises: MethodNotDefined: the method has no meaning on this network.
     """
@@ -140,7 +140,8 @@ def evaluate(
     percentile = PAS_PERCENTILE if pas else 100.0
     rule, extra = Rule(protocol, percentile, entry.fixed_threshold(percentile)), {}
     if ivr is not None:
-        share, how = (ivr, "given") if ivr != CHOSEN else best_share(validation, rule)
+        share, how = (ivr, "given") if ivr != CHOSEN else best_share(validation, guessed, rule)
+        guessed = None if ivr == CHOSEN and validation else guessed  # true boxes had a part in these maps
         notes["normalisation"], extra = f"IVR, share {share:g} {how}", {IVR: share}
         maps = {split: replace(own, maps=remove_inferior(own.maps, share), path=None) for split, own in maps.items()}
         validation, guessed = (
@@ -211,15 +212,17 @@ def _guesses(pseudo: Pseudo, val: WSOLDataset, indices: Any) -> list[Any]:
     return boxes if any(map(len, boxes)) else []
 
 
-def best_share(chosen_from: tuple[Maps, Truth] | None, rule: Rule) -> tuple[float, str]:
-    """The share of IVR out of `SHARES` whose best threshold is best on these maps and boxes (of equals the middle of
-    the longest run, as for thresholds), and how it was chosen; the paper's where there are no boxes."""
-    if chosen_from is None:
+def best_share(
+    validation: tuple[Maps, Truth] | None, guessed: tuple[Maps, Truth] | None, rule: Rule
+) -> tuple[float, str]:
+    """The share of IVR out of `SHARES` whose best threshold is best on these maps and true boxes, else pseudo boxes (of
+    equals the middle of the longest run, as for thresholds), and how it was chosen; the paper's without both."""
+    if validation is None and guessed is None:
         return IVR_SHARE, "fixed, as no validation boxes choose it"
-    maps, truth = chosen_from
+    (maps, truth), pseudo = validation or guessed, "" if validation else "pseudo boxes of "
     curves = (rule_curves(Maps(remove_inferior(maps.maps, share)), truth, rule) for share in SHARES)
     accuracy = [best_threshold(curve, interval=rule.interval)[1] for curve in curves]
-    return SHARES[plateau_middle(np.array(accuracy))], f"chosen on {len(truth.boxes)} validation images"
+    return SHARES[plateau_middle(np.array(accuracy))], f"chosen on {pseudo}{len(truth.boxes)} validation images"
 
 
 def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, options: dict[str, Any]) -> dict[str, str]:

@@ -36,6 +36,7 @@ OPERATING_POINTS = {
     "validation": "chosen on validation",
     "best_on_test": "best on test",
 }
+FEWEST = 10  # validation images with a true box, where some have none: fewer choose no threshold
 BLANK_POINT: dict[str, Any] = dict.fromkeys(("threshold", "gt_known_loc", "top1_loc", "top5_loc"))
 HEAD = ("percent", "", "95 % interval")
 

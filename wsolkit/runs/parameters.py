@@ -30,6 +30,7 @@ from wsolkit.common.errors import WsolkitError, is_digits, require
 from wsolkit.common.files import digest, files_below, given_path
 from wsolkit.common.parameters import nearest, parameter, shown, told_of
 from wsolkit.data.catalogue import DATASETS, load_dataset
+from wsolkit.evaluation.results import FEWEST
 from wsolkit.methods.registry import METHODS, VARIANTS, Method, Variant, resolve
 from wsolkit.methods.registry import variant as find_variant
 from wsolkit.networks.backbones import BACKBONES
@@ -273,18 +274,21 @@ class RunConfig(Recipe):
         images) too, or ""; in a network that is trained from scratch DDT finds too little to choose by unless there is
         nothing else, and test images to measure it on."""
         scratch = self.weights == "none"
-        if METHODS[PSEUDO].undefined(self.backbone, self.frozen) or (scratch and self.lacks_boxes("test")):
+        if METHODS[PSEUDO].undefined(self.backbone, self.frozen) or (scratch and self.lacks_boxes("test", 1)):
             return ""
-        if self.lacks_boxes("val"):
-            return "its boxes choose the thresholds, as validation images have none"
+        if self.lacks_boxes("val", FEWEST):
+            return "its boxes choose the thresholds, as validation images lack boxes"
         return "" if scratch else "its boxes choose thresholds too, beside those of validation images"
 
-    def lacks_boxes(self, split: str) -> bool:
-        """Whether an image of a split has neither box nor mask. Where the format leaves that open, the split is opened,
-        once; where it cannot be, a check of the data says more."""
+    def lacks_boxes(self, split: str, least: int) -> bool:
+        """Whether not all images of a split have a box or mask, and not `least` of them either. Where the format leaves
+        that open, the split is opened, once; where it cannot be, a check of the data says more."""
         names = ("root", "metadata", "masks", "classes", "val_share", "seed")
         known = {name: value for name in names if (value := getattr(self, name))}
-        return not DATASETS[self.dataset].boxed and not _localised(self.dataset, split, json.dumps(known))
+        if DATASETS[self.dataset].boxed:
+            return False
+        boxed = _boxed(self.dataset, split, json.dumps(known))
+        return not all(boxed) and sum(boxed) < least
 
     def variants_for(self, method: Method) -> tuple[str, ...]:
         """The variants whose training runs a report of this method uses, the one that it scores first."""
@@ -437,14 +441,16 @@ def data_state(root: str) -> str:
 
 
 @cache
-def _localised(dataset: str, split: str, options: str) -> bool:
+def _boxed(dataset: str, split: str, options: str) -> list[bool]:
+    """Whether each image of a split has a box or mask; [] where it cannot be opened."""
     from wsolkit.data.readers import leniently
 
     try:
         with leniently():
-            return load_dataset(dataset, split, **json.loads(options)).localised
+            samples = load_dataset(dataset, split, **json.loads(options)).samples
     except (WsolkitError, OSError):
-        return True
+        return []
+    return [bool(sample.boxes or sample.masks) for sample in samples]
 
 
 @cache

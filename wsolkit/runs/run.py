@@ -184,7 +184,8 @@ class Run:
             how.setdefault("pseudo", self.pseudo_boxes)
         result = evaluate(self.model(variant), test, entry.map, val, seed=self.config.seed, **how)
         result.method, result.variant = entry.name, variant
-        if how.get("pseudo") == self.pseudo_boxes and (result.operating_points or {}).get("pseudo_boxes"):
+        used = "pseudo_boxes" in (result.extra["boxes"]["chosen"], *(result.point_ious or ()))
+        if used and how.get("pseudo") == self.pseudo_boxes:
             result.conditions["pseudo boxes"] = f"those of {methods.resolve(PSEUDO).label} at its fixed threshold"
         wanted = methods.variant(variant)
         if (objective := wanted.objective()) is not None:  # how a training-time method comes to its map
