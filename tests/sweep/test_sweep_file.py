@@ -117,7 +117,7 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("methods: [cam, 3]", "unknown method '3'"),
         ("methods: [magic_cam]", "magic_cam"),
         ("methods: ['grad_cam[blur]']", "grad_cam[blur]: 'blur' is no smoothing; expected eigen, aug or option=value"),
-        ("methods: cam, grad_cam[eigen,nwc=no]", "grad_cam has no option 'nwc'; its options are: layer"),
+        ("methods: cam, grad_cam[eigen,nwc=no]", "grad_cam has no option 'nwc'; its options are: ivr, layer"),
         (
             "methods: ['cam[aug]']\nlimits: {'cam[eigen]': 3}",
             "a limit is for cam[eigen], which is not among the methods",
@@ -143,7 +143,7 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("datasets: [cub]", "datasets must be a mapping from data sets to their keys, but is ['cub']"),
         (
             "datasets: {cob: }",
-            "datasets: 'cob' is none of synthetic, cub, tiny_imagenet, metadata; did you mean 'cub'?",
+            "datasets: 'cob' is none of synthetic, cub, tiny_imagenet, folder, metadata; did you mean 'cub'?",
         ),
         ("datasets: {cub: {epoch: 3}}", "datasets.cub: unknown parameter 'epoch'; did you mean 'epochs'?"),
         ("datasets: {cub: {epochs: x}}", "datasets.cub: epochs must be a whole number, but is 'x'"),

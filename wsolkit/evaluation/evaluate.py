@@ -217,9 +217,10 @@ def best_share(
 ) -> tuple[float, str]:
     """The share of IVR out of `SHARES` whose best threshold is best on these maps and true boxes, else pseudo boxes (of
     equals the middle of the longest run, as for thresholds), and how it was chosen; the paper's without both."""
-    if validation is None and guessed is None:
+    chosen_from = validation or guessed
+    if chosen_from is None:
         return IVR_SHARE, "fixed, as no validation boxes choose it"
-    (maps, truth), pseudo = validation or guessed, "" if validation else "pseudo boxes of "
+    (maps, truth), pseudo = chosen_from, "" if validation else "pseudo boxes of "
     curves = (rule_curves(Maps(remove_inferior(maps.maps, share)), truth, rule) for share in SHARES)
     accuracy = [best_threshold(curve, interval=rule.interval)[1] for curve in curves]
     return SHARES[plateau_middle(np.array(accuracy))], f"chosen on {pseudo}{len(truth.boxes)} validation images"
