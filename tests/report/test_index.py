@@ -13,7 +13,7 @@ from page_checks import no_requests, well_formed
 from run_trees import differences, failure, run
 
 from wsolkit import figures
-from wsolkit.report.index import COLUMNS, charts, grouped, networks_of, read_rows, write_index
+from wsolkit.report.index import COLUMNS, charts, grouped, networks_of, read_rows, settings, write_index
 
 EVIL = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 METHODS = ["cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam"]
@@ -326,3 +326,9 @@ def test_rows_follow_their_method_and_have_published_numbers_of_their_own(tmp_pa
     ]
     assert known["Grad-CAM"][3:7] == ["42.5", "\u2013", "93.3", "52.0"]
     assert known["Grad-CAM++, eigen + aug (Top-1 Loc in a figure only)"][:2] == ["vgg16_fc", "77.9"]
+
+
+def test_what_one_row_does_is_no_setting_of_all():
+    conditions = {"input": "64 x 64", "normalisation": "IVR, share 0.3 given", "channels": "the 8 of largest energy"}
+    rows = [{"config": {"seed": 0}, "result": {"conditions": own}} for own in (conditions, {"input": "64 x 64"})]
+    assert settings(rows) == {"seed": "0", "input": "64 x 64"}

@@ -539,9 +539,10 @@ def settings(rows: Sequence[dict]) -> dict[str, str]:
     texts: dict[str, dict[str, None]] = {}
     for row in rows:
         conditions = row["result"].get("conditions", {}).items()
-        # each row shows how many images it used, and a method is no setting of all rows
+        # each row shows how many images it used; a method, with its channels or IVR, is no setting of all rows
         said = {name: row["config"].get(name) for name in SETTINGS}
-        said |= {name: value for name, value in conditions if name not in ("images", "method", "channels")}
+        own = ("images", "method", "channels", "normalisation")
+        said |= {name: value for name, value in conditions if name not in own}
         for name, value in (said | {"protocol": row["result"].get("protocol")}).items():
             if value is None or (value in ("", [], 0) and name != "seed"):
                 continue
