@@ -75,6 +75,7 @@ PARSED = {
     "wsolkit annotate --apply cat.json --apply dog.json --out boxes": "test_annotate.py",
     "wsolkit data check --dataset cub --root data/CUB_200_2011": DOWNLOAD,
     "wsolkit data check --dataset metadata --root images --metadata metadata": "test_data_check.py",
+    "wsolkit data check --dataset folder --root pictures": "test_class_folders.py",
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones mobilenet_v2 --recipe frozen --size 448 --stride 32 "
     "--methods cam,affinity_cam": DOWNLOAD,
     "wsolkit sweep --dataset cub --root data/CUB_200_2011 --backbones vgg16,vgg16_fc,resnet50 --weights imagenet --epochs 50 "

@@ -46,6 +46,7 @@ class Shape:
 
     images: of each class, by split; without "val" a share of the training images is held out. known: what localization.txt
     holds, by split ("boxes" or "masks"). size: (width, height). objects: in each image. methods, others: whose chapters run.
+    dataset: "metadata", or "folder", where a split with boxes has them in every second image.
     """
 
     images: dict[str, tuple[int, ...]]
@@ -55,6 +56,7 @@ class Shape:
     objects: int = 1
     methods: tuple[str, ...] = METHODS
     others: tuple[str, ...] = OTHERS
+    dataset: str = "metadata"
 
     def write(self, folder: Path) -> dict[str, str]:
         """Write images, metadata and masks; the parameters of a run that name them."""
@@ -62,7 +64,9 @@ class Shape:
         for split, counts in self.images.items():
             lines: dict[str, list[str]] = {"image_ids": [], "class_labels": [], "localization": []}
             for label, number in [(label, number) for label, count in enumerate(counts) for number in range(count)]:
-                name = f"{split}/{label}-{number}.png"
+                name = (
+                    f"{split}/{label}-{number}.png" if self.dataset == "metadata" else f"{split}/{label}/{number}.png"
+                )
                 pixels = np.full((*self.size[::-1], 3), rng.integers(20, 80, 3), np.uint8)
                 for place, (x0, y0, x1, y1) in enumerate(OBJECTS[: self.objects]):
                     pixels[y0 : y1 + 1, x0 : x1 + 1, label % 3] += 150
@@ -80,6 +84,10 @@ class Shape:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if rows:
                     path.write_text("\n".join(rows) + "\n")
+        if self.dataset == "folder":
+            lines = (places["metadata"] / "test" / "localization.txt").read_text().splitlines(keepends=True)
+            (places["root"] / "boxes.csv").write_text("".join(lines[::2]))
+            return {"root": str(places["root"])}
         if "masks" not in self.known.values():
             del places["masks"]
         return {name: str(path) for name, path in places.items()}
@@ -100,6 +108,9 @@ SHAPES = {
     ),
     "boxes in test, one image of a class": Shape(
         {"train": (1, 8, 4), "test": (2, 2, 2)}, {"test": "boxes"}, methods=("rethinking_cam", "grad_cam++"), others=("08_compare",)
+    ),
+    "class folders, boxes in some test images": Shape(
+        {"train": (6, 6, 6), "test": (3, 3, 3)}, {"test": "boxes"}, methods=("cam", "has"), others=OTHERS[:2], dataset="folder"
     ),
     "boxes in val": Shape(
         {"train": (6, 6, 6), "val": (3, 3, 3), "test": (3, 3, 3)}, {"val": "boxes"}, methods=("score_cam",), others=OTHERS[2:]
@@ -156,7 +167,7 @@ class Ran:
 @pytest.fixture(scope="module", params=SHAPES, ids=lambda name: name.replace(", ", " "))
 def ran(request, kernel, tmp_path_factory):
     shape, folder = SHAPES[request.param], tmp_path_factory.mktemp("shape")
-    given = {"dataset": "metadata", "out": str(folder / "out"), **SMALL, **shape.write(folder)}
+    given = {"dataset": shape.dataset, "out": str(folder / "out"), **SMALL, **shape.write(folder)}
     grid = SweepFile.make(**given, backbone="resnet18", backbones=("resnet18",), methods=shape.methods)
     jobs, impossible = grid.plan()
     assert not impossible

@@ -4,6 +4,7 @@ without true ones."""
 from __future__ import annotations
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -16,9 +17,11 @@ import wsolkit as wk
 from wsolkit.boxes.extract import extract_box, iou
 from wsolkit.evaluation.found_boxes import CORNERS, agreement, box_statistics, found_boxes, read_found_boxes
 from wsolkit.evaluation.metrics import share_interval
+from wsolkit.methods.registry import declared
 from wsolkit.report.index import write_index
 from wsolkit.report.method_page import write_report
 from wsolkit.runs.folder import read_metrics
+from wsolkit.runs.parameters import changes, data_state
 from wsolkit.runs.run import Run
 
 BOXED = (0, 3, 4)  # numbers of the test images of each class that have a box
@@ -78,6 +81,18 @@ def test_ten_validation_images_with_a_box_choose_a_threshold_and_fewer_do_not(ru
         val.samples = [replace(sample, boxes=own) for sample, own in zip(val.samples, boxes, strict=True)]
         result = wk.evaluate(model, run.dataset("test"), "cam", val)
         assert (result.operating_point, result.n_val) == (point, count if point == "validation" else 0)
+
+
+def test_boxes_that_come_later_make_reports_stale_and_no_training_run(run, tmp_path):
+    shutil.copytree(run.config.root, tmp_path / "later")
+    (tmp_path / "later" / "boxes.csv").write_text("test/cat/1.png,12,10,29,24\n")
+    later = run.config.with_changes(root=str(tmp_path / "later"))
+    assert later.training_key("gap") == run.config.training_key("gap")
+    first, second = (config.report_parts(declared("cam")) for config in (run.config, later))
+    assert changes(first, second, "") == ["data changed"]
+    (tmp_path / "later" / "test" / "cat" / "1.png").unlink()
+    data_state.cache_clear()
+    assert later.training_key("gap") != run.config.training_key("gap")
 
 
 @pytest.mark.slow

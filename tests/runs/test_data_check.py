@@ -215,7 +215,7 @@ FAULTS = [
     (another_folder, "warning", "in a folder with the name of another class: 1 of train", "train/b/3.png (a)"),
     (shares, "error", "shares of the sides, not pixels", "test/0.png (0.1, 0.1, 0.5, 0.6)"),
     (without_a_box, "error", "images without a box", "test/4.png"),
-    (without_boxes, "warning", "of val have one): 4 of val", "val/0.png"),
+    (without_boxes, "warning", "no true box chooses a threshold): 4 of val", "val/0.png"),
     (tiny, "warning", "cover less than 1 % of the image: 1 of test", "test/0.png (0.75 %)"),
     (leak, "warning", "in an earlier split too, so that accuracies are too high: 1 of test", "test/2.png = train/0.png of train"),
     (leak_in_another_format, "warning", "in an earlier split too", "test/2.png = train/0.png of train"),

@@ -51,6 +51,7 @@ class DatasetEntry:
         scratch: parameters of a training run without pretrained weights that differ from those of other data sets.
         archive: what `wsolkit data NAME` fetches; None where there is nothing to fetch.
         boxed: False where the format lets images be without a box.
+        truth: names in the root of what holds boxes and no training run reads: boxes that come later retrain nothing.
     """
 
     opener: str
@@ -59,6 +60,7 @@ class DatasetEntry:
     scratch: Mapping[str, Any] = field(default_factory=dict)
     archive: Archive | None = None
     boxed: bool = True
+    truth: tuple[str, ...] = ()
 
 
 # Sizes and checksums are those that independent public data loaders check these downloads against (for CUB e.g.
@@ -84,11 +86,12 @@ _TINY_IMAGENET = Archive(
 _SMALL, _LARGE = {"weights": "none", "size": 64}, {"weights": "imagenet", "size": 224, "epochs": 50}
 _TINY = _SMALL | {"epochs": 20}
 _BIRDS, _SLIM = _SMALL | {"epochs": 22}, {"width": 0.25, "batch_size": 16, "lr": 0.03}
+_BOXES = ("boxes.csv", "boxes.json", "Annotations")
 DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry("synthetic:open_synthetic", "Synthetic birds", _BIRDS, _SLIM),
     "cub": DatasetEntry("readers:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
     "tiny_imagenet": DatasetEntry("readers:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
-    "folder": DatasetEntry("class_folders:open_folder", "Images in class folders", _LARGE, boxed=False),
+    "folder": DatasetEntry("class_folders:open_folder", "Images in class folders", _LARGE, boxed=False, truth=_BOXES),
     "metadata": DatasetEntry("readers:open_metadata", "Images of a metadata folder", _LARGE, boxed=False),
 }
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import listing
 from wsolkit.data.base import Request, WSOLDataset
+from wsolkit.data.catalogue import DATASETS
 from wsolkit.data.images import IMAGE_SUFFIXES, Sample, images_below
 from wsolkit.data.readers import (
     UNNAMED,
@@ -32,7 +33,8 @@ from wsolkit.data.readers import (
 
 TEST_SHARE = 0.15  # of the images of a class, where there is no test/
 SPLIT_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-BOXES = {"boxes.csv": ("csv", read_csv), "boxes.json": ("coco", read_coco), "Annotations": ("voc", read_voc)}
+KINDS = (("csv", read_csv), ("coco", read_coco), ("voc", read_voc))
+BOXES = dict(zip(DATASETS["folder"].truth, KINDS, strict=True))  # boxes.csv, boxes.json, Annotations
 BOX_FIELDS = ("path", "x0", "y0", "x1", "y1")  # of boxes.csv
 NEED = "expected a folder of images for each class, or train/, val/ and test/ with these"
 ClassFiles = dict[str, list[str]]  # class -> its images, paths below the root

@@ -249,7 +249,8 @@ class RunConfig(Recipe):
         objective, start = variant.objective(), variant.starts_from(self)
         values |= variant.view_of(self)
         settings = {f"{name} {key}": value for key, value in (objective.settings() if objective else {}).items()}
-        parts = {"variant": name, "pooling": variant.pooling, "data": data_state(self.root)}
+        parts = {"variant": name, "pooling": variant.pooling}
+        parts["data"] = data_state(self.root, DATASETS[self.dataset].truth)
         parts["start"] = self.training_key(start) if start else weights_state(self.weights)
         parts["code"] = training_code(variant)
         return values | recipe | settings | self._states("metadata") | parts
@@ -261,11 +262,12 @@ class RunConfig(Recipe):
     def report_parts(self, method: Method) -> dict[str, Any]:
         """All that the numbers of one report depend on.
 
-        Its own parameters, the keys of its training runs, and digests of masks, notebook and the code of scoring (that
-        of training is in the keys of training runs). The look of the page is not in it: a page is written again from
-        what is there."""
+        Its own parameters, the keys of its training runs, and digests of masks, of boxes that no training run reads, of
+        notebook and the code of scoring (that of training is in the keys of training runs). The look of the page is not
+        in it: a page is written again from what is there."""
         trainings = {name: self.training_key(name) for name in self.variants_for(method)}
         parts = {"method": method.name, "trainings": trainings, **self._states("masks"), **self._of_stages("scoring")}
+        parts |= {"data": data_state(self.root)} if DATASETS[self.dataset].truth else {}
         return parts | {"code": scoring_code(method), "notebook": notebook_state(method.notebook)}
 
     @property
@@ -409,8 +411,9 @@ def notebook_state(path: Path) -> str:
 
 
 @cache
-def data_state(root: str) -> str:
-    """Digest of the files below a folder of data; "" where there is none. A copy elsewhere has the same one.
+def data_state(root: str, without: tuple[str, ...] = ()) -> str:
+    """Digest of the files below a folder of data, but for those of some names in it and below these; "" where there is
+    no folder. A copy elsewhere has the same one.
 
     Names, sizes, both ends of compressed images and the whole content of all other files count: of 12,000 images of
     100 KB that takes 0.4 s, where to read all of them takes 1.5 s (more from a disk), in every process. A compressed
@@ -428,6 +431,8 @@ def data_state(root: str) -> str:
         raise FileNotFoundError(f"folder of data '{root}' not found; expected a folder in the dataset's own layout")
     total = hashlib.sha256()
     for name, path in files_below(str(base)):
+        if name.partition("/")[0] in without:
+            continue
         with open(path, "rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             total.update(f"{name}|{size}\n".encode())
