@@ -426,6 +426,8 @@ def test_the_threshold_of_another_training_is_not_used(training, tmp_path):
     assert default_threshold(load_trained(record.parent), "grad_cam", 100.0)[1] != "fixed", (
         "the same training elsewhere"
     )
+    other = record.parent.rename(place / "train-gap-00000000")  # with the same parameters, on data that have changed
+    assert default_threshold(load_trained(other), "grad_cam", 100.0) == (0.2, "fixed")
 
 
 def every_kind(folder):

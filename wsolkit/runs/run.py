@@ -468,7 +468,8 @@ def _report_beside(trained: Trained, method: str, smooth: Sequence[str]) -> tupl
     report = files.read_metrics(folder)
     configs = report.config, own | {"variant": variant}
     compared = [{name: config[name] for name in config if name not in OF_A_REPORT} for config in configs]
-    return (report.result if compared[0] == compared[1] else None), folder / files.METRICS
+    same = compared[0] == compared[1] and report.training == trained.path.resolve().parent.name  # data, code
+    return (report.result if same else None), folder / files.METRICS
 
 
 def versions() -> dict[str, str]:
