@@ -15,7 +15,7 @@ import torch
 from click.testing import CliRunner
 from PIL import ExifTags, Image
 
-from wsolkit.annotate.annotate import annotate, apply, to_fiftyone
+from wsolkit.annotate.annotate import _config, annotate, apply, to_fiftyone
 from wsolkit.annotate.confidence import AROUND, boxes_with_agreement, calibration, components, measure, told
 from wsolkit.annotate.formats import Record
 from wsolkit.annotate.localise import BLOCK
@@ -237,6 +237,15 @@ def test_a_killed_command_goes_on_with_the_same_bytes(made, pictures, tmp_path):
     assert not (tmp_path / "out" / "summary.json").exists() and not (tmp_path / "out" / "coco").exists()
     annotate(pictures, tmp_path / "out", checkpoint=checkpoint)
     assert content(tmp_path / "out", "boxes.jsonl", "coco") == content(made.folder, "boxes.jsonl", "coco")
+
+
+def test_a_pretrained_network_is_frozen_and_sees_photographs_large(pictures, tmp_path):
+    made = _config(pictures, tmp_path, "", {"backbone": "mobilenet_v2"})
+    assert (made.weights, made.frozen, made.size, made.stride) == ("imagenet", True, 448, 32)
+    assert _config(pictures, tmp_path, "", {"size": 224}).size == 224
+    assert not _config(pictures, tmp_path, "", {"recipe": "quick"}).frozen
+    scratch = _config(pictures, tmp_path, "", SMALL)
+    assert not scratch.frozen and scratch.size == 64
 
 
 def test_what_cannot_be(made, pictures, tmp_path):

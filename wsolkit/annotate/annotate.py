@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
@@ -23,6 +24,7 @@ from wsolkit.annotate.review import Decision, decided, read_decisions, write_pag
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.common.files import alone, atomic_path, check_out, digest, given_path, listing, read_json, write_json
 from wsolkit.methods.registry import Method, resolve
+from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs.parameters import RunConfig, code_state, localising_code, weights_state
 
 if TYPE_CHECKING:  # they import torch
@@ -34,6 +36,7 @@ ABOUT, BOXES, SUMMARY, TRAINING = "annotation.json", "boxes.jsonl", "summary.jso
 MARK = "wsolkit annotate"
 METHOD = "affinity_cam"  # of those that need no box, the one with the best boxes in photographs (README)
 CODE = ("annotate/localise.py", "annotate/confidence.py", "boxes")  # what boxes depend on beside the score maps
+SIZE = 448  # input side of a pretrained network, in pixels
 ADVICE = "choose another --out, or remove the folder"
 
 
@@ -144,7 +147,7 @@ def annotate(
     made_from |= {"code": [localising_code(entry), code_state(CODE)]}
     run = digest(made_from)
     _require_own(folder, run)
-    with alone(folder.with_name(f"{folder.name}.lock"), busy=f"another annotate is writing to {folder}; wait for it"):
+    with _alone(folder):
         about: dict[str, Any] = {"written_by": MARK, "run": run, "root": str(root), "classes": classes}
         about |= {"method": entry.name, "threshold": cut, "max_boxes": max_boxes, "version": version("wsolkit")}
         known = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
@@ -175,7 +178,7 @@ def apply(out: str | Path, decisions: Iterable[str | Path], formats: Sequence[st
 
     Raises: WsolkitError, FileNotFoundError: naming the file and what is wrong; before anything is written.
     """
-    folder = given_path(out, "the folder of an annotation (--out)")
+    folder = given_path(out, "the folder of an annotation (--out)").resolve()
     given = [given_path(path, "a file of decisions (--apply)") for path in decisions]
     good = (folder / ABOUT).is_file() and (folder / SUMMARY).is_file()
     require(good, f"{folder} holds no complete annotation; run `wsolkit annotate PICTURES --out {folder}` first")
@@ -186,7 +189,8 @@ def apply(out: str | Path, decisions: Iterable[str | Path], formats: Sequence[st
     known = read_decisions(given, about["run"], sizes)
     chosen = _formats(formats or [name for name in FORMATS if (folder / name).is_dir()])
     root = Path(about["root"])
-    return _finish(folder, about, chosen, _open(root) if root.is_dir() else {}, known)
+    with _alone(folder):
+        return _finish(folder, about, chosen, _open(root) if root.is_dir() else {}, known)
 
 
 def to_fiftyone(annotated: Annotated, name: str = "wsolkit") -> Any:
@@ -239,10 +243,14 @@ def _open(root: Path) -> dict[str, WSOLDataset]:
 
 
 def _config(root: Path, folder: Path, device: str, training: Mapping[str, Any]) -> RunConfig:
-    """Of the training run in OUT/training: with the recipe "frozen" where start weights are pretrained."""
+    """Of the training run in OUT/training. Where start weights are pretrained and no recipe is given, it is "frozen",
+    at the size and stride with which README's numbers of photographs were measured."""
     given = {"dataset": "folder", "root": str(root), "out": str(folder / TRAINING), "device": device, **training}
     config = RunConfig.make(**given)
-    return config if config.weights == "none" or "recipe" in training else RunConfig.make(**given, recipe="frozen")
+    if config.weights == "none" or "recipe" in training:
+        return config
+    measured = {"recipe": "frozen", "size": SIZE, "stride": max(BACKBONES[config.backbone].strides)}
+    return RunConfig.make(**{**measured, **given})
 
 
 def _same_classes(trained: Trained, classes: Sequence[str], root: Path) -> None:
@@ -258,6 +266,11 @@ def _default_threshold(trained: Trained | None, entry: Method) -> float:
     if trained is None:
         return entry.fixed_threshold(entry.percentile)
     return default_threshold(trained, entry.name, entry.percentile)[0]
+
+
+def _alone(folder: Path) -> AbstractContextManager[None]:
+    busy = f"another annotate is writing to {folder}; wait for it, or choose another --out"
+    return alone(folder.with_name(f"{folder.name}.lock"), busy=busy)
 
 
 def _about(folder: Path) -> dict[str, Any]:
@@ -351,7 +364,9 @@ def _finish(
         measured = np.array(known.splits) != "val" if fitted else np.ones(len(known.splits), bool)
         if measured.any():
             with atomic_path(folder / "summary" / "certainty.png") as part:
-                certainty_curve(known.scores[measured], known.hits[measured]).savefig(part, format="png", dpi=150)
+                certainty_curve(known.scores[measured], known.hits[measured]).savefig(
+                    part, format="png", dpi=150, bbox_inches="tight"
+                )
     write_json(folder / SUMMARY, summary)
     return Annotated(folder, records, failed, written, pages, summary)
 

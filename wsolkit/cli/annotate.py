@@ -13,7 +13,7 @@ from wsolkit.common.errors import require
 from wsolkit.common.files import listing
 from wsolkit.common.parameters import names_in
 
-TRAINING = ("backbone", "weights", "size", "recipe", "epochs", "seed")  # the parameters of the training run
+TRAINING = ("backbone", "weights", "size", "stride", "recipe", "epochs", "seed")  # the parameters of the training run
 OF_A_RUN = ("checkpoint", "method", "threshold", "max_boxes", "batch_size", "device", *TRAINING)
 
 
