@@ -222,6 +222,7 @@ def test_the_command_reads_the_file_and_the_plan_writes_nothing(file, tmp_path):
     "arguments,message",
     [(["--seeds", "1,x"], "seeds must be a list of whole numbers with at least one entry, but is 'x'"),
      (["--seeds", "1", "--seed", "2"], "give 'seed' or 'seeds', not both"),
+     (["--methods", "cam,grad_cam[aug"], "method grad_cam[aug: close the bracket"),
      (["--seed", "-1"], "seed must be at least 0 and at most 9.22337e+18, but is -1"),
      (["--out", "~nobody-of-this-name/x"], "'~nobody-of-this-name/x' is no path")],
 )  # fmt: skip

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError, require
-from wsolkit.common.files import atomic_write_text, digest, read_yaml
+from wsolkit.common.files import atomic_write_text, digest, listing, read_yaml
 from wsolkit.common.parameters import nearest, parameter, shown
 from wsolkit.common.progress import about
 from wsolkit.data.catalogue import DATASETS
@@ -203,6 +203,8 @@ def section(content: Any, base: Path, inside: str = "") -> dict[str, Any]:
         if single in values and single != "dataset":
             values[several] = (values.pop(single),)
     if "methods" in values:
+        odd = [name for name in values["methods"] if ("[" in name) != name.rstrip().endswith("]")]
+        require(not odd, f"{prefix}method {listing(odd)}: close the bracket, as in grad_cam[eigen+aug], in quotes")
         values["methods"] = tuple(declared(name).name for name in values["methods"])
     given = values.get("limits", {})
     limits = {declared(name).name: number for name, number in given.items()}
