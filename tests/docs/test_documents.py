@@ -352,6 +352,7 @@ MADE = {
     "results.csv",
     "per_image.csv",
     "slices.csv",
+    "found_boxes.csv",
     "executions.jsonl",
     "history.csv",
     "boxes.csv",
