@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -273,6 +275,33 @@ def test_what_cannot_be(made, pictures, tmp_path):
         with pytest.raises((WsolkitError, FileNotFoundError), match=said):
             call()
     assert content(tmp_path, ".") == before and not (pictures / "out").exists()
+
+
+def test_a_fiftyone_data_set_has_every_box(made, pictures, monkeypatch):
+    """FiftyOne itself, which brings a database, is not installed for the tests: a stand-in takes its place, with the
+    classes, arguments and attributes that its documentation gives."""
+
+    class Sample(dict):
+        def __init__(self, filepath):
+            self.filepath = filepath
+
+    class Dataset:
+        def __init__(self, name):
+            self.name, self.samples = name, []
+
+        def add_sample(self, sample):
+            self.samples.append(sample)
+
+    boxed = {name: lambda **given: SimpleNamespace(**given) for name in ("Detection", "Detections")}
+    monkeypatch.setitem(sys.modules, "fiftyone", SimpleNamespace(Dataset=Dataset, Sample=Sample, **boxed))
+    dataset = to_fiftyone(made, "birds")
+    assert dataset.name == "birds" and all(Path(sample.filepath).is_file() for sample in dataset.samples)
+    found = [detection for sample in dataset.samples for detection in sample["pseudo"].detections]
+    assert len(found) == len(made.records)
+    for detection, record in zip(found, made.records, strict=True):
+        x, y, width, height = np.multiply(detection.bounding_box, record.size * 2)
+        np.testing.assert_allclose((x, y, x + width - 1, y + height - 1), record.box)
+        assert (detection.label, detection.confidence) == (record.label, record.score)
 
 
 # ---------------------------------------------------------------------------------------------------- certainty alone
