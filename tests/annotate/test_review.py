@@ -177,6 +177,8 @@ def test_the_browser_keeps_decisions_of_this_run_alone(page, pages, tmp_path):
     page.goto(pages[0].as_uri())
     page.locator("article").first.focus()
     page.keyboard.press("r")
+    page.wait_for_selector('article[data-path="owl/3.jpg"][data-state="rejected"]')
+    page.wait_for_timeout(500)  # a reload may be another process of the browser, to which storage is passed on
     page.reload()
     assert states(page)["owl/3.jpg"] == "rejected" and page.locator("#progress").evaluate("bar => bar.value") == 1
     other = review.write_pages(tmp_path, RECORDS, ORIGIN, "another run", jpeg)
@@ -186,6 +188,7 @@ def test_the_browser_keeps_decisions_of_this_run_alone(page, pages, tmp_path):
     page.evaluate(
         'for (const key of Object.keys(localStorage)) localStorage.setItem(key, \'{"owl/3.jpg": 5, "x": null}\')'
     )
+    page.wait_for_timeout(500)
     page.reload()
     assert set(states(page).values()) == {""}, "what is damaged is forgotten"
 
