@@ -46,7 +46,7 @@ def remove_inferior(maps: Any, share: float) -> np.ndarray:
 
     What lies below q becomes 0, and the rest is stretched to [0, 1]. A map times a positive number, or plus any number,
     gives the same result, so that IVR may follow other scalings; with share 0 it is the min-max. Scored afterwards,
-    maps are resized and scaled as any other. The authors take the quantile after the resize; here it comes before.
+    maps are resized and scaled as any other: the quantile is that of the map before the resize.
 
     Args:
         maps: (B, h, w), or B maps of the same shape, of any real dtype and range.
