@@ -69,7 +69,13 @@ def test_a_plan_names_the_training_run_and_its_reason(parameters, tmp_path):
 @pytest.mark.slow
 def test_a_report_on_images_without_validation_boxes(parameters):
     run = Run.start(**parameters)
-    result, ddt, psol = (run.evaluate(name) for name in ("grad_cam", "ddt", "psol"))
+    result, ddt, psol, own = (run.evaluate(name) for name in ("grad_cam", "ddt", "psol", "affinity_cam"))
+    assert (own.operating_point, own.threshold, own.n_val) == ("fixed", 0.5, result.n_val), (
+        "one of its own counts first"
+    )
+    assert (
+        own.operating_points["pseudo_boxes"]["threshold"] not in (None, 0.5) and own.extra["boxes"]["threshold"] == 0.5
+    )
     val = run.dataset("val")
     boxes = run.pseudo_boxes(val, np.arange(len(val)))
     assert {box.shape for box in boxes} == {(1, 4)} and run.config.training_folder("ddt").is_dir()
@@ -100,7 +106,7 @@ def test_a_report_on_images_without_validation_boxes(parameters):
     out = run.config.out_folder
     write_index(out)
     index = BeautifulSoup((out / "index.html").read_text(), "html.parser")
-    assert "Validation images lack true boxes" in index.get_text(" ", strip=True)
+    assert "a fixed threshold of its own keeps it: ddt." in " ".join(index.get_text(" ", strip=True).split())
     heads = [cell.get_text() for cell in index.select("table#data-metadata-table-points th[scope=col]")]
     assert heads[2:] == [
         "Fixed threshold",

@@ -63,8 +63,8 @@ def evaluate(
 ) -> Evaluation:
     """Localise and score one method: `result.gt_known_loc`, `.top1_loc`, `.max_box_acc_v2`, ... in percent.
 
-    GT-known and Top-k Loc use the threshold that is best on the validation split; where it has no boxes, the one that
-    is best on its `pseudo` boxes; without these the fixed one.
+    GT-known and Top-k Loc use the threshold that is best on the validation split; where it has no boxes, the method's
+    own fixed one, if it declares one, else the one that is best on `pseudo` boxes; without these the fixed one.
     Of a method that gives boxes and no map, the boxes are scored as they are.
     Where some images have no ground-truth box, everything but Top-1 and Top-5 Cls is of those that have one; where none
     has one, there are no localisation numbers. The result's conditions say so. The boxes of some validation images
@@ -138,7 +138,8 @@ def evaluate(
             rows = [row for row, boxes in enumerate(guesses) if len(boxes)]
             guessed = Maps(maps["val"].maps[rows]), Truth(val.geometry.size, boxes=[guesses[row] for row in rows])
     percentile = PAS_PERCENTILE if pas else 100.0
-    rule, extra = Rule(protocol, percentile, entry.fixed_threshold(percentile)), {}
+    own = entry.threshold is not None and percentile == entry.percentile
+    rule, extra = Rule(protocol, percentile, entry.fixed_threshold(percentile), own=own), {}
     if ivr is not None:
         share, how = (ivr, "given") if ivr != CHOSEN else best_share(validation, guessed, rule)
         guessed = None if ivr == CHOSEN and validation else guessed  # true boxes had a part in these maps
@@ -162,6 +163,7 @@ def evaluate(
         result.intervals |= whole.intervals
     tau, point = result.threshold, result.operating_point
     if tau is None and entry.gives == "map":  # no true box says how good the boxes are, but there are boxes
+        guessed = None if rule.own else guessed
         choice, point = validation or guessed, "validation" if validation else "pseudo_boxes" if guessed else "fixed"
         tau = best_threshold(rule_curves(*choice, rule), interval=rule.interval)[0] if choice else rule.threshold
     found = _found(every, rule, tau, result)

@@ -87,12 +87,14 @@ class Rule:
         percentile: of the map, to which the threshold refers; None is the protocol's (100; 90 for rethinking_cam).
         threshold: the fixed one; None is the published one, 0.2, and 0.35 for a percentile below 100 (PaS).
         interval: step of the thresholds that are tried.
+        own: the fixed threshold is one that suits this very method: it counts before one that pseudo boxes choose.
     """
 
     protocol: str = "wsolevaluation"
     percentile: Any = None
     threshold: Any = None
     interval: float = 0.001
+    own: bool = False
 
     def __post_init__(self) -> None:
         percentile = protocol_named(self.protocol).percentile if self.percentile is None else self.percentile
@@ -125,7 +127,7 @@ def score(
         validation: maps and boxes of the validation split, which choose the threshold and the centre box's side. Boxes
             without maps have no threshold: then `Maps()` is enough.
         pseudo: the same with boxes that no person gave: the operating point "pseudo_boxes", which gives the headline
-            numbers where `validation` chooses no threshold. Boxes without maps do not use it, nor does the centre box.
+            numbers where `validation` chooses no threshold and the fixed one is not the method's `own`. Boxes without maps do not use it, nor does the centre box.
         samples, seed: of the bootstrap of MaxBoxAcc and MaxBoxAccV2. workers: threads (default: cores, at most 16).
         progress: wraps the loop over images, for example tqdm.
         fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
@@ -192,6 +194,8 @@ def score(
                 taus[point], accuracy = metrics.best_threshold(curves, interval=rule.interval)
                 name = "val_gt_known_loc" if point == "validation" else "pseudo_gt_known_loc"
                 result.extra = {name: accuracy} | result.extra
+        if rule.own and list(taus)[-1] == "pseudo_boxes":
+            taus["fixed"] = taus.pop("fixed")  # the last one counts
     if measurable:
         measured = measure(maps, truth, rule, list(taus.values()), workers, progress)
     if truth.boxes is not None:
