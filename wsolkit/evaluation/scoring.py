@@ -127,7 +127,8 @@ def score(
         validation: maps and boxes of the validation split, which choose the threshold and the centre box's side. Boxes
             without maps have no threshold: then `Maps()` is enough.
         pseudo: the same with boxes that no person gave: the operating point "pseudo_boxes", which gives the headline
-            numbers where `validation` chooses no threshold and the fixed one is not the method's `own`. Boxes without maps do not use it, nor does the centre box.
+            numbers where `validation` chooses no threshold and the fixed one is not the method's `own`. Boxes without
+            maps do not use it, nor does the centre box.
         samples, seed: of the bootstrap of MaxBoxAcc and MaxBoxAccV2. workers: threads (default: cores, at most 16).
         progress: wraps the loop over images, for example tqdm.
         fields: EvalResult fields to set as they are: dataset, backbone, method, pooling, split, conditions, extra,
