@@ -39,7 +39,7 @@ test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a brow
 # 00_tour is compared with its stored outputs. A kernel waits while another process trains the same network, so modules run beside.
 test-notebooks: export WSOLKIT_OUT = $(CURDIR)/build/nbval
 test-notebooks: $(STAMP)
-	$(NBVAL) -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout=900 $(filter-out %/00_tour.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
+	$(NBVAL) -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout=3000 $(filter-out %/00_tour.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
 	$(NBVAL) --nbval notebooks/00_tour.ipynb
 
 test-modules: $(STAMP)

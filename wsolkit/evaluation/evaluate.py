@@ -97,54 +97,45 @@ def evaluate(
         val = dataset.sibling("val") if dataset.opener is not None and dataset.split != "val" else None
     require(pseudo is None or val is not None, "pseudo boxes are those of validation images: give val")
     rules = protocol_named(protocol)
-    if not rules.curves:
-        val = None
-        if dataset.geometry.kind != rules.geometry:
-            need = f"open the dataset with geometry={rules.geometry!r}"
-            raise WsolkitError(f"protocol {protocol!r} scores on a centre crop: {need}")
+    if not rules.curves and dataset.geometry.kind != rules.geometry:
+        need = f"open the dataset with geometry={rules.geometry!r}"
+        raise WsolkitError(f"protocol {protocol!r} scores on a centre crop: {need}")
     entry = resolve(method)
     entry.refuse(smooth=tuple(smooth), pas=pas)
     ivr, plain = entry.ivr(options.pop(IVR, None)), entry.without(IVR).name  # others read the maps without it
     pas = PAS_PERCENTILE in (entry.percentile, rules.percentile) if pas is None else pas
+    percentile = PAS_PERCENTILE if pas else 100.0
+    own = entry.threshold is not None and percentile == entry.percentile
+    rule = Rule(protocol, percentile, entry.fixed_threshold(percentile), own=own)
     indices = dataset.spread(limit or None, seed)
     targets = [dataset.target(int(i)) for i in indices]
     boxes = [target.boxes.numpy() for target in targets]
     masks = [None if target.mask is None else target.mask.numpy() for target in targets]
     masked = rules.curves and any(mask is not None for mask in masks)
-    notes = conditions(dataset.at(view) if view else dataset, model, limit, entry.settings | options)
-    if entry.gives == "boxes":
-        notes["score map"] = "none, the method gives boxes"
     boxed = np.flatnonzero([len(truths) > 0 for truths in boxes])
     partly = 0 < len(boxed) < len(boxes) and not masked
-    if partly:
-        notes["boxes"] = f"on {len(boxed)} of {len(boxes)} images, those with a ground-truth box; classes on all"
-    elif empty := len(boxes) - len(boxed):
-        without = f"{empty} of {len(boxes)} images {'has' if empty == 1 else 'have'} no ground-truth box"
-        blank = f"the masks of {empty} image{'s' * (empty > 1)} show no object"
-        notes["boxes"] = f"not used: {blank if masked else without}"
     view = view or dataset.geometry.size
-    maps = {"test": localiser(model, dataset.at(view), plain, smooth, indices, **options)}
-    validation = guessed = None
-    if val is not None:  # images with labels only can choose an epoch, but no threshold
-        val_indices = val.spread(limit or None, seed)
-        known = _known(val, val_indices)
-        guesses = _guesses(pseudo, val, val_indices) if pseudo is not None and entry.gives == "map" else []
+    notes = conditions(dataset.at(view), model, limit, entry.settings | options)
+    notes |= {"score map": "none, the method gives boxes"} if entry.gives == "boxes" else {}
+    if len(boxed) < len(boxes):
+        notes["boxes"] = _on_boxes(len(boxed), len(boxes), partly, masked)
+
+    def localised(split: WSOLDataset, rows: np.ndarray) -> ScoreMaps:
+        return localiser(model, split.at(view), plain, smooth, rows, **options)
+
+    maps, validation, guessed, extra = {"test": localised(dataset, indices)}, None, None, {}
+    if val is not None and rules.curves:  # images with labels only can choose an epoch, but no threshold
+        chosen_on = val.spread(limit or None, seed)
+        known = _known(val, chosen_on)
+        guesses = _guesses(pseudo, val, chosen_on) if pseudo is not None and entry.gives == "map" else {}
         if entry.gives == "map" and (known or guesses):
-            maps["val"] = localiser(model, val.at(view), plain, smooth, val_indices, **options)
-        if known:
-            chosen_from = Maps(maps["val"].maps[list(known)]) if "val" in maps else Maps()
-            validation = chosen_from, Truth(val.geometry.size, boxes=list(known.values()))
-        if guesses:
-            rows = [row for row, boxes in enumerate(guesses) if len(boxes)]
-            guessed = Maps(maps["val"].maps[rows]), Truth(val.geometry.size, boxes=[guesses[row] for row in rows])
-    percentile = PAS_PERCENTILE if pas else 100.0
-    own = entry.threshold is not None and percentile == entry.percentile
-    rule, extra = Rule(protocol, percentile, entry.fixed_threshold(percentile), own=own), {}
+            maps["val"] = localised(val, chosen_on)
+        validation, guessed = (_pair(maps.get("val"), some, val.geometry.size) for some in (known, guesses))
     if ivr is not None:
         share, how = (ivr, "given") if ivr != CHOSEN else best_share(validation, guessed, rule)
         guessed = None if ivr == CHOSEN and validation else guessed  # true boxes had a part in these maps
         notes["normalisation"], extra = f"IVR, share {share:g} {how}", {IVR: share}
-        maps = {split: replace(own, maps=remove_inferior(own.maps, share), path=None) for split, own in maps.items()}
+        maps = {split: replace(made, maps=remove_inferior(made.maps, share), path=None) for split, made in maps.items()}
         validation, guessed = (
             pair and (Maps(remove_inferior(pair[0].maps, share)), pair[1]) for pair in (validation, guessed)
         )
@@ -169,6 +160,23 @@ def evaluate(
     found = _found(every, rule, tau, result)
     result.extra = result.extra | {"boxes": box_statistics(found, result.frame) | {"threshold": tau, "chosen": point}}
     return Evaluation(**vars(result), maps=maps, limit=limit, found=found)
+
+
+def _on_boxes(boxed: int, images: int, partly: bool, masked: bool) -> str:
+    """Which images the localisation numbers are of, where not all have a box."""
+    if partly:
+        return f"on {boxed} of {images} images, those with a ground-truth box; classes on all"
+    empty = images - boxed
+    if masked:
+        return f"not used: the masks of {empty} image{'s' * (empty > 1)} show no object"
+    return f"not used: {empty} of {images} images {'has' if empty == 1 else 'have'} no ground-truth box"
+
+
+def _pair(made: ScoreMaps | None, boxes: dict[int, np.ndarray], size: Any) -> tuple[Maps, Truth] | None:
+    """The maps that choose and the boxes by which they do, of the images that have some; no maps where the method gives
+    boxes."""
+    maps = Maps() if made is None else Maps(made.maps[list(boxes)])
+    return (maps, Truth(size, boxes=list(boxes.values()))) if boxes else None
 
 
 def _rows(made: ScoreMaps, rows: np.ndarray) -> ScoreMaps:
@@ -203,15 +211,15 @@ def _known(val: WSOLDataset, indices: np.ndarray) -> dict[int, np.ndarray]:
     return {} if few else boxes
 
 
-def _guesses(pseudo: Pseudo, val: WSOLDataset, indices: Any) -> list[Any]:
-    """The pseudo boxes of some validation images, see `evaluate`; [] where none of these images has one."""
+def _guesses(pseudo: Pseudo, val: WSOLDataset, indices: np.ndarray) -> dict[int, Any]:
+    """The pseudo boxes of some validation images, see `evaluate`, by their image's place in `indices`."""
     if callable(pseudo):
-        boxes = list(pseudo(val, indices))
+        boxes = pseudo(val, indices)
     else:
         fault = f"pseudo must have an array of boxes for each of {len(val)} validation images, but has {len(pseudo)}"
         require(len(pseudo) == len(val), fault)
         boxes = [pseudo[index] for index in indices.tolist()]
-    return boxes if any(map(len, boxes)) else []
+    return {row: own for row, own in enumerate(boxes) if len(own)}
 
 
 def best_share(

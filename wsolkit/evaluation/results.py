@@ -125,15 +125,19 @@ class EvalResult:
         parts = [self.method, network, f"{self.dataset} {self.split}".strip(), f"{self.n_images} images"]
         return " · ".join(part for part in parts if part)
 
+    @property
+    def choice(self) -> str:
+        """How the threshold was chosen, as text."""
+        pseudo = "pseudo boxes of " if self.operating_point == "pseudo_boxes" else ""
+        return "fixed" if self.operating_point == "fixed" else f"chosen on {pseudo}{self.n_val} validation images"
+
     def protocol_line(self) -> str:
         """One line: the protocol, the conditions, the threshold and how it was chosen."""
         parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
         if self.threshold is not None:
-            choice = "fixed" if self.n_val else "fixed, no validation split"
-            if self.operating_point != "fixed":
-                pseudo = "pseudo boxes of " if self.operating_point == "pseudo_boxes" else ""
-                choice = f"chosen on {pseudo}{self.n_val} validation images"
-            parts.append(f"threshold: tau = {self.threshold:g} at percentile {self.percentile:g}, {choice}")
+            blind = "" if self.n_val or self.operating_point != "fixed" else ", no validation split"
+            where = f"tau = {self.threshold:g} at percentile {self.percentile:g}"
+            parts.append(f"threshold: {where}, {self.choice}{blind}")
         return "; ".join(parts)
 
     def rows(self) -> list[tuple[str, str, str]]:

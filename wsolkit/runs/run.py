@@ -442,8 +442,7 @@ def default_threshold(
     known = trained.geometry
     if known is not None and view not in (None, known):
         return fixed[0], f"fixed (the one chosen on validation data is for {known.size} px, {known.kind})"
-    source = "pseudo boxes of " if result.operating_point == "pseudo_boxes" else ""
-    return result.threshold, f"chosen on {source}{result.n_val} validation images ({file})"
+    return result.threshold, f"{result.choice} ({file})"
 
 
 def with_share(trained: Trained, method: str, smooth: Sequence[str] = (), view: Geometry | None = None) -> str:

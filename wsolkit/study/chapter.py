@@ -66,9 +66,7 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
             print(f"{what}: left out, since {why}.")
         return
     centre = first.centre_box["gt_known_loc"]
-    pseudo = "pseudo boxes of " if first.operating_point == "pseudo_boxes" else ""
-    source = "fixed" if first.operating_point == "fixed" else f"chosen on {pseudo}{first.n_val} validation images"
-    text = f"{name} at the marked threshold {first.threshold:.2f} ({source})"
+    text = f"{name} at the marked threshold {first.threshold:.2f} ({first.choice})"
     text += f" finds {first.gt_known_loc:.1f} % of the objects"
     if best := first.operating_points.get("best_on_test"):
         accuracy = np.asarray(first.curve["gt_known_loc"])
