@@ -1180,6 +1180,11 @@ class ByKeyword(torch.nn.Sequential):
         return super().forward(pixel_values)
 
 
+class ByHalf(torch.nn.Sequential):
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return super().forward(images.half())
+
+
 def layers(kind: type = torch.nn.Sequential, kernel: int = 3) -> torch.nn.Module:
     head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)]
     return kind(torch.nn.Conv2d(3, 4, kernel), *head)
@@ -1192,6 +1197,7 @@ for named, given in (
     ("labels", {"labels": None}), ("float32", {"labels": torch.tensor([0.0, 1.0])}), ("bool", {"labels": torch.tensor([True, False])}), ("(1,)", {"labels": torch.tensor([0])}), ("2", {"labels": torch.tensor([0, 2])}), ("-1", {"labels": [-1, 0]}), ("labels", {"labels": ["cat", "dog"]}), ("labels", {"labels": [0, 10**30]}), ("labels", {"labels": {"a": 1}}),
     ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("None", {"method": None}), ("method", {"method": []}), ("'soft'", {"smooth": "soft"}), ("5", {"smooth": 5}), ("chunk", {"chunk": 0}), ("chunk", {"chunk": True}), ("channels", {"method": "score_cam", "channels": 0}), ("channels", {"method": "score_cam", "channels": "3"}), ("'f64'", {"precision": "f64"}), ("'nwc'", {"nwc": False}),
     ("'layer9'", {"layer": "layer9"}), ("int", {"layer": 5}), ("'cls'", {"layer": "body.layer4", "reshape": "cls"}), ("features", {"features": torch.rand(3, 64, 4, 4)}),
+    ("(2, 7, 4, 4)", {"features": torch.rand(2, 7, 4, 4)}), ("(2, 7, 4, 4)", {"features": torch.rand(2, 7, 4, 4), "method": ["layer_cam", "grad_cam"], "images": None}), ("ByHalf", {"model": layers(ByHalf).half(), "layer": "0"}),
     ("images 1", {"images": torn}), ("features 0", {"features": torch.full((2, 64, 4, 4), torch.inf)}), ("score_cam", {"model": diverged, "layer": "0", "method": ["grad_cam", "score_cam"]}),
     ("(1, 3, 32, 32)", {"model": layers(kernel=40), "layer": "0"}), ("ByKeyword", {"model": layers(ByKeyword), "layer": "0"}),
 ):  # fmt: skip
@@ -1200,7 +1206,7 @@ for named, given in (
     ("nowhere.png", {"images": "nowhere.png"}), ("nowhere.png", {"images": [Path("nowhere.png")]}), ("images", {"images": "images"}), ("c.png", {"images": "c.png"}), ("t.png", {"images": "t.png"}), ("b.png", {"images": "b.png"}), ("empty", {"images": ""}),
     ("NoneType", {"images": None}), ("dict", {"images": {"a": 1}}), ("set", {"images": {"a"}}), ("bytes", {"images": b"a"}), ("0 x 0", {"images": Image.new("RGB", (0, 0))}), ("NoneType", {"images": [None]}), ("(10, 20)", {"images": np.zeros((10, 20), np.uint8)}), ("(10, 20, 4)", {"images": np.zeros((10, 20, 4), np.uint8)}), ("float64", {"images": np.zeros((10, 20, 3))}), ("(0, 20, 3)", {"images": np.zeros((0, 20, 3), np.uint8)}), ("Tensor", {"images": images}),
     ("threshold", {"threshold": float("nan")}), ("threshold", {"threshold": -1}), ("threshold", {"threshold": "0.2"}), ("percentile", {"percentile": 101}), ("percentile", {"percentile": "x"}), ("batch_size", {"batch_size": 0}), ("batch_size", {"batch_size": True}), ("label 2", {"label": 2}), ("label", {"label": "cat"}), ("label", {"label": -1}), ("label", {"label": 0.5}),
-    ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
+    ("preprocess", {"preprocess": lambda images: images / 0}), ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
 ):  # fmt: skip
     bad("wk.predict", metadata, predict, named, put("c.png"), put("t.png", "<svg/>"), put("b.png", bomb()), **given)
 for named, given in (

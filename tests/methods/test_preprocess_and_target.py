@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -171,6 +172,21 @@ def test_a_module_as_target_stays_in_its_mode_and_nothing_is_kept():
     assert probe.training and all(probe.modes)
     gc.collect()
     assert not any(isinstance(kept, cut.Scored) for kept in cut._kept)
+
+
+def test_the_cut_is_kept_for_the_same_target_while_network_and_modules_are_the_same():
+    net, images = NETWORKS["mobilenet_v2"](), pictures()
+    made = wk.network_for(net, None, None, images, third)
+    assert wk.network_for(net, None, None, images, third) is made, "traced once for many calls"
+    other = wk.network_for(net, None, None, images, lambda logits: -logits[:, 3])
+    torch.testing.assert_close(other(images), -made(images))
+    net.classifier[1] = nn.Linear(1280, 7)
+    again = wk.network_for(net, None, None, images, third)
+    assert again is not made and torch.equal(again(images)[:, 0], net(images)[:, 3])
+    kept = weakref.ref(net)
+    del net, made, other, again
+    gc.collect()
+    assert kept() is None, "it lives no longer than its network"
 
 
 @pytest.mark.parametrize("method", ["cam", "rethinking_cam", "acol", "ts_cam", "finer_cam", "has"])

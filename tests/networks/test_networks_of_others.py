@@ -118,6 +118,15 @@ def test_gradients_that_half_precision_cannot_hold():
     check(small(Net()), small(Net()).float(), pictures())
 
 
+def test_a_network_that_casts_to_half_precision_by_itself():
+    class Casts(Net):
+        def forward(self, x):
+            return super().forward(x.half())
+
+    with pytest.raises(WsolkitError, match=r"Casts itself fails .* to the dtype of its weights, not by \.half\(\)"):
+        wk.score_maps(Casts().half(), pictures(), LABELS, "grad_cam", layer="features")
+
+
 def test_made_in_inference_mode():
     with torch.inference_mode():
         given = Net()

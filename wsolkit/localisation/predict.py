@@ -142,8 +142,9 @@ def predict(
         features = feature_map(model, batch, options.get("precision", "float32"))
         with evaluation_mode(model), torch.inference_mode():  # dropout between feature map and logits
             logits = rest_of(model, batch)(features.clone()).cpu().double()  # a copy: the head may begin in place
-        count, fault = logits.shape[1], "the network's logits are not finite: its training has diverged, train again"
-        require(torch.isfinite(logits).all(), fault)
+        count, good = logits.shape[1], logits.isfinite().all()
+        require(good or batch.isfinite().all(), "preprocess returned values that are not finite: mend it")
+        require(good, "the network's logits are not finite: its training has diverged, train again")
         names = [str(number) for number in range(count)] if classes is None else classes
         require(len(names) == count, f"{len(names)} class names for a network with {count} classes; give one for each")
         require(label is None or label < count, f"label {label} is outside 0..{count - 1}; choose a class of these")

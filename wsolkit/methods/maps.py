@@ -19,7 +19,7 @@ from wsolkit.methods.registry import CHOSEN, IVR, LAYER, Method, MethodNotDefine
 from wsolkit.networks import folded
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
-from wsolkit.networks.split import described, network_for, taken
+from wsolkit.networks.split import described, first_line, kind_of, network_for, rest_of, taken
 
 # the package's test-time augmentation: every flip with every factor; mirrored or not, factor
 _COPIES = ((False, 1.0), (False, 0.9), (False, 1.1), (True, 1.0), (True, 0.9), (True, 1.1))
@@ -191,7 +191,7 @@ def answers(
         images = check_images(model, images, features, precision)
         model = network_for(model, layer, reshape, images, target)
         _check_defined(model, rows, target is not None)
-        images, features = (None if given is None else taken(model, given) for given in (images, features))
+        images, features = (None if tensor is None else taken(model, tensor) for tensor in (images, features))
         given_rows: Any = features if images is None else images
         count = len(given_rows)
         if target is not None:
@@ -201,10 +201,16 @@ def answers(
         maps: dict[str, Tensor] = {}
         plain, turned = ({n: row for n, row in rows.items() if ("aug" in row.smooth) is aug} for aug in (False, True))
         if plain:
+            given = features
             if features is None:
                 features = _bodies(model, images, count, precision)
             _require_finite(images, features, count)
-            maps |= _answers(model, plain, labels, features, images, chunk, precision, seconds, clock)
+            try:
+                maps |= _answers(model, plain, labels, features, images, chunk, precision, seconds, clock)
+            except (RuntimeError, ValueError):
+                if given is not None:
+                    _check_rest(model, images, features)
+                raise
         if turned:
             if images is None:
                 raise WsolkitError('smooth "aug" runs the body on changed copies of the images: give images')
@@ -379,6 +385,20 @@ def check_images(model: nn.Module, images: Tensor | None, features: Tensor | Non
     if images is not None and features is not None and len(images) != len(features):
         raise WsolkitError(f"{len(images)} images, but features of {len(features)}: give those of the same images")
     return None if images is None else _plain(images)
+
+
+def _check_rest(model: nn.Module, images: Tensor | None, features: Tensor) -> None:
+    """Raise where features of the caller's own do not go through the network behind its feature map."""
+    rest = rest_of(model, None if images is None else images[:1])
+    try:
+        rest(features[:1].clone())
+    except RuntimeError as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise WsolkitError(
+            f"{getattr(model, 'backbone', kind_of(model))} cannot go on from features {tuple(features.shape)} "
+            f"({first_line(error)}): give those of feature_map(model, images), at the same layer"
+        ) from error
 
 
 def check_labels(model: nn.Module, labels: Any, count: int) -> Tensor:

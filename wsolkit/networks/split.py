@@ -392,7 +392,9 @@ def differentiable(model: nn.Module) -> nn.Module:
             f"{kind_of(model)} {why} and cannot be copied ({first_line(error)}): give the same network in float32, "
             "made outside of inference mode"
         ) from error
-    return made.float() if half else made
+    if half:
+        _from_half.add(made.float())
+    return made
 
 
 def taken(model: nn.Module, images: Tensor) -> Tensor:
@@ -494,10 +496,13 @@ def _on_example(model: nn.Module, example: Tensor | None, anything: bool = False
                 if isinstance(error, WsolkitError | torch.OutOfMemoryError):
                     raise
                 shape = f"images of shape {tuple(images.shape)}, {images.dtype}".replace("torch.", "")
-                raise WsolkitError(
-                    f"{kind} itself fails for {shape} ({first_line(error)}): give images that it accepts, or "
-                    "score_maps a preprocess= that makes them"
-                ) from error
+                advice = "give images that it accepts, or score_maps a preprocess= that makes them"
+                if model in _from_half:
+                    advice = (
+                        "in half precision small gradients vanish, so this is a copy of it in float32, and its forward "
+                        "method must take that: let it cast to the dtype of its weights, not by .half()"
+                    )
+                raise WsolkitError(f"{kind} itself fails for {shape} ({first_line(error)}): {advice}") from error
             if anything or (isinstance(output, Tensor) and output.ndim == 2 and len(output) == 1):
                 yield images, output
                 return
@@ -538,7 +543,9 @@ _TARGETS: dict[type[nn.Module], str | Callable[[Any], str]] = {
 }
 
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()  # what was split before
+_scored: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()  # the latest with a target
 _checked: weakref.WeakSet[nn.Module] = weakref.WeakSet()
+_from_half: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # copies in float32 of networks in half precision
 
 
 def network_for(
@@ -550,7 +557,8 @@ def network_for(
 ) -> nn.Module:
     """What `score_maps` works on: split at the layer where that is possible, else hooked there.
 
-    This takes two or three passes of one image; a split is kept while the model lives and its modules stay the same.
+    This takes two or three passes of one image; a split is kept while the model lives and its modules stay the same,
+    of those with a target the latest one, for the same function.
 
     Args:
         model: (B, c, H, W) -> logits (B, K). One with a `body`, or that is cut at this layer already, is returned as it
@@ -611,11 +619,11 @@ def network_for(
         vit = isinstance(model, models.VisionTransformer) and name.startswith("encoder")
         swin = isinstance(model, models.SwinTransformer) and name != "permute"
         reshape = "tokens" if vit else "nhwc" if swin else None
-    model = model if target is None else Scored(model, target)
-    key, state = (name, reshape), structure(model)
-    kept_state, kept = _kept.get(model, (None, {}))
-    kept = kept if kept_state == state else {}
+    own, key, state = model, (name, reshape), structure(model)
+    kept_state, kept = _kept.get(own, (None, {})) if target is None else _scored.get(own, (None, {}))
+    kept = kept if kept_state == (state if target is None else (state, target)) else {}
     if key not in kept:
+        model = model if target is None else Scored(model, target)
         reshape = reshape or _layout(model, module, example)
         try:
             kept[key] = split(model, module, reshape, example)
@@ -623,7 +631,11 @@ def network_for(
             by_hook = hooked(model, module, reshape, example)
             by_hook.reason = str(error)
             return by_hook  # holds the model, so is not kept
-        _kept[model] = (state, kept)
+        if target is None:
+            _kept[own] = (state, kept)
+        else:
+            _scored.clear()  # a target may hold its network, which then lives on: one at most
+            _scored[own] = ((state, target), kept)
     return kept[key]
 
 
