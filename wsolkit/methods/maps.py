@@ -201,14 +201,14 @@ def answers(
         maps: dict[str, Tensor] = {}
         plain, turned = ({n: row for n, row in rows.items() if ("aug" in row.smooth) is aug} for aug in (False, True))
         if plain:
-            given = features
+            taken_over = features is not None
             if features is None:
                 features = _bodies(model, images, count, precision)
             _require_finite(images, features, count)
             try:
                 maps |= _answers(model, plain, labels, features, images, chunk, precision, seconds, clock)
             except (RuntimeError, ValueError):
-                if given is not None:
+                if taken_over:
                     _check_rest(model, images, features)
                 raise
         if turned:

@@ -619,8 +619,8 @@ def network_for(
         vit = isinstance(model, models.VisionTransformer) and name.startswith("encoder")
         swin = isinstance(model, models.SwinTransformer) and name != "permute"
         reshape = "tokens" if vit else "nhwc" if swin else None
-    own, key, state = model, (name, reshape), structure(model)
-    kept_state, kept = _kept.get(own, (None, {})) if target is None else _scored.get(own, (None, {}))
+    whole, key, state = model, (name, reshape), structure(model)
+    kept_state, kept = _kept.get(whole, (None, {})) if target is None else _scored.get(whole, (None, {}))
     kept = kept if kept_state == (state if target is None else (state, target)) else {}
     if key not in kept:
         model = model if target is None else Scored(model, target)
@@ -632,10 +632,10 @@ def network_for(
             by_hook.reason = str(error)
             return by_hook  # holds the model, so is not kept
         if target is None:
-            _kept[own] = (state, kept)
+            _kept[whole] = (state, kept)
         else:
             _scored.clear()  # a target may hold its network, which then lives on: one at most
-            _scored[own] = ((state, target), kept)
+            _scored[whole] = ((state, target), kept)
     return kept[key]
 
 
