@@ -157,19 +157,20 @@ def test_by_touch(browser, pages):
     tab.goto(pages[0].as_uri())
     card = tab.locator("article").first
     card.get_by_role("button", name="Draw again").tap()
+    card.get_by_role("button", name="Keep this box").wait_for()  # the image has grown
     frame = card.locator("svg").bounding_box()
+    tab.evaluate("document.addEventListener('touchstart', (event) => { window.stopped = event.defaultPrevented; })")
     client = context.new_cdp_session(tab)
-    for kind, share in (("touchStart", 0.25), ("touchMove", 0.5), ("touchMove", 0.75), ("touchEnd", None)):
-        points = (
-            []
-            if share is None
-            else [{"x": frame["x"] + frame["width"] * share, "y": frame["y"] + frame["height"] * share}]
-        )
+    for kind, *shares in (("touchStart", 0.25), ("touchMove", 0.5), ("touchMove", 0.75), ("touchEnd",)):
+        points = [{"x": frame["x"] + frame["width"] * own, "y": frame["y"] + frame["height"] * own} for own in shares]
         client.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    assert tab.evaluate("stopped"), "a fling would begin, and the next tap be lost with it"
     card.get_by_role("button", name="Keep this box").tap()
     tab.locator("article[data-state='drawn']").wait_for()
     (box,) = json.loads(tab.evaluate("Object.values(localStorage)[0]"))["owl/3.jpg"]["boxes"]
     assert np.abs(np.array(box) - [100, 50, 300, 150]).max() <= 2, box
+    tab.locator("article svg").nth(1).tap()
+    assert not tab.evaluate("stopped"), "where nothing is drawn, a finger scrolls the page"
     context.close()
 
 

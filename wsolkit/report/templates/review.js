@@ -167,6 +167,9 @@
     drawing.from = null; // the box stays open for corrections until it is kept
   });
   list.addEventListener("pointercancel", () => { if (drawing) drawing.from = null; });
+  // Chromium takes a quick drag for a fling even where nothing may scroll, and the tap on "Keep this box" for its end
+  const still = (event) => { if (drawing && drawing.card.contains(event.target)) event.preventDefault(); };
+  for (const card of cards) card.querySelector(".stack").addEventListener("touchstart", still, { passive: false });
 
   // ------------------------------------------------------------------------------------------------ keys, buttons
 
