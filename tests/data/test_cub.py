@@ -79,13 +79,26 @@ def test_boxes_that_hold_corners_are_refused_and_those_that_are_cut_are_named(cu
         ValueError, match=r"boxes\.txt: .* boxes reach far beyond .*corners x0.*where x, y, width, height"
     ):
         load_dataset("cub", "test", root=cub)
-    (refused,) = check_data(dataset="cub", root=str(cub)).errors
+    refused = check_data(dataset="cub", root=str(cub)).errors[0]
     assert "boxes that reach far beyond their image, as most of their split do" in refused.text
     path.write_text(path.read_text().replace("20.0 60.0 60.0", "20.0 30.0 40.0"))
     edit(cub, "bounding_boxes", "35 18.0 20.0 30.0", "35 18.0 20.0 90.0")
     assert load_dataset("cub", "test", root=cub).samples[2].boxes == ((18.0, 20.0, 99.0, 60.0),)
     (cut,) = check_data(dataset="cub", root=str(cub)).findings
     assert cut.level == "warning" and cut.examples == [f"{NAMES[3]}/bird 8.jpg (18, 20, 108, 60) in 100 x 80"]
+
+
+def test_corners_that_reach_a_few_pixels_further_than_the_image(cub):
+    """As those of most images of CUB do; of widths and heights a few may."""
+    path = cub / "bounding_boxes.txt"
+    extents = path.read_text()
+    path.write_text(extents.replace("20.0 30.0 40.0", "20.0 55.0 50.0"))
+    with pytest.raises(ValueError, match=r"The file seems to hold corners x0, y0, x1, y1, where x, y, width, height"):
+        load_dataset("cub", "test", root=cub)
+    refused = check_data(dataset="cub", root=str(cub)).errors[0]
+    assert "boxes reach far beyond their images" in refused.text
+    path.write_text(extents.replace("20.0 30.0 40.0", "20.0 9.0 50.0"))  # as far down, but a corner 9 lies left of x0
+    load_dataset("cub", "test", root=cub)
 
 
 def test_a_label_that_contradicts_the_folder_is_named(cub):

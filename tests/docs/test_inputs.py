@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import pickle
 import re
 import shutil
@@ -390,6 +391,24 @@ def sweep_file() -> None:
     put("sweep.yaml", "methods: [cam]\nbackbones: [resnet18]\nclasses: 2\nper_class: 2\nsize: 32\n")()
 
 
+def unprivileged(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call by a user who may not read everything, as root may; folders are readable again afterwards."""
+
+    def run(*words: str, **given: Any) -> Any:
+        Path.cwd().chmod(0o755)
+        user = os.geteuid()
+        try:
+            if user == 0:
+                os.seteuid(65534)
+            return call(*words, **given)
+        finally:
+            os.seteuid(user)
+            for path in ("pictures", "pictures/cat"):
+                Path(path).chmod(0o755)
+
+    return run
+
+
 BAD: dict[str, list[tuple[str, Change, Callable[..., None], tuple[Change, ...], tuple, dict]]] = {}
 
 
@@ -515,6 +534,8 @@ for named, *changes in (
     ("pictures/cat/", put("pictures/boxes.csv", f"dog/d.png,{BOX}\n"), *(put(f"pictures/cat/{x}.png", b"\x89PNG\r\n\x1a\n") for x in "abc")),
 ):  # fmt: skip
     bad("folder", pictures, open_pictures, named, *changes)
+for closed in ("pictures", "pictures/cat"):
+    bad("folder", pictures, unprivileged(open_pictures), closed, partial(Path.chmod, Path(closed), 0o000))
 few = [gone(f"pictures/{name}.png") for name in ("cat/b", "cat/c", "dog/e", "dog/f")]
 bad("folder", pictures, partial(open_pictures, split="val"), "'val'", gone("pictures/boxes.csv"), *few)
 bad(
@@ -839,6 +860,7 @@ for named, *changes in (
     ("e.png,2,2,9", swap("boxes.csv", "e.png,2,2,9,7", "e.png,2,2,9")),
     ("nan", swap("boxes.csv", "e.png,2", "e.png,nan")),
     ("e.png,12,2", swap("boxes.csv", "e.png,2", "e.png,12")),
+    ("x0 <= x1", swap("boxes.csv", "e.png,2", "e.png,12")),
     ("no line for e.png", swap("boxes.csv", "e.png", "g.png")),
     ("f.png is there already", swap("boxes.csv", "e.png", "f.png")),
     ("../e.png", swap("boxes.csv", "e.png", "../e.png")),
@@ -1156,7 +1178,7 @@ for named, *words in (
     ("swep", "swep"), ("--epoch", "train", "--epoch", "3"), ("many", "train", "--epochs", "many"), ("'cats'", "train", "--dataset", "cats"), ("cam=0", "sweep", "--limit", "cam=0"), ("cam=", "sweep", "--limit", f"cam={LONG}"),
     ("999", "train", "--classes", LONG), ("\u00b2", "train", "--classes", "\u00b2"), ("dodo", "train", "--classes", "0,dodo"), ("-1", "sweep", "--jobs", "-1"), ("lr", "train", "--lr", "nan"), ("seed", "train", "--seed", str(10**30)),
     ("no_such", "train", "--variant", "no_such"), ("root", "train", "--dataset", "cub"), ("nowhere", "train", "--weights", "nowhere.pth"), ("--dask", "sweep", "--dask-timeout", "0"), ("no_such_user", "train", "--root", "~no_such_user/x", "--dataset", "cub"),
-    ("voc2", "data", "convert", "voc2", "x", "--out", "o"), ("'B'", "compare", "a"), ("--checkpoint", "predict", "a.png"), ("'x'", "predict", "a.png", "--checkpoint", "b", "--batch-size", "x"), ("per_class", "train", "--per-class", "-1"),
+    ("voc2", "data", "convert", "voc2", "x", "--out", "o"), ("'B'", "compare", "a"), ("--checkpoint", "predict", "a.png"), ("'x'", "predict", "a.png", "--checkpoint", "b", "--batch-size", "x"), ("per_class", "train", "--per-class", "-1"), ("epochs must be at least 1, but is 0", "train", "--epochs", "0"), ("size", "sweep", "--size", "0", "--plan"),
 ):  # fmt: skip
     bad("words and parameters", nothing, wsolkit, named, *words)
 for named, given in (
@@ -1195,7 +1217,7 @@ torch.nn.init.constant_(diverged[3].bias, torch.inf)
 for named, given in (
     ("(3, 32, 32)", {"images": images[0]}), ("(0, 3, 32, 32)", {"images": images[:0]}), ("uint8", {"images": (images * 255).byte()}), ("ndarray", {"images": images.numpy()}), ("list", {"images": [images]}), ("images", {"images": None}), ("(2, 1, 32, 32)", {"images": images[:, :1]}), ("(2, 32, 32, 3)", {"images": images.permute(0, 2, 3, 1)}), ("(2, 3, 0, 32)", {"images": images[:, :, :0]}),
     ("labels", {"labels": None}), ("float32", {"labels": torch.tensor([0.0, 1.0])}), ("bool", {"labels": torch.tensor([True, False])}), ("(1,)", {"labels": torch.tensor([0])}), ("2", {"labels": torch.tensor([0, 2])}), ("-1", {"labels": [-1, 0]}), ("labels", {"labels": ["cat", "dog"]}), ("labels", {"labels": [0, 10**30]}), ("labels", {"labels": {"a": 1}}),
-    ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("None", {"method": None}), ("method", {"method": []}), ("'soft'", {"smooth": "soft"}), ("5", {"smooth": 5}), ("chunk", {"chunk": 0}), ("chunk", {"chunk": True}), ("channels", {"method": "score_cam", "channels": 0}), ("channels", {"method": "score_cam", "channels": "3"}), ("'f64'", {"precision": "f64"}), ("'nwc'", {"nwc": False}),
+    ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("None", {"method": None}), ("method", {"method": []}), ("'soft'", {"smooth": "soft"}), ("5", {"smooth": 5}), ("chunk", {"chunk": 0}), ("chunk", {"chunk": True}), ("power must be a number of at least 0 and at most 1000, but is '1e9'", {"method": "affinity_cam[power=1e9]"}), ("1e+30", {"method": "finer_cam", "alpha": 1e30}), ("'no'", {"method": "rethinking_cam", "nwc": "no"}), ("channels", {"method": "score_cam", "channels": 0}), ("channels", {"method": "score_cam", "channels": "3"}), ("'f64'", {"precision": "f64"}), ("'nwc'", {"nwc": False}),
     ("'layer9'", {"layer": "layer9"}), ("int", {"layer": 5}), ("'cls'", {"layer": "body.layer4", "reshape": "cls"}), ("features", {"features": torch.rand(3, 64, 4, 4)}),
     ("(2, 7, 4, 4)", {"features": torch.rand(2, 7, 4, 4)}), ("(2, 7, 4, 4)", {"features": torch.rand(2, 7, 4, 4), "method": ["layer_cam", "grad_cam"], "images": None}), ("ByHalf", {"model": layers(ByHalf).half(), "layer": "0"}),
     ("images 1", {"images": torn}), ("features 0", {"features": torch.full((2, 64, 4, 4), torch.inf)}), ("score_cam", {"model": diverged, "layer": "0", "method": ["grad_cam", "score_cam"]}),

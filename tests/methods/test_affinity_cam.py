@@ -192,7 +192,10 @@ def test_the_finer_map_is_made_in_the_precision_that_was_asked_for():
 
 def test_wrong_options():
     model, images, labels = Regions().eval(), torch.randn(1, 3, 8, 8), torch.tensor([0])
-    for options, text in (({"power": -1}, "power=-1"), ({"steps": 0}, "steps=0"), ({"steps": 1.5}, "steps=1.5")):
+    wrong = {"power": (-1, float("nan"), 1e9, "2"), "steps": (0, 1.5, True)}
+    for options, text in [
+        ({name: value}, f"{name} must be .*, but is {value!r}") for name in wrong for value in wrong[name]
+    ]:
         with pytest.raises(WsolkitError, match=text):
             wk.score_maps(model, images, labels, "affinity_cam", **options)
     with pytest.raises(WsolkitError, match="give images"):

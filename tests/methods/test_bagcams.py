@@ -81,5 +81,5 @@ def test_rows_and_mistakes():
         "bagcams[layer=layer3+score=log_softmax]",
         "BagCAMs, layer=layer3 + score=log_softmax",
     )
-    with pytest.raises(WsolkitError, match="score='log': choose from logit, log_softmax"):
+    with pytest.raises(WsolkitError, match="score must be logit or log_softmax, but is 'log'"):
         wk.score_maps(network("resnet18"), torch.rand(1, 3, 64, 64), [0], "bagcams[score=log]")

@@ -128,7 +128,7 @@ def test_it_trains_resumes_and_refuses(tmp_path):
         wk.score_maps(loaded, IMAGES, LABELS, "bas", layer="layer3")
     with pytest.raises(WsolkitError, match="bas uses a generator of maps"):
         wk.fit(plain, birds["train"], epochs=1, objective=BAS())
-    with pytest.raises(WsolkitError, match="top=-1: give a number of classes"):
+    with pytest.raises(WsolkitError, match="bas: top must be a whole number of at least 0, but is -1"):
         wk.score_maps(loaded, IMAGES, LABELS, "bas", top=-1)
     with pytest.raises(WsolkitError, match="give images"):
         wk.score_maps(loaded, None, LABELS, "bas", features=wk.feature_map(loaded, IMAGES))

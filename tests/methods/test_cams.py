@@ -389,7 +389,7 @@ def test_fewer_channels(method):
         assert torch.allclose(few, features[torch.arange(3), best], atol=1e-6)
     assert not torch.allclose(few, full, atol=1e-4)
     for bad in (0, -1, 2.5, True):
-        with pytest.raises(ValueError, match="channels="):
+        with pytest.raises(ValueError, match=f"channels must be a whole number of at least 1 or none, but is {bad}"):
             wk.score_maps(net, images, y, method, channels=bad)
 
 

@@ -16,7 +16,7 @@ from wsolkit.cli.main import cli, main
 from wsolkit.common.errors import WsolkitError
 from wsolkit.data import images
 from wsolkit.data.catalogue import load_dataset
-from wsolkit.runs.data_check import check_before
+from wsolkit.runs.data_check import check_before, check_data
 from wsolkit.runs.folder import read_data_check
 from wsolkit.runs.parameters import data_state
 from wsolkit.sweep.jobs import SweepFile, show_plan
@@ -241,6 +241,20 @@ def test_each_fault_is_named_with_its_place(birds, fault, level, text, example):
     assert code == int(level == "error") and str(told[0]) in said
     splits = ["train", "val"] if fault is malformed else list(COUNTS)
     assert list(check.splits) == splits, "the others are checked all the same"
+
+
+def test_images_of_one_pixel_have_boxes_of_one_pixel(tmp_path):
+    for split, names in (("train", "abcd"), ("test", "ef")):
+        folder = tmp_path / split
+        folder.mkdir()
+        for number, name in enumerate(names):
+            Image.new("RGB", (1, 1), (ord(name), 9 * number, 0)).save(tmp_path / f"{name}.png")
+        lines = {"image_ids": "{}.png", "class_labels": "{}.png,{}", "localization": "{}.png,0,0,0,0"}
+        for file, line in lines.items():
+            rows = [line.format(name, number % 2) for number, name in enumerate(names)]
+            (folder / f"{file}.txt").write_text("\n".join(rows))
+    check = check_data(dataset="metadata", root=str(tmp_path), metadata=str(tmp_path))
+    assert not check.findings, str(check)
 
 
 def test_a_class_alone_is_named(birds):

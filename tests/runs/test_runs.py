@@ -86,6 +86,12 @@ def test_finish_writes_metrics_last_and_whole(run):
         assert np.array_equal(wk.ScoreMaps.load(kept[split]).maps, maps.maps)
     assert not list(run.config.runs_folder.rglob("*.lock")), "no lock outlives its holder"
     assert path.stat().st_mtime_ns >= max(p.stat().st_mtime_ns for p in path.parent.rglob("*") if p.is_file())
+    assert is_complete(path.parent, path, content["fingerprint"])
+    for name in ("per_image.csv", "galleries/0.jpg", content["gallery"][0]["file"]):
+        whole = (path.parent / name).read_bytes()
+        (path.parent / name).unlink()
+        assert not is_complete(path.parent, path, content["fingerprint"]), f"a sweep makes {name} again"
+        (path.parent / name).write_bytes(whole)
 
 
 def test_faithfulness_is_shown_and_kept_where_it_is_asked_for(run, capsys):

@@ -86,6 +86,11 @@ def test_reasons_of_single_runs(tmp_path):
         "train gap": ["page template changed (page only)"],
         "cam": ["report page is older than its numbers (page only)"],
     }
+    finish(jobs)
+    write_json(cam.done, json.loads(cam.done.read_text()) | {"files": ["per_image.csv", "galleries/0.jpg"]})
+    assert why(jobs)["cam"] == ["per_image.csv is missing, and 1 more"]
+    (cam.folder / "per_image.csv").touch()
+    assert why(jobs)["cam"] == ["galleries/0.jpg is missing"]
     cam.done.write_text("{torn")
     assert why(jobs)["cam"] == ["metrics.json is damaged"]
     write_json(cam.done, {"status": "completed", "fingerprint": "f" * 16})

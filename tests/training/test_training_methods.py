@@ -271,7 +271,7 @@ def test_the_map_of_acol_by_hand(branches):
     assert torch.allclose(maps[0], torch.tensor([[0.0, 1.0], [0.6, 1.0]]))
     later = wk.score_maps(branches, None, y, "acol", features=FEATURES, delta=0.7)
     assert torch.allclose(later[0], torch.tensor([[0.0, 1 / 3], [1.0, 1.0]]))
-    with pytest.raises(ValueError, match="delta is a share"):
+    with pytest.raises(ValueError, match="delta must be a number greater than 0 and at most 1 or none, but is 2"):
         wk.score_maps(branches, None, y, "acol", features=FEATURES, delta=2.0)
 
 

@@ -30,8 +30,13 @@ def parameter_options(names: Iterable[str], model: type[RunConfig] = RunConfig) 
 
 
 def given(options: dict[str, Any]) -> dict[str, Any]:
-    """The options that were given; paths count from where the caller stands."""
-    return absolute({name: value for name, value in options.items() if value is not None}, Path.cwd())
+    """The options that were given; paths count from where the caller stands.
+
+    Raises: WsolkitError: 0 for a parameter that must be larger, which only in notebooks stands for the default.
+    """
+    told = {name: value for name, value in options.items() if value is not None}
+    RunConfig(**{name: value for name, value in told.items() if value == 0 and name in RunConfig.model_fields})
+    return absolute(told, Path.cwd())
 
 
 def reports(name: str = "") -> Path:

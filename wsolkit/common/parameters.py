@@ -15,9 +15,9 @@ from pydantic_core import PydanticCustomError
 
 from wsolkit.common.errors import WsolkitError
 
-_KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-_KINDS |= {dict: "a mapping", tuple: "whole numbers separated by commas"}
-_BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
+KINDS: dict[Any, str] = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+KINDS |= {dict: "a mapping", tuple: "whole numbers separated by commas"}
+BOUNDS = {"ge": "at least", "gt": "greater than", "le": "at most", "lt": "less than"}
 
 
 def parameter(default: Any, help: str, stage: str = "", choices: Collection[str] = (), **more: Any) -> Any:
@@ -71,7 +71,7 @@ class Parameters(BaseModel):
         if kind is tuple and isinstance(value, str | int):
             value = names_in(str(value))
         items = value if isinstance(value, list | tuple) else value.values() if isinstance(value, dict) else [value]
-        if kind in _KINDS and any(isinstance(item, bool) is not (kind is bool) for item in items):
+        if kind in KINDS and any(isinstance(item, bool) is not (kind is bool) for item in items):
             raise PydanticCustomError("kind", "")  # pydantic would take True for 1
         if choices and isinstance(value, str) and value not in choices:
             raise ValueError(f"unknown {info.field_name} '{value}'; choose from {', '.join(choices)}")
@@ -88,15 +88,20 @@ class Parameters(BaseModel):
             return str(first["ctx"]["error"])
         field = cls.model_fields[name.partition(".")[0]]
         if kind.startswith(("greater_than", "less_than")):
-            known = {key: getattr(item, key) for item in field.metadata for key in _BOUNDS if hasattr(item, key)}
-            bounds = " and ".join(f"{_BOUNDS[key]} {limit:g}" for key, limit in (known or first["ctx"]).items())
+            bounds = bounds_of(field) or " and ".join(f"{BOUNDS[key]} {limit:g}" for key, limit in first["ctx"].items())
             return f"{name} must be {bounds}, but is {first['input']} ({field.description})"
-        return f"{name} must be {field.title or _KINDS[kind_of(field)]}, but is {shown(first['input'])}"
+        return f"{name} must be {field.title or KINDS[kind_of(field)]}, but is {shown(first['input'])}"
 
 
 def kind_of(field: FieldInfo) -> Any:
     """int, float, bool, str, tuple, dict, or whatever else a parameter was declared as."""
     return get_origin(field.annotation) or field.annotation
+
+
+def bounds_of(field: FieldInfo) -> str:
+    """The range of a number, such as "at least 0 and at most 1"; "" without one."""
+    known = {key: getattr(item, key) for item in field.metadata for key in BOUNDS if hasattr(item, key)}
+    return " and ".join(f"{BOUNDS[key]} {limit:g}" for key, limit in known.items())
 
 
 def told_of(field: FieldInfo, name: str) -> Any:

@@ -20,6 +20,7 @@ from wsolkit.data.base import Request, WSOLDataset
 from wsolkit.data.catalogue import DATASETS
 from wsolkit.data.images import IMAGE_SUFFIXES, Sample, images_below
 from wsolkit.data.readers import (
+    MEND,
     UNNAMED,
     Box,
     Source,
@@ -67,7 +68,10 @@ def open_folder(asked: Request) -> WSOLDataset:
     """
     need = "dataset 'folder' needs root=, the folder with a folder of images for each class (--root)"
     root = existing_folder(asked.root, need)
-    splits = _splits(root, asked.val_share)
+    try:
+        splits = _splits(root, asked.val_share)
+    except OSError as error:
+        raise WsolkitError(f"{error.filename}: the folder cannot be searched ({error.strerror}); {MEND}") from None
     classes, label_of = asked.select(sorted(splits["train"]))
     names = sorted(splits["train"])
     chosen = {name: label for index, label in label_of.items() for name in splits[asked.split][names[index]]}
@@ -135,7 +139,7 @@ def _class_files(root: Path, place: Path) -> ClassFiles:
         for name in folders
         if place != root or name not in BOXES
     }
-    require(not problems, f"{listing([*problems])}; mend or remove them")
+    require(not problems, f"{listing([*problems])}; {MEND}")
     if odd := [name for own in files.values() for name in own if not _is_plain(name)]:
         text = "names that no table keeps (control characters, a backslash, no UTF-8)"
         raise WsolkitError(f"{root}: {len(odd)} images have {text}: {listing(list(map(ascii, odd)))}; rename them")

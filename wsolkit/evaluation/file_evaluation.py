@@ -36,6 +36,7 @@ from wsolkit.data.readers import (
     CLASSES,
     MOST_CLASSES,
     Metadata,
+    all_shares,
     clean,
     columns,
     corners,
@@ -211,9 +212,10 @@ def read_boxes(path: str | Path, meta: Metadata, geometry: Geometry) -> np.ndarr
         return "" if fits else f"the box lies outside {name}, which is {width} x {height} pixels"
 
     known = {name: name for name in meta.ids}
-    rows = read_table(path, parse, f"{form} in pixels, one line for each image", known, True, problem)
+    rule = f"{form} in pixels with x0 <= x1 and y0 <= y1 (-1 four times where no object was seen)"
+    rows = read_table(path, parse, f"{rule}, one line for each image", known, True, problem)
     given = [(name, box, meta.sizes[name]) for name, (box,) in rows.items() if box != NO_BOX]
-    if given and max(max(box) for _, box, _ in given) <= 1:
+    if given and all_shares([box for _, box, _ in given]):
         text = "no corner is larger than 1, so these seem to be shares: give pixels of the images"
         raise WsolkitError(f"{path}: {text}")
     require_unit(path, "pixel", ((name, box) for name, box, _ in given))

@@ -2,11 +2,11 @@
 
 from wsolkit.methods.context import Context, Tensor, in_chunks
 from wsolkit.methods.registry import register
-from wsolkit.methods.score_cam import strongest
+from wsolkit.methods.score_cam import Channels, strongest
 
 
 @register("ablation_cam", "forward", "channels weighed by the score lost without them", label="Ablation-CAM")
-def ablation_cam(context: Context, channels: int | None = None) -> Tensor:
+def ablation_cam(context: Context, channels: Channels = None) -> Tensor:
     """w[c] = (z_y - z_y without channel c) / z_y. Desai and Ramaswamy, WACV 2020.
 
     A channel is taken away by setting it to 0 (the package writes -1e7 where no value of a feature map is 0, which

@@ -5,9 +5,11 @@ The network with its two branches is `wsolkit.networks.models.ACoLModel`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from wsolkit.common.errors import WsolkitError, require
+from pydantic import Field
+
+from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import Variant, register, table
 from wsolkit.training.recipe import Criterion, Objective
@@ -55,7 +57,7 @@ def _lacks_branches(model: Module) -> str:
     published=table(vgg16=57.4, resnet50=66.5),
     differs="no mean pooling before the branches, delta not searched",
 )
-def acol(context: Context, delta: float | None = None) -> Tensor:
+def acol(context: Context, delta: Annotated[float, Field(gt=0, le=1)] | None = None) -> Tensor:
     """max(minmax A_y, minmax B_y), where B sees the features that A's map of y left over. Zhang et al., CVPR 2018.
 
     `delta` is the share of A's maximum from which on features are erased; None is the one the network was trained with.
@@ -65,7 +67,6 @@ def acol(context: Context, delta: float | None = None) -> Tensor:
 
     model = context.model
     delta = float(model.delta if delta is None else delta)
-    require(0.0 < delta <= 1.0, f"delta is a share of a map's maximum and must lie in (0, 1], but is {delta}")
     map_a = context.of_label(in_precision(model.branch_a, context.precision)(context.features))
     left = erase(context.features, map_a, delta)
     map_b = context.of_label(in_precision(model.branch_b, context.precision)(left))

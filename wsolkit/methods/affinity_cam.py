@@ -1,10 +1,14 @@
 """Affinity CAM: class evidence, spread over the positions of the image that look alike to the network."""
 
-from wsolkit.common.errors import is_real, is_whole, require
+from typing import Annotated
+
+from pydantic import Field
+
 from wsolkit.methods.context import Context, Tensor
 from wsolkit.methods.registry import register
 
 LARGEST = 2**24  # entries of T that are held at a time: 64 MiB
+MOST = 1000  # far beyond what has a use; a cosine that is rounded up, 1 + 1e-7, to a power of a billion is infinite
 
 
 @register(
@@ -17,7 +21,11 @@ LARGEST = 2**24  # entries of T that are held at a time: 64 MiB
     threshold=0.5,
     chapter="15_what_labels_can_tell.ipynb",
 )
-def affinity_cam(context: Context, power: float = 2.0, steps: int = 2) -> Tensor:
+def affinity_cam(
+    context: Context,
+    power: Annotated[float, Field(ge=0, le=MOST)] = 2.0,
+    steps: Annotated[int, Field(ge=1, le=MOST)] = 2,
+) -> Tensor:
     """(B, H', W') at the resolution of the last finer feature map g of the network (`Context.finer`): the evidence of
     the class, sum_c mean_hw(G[c]) A[c] (on GAP and one linear layer: CAM divided by hw), enlarged to H' x W' and
     `spread` over positions that are alike in g.
@@ -43,14 +51,12 @@ def spread(maps: Tensor, features: Tensor, power: float = 2.0, steps: int = 2) -
     mean, without which all of them point the same way and the map is only blurred.
 
     Args:
-        power: at least 0; the larger, the fewer positions are averaged.
-        steps: at least 1; many of them forget the map and end in the image's largest cluster.
+        power: 0 to 1000; the larger, the fewer positions are averaged.
+        steps: 1 to 1000; many of them forget the map and end in the image's largest cluster.
     """
     import torch
     from torch.nn.functional import normalize
 
-    require(is_real(power, 0), f"power={power!r}: give a number of at least 0")
-    require(is_whole(steps, 1), f"steps={steps!r}: give a whole number of at least 1")
     results = []
     for values, descriptors in zip(maps.flatten(1), features.flatten(2), strict=True):
         unit = normalize(descriptors - descriptors.mean(dim=1, keepdim=True), dim=0)

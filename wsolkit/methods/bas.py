@@ -5,9 +5,11 @@ The network with its generator is `wsolkit.networks.models.BASModel`.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
 
-from wsolkit.common.errors import WsolkitError, is_whole, require
+from pydantic import Field
+
+from wsolkit.common.errors import WsolkitError
 from wsolkit.common.parameters import parameter
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import LIST, Published, Variant, register
@@ -78,11 +80,10 @@ def _lacks_generator(model: Module) -> str:
     ),
     differs="all classes averaged on VGG16 too (published: 80)",
 )
-def bas(context: Context, top: int = 0) -> Tensor:
+def bas(context: Context, top: Annotated[int, Field(ge=0)] = 0) -> Tensor:
     """(B, h', w') at the resolution of the body's middle: the mean of the foreground maps M of the `top` most probable
     classes, 0 is all of them; no true label has a part in it. Wu et al., CVPR 2022.
     """
-    require(is_whole(top, 0), f"top={top!r}: give a number of classes, 0 for all")
     if context.images is None:
         raise WsolkitError("bas runs the first half of the body: give images, not features alone")
     model = context.model

@@ -9,7 +9,9 @@ import inspect
 import re
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
@@ -165,7 +167,11 @@ def random_cam(context: Context) -> Tensor:
 
 
 @register("kpca_cam", "features", "first kernel principal component of the feature map; class-blind")
-def kpca_cam(context: Context, kernel: str = "sigmoid", gamma: float | None = None) -> Tensor:
+def kpca_cam(
+    context: Context,
+    kernel: Literal["linear", "poly", "rbf", "sigmoid", "cosine"] = "sigmoid",
+    gamma: Annotated[float, Field(gt=0)] | None = None,
+) -> Tensor:
     """Karmani et al., 2024. The sign is that of the sum of all channels, where the package's is arbitrary."""
     from pytorch_grad_cam.utils.svd_on_activations import get_2d_projection_kernel
 

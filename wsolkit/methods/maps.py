@@ -15,7 +15,7 @@ from wsolkit.boxes.protocols import IVR_SHARE
 from wsolkit.common.errors import WsolkitError, is_whole, require
 from wsolkit.common.files import listing
 from wsolkit.methods.context import Context, in_chunks
-from wsolkit.methods.registry import CHOSEN, IVR, LAYER, Method, MethodNotDefined, is_defined, resolve
+from wsolkit.methods.registry import CHOSEN, IVR, LAYER, Method, MethodNotDefined, check_option, is_defined, resolve
 from wsolkit.networks import folded
 from wsolkit.networks.models import unit_range
 from wsolkit.networks.modules import PRECISIONS, evaluation_mode
@@ -351,6 +351,8 @@ def _rows(names: list[Any], smooth: Any, options: dict[str, Any]) -> dict[str, M
     rows = {}
     for name, entry in entries.items():
         own = {option: value for option, value in options.items() if {option, "*"} & {*entry.options}}
+        for option, value in own.items():
+            check_option(entry, option, value)
         rows[name] = replace(entry, smooth=entry.smoothed(smooth), settings=entry.settings | own)
     return rows
 

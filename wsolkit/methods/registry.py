@@ -15,7 +15,7 @@ The function receives a `Context` (features, gradients, class weights, labels, t
 
 Everything else happens in one place for all methods (`wsolkit.methods.maps`): the sum, the eigen projection, the ReLU,
 test-time augmentation, checks, and leaving the model as it was. Keyword arguments of the function beyond the context
-become options of `score_maps`.
+become options of `score_maps`; an annotation says what their values may be (`Annotated[float, Field(ge=0, le=1)]`).
 
 A method with smoothing or options of its own is a row, which everything takes in the place of a method: a sweep gives
 it a report, the index a line. It is spelled NAME[eigen+aug+option=value] (see `resolve`).
@@ -30,15 +30,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
+from pydantic.fields import FieldInfo
 
 from wsolkit.boxes.protocols import check_share, fixed_threshold
 from wsolkit.common.code import notebooks_folder
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import digest
+from wsolkit.common.parameters import KINDS, bounds_of
 from wsolkit.networks.backbones import BACKBONES, Backbone
 
 if TYPE_CHECKING:
@@ -415,30 +418,56 @@ def _row(method: Method, inside: str) -> Method:
 
 
 def _value(method: Method, option: str, text: str, spelled: str) -> Any:
-    """The value of an option, of the kind that the function declares, by annotation or default."""
-    parameter = inspect.signature(method.function).parameters.get(option)
-    empty = inspect.Parameter.empty
-    annotation, default = (parameter.annotation, parameter.default) if parameter else (empty, empty)
-    annotation = {LAYER: str, IVR: Literal["val"] | Annotated[float, Field(ge=0, lt=1)]}.get(option, annotation)
+    """The value of an option, of the kind that the function declares."""
+    kind, default = _kind(method, option)
     if default is None and text.lower() == "none":
         return None
-    if annotation is not empty and not isinstance(annotation, str):
-        kind: Any = annotation
-    elif default not in (None, empty):
-        kind = type(default)
-    else:
-        kind = Annotated[int | float | str, Field(union_mode="left_to_right")]
+    kind = kind or Annotated[int | float | str, Field(union_mode="left_to_right")]
     try:
         value = TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)).validate_strings(text)
     except (ValidationError, PydanticUserError):
-        meanings = {"bool": "yes or no", "int": "a whole number", "float": "a number", " | ": " or ", "None": "none"}
-        wanted = kind.__name__ if isinstance(kind, type) else str(kind)
-        for word, meaning in meanings.items():
-            wanted = wanted.replace(word, meaning)
-        wanted = f"a share of at least 0 and below 1, or {CHOSEN}" if option == IVR else wanted
+        wanted = f"a share of at least 0 and below 1, or {CHOSEN}" if option == IVR else _wanted(kind)
         raise WsolkitError(f"{spelled}: {option} must be {wanted}, but is {text!r}") from None
     require(value != "", f"{spelled}: {option} is empty; give it a value")
     return value
+
+
+def check_option(method: Method, option: str, value: Any) -> None:
+    """Raise a `WsolkitError` where a value of an option, given in Python, is not of the kind and in the range that the
+    method's function declares."""
+    kind, default = _kind(method, option)
+    if kind is None or value is default:
+        return
+    with suppress(PydanticUserError):  # a kind that pydantic does not know
+        try:
+            TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False, strict=True)).validate_python(value)
+        except ValidationError:
+            raise WsolkitError(f"{method.base}: {option} must be {_wanted(kind)}, but is {value!r}") from None
+
+
+def _kind(method: Method, option: str) -> tuple[Any, Any]:
+    """The kind of an option, by the annotation of the function's parameter (with its range in `Annotated`) or its
+    default, None where nothing tells it; and the default."""
+    parameter, empty = inspect.signature(method.function).parameters.get(option), inspect.Parameter.empty
+    annotation, default = (parameter.annotation, parameter.default) if parameter else (empty, empty)
+    annotation = {LAYER: str, IVR: Literal["val"] | Annotated[float, Field(ge=0, lt=1)]}.get(option, annotation)
+    if annotation is not empty and not isinstance(annotation, str):
+        return annotation, default
+    return None if default in (None, empty) else type(default), default
+
+
+def _wanted(kind: Any) -> str:
+    """A kind of value, as an error says it."""
+    if get_origin(kind) is Annotated:
+        base, field = get_args(kind)[:2]
+        bounds = bounds_of(field) if isinstance(field, FieldInfo) else ""
+        return f"{_wanted(base)} {'of ' if bounds.startswith('at') else ''}{bounds}".strip()
+    if get_origin(kind) in (Union, UnionType):
+        return " or ".join(map(_wanted, get_args(kind)))
+    if get_origin(kind) is Literal:
+        return " or ".join(map(str, get_args(kind)))
+    known = {**KINDS, bool: "yes or no", type(None): "none"}
+    return known.get(kind, getattr(kind, "__name__", str(kind)))
 
 
 def _shown(value: Any) -> str:

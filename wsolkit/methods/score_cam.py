@@ -1,9 +1,14 @@
 """Score-CAM: each channel masks the image, and the class score of what is left weighs the channel."""
 
+from typing import Annotated
+
+from pydantic import Field
+
 from wsolkit.common.errors import WsolkitError
 from wsolkit.methods.context import Context, Tensor, in_chunks
 from wsolkit.methods.registry import STUDY, Published, register
 
+Channels = Annotated[int, Field(ge=1)] | None
 # pixels per pass of the body whose activations still fit a CPU's cache (8 images of 224 px): more are slower there
 _CPU_PIXELS = 8 * 224 * 224
 
@@ -16,7 +21,7 @@ _CPU_PIXELS = 8 * 224 * 224
     chapter="06_score_cam.ipynb",
     published=(Published("vgg16_fc", STUDY, {"top1_cls": 76.06, "top1_loc": 43.99}, "(retrained at batch 4)"),),
 )
-def score_cam(context: Context, channels: int | None = None) -> Tensor:
+def score_cam(context: Context, channels: Channels = None) -> Tensor:
     """w = softmax over channels of z_y(x * minmax(upsample(A[c]))), the raw logit. Wang et al., CVPRW 2020.
 
     As in the grad-cam package: bilinear upsampling to input size with aligned corners, 1e-8 in the min-max. A channel
@@ -57,16 +62,9 @@ def score_cam(context: Context, channels: int | None = None) -> Tensor:
 
 
 def strongest(features: Tensor, channels: int | None) -> Tensor:
-    """(B, C, h, w) -> (B, C) bool: the `channels` channels of largest energy of each image, or all.
-
-    Raises: ValueError: `channels` is not None and not a whole number of at least 1.
-    """
+    """(B, C, h, w) -> (B, C) bool: the `channels` channels of largest energy of each image, or all."""
     wanted = features.new_ones(features.shape[:2]).bool()
-    if channels is None:
-        return wanted
-    if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-        raise WsolkitError(f"channels={channels!r}: give the number of channels to use (at least 1), or None for all")
-    if channels >= features.shape[1]:
+    if channels is None or channels >= features.shape[1]:
         return wanted
     best = features.float().square().sum(dim=(2, 3)).topk(channels, dim=1).indices
     return (~wanted).scatter_(1, best, True)

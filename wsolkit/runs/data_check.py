@@ -218,7 +218,7 @@ def _problems(
     data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]], refused: Container[str]
 ) -> Iterator[tuple[Container[str], str, list[Case]]]:
     """(the splits where it is an error, what is wrong, where) of every kind of problem, cases or none."""
-    from wsolkit.data.readers import FEW, beyond, is_share, misread, placed, same_shape, touches
+    from wsolkit.data.readers import FEW, all_shares, beyond, is_share, misread, placed, same_shape, touches
 
     classes = next(iter(data.values())).classes
     known = set(classes) - {*SPLITS}
@@ -246,8 +246,9 @@ def _problems(
     yield refused, text, odd
 
     boxed = [p for p in shown if len(p.boxes)]
-    largest = {split: max((np.abs(p.boxes).max() for p in boxed if p.split == split), default=2) for split in images}
-    scaled = [largest[p.split] <= 1 or any(map(is_share, p.given)) for p in boxed]
+    drawn = {split: [box for p in boxed if p.split == split for box in p.boxes] for split in images}
+    in_shares = {split for split, own in drawn.items() if own and all_shares(own)}
+    scaled = [p.split in in_shares or any(map(is_share, p.given)) for p in boxed]
     cases = [(p, next(filter(is_share, p.given), p.boxes[0])) for p, one in zip(boxed, scaled, strict=True) if one]
     text = "boxes that seem to be shares of the sides, not pixels (--unit share of `wsolkit data convert` takes them)"
     yield refused, text, [(p.split, placed(p.id, box)) for p, box in cases]

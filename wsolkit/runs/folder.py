@@ -67,7 +67,13 @@ def is_complete(folder: Path, done: Path, fingerprint: str) -> bool:
         return False
     content = content_of(done)
     good = content.get("status") == "completed" and content.get("fingerprint") == fingerprint
-    return good and not (folder / FAILURE).exists()
+    return good and not (folder / FAILURE).exists() and not missing(folder, content)
+
+
+def missing(folder: Path, content: dict[str, Any]) -> list[str]:
+    """The files in the folder of a report that its metrics.json names and that are not there any more."""
+    names = content.get("files")
+    return [str(name) for name in names if not (folder / str(name)).is_file()] if isinstance(names, list) else []
 
 
 def is_fresh(folder: Path, done: Path, html: Path, fingerprint: str, page: str) -> bool:

@@ -277,6 +277,10 @@ class Run:
         content["plain_training"] = c.training_folder("gap").name if plain else None
         content |= {"maps": {name: os.path.relpath(str(maps.path), folder) for name, maps in result.maps.items()}}
         content |= {"test_images": len(test), "classes": classes, "gallery": gallery}
+        shown = [*(folder / files.GALLERIES).iterdir(), *(folder / image["file"] for image in gallery)]
+        tables = [folder / name for name in (files.PER_IMAGE, files.PLAIN_CAM, files.FOUND)]
+        present = [path.relative_to(folder).as_posix() for path in (*tables, *shown) if path.is_file()]
+        content["files"] = sorted(present)
         content |= {"extra": (extra or {}) | (faithful if result.faithfulness else {})} | self._provenance()
         content["wall_seconds"] = time.time() - self.started
         content["finished"] = datetime.now(UTC).isoformat(timespec="seconds")

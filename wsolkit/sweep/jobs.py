@@ -298,7 +298,9 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
         return ["made by an earlier version"]
     if job.trains and not files.is_trained(folder):
         return [f"its network {files.WEIGHTS} is missing"]
+    gone = files.missing(folder, before)
     lines = [*_training_changes(made_from, job, jobs), *changes(made_from, *now)]
+    lines += [f"{gone[0]} is missing" + (f", and {len(gone) - 1} more" if len(gone) > 1 else "")] if gone else []
     return list(dict.fromkeys(lines)) or [f"{job.done.name} was changed by hand"]
 
 
