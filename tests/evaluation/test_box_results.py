@@ -37,7 +37,7 @@ def test_there_is_no_threshold_no_curve_and_no_pxap():
     masks = [np.ones((32, 32), np.uint8)] * 4
     with_masks = score(Maps(boxes=BOXES), Truth(32, boxes=TRUTHS, masks=masks))
     for result in (scored(), with_masks):
-        assert result.threshold is None and result.curve == {} and result.curves is None and result.pxap is None
+        assert result.threshold is None and result.curve == {} and result.pxap is None
         assert not any(result.operating_points.values()) and result.operating_point == "none"
         assert "best on test" not in str(result) and "tau" not in str(result)
     read = EvalResult.from_dict(with_masks.to_dict())

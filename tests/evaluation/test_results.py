@@ -77,7 +77,9 @@ def test_every_number_is_that_of_its_function(percentile):
     assert (result.threshold, result.operating_point) == (tau, "validation")
     assert result.extra["val_gt_known_loc"] == val_accuracy
     assert np.array_equal(result.ious, rule[:, place])
-    assert np.array_equal(result.curves, rule)
+    best = metrics.plateau_middle(metrics.accuracy_curve(rule))
+    assert np.array_equal(result.point_ious["best_on_test"], rule[:, best])
+    assert result.curve["gt_known_loc"] == metrics.accuracy_curve(rule).round(3).tolist()
     assert result.gt_known_loc == gt_known_loc(rule[:, place])
     assert result.top1_loc == top_k_loc(LOGITS, LABELS, rule[:, place], 1)
     assert result.top5_loc == top_k_loc(LOGITS, LABELS, rule[:, place], 5)
@@ -221,7 +223,7 @@ def test_json_round_trip(result, tmp_path):
     again = EvalResult.from_dict(read_json(path), path)
     assert again.to_dict() == result.to_dict()
     assert again.intervals == result.intervals and again.max_box_acc_v2_parts == result.max_box_acc_v2_parts
-    assert again.ids is None and again.curves is None
+    assert again.ids is None and again.v2_hits is None
     assert str(again) == str(result)
     assert again.extra["note"] == "kept" and again.seconds_per_image == 0.5
     assert path.stat().st_size < 20_000

@@ -123,16 +123,22 @@ class ContourBoxes:
         empty = level >= self.u8.max()
         return protocol_named(protocol).box(None if empty else self.largest[level], self.u8.shape), bool(empty)
 
+    def level_ious(self, gt_boxes) -> np.ndarray:
+        """(256,) float64: in row t the best IoU of `largest`, cut at the frame, with any ground-truth box."""
+        height, width = self.u8.shape
+        return iou(np.clip(self.largest, 0, [width - 1, height - 1] * 2), ground_truth(gt_boxes)).max(axis=1)
+
+    def levels(self, interval: float = 0.001, percentile: float = 100.0) -> np.ndarray:
+        """(T,) int64: the grey level t of each threshold."""
+        return threshold_value(self.u8, thresholds(interval), percentile)
+
     def curve(self, gt_boxes, interval=0.001, contours: str = "all", percentile: float = 100.0) -> np.ndarray:
         """See `iou_curve`."""
         if contours not in CONTOURS:
             raise WsolkitError(f"contours is one of {', '.join(CONTOURS)}, got {contours!r}")
-        truths = ground_truth(gt_boxes)
-        levels = threshold_value(self.u8, thresholds(interval), percentile)
-        if contours == "all":
-            return best_ious(self.u8, truths.astype(np.float64))[levels]
-        height, width = self.u8.shape
-        return iou(np.clip(self.largest, 0, [width - 1, height - 1] * 2), truths).max(axis=1)[levels]
+        every = contours == "all"
+        ious = best_ious(self.u8, ground_truth(gt_boxes).astype(np.float64)) if every else self.level_ious(gt_boxes)
+        return ious[self.levels(interval, percentile)]
 
 
 def extract_box(

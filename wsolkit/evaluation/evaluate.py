@@ -156,7 +156,11 @@ def evaluate(
     if tau is None and entry.gives == "map":  # no true box says how good the boxes are, but there are boxes
         guessed = None if rule.own else guessed
         choice, point = validation or guessed, "validation" if validation else "pseudo_boxes" if guessed else "fixed"
-        tau = best_threshold(rule_curves(*choice, rule), interval=rule.interval)[0] if choice else rule.threshold
+        tau = (
+            best_threshold(rule_curves(*choice, rule, delta=0.5), interval=rule.interval)[0]
+            if choice
+            else rule.threshold
+        )
     found = _found(every, rule, tau, result)
     result.extra = result.extra | {"boxes": box_statistics(found, result.frame) | {"threshold": tau, "chosen": point}}
     return Evaluation(**vars(result), maps=maps, limit=limit, found=found)
@@ -231,8 +235,8 @@ def best_share(
     if chosen_from is None:
         return IVR_SHARE, "fixed, as no validation boxes choose it"
     (maps, truth), pseudo = chosen_from, "" if validation else "pseudo boxes of "
-    curves = (rule_curves(Maps(remove_inferior(maps.maps, share)), truth, rule) for share in SHARES)
-    accuracy = [best_threshold(curve, interval=rule.interval)[1] for curve in curves]
+    tried = (rule_curves(Maps(remove_inferior(maps.maps, share)), truth, rule, delta=0.5) for share in SHARES)
+    accuracy = [best_threshold(hits, interval=rule.interval)[1] for hits in tried]
     return SHARES[plateau_middle(np.array(accuracy))], f"chosen on {pseudo}{len(truth.boxes)} validation images"
 
 

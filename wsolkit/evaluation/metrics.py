@@ -84,7 +84,8 @@ def loc_hits(ious, delta: float = 0.5) -> np.ndarray:
 
 
 def accuracy_curve(curves, delta: float = 0.5) -> np.ndarray:
-    """Percent of images with IoU >= delta at every threshold: curves (N, T) of IoUs -> (T,) float64."""
+    """Percent of images with IoU >= delta at every threshold: curves (N, T) of IoUs, or of hits (bool, which count as 1
+    and 0) -> (T,) float64."""
     return percent(loc_hits(one_per_image("curves", curves, 2), delta))
 
 

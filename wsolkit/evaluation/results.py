@@ -114,7 +114,6 @@ class EvalResult:
     failure_types: list[str] = aside()  # N keys of `wsolkit.evaluation.per_image.FAILURES`
     pixel_ap: np.ndarray = aside()  # (N,) float64, PxAP of the image on its own
     gt_boxes: list[np.ndarray] = aside()  # N arrays (n, 4)
-    curves: np.ndarray = aside()  # (N, T) float64, the method's own box rule
     v2_hits: np.ndarray = aside()  # (D, N, T) bool, what MaxBoxAccV2 counts
 
     __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)

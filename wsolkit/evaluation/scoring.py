@@ -191,8 +191,8 @@ def score(
             chosen_on, result.n_val = ground_truths(val.boxes, val_ids), len(val.boxes)
             val_boxes = chosen_on if point == "validation" else None
             if not boxed:
-                curves = rule_curves(val_maps, val, rule, workers)
-                taus[point], accuracy = metrics.best_threshold(curves, interval=rule.interval)
+                hits = rule_curves(val_maps, val, rule, workers, delta=0.5)
+                taus[point], accuracy = metrics.best_threshold(hits, interval=rule.interval)
                 name = "val_gt_known_loc" if point == "validation" else "pseudo_gt_known_loc"
                 result.extra = {name: accuracy} | result.extra
         if rule.own and list(taus)[-1] == "pseudo_boxes":
@@ -210,11 +210,11 @@ def score(
             if boxed:  # nothing is chosen: MaxBoxAcc is the accuracy
                 shares["max_box_acc"] = metrics.loc_hits(result.ious)
             else:
-                result.max_box_acc = metrics.max_box_acc(measured["largest"])
-                maximised = {"max_box_acc": metrics.loc_hits(measured["largest"])} | maximised
-                result.curves, step = measured["rule"], max(1, measured["rule"].shape[1] // 200)
+                result.max_box_acc = float(metrics.percent(measured["largest"]).max())
+                maximised = {"max_box_acc": measured["largest"]} | maximised
+                step = max(1, len(measured["accuracy"]) // 200)
                 result.curve = {"thresholds": thresholds(rule.interval)[::step].round(6).tolist()}
-                result.curve["gt_known_loc"] = metrics.accuracy_curve(result.curves)[::step].round(3).tolist()
+                result.curve["gt_known_loc"] = measured["accuracy"][::step].round(3).tolist()
             for name, hits in maximised.items():
                 result.intervals[name] = metrics.bootstrap_max(hits, samples=samples, seed=seed)
         shares["centre_box"] = fill_centre_box(result, val_boxes, right.get(1))
@@ -238,10 +238,12 @@ def measure(
     rule's interval, D the deltas of MaxBoxAccV2. Of boxes without maps P and T are 1, and there are no curves.
 
     Returns:
-        With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool, and where the protocol has curves
-        "rule" (N, T) IoUs of the rule's largest contour, "largest" (N, T) those at percentile 100, "v2_hits" (N, D, T)
-        bool. With masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without
-        a mask or without foreground, and "masked" (N,) bool.
+        With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool. Where the protocol has curves, of the
+        largest contour "level_ious" (N, 256) at every grey level, "levels" (N, T) uint8 the level of each threshold
+        under the rule, "accuracy" (T,) in percent, "largest" (N, T) bool the hits at percentile 100; of all contours
+        "v2_hits" (N, D, T) bool. That is 7 kB for an image, of T = 1000 IoUs one curve alone would take 8 kB. With
+        masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without a mask or
+        without foreground, and "masked" (N,) bool.
     """
 
     if maps.boxes is not None:
@@ -262,9 +264,10 @@ def measure(
             answers["boxes"], answers["empty"] = (np.array(part) for part in zip(*at_taus, strict=True))
             answers["ious"] = iou(answers["boxes"], truths).max(axis=1)
         if truth.boxes is not None and protocol_named(rule.protocol).curves:
-            answers["largest"] = tracer.curve(truths, rule.interval, "largest")
-            if rule.percentile != 100:
-                answers["rule"] = tracer.curve(truths, rule.interval, "largest", rule.percentile)
+            answers["level_ious"] = tracer.level_ious(truths)
+            answers["levels"] = tracer.levels(rule.interval, rule.percentile).astype(np.uint8)
+            hits = metrics.loc_hits(answers["level_ious"])
+            answers["largest"], answers["accuracy"] = hits[tracer.levels(rule.interval)], hits[answers["levels"]]
             every = tracer.curve(truths, rule.interval, "all")
             answers["v2_hits"] = np.stack([metrics.loc_hits(every, delta) for delta in metrics.DELTAS])
         if truth.masks is not None:
@@ -278,26 +281,31 @@ def measure(
     gathered: dict[str, np.ndarray] = {}
     count, images = len(maps.maps), _each(image, maps, truth.size, workers)
     for index, answers in enumerate(shown(images, "evaluate", count) if progress is None else progress(images)):
-        if (pixels := answers.pop("pixels", None)) is not None:
-            gathered["pixels"] = gathered.get("pixels", 0) + pixels
         for name, values in answers.items():
+            if name in ("pixels", "accuracy"):
+                gathered[name] = gathered.get(name, 0) + values.astype(np.int64)
+                continue
             if name not in gathered:
                 gathered[name] = np.empty((count, *values.shape), values.dtype)
             gathered[name][index] = values
-    return ({"rule": gathered["largest"]} if "largest" in gathered else {}) | gathered
+    return gathered | {"accuracy": gathered["accuracy"] * 100.0 / count} if "accuracy" in gathered else gathered
 
 
-def rule_curves(maps: Maps, truth: Truth, rule: Rule | None = None, workers: int | None = None) -> np.ndarray:
-    """IoU curves (N, T) float64 of the largest contour under a rule: what a threshold is chosen from
-    (`metrics.best_threshold`). Maps are grown to the frame a few at a time."""
-    rule = rule or Rule()
+def rule_curves(
+    maps: Maps, truth: Truth, rule: Rule | None = None, workers: int | None = None, delta: float | None = None
+) -> np.ndarray:
+    """IoU curves (N, T) float64 of the largest contour under a rule, or with `delta` bool, whether they reach it, an
+    eighth of the memory: what a threshold is chosen from (`metrics.best_threshold`). Maps are grown to the frame a few
+    at a time."""
+    rule, kind = rule or Rule(), float if delta is None else bool
     metrics.same_lengths(maps=maps.maps, boxes=truth.boxes)
 
     def curve(index: int, prepared: np.ndarray) -> np.ndarray:
-        return ContourBoxes(prepared).curve(truth.boxes[index], rule.interval, "largest", rule.percentile)
+        ious = ContourBoxes(prepared).curve(truth.boxes[index], rule.interval, "largest", rule.percentile)
+        return ious if delta is None else metrics.loc_hits(ious, delta)
 
-    curves = list(_each(curve, maps, truth.size, workers))
-    return np.array(curves).reshape(len(maps.maps), len(thresholds(rule.interval)))
+    each = _each(curve, maps, truth.size, workers)
+    return np.fromiter(each, np.dtype((kind, len(thresholds(rule.interval)))), len(maps.maps))
 
 
 def cut_boxes(
@@ -377,9 +385,10 @@ def _operating_points(
         return hits_of(result.ious)
     result.threshold = taus[result.operating_point]
     result.point_ious = {key: measured["ious"][:, place] for place, key in enumerate(taus)}
-    if "rule" in measured:
-        best = metrics.plateau_middle(metrics.accuracy_curve(measured["rule"]))
-        result.point_ious["best_on_test"] = measured["rule"][:, best]
+    if "accuracy" in measured:
+        best = metrics.plateau_middle(measured["accuracy"])
+        levels = measured["levels"][:, best]
+        result.point_ious["best_on_test"] = measured["level_ious"][np.arange(len(levels)), levels]
         taus = taus | {"best_on_test": float(thresholds(result.interval)[best])}
     result.operating_points, hits = dict.fromkeys(OPERATING_POINTS), {}
     for key, ious in result.point_ious.items():

@@ -157,13 +157,13 @@ def localise(
     alone = set().union(*takes.values()) == set(options)  # else an option is wrong, and `answers` says so
     made: dict[str, list[np.ndarray]] = {name: [] for name in names}
     logits, shared, seconds, peaks = [], 0.0, dict.fromkeys(names, 0.0), {}
-    starts = range(0, len(indices), batch_size)
+    starts, every = range(0, len(indices), batch_size), dataset.labels
     title = f"localise {len(indices)} {dataset.split} images"
     with evaluation_mode(model), PeakMemory(device) as memory:
         for start in shown(starts, title, unit="batches") if progress is None else progress(starts):
             chosen = indices[start : start + batch_size]
             images = dataset.images(chosen.tolist(), device)
-            labels = torch.from_numpy(dataset.labels[chosen]).to(device)
+            labels = torch.from_numpy(every[chosen]).to(device)
             begin = clock()
             features = feature_map(model, images, precision)
             with torch.inference_mode():
@@ -178,7 +178,7 @@ def localise(
                     made[name].append(answer.float().cpu().numpy())
                 if start == 0:
                     peaks[group[0]] = max(network, memory.lap())
-    ids, labels, scores = [dataset.samples[i].id for i in indices], dataset.labels[indices], np.concatenate(logits)
+    ids, labels, scores = [dataset.samples[i].id for i in indices], every[indices], np.concatenate(logits)
     results = {}
     for name in names:
         kept: dict[str, Any] = {"boxes" if resolve(name).gives == "boxes" else "maps": np.concatenate(made[name])}
