@@ -100,6 +100,7 @@ def test_a_row_says_what_was_measured():
         "n_classes": 16,
         "n_images": 400,
         "centre_box": {"gt_known_loc": 22.75},
+        "operating_point": "pseudo_boxes",
         **dict.fromkeys(CHECKED, 43.916666),
     }
     line = row(
@@ -108,5 +109,5 @@ def test_a_row_says_what_was_measured():
     )
     assert tuple(line) == COLUMNS and line["max_box_acc_v2"] == "43.92" and line["seed"] == "1"
     assert line["settings"] == (
-        "16 classes; 64 px; stride 8; width 0.25; weights none; 22 epochs; TAP 5 more; torch 2.15.0; CPU, 1 thread"
+        "16 classes; 64 px; stride 8; width 0.25; weights none; 22 epochs; TAP 5 more; threshold chosen on pseudo boxes; torch 2.15.0; CPU, 1 thread"
     )
