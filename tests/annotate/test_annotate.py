@@ -17,7 +17,7 @@ import torch
 from click.testing import CliRunner
 from PIL import ExifTags, Image
 
-from wsolkit.annotate.annotate import _config, annotate, apply, to_fiftyone
+from wsolkit.annotate.annotate import _config, _unreadable, annotate, apply, to_fiftyone
 from wsolkit.annotate.confidence import AROUND, boxes_with_agreement, calibration, components, measure, told
 from wsolkit.annotate.formats import Record
 from wsolkit.annotate.localise import BLOCK
@@ -26,8 +26,9 @@ from wsolkit.boxes.preparation import prepare_map, to_uint8
 from wsolkit.cli.main import cli
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import read_json, write_json
+from wsolkit.data.base import WSOLDataset
 from wsolkit.localisation.predict import predict
-from wsolkit.runs.run import load_trained
+from wsolkit.runs.run import Run, load_trained
 
 SMALL = {"weights": "none", "backbone": "mobilenet_v2", "width": 0.125, "size": 64, "epochs": 1}
 COUNT = 75  # images of a class: more than two blocks together
@@ -113,6 +114,29 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(made, pictures, tmp_path
         assert len(again.records) == len(made.records)
         assert not list(tmp_path.glob("*.lock"))
         shutil.rmtree(out)
+
+
+def test_many_images_are_read_once_before_training(pictures, tmp_path, monkeypatch):
+    """What training decodes into a file is not read before, to see whether it can be."""
+    read, root = [], tmp_path / "pictures"
+    shutil.copytree(pictures, root)
+    monkeypatch.setattr("wsolkit.data.decoded.SMALL_BYTES", 0)  # any number is many
+    load = WSOLDataset.load
+    monkeypatch.setattr(WSOLDataset, "load", lambda self, sample: (read.append(sample.id), load(self, sample))[1])
+    monkeypatch.setattr("wsolkit.data.images.read_image", None)  # a further look would fail
+    (root / "dog" / "bad.jpg").unlink()
+    run = Run(_config(root, tmp_path / "out", "", SMALL))
+    for split in ("train", "val"):
+        assert _unreadable(run.dataset(split), split == "train") == set()
+    run.model("gap")
+    assert sorted(read) == sorted(run.dataset("train").ids + run.dataset("val").ids)
+    monkeypatch.undo()
+    monkeypatch.setattr("wsolkit.data.decoded.SMALL_BYTES", 0)
+    found = [
+        _unreadable(Run(_config(pictures, tmp_path, "", SMALL)).dataset(split), False)
+        for split in ("train", "val", "test")
+    ]
+    assert set.union(*found) == {"dog/bad.jpg"}
 
 
 def test_a_finished_run_writes_other_formats_without_a_network(made, pictures, monkeypatch):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from itertools import groupby
@@ -301,12 +301,15 @@ def _train(config: RunConfig, variant: str) -> Path:
 
     run, folder = Run(config), config.training_folder(variant)
     if not is_trained(folder):
-        run.leave_out(_unreadable([sample for split in ("train", "val") for sample in run.dataset(split).samples]))
+        for split in ("train", "val"):
+            run.leave_out(_unreadable(run.dataset(split, variant), split == "train" and not config.frozen))
         run.model(variant)
     return folder
 
 
-def _unreadable(samples: Sequence[Sample]) -> set[str]:
+def _unreadable(data: WSOLDataset, crops: bool) -> set[str]:
+    """Ids of the images that cannot be read. Many images are decoded into the file that training reads, so that looking
+    for those costs nothing. crops: training cuts windows out of enlarged images."""
     from wsolkit.common.cores import cores
     from wsolkit.common.progress import progress
     from wsolkit.data.decoded import ahead
@@ -319,9 +322,14 @@ def _unreadable(samples: Sequence[Sample]) -> set[str]:
             return sample.id
         return ""
 
+    with suppress(WsolkitError):  # some cannot be read; which is asked for below
+        pixels = data.decoded(data.geometry.enlarged if crops else data.geometry.side)
+        pixels.whole(len(data))
+        if pixels.file is not None:
+            return set()
     threads = min(8, cores())
-    read = ahead(wrong, samples, 4 * threads, threads)
-    return {*filter(None, progress(read, "check images", total=len(samples)))}
+    read = ahead(wrong, data.samples, 4 * threads, threads)
+    return {*filter(None, progress(read, f"check {data.split} images", total=len(data)))}
 
 
 def _finish(
