@@ -16,6 +16,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import ExifTags, Image
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from wsolkit.annotate.annotate import _config, _unreadable, annotate, apply, to_fiftyone
 from wsolkit.annotate.confidence import AROUND, boxes_with_agreement, calibration, components, measure, told
@@ -152,7 +154,7 @@ def test_boxes_that_come_later_measure_without_localising_again(made, pictures, 
     (root / "boxes.csv").unlink()
     first = annotate(root, out, **SMALL)
     assert first.summary["measured"] == {} and "heuristic" in first.summary["certainty"]
-    assert "CorLoc" not in str(first)
+    assert "was not measured: no image has a true box" in str(first)
     monkeypatch.setattr("wsolkit.annotate.localise.localise", None)
     shutil.copy(pictures / "boxes.csv", root / "boxes.csv")
     second = annotate(root, out, **SMALL)
@@ -164,7 +166,11 @@ def test_numbers_are_those_of_the_boxes(made):
     own = made.summary["measured"]
     known = [record for record in made.records if not record.path.endswith(("000.jpg", "025.jpg", "050.jpg"))]
     assert sum(own[split]["images"] for split in ("train", "val", "test")) == len(known) == own["all"]["images"]
-    assert f"CorLoc {own['test']['corloc']:.1f} %" in str(made)
+    said = str(made)
+    low, high = own["all"]["interval"]
+    assert f"true boxes of {len(known)} images: {own['all']['corloc']:.1f} % are right" in said
+    assert f"(CorLoc; 95 % interval {low:.1f} to {high:.1f})" in said and f"AP50 {own['all']['ap50']:.1f} %" in said
+    assert not [word for word in ("train:", "val:", "test:") if word in said], "splits mean nothing to who annotates"
     assert (made.folder / "summary" / "certainty.png").stat().st_size > 5000
 
 
@@ -363,6 +369,41 @@ def test_a_box_that_follows_an_edge_is_certain_and_one_on_a_slope_is_not():
     assert slope[0] == pytest.approx(np.mean(cut))
     second = boxes_with_agreement(blobs((255, (2, 2, 31, 31)), (153, (50, 2, 69, 21))), 0.4, count=2)[1]
     assert second[1] < 0.6 * second[0] + 1e-9, "further parts count as far as the map is high there"
+
+
+def test_ap50_is_that_of_coco():
+    """pycocotools on the same boxes, with several in an image and several true ones."""
+    rng = np.random.default_rng(2)
+    records, truth = [], {}
+    for n in range(120):
+        corners = rng.integers(0, 30, (3, 2))
+        truth[f"{n}"] = [(int(x), int(y), int(x) + 30, int(y) + 30) for x, y in corners[: 1 + n % 3]]
+        for x, y in corners[: rng.integers(1, 4)] + rng.integers(-9, 10, 2):
+            box = (int(x), int(y), int(x) + 30, int(y) + 30)
+            score = float(rng.random())
+            records.append(Record(f"{n}", (99, 99), "cat" if n % 3 else "dog", box, score, "test"))
+    content = {"images": [{"id": n} for n in range(120)], "categories": [{"id": 1}, {"id": 2}], "annotations": []}
+
+    def boxed(n, label, x0, y0, x1, y1):
+        width, height = x1 + 1 - x0, y1 + 1 - y0
+        return {"image_id": int(n), "category_id": 1 + (label == "dog"), "bbox": [x0, y0, width, height], "area": 99}
+
+    for path, boxes in truth.items():
+        label = "cat" if int(path) % 3 else "dog"
+        for box in boxes:
+            number = {"id": 1 + len(content["annotations"]), "iscrowd": 0}
+            content["annotations"].append(number | boxed(path, label, *box))
+    coco = COCO()
+    coco.dataset = content
+    coco.createIndex()
+    made = coco.loadRes([boxed(r.path, r.label, *r.box) | {"score": r.score} for r in records])
+    judge = COCOeval(coco, made, "bbox")
+    judge.evaluate()
+    judge.accumulate()
+    expected = 100 * judge.eval["precision"][0, :, :, 0, 2].mean(axis=0).mean()
+    known = measure(records, truth)
+    assert 20 < expected < 90
+    assert told(known, False)["all"]["ap50"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_calibrated_certainty_never_falls_and_promises_no_more_than_was_seen():

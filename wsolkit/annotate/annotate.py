@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolkit.annotate.confidence import HEURISTIC, calibration, measure, told
+from wsolkit.annotate.confidence import DELTA, HEURISTIC, UNUSED, calibration, measure, told
 from wsolkit.annotate.formats import FORMATS, Origin, Record, check_paths, write_formats
 from wsolkit.annotate.review import Decision, decided, read_decisions, write_pages
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
@@ -59,13 +59,18 @@ class Annotated:
     def __str__(self) -> str:
         lines = [f"{len(self.records)} boxes of {self.summary['images']} images: {', '.join(map(str, self.written))}"]
         lines += [f"certainty: {self.summary['certainty']}"]
-        for name, own in self.summary["measured"].items():
-            low, high = own["interval"]
-            corloc = f"CorLoc {own['corloc']:.1f} % (95 % interval {low:.1f} to {high:.1f})"
-            half = f"of the most certain half {own['corloc_of_the_most_certain_half']:.1f} %"
+        measured = self.summary["measured"]
+        if own := measured.get("all") or measured.get(UNUSED):
+            besides = "" if "all" in measured else ", none of which calibrated the certainty"
+            (low, high), half = own["interval"], own["corloc_of_the_most_certain_half"]
+            right = f"{own['corloc']:.1f} % are right, with an IoU of at least {DELTA:g} (CorLoc; 95 % interval"
             lines.append(
-                f"{name}: {corloc}, {half}, mean IoU {own['mean_iou']:.3f}, on {own['images']} images with boxes"
+                f"compared with the true boxes of {own['images']} images{besides}: {right} {low:.1f} to {high:.1f}), "
+                f"{half:.1f} % of the most certain half; mean IoU {own['mean_iou']:.3f}, AP50 {own['ap50']:.1f} %"
             )
+        else:
+            some = "all images with a true box calibrated the certainty" if measured else "no image has a true box"
+            lines.append(f"how many boxes are right was not measured: {some}")
         if review := self.summary.get("review"):
             lines.append(
                 "review: " + ", ".join(f"{value:.3g} {name}" for name, value in review.items() if value is not None)

@@ -21,6 +21,7 @@ from wsolkit.boxes.protocols import protocol_named
 AROUND = (0.7, 0.85, 1.15, 1.3)  # times the threshold: where the box is cut again
 PART = 0.1  # of the largest component's area: smaller ones are no objects
 DELTA = 0.5  # IoU of a box that counts as right
+UNUSED = "all but those used for calibration"  # of the images with a box
 LEAST = 30  # validation images with a box, to calibrate on
 HEURISTIC = "class probability times mean IoU with the boxes of neighbouring thresholds, a heuristic"
 
@@ -60,25 +61,60 @@ def boxes_with_agreement(
 
 @dataclass(frozen=True)
 class Measured:
-    """Images with a true box: the splits, certainty in [0, 1] and IoU with the best true box, of each image's first
-    box; the calibrated ones among them were used to choose what certainty means."""
+    """Images with a true box. The calibrated ones among them were used to choose what certainty means.
+
+    Attributes:
+        splits, labels: of each image. scores, ious: of its first box, the certainty in [0, 1] and the IoU with the best
+            true box. detections: all its boxes, certainty and whether it is right. truths: how many true boxes it has.
+    """
 
     splits: tuple[str, ...]
+    labels: tuple[str, ...]
     scores: np.ndarray
     ious: np.ndarray
+    detections: tuple[list[tuple[float, bool]], ...]
+    truths: np.ndarray
 
     @property
     def hits(self) -> np.ndarray:
         return self.ious >= DELTA
 
+    def ap50(self, own: np.ndarray) -> float:
+        """AP at an IoU of 0.5 as COCO defines it, in percent, of the images in the mask `own`: boxes ranked by their
+        certainty, precision at 101 recalls, the mean over classes."""
+        labels, values = np.array(self.labels), []
+        for label in dict.fromkeys(labels[own]):
+            images = np.flatnonzero(own & (labels == label))
+            ranked = sorted((item for k in images for item in self.detections[k]), key=lambda item: -item[0])
+            hits = np.cumsum([right for _, right in ranked])
+            precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
+            places = np.searchsorted(hits / self.truths[images].sum(), np.linspace(0, 1, 101))
+            values.append(np.append(precision, 0.0)[places].mean())
+        return 100 * float(np.mean(values))
+
 
 def measure(records: Sequence[Record], truth: Mapping[str, Sequence[Sequence[float]]]) -> Measured:
     """Compare boxes with true ones (path -> (n, 4) inclusive corners), as far as these are known."""
-    first = [next(own) for _, own in groupby(records, key=lambda record: record.path)]
-    known = [record for record in first if truth.get(record.path)]
-    ious = [float(iou(record.box, truth[record.path]).max()) for record in known]
-    splits, scores = tuple(record.split for record in known), np.array([record.score for record in known])
-    return Measured(splits, scores, np.array(ious))
+    images = [list(own) for path, own in groupby(records, key=lambda record: record.path) if truth.get(path)]
+    overlaps = [iou(np.array([record.box for record in own]), truth[own[0].path]) for own in images]
+    splits, labels = tuple(own[0].split for own in images), tuple(own[0].label for own in images)
+    scores, ious = np.array([own[0].score for own in images]), np.array([overlap[0].max() for overlap in overlaps])
+    detections = tuple(_matched(own, overlap) for own, overlap in zip(images, overlaps, strict=True))
+    return Measured(splits, labels, scores, ious, detections, np.array([overlap.shape[1] for overlap in overlaps]))
+
+
+def _matched(own: Sequence[Record], overlap: np.ndarray) -> list[tuple[float, bool]]:
+    """Certainty of each box of an image, and whether it is right: each true box counts once, for the most certain box.
+
+    overlap: (n, m) IoU with the true boxes.
+    """
+    free, matched = overlap.copy(), []
+    for row in sorted(range(len(own)), key=lambda row: -own[row].score):
+        best = int(free[row].argmax())
+        matched.append((own[row].score, bool(free[row, best] >= DELTA)))
+        if matched[-1][1]:
+            free[:, best] = -1
+    return matched
 
 
 def calibration(known: Measured) -> tuple[np.ndarray, np.ndarray] | None:
@@ -101,17 +137,18 @@ def calibration(known: Measured) -> tuple[np.ndarray, np.ndarray] | None:
 
 def told(known: Measured, calibrated: bool) -> dict[str, Any]:
     """Numbers for summary.json, of each split and of all images that calibrated nothing: CorLoc (percent of images
-    whose box has an IoU of at least 0.5), its 95 % interval, that of the most certain half, and mean IoU."""
+    whose box has an IoU of at least 0.5), its 95 % interval, that of the most certain half, mean IoU, and AP50."""
     from wsolkit.evaluation.metrics import share_interval
 
     used = np.array(known.splits) == "val" if calibrated else np.zeros(len(known.splits), bool)
     groups = {split: np.array(known.splits) == split for split in dict.fromkeys(known.splits)}
-    groups["all but those used for calibration" if calibrated else "all"] = ~used
+    groups[UNUSED if calibrated else "all"] = ~used
     numbers: dict[str, Any] = {}
     for name, own in groups.items():
         if own.any():
             half = np.argsort(-known.scores[own], kind="stable")[: -(-int(own.sum()) // 2)]
             values: dict[str, Any] = {"images": int(own.sum()), "corloc": 100 * float(known.hits[own].mean())}
             values |= {"interval": share_interval(known.hits[own]), "mean_iou": float(known.ious[own].mean())}
+            values |= {"ap50": known.ap50(own)}
             numbers[name] = values | {"corloc_of_the_most_certain_half": 100 * float(known.hits[own][half].mean())}
     return numbers
