@@ -14,6 +14,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 OWN = {"01_train": {"variant"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
 OWN |= {"03_rethinking_cam": {"tau", "tap_epochs", "method"}, "09_training_time_methods": {"method"}}
+OWN |= {"16_labels_to_detector": {"method", "steps"}}
 OWN |= {
     stem: {"method"}
     for stem in ("02_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam", "15_what_labels_can_tell")
@@ -48,6 +49,7 @@ def test_all_notebooks_are_there():
             "13_c2am",
             "14_bas",
             "15_what_labels_can_tell",
+            "16_labels_to_detector",
         ),
     ]
 

@@ -29,14 +29,19 @@ from wsolkit.sweep.jobs import SweepFile
 
 ROOT = Path(__file__).resolve().parents[2]
 METHODS = ("cam", "rethinking_cam", "grad_cam", "grad_cam++", "score_cam", "layer_cam", "has")
-OTHERS = ("00_tour", "08_compare", "10_write_your_own_cam")  # chapters that no sweep runs
+OTHERS = ("00_tour", "08_compare", "10_write_your_own_cam", "16_labels_to_detector")  # chapters that no sweep runs
+OWN = {"16_labels_to_detector": {"steps": 3}}  # parameters of a chapter's own, by its name
 NEEDS = {"val": ("04", "05", "06", "07", "10")}  # chapters with an experiment that needs the boxes of a split
-NEEDS["test"] = ("00", "02", "03", "08", "09", *NEEDS["val"])
+NEEDS["test"] = ("00", "02", "03", "08", "09", "16", *NEEDS["val"])
+NEEDS["train"] = ("16",)
+KINDS = {"": "test", "validation ": "val", "training ": "train"}  # how a sentence names a split
 PAGES = ("cam", "rethinking_cam", "score_cam")  # whose reports are written and looked at
 LOCATED = ("top5_loc", "gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2")
 OBJECTS = ((4, 5, 17, 16), (20, 19, 33, 31))  # corners in pixels, inclusive
 SMALL = {"weights": "none", "width": 0.125, "size": 32, "epochs": 1, "batch_size": 8, "limit": 3}
-LEFT_OUT = re.compile(r": left out, since (\d+) of (\d+) (validation )?images? ha(?:s|ve) no ground-truth box\.")
+LEFT_OUT = re.compile(
+    r": left out, since (\d+) of (\d+) (validation |training )?images? ha(?:s|ve) no ground-truth box\."
+)
 RESET = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("%reset -f")])
 
 
@@ -104,7 +109,7 @@ SHAPES = {
         {"train": (4, 4), "val": (1, 1), "test": (1, 2)}, size=(40, 60), mode="L"
     ),
     "masks in test, boxes in val, many classes, one image of each, several objects, landscape": Shape(
-        dict.fromkeys(("train", "val", "test"), (1,) * 120), {"val": "boxes", "test": "masks"}, (60, 40), objects=2
+        dict.fromkeys(("train", "val", "test"), (1,) * 120), {"train": "boxes", "val": "boxes", "test": "masks"}, (60, 40), objects=2
     ),
     "boxes in test, one image of a class": Shape(
         {"train": (1, 8, 4), "test": (2, 2, 2)}, {"test": "boxes"}, methods=("rethinking_cam", "grad_cam++"), others=("08_compare",)
@@ -177,7 +182,7 @@ def ran(request, kernel, tmp_path_factory):
             run_one(ran, kernel, job.notebook, job.parameters)
     config = SweepFile.make(**given, backbone="resnet18")
     for notebook in (ROOT / "notebooks" / f"{name}.ipynb" for name in shape.others):
-        run_one(ran, kernel, notebook, config.for_notebook(notebook))
+        run_one(ran, kernel, notebook, config.for_notebook(notebook) | OWN.get(notebook.stem, {}))
     return ran
 
 
@@ -198,7 +203,7 @@ def test_what_needs_boxes_says_that_it_is_left_out_and_nothing_else_does(ran):
         text = said(notebook)
         lacking = {split for split, names in NEEDS.items() if name[:2] in names and split not in ran.shape.known}
         sentences = LEFT_OUT.findall(text)
-        assert {"val" if validation else "test" for *_, validation in sentences} == lacking, name
+        assert {KINDS[kind] for *_, kind in sentences} == lacking, name
         assert all(empty == total for empty, total, _ in sentences)
         assert not re.search(r"\bnan\b", text, re.IGNORECASE), name
 

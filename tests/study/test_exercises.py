@@ -74,6 +74,23 @@ def cosines(features, centred=True):
     return unit.T @ unit
 
 
+def decode(anchors, t):
+    sides = anchors[:, 2:] - anchors[:, :2]
+    middle = (anchors[:, :2] + anchors[:, 2:]) / 2 + t[:, :2] * sides
+    half = sides * t[:, 2:].exp() / 2
+    return torch.cat([middle - half, middle + half], dim=1)
+
+
+def greedy(overlaps):
+    right, taken = [], set()
+    for row in overlaps.tolist():
+        best = max((k for k in range(len(row)) if k not in taken), key=lambda k: row[k], default=None)
+        right.append(best is not None and row[best] >= 0.5)
+        if right[-1]:
+            taken.add(best)
+    return torch.tensor(right)
+
+
 def weighted(weights, features):
     return torch.einsum("bc,bchw->bhw", weights, features)
 
@@ -192,6 +209,12 @@ ANSWERS = {
         [lambda m, c, p: c.clamp(min=0) ** p @ m, lambda m, c, p: c.abs() ** p @ m / (c.abs() ** p).sum(1)],
     ),
     "likeness-power": (["flat"], ["unchanged", "empty"]),
+    "detector-decode": (
+        [decode, lambda anchors, t: decode(anchors.double(), t.double())],
+        [lambda anchors, t: anchors, lambda anchors, t: decode(anchors, -t)],
+    ),
+    "detector-right": ([greedy], [lambda overlaps: overlaps.amax(1) >= 0.5, lambda overlaps: overlaps[:, 0] >= 0.5]),
+    "detector-squared": (["same"], ["larger", "smaller"]),
 }
 
 

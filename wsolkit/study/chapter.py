@@ -4,7 +4,7 @@ says what is left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,10 +27,20 @@ INTERVAL = 0.001  # step of the thresholds
 NAN = float("nan")
 
 
-def located(what: str, of: EvalResult | Trial) -> bool:
-    """Whether the boxes of a result or a trial were compared with ground truth; where not, a sentence says that `what`
-    is left out, and why."""
-    if isinstance(of, Trial):
+def lacking_boxes(boxes: Iterable[Sized], kind: str = "") -> str:
+    """Why nothing can be compared with the true boxes of images, "" where each has at least one. kind: such as
+    "validation", the word before "images" in that sentence."""
+    counts = [len(own) for own in boxes]
+    empty, images = counts.count(0), f"{kind} images".lstrip()
+    return f"{empty} of {len(counts)} {images} {'has' if empty == 1 else 'have'} no ground-truth box" if empty else ""
+
+
+def located(what: str, of: EvalResult | Trial | str) -> bool:
+    """Whether the boxes of a result or a trial were compared with ground truth; where not, or where a sentence of
+    `lacking_boxes` is given, one says that `what` is left out, and why."""
+    if isinstance(of, str):
+        lacking = of
+    elif isinstance(of, Trial):
         lacking = of.lacking
     else:
         lacking = "" if of.ious is not None else of.conditions.get("boxes", "there are no boxes")
@@ -124,10 +134,8 @@ class Trial:
         self.size = self.data.geometry.size
         self.indices = self.data.spread(min(run.config.limit or count, count), run.config.seed)
         self.boxes = [self.data.target(int(index)).boxes.numpy() for index in self.indices]
-        empty = sum(len(boxes) == 0 for boxes in self.boxes)
-        without = f"{empty} of {len(self)} validation images {'has' if empty == 1 else 'have'} no ground-truth box"
-        self.lacking = without if empty else ""
-        self.centre = NAN if empty else float(accuracy_curve(centre_box_curve(self.boxes, self.size)[1]).max())
+        self.lacking = lacking_boxes(self.boxes, "validation")
+        self.centre = NAN if self.lacking else float(accuracy_curve(centre_box_curve(self.boxes, self.size)[1]).max())
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.ops import box_convert
 
 from wsolkit.boxes.extract import extract_box, iou
 from wsolkit.boxes.preparation import normalise_map
@@ -32,6 +33,7 @@ from wsolkit.methods.has import HaS
 from wsolkit.methods.maps import feature_map, score_maps
 from wsolkit.networks.models import thresholded_average_pool, unit_range
 from wsolkit.study.cam_marks import CLASSES, positive, small_network
+from wsolkit.study.detector import Detections, hits_of, mean_average_precision
 
 EXERCISES: dict[str, dict[str, Any]] = read_yaml(Path(__file__).with_suffix(".yaml"))  # what is right: see `_Cases`
 
@@ -423,3 +425,30 @@ class _Cases:
         made = spread(score_map, torch.randn(1, 5, 3, 4), 0.0, 1)
         kinds = {"flat": made.std() < 1e-5, "unchanged": not differs(made, score_map), "empty": not made.any()}
         yield (), next(name for name, true in kinds.items() if true)
+
+    def detector_decode(self) -> Iterator[tuple]:
+        for count in (6, 1):
+            anchors, t = torch.rand(count, 4) * 20 + 5, torch.randn(count, 4) / 3  # centres and sides
+            boxes = torch.cat([anchors[:, :2] + t[:, :2] * anchors[:, 2:], anchors[:, 2:] * t[:, 2:].exp()], dim=1)
+            edges, right = (box_convert(own, "cxcywh", "xyxy") for own in (anchors, boxes))
+            yield (edges, t), right, boxes
+
+    def detector_right(self) -> Iterator[tuple]:
+        truths = [[0, 0, 9, 9], [4, 0, 13, 9]], [[0, 0, 9, 9]]
+        for truth, starts in product(truths, ((0, 1, 2), (2, 3, 0, 6), (4, 0, 0), (20, 1))):
+            boxes, rows = np.array([[x, 0, x + 9, 9] for x in starts]), np.zeros(len(starts), np.int64)
+            detections = Detections(rows, rows, np.linspace(1, 0, len(starts)), boxes)
+            overlaps = torch.from_numpy(iou(boxes, truth))
+            right = hits_of(detections, [np.array(truth)], np.zeros(1, np.int64))
+            yield (overlaps,), right, overlaps.amax(dim=1) >= 0.5
+
+    def detector_squared(self) -> Iterator[tuple]:
+        draw = np.random.default_rng(0)
+        image, score, truth = np.arange(40) % 20, draw.random(40), np.array([[0, 0, 9, 9]])
+        boxes = np.array([[x, 0, x + 9, 9] for x in draw.integers(0, 8, 40)])
+        one_class, label = np.zeros(40, np.int64), np.zeros(20, np.int64)
+        before, after = (
+            mean_average_precision(Detections(image, one_class, score**power, boxes), [truth] * 20, label)[0]
+            for power in (1, 2)
+        )
+        yield (), "same" if before == after else "larger" if after > before else "smaller"
