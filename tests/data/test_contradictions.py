@@ -186,6 +186,11 @@ def test_shares_are_not_taken_for_pixels(tmp_path):
         wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path)
 
 
+def test_boxes_without_width_are_said(tmp_path):
+    said = convert("coco", coco(tmp_path / "c.json", [[2, 2, 0, 3], [5, 5, 20, 20]]), tmp_path / "out")
+    assert "1 boxes have width or height 0, and are taken for one pixel there" in said.notes
+
+
 def test_what_is_cut_away_is_said(tmp_path):
     with pytest.raises(
         ValueError, match=r"1 of 1 boxes reach far.*a\.jpg \(100, 50, 280, 140\).*corners x0, y0, x1, y1"

@@ -109,6 +109,8 @@ def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
 def _named(path: str | Path) -> Iterator[None]:
     """Turn what reading an image can raise into one error that names the file."""
     try:
+        if Path(path).is_fifo():  # reading would wait for ever
+            raise ValueError("it is a pipe, and no file")
         yield
     except FileNotFoundError:
         raise FileNotFoundError(

@@ -114,7 +114,7 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
     if missing := [path for path in paths if path.split("/")[-1] not in names_in(path.rpartition("/")[0])]:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
         folder_of, _, name = missing[0].rpartition("/")
-        hint = _near(name, names_in(folder_of))
+        hint = _near(name, names_in(folder_of)) or _elsewhere(folder, missing[0])
         raise FileNotFoundError(f"{folder}: {count}{hint}; fetch the dataset again or remove their lines")
 
 
@@ -129,6 +129,15 @@ def _near(name: str, names: Iterable[str]) -> str:
     if other := next((other for other in sorted(names) if _is_image(other) and Path(other).stem in stems), ""):
         return f" (there is {other!r}, with another ending: correct the lines or rename the files)"
     return ""
+
+
+def _elsewhere(folder: Path, path: str) -> str:
+    """A hint at the image where a path begins above `folder`, or names a file in a folder in it; "" otherwise."""
+    parts = path.split("/")
+    ends = ["/".join(parts[start:]) for start in range(1, len(parts))]
+    inner = [f"{name}/{path}" for name in sorted(file_names(folder)) if not name.startswith(".")]
+    there = next((end for end in (*ends, *inner) if (folder / end).is_file()), "")
+    return f" (there is {there!r}: paths begin below this folder, correct the lines)" if there else ""
 
 
 def _is_image(name: str) -> bool:
@@ -256,9 +265,16 @@ def whole(text: str) -> int:
     return int(text)
 
 
+def real(value: str | float) -> float:
+    """A number, or the text of one; ValueError otherwise. Python takes 1_0 for 10, and nobody means that."""
+    if isinstance(value, str) and "_" in value:
+        raise ValueError
+    return float(value)
+
+
 def corners(fields: Iterable[str | float]) -> Box:
     """Four texts or numbers as x0, y0, x1, y1; ValueError where they are not finite or the wrong way round."""
-    x0, y0, x1, y1 = map(float, fields)
+    x0, y0, x1, y1 = map(real, fields)
     if not (-math.inf < x0 <= x1 < math.inf and -math.inf < y0 <= y1 < math.inf):
         raise ValueError
     return x0, y0, x1, y1
@@ -316,10 +332,15 @@ def class_notes(folder: Path, names: Sequence[str]) -> list[str]:
         if unseen := sorted(labels - used.get("train", labels)):
             one = [names[label] if label < len(names) else str(label) for label in unseen]
             notes.append(f"{len(unseen)} classes of {split} have no training image: {listing(one)}")
-    alike: dict[str, list[str]] = {}
+    return notes + [f"are these one class? {group}" for group in alike(names)]
+
+
+def alike(names: Sequence[str]) -> list[str]:
+    """The names of classes that are nearly the same, a text for each group."""
+    groups: dict[str, list[str]] = {}
     for name in names:
-        alike.setdefault(_spelling(name), []).append(name)
-    return notes + [f"are these one class? {listing(_told_apart(group))}" for group in alike.values() if len(group) > 1]
+        groups.setdefault(_spelling(name), []).append(name)
+    return [listing(_told_apart(group)) for group in groups.values() if len(group) > 1]
 
 
 def _spelling(name: str) -> str:
@@ -445,7 +466,7 @@ def open_cub(asked: Request) -> WSOLDataset:
     flags = f"lines 'id 1' for training or 'id 0' for test, one {each}"
     is_train = read_table(root / "train_test_split.txt", line(["0", "1"].index), flags, known)
     extents = f"lines 'id x y width height', width and height above 0, one {each}"
-    boxes = read_table(root / "bounding_boxes.txt", line(*[float] * 4, make=_from_extent), extents, known)
+    boxes = read_table(root / "bounding_boxes.txt", line(*[real] * 4, make=_from_extent), extents, known)
     used = sorted(set(class_of.values()))
     if unnamed := [key for key in used if key not in names]:
         raise WsolkitError(
@@ -548,7 +569,7 @@ def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
 
     limits = f"0 <= x0 <= x1, 0 <= y0 <= y1, x0 and y0 below {SIDE}, each file once"
     file = checked(inside, lambda name: "/" not in name)
-    line = columns(file, *kinds, *[float] * 4, separator="\t", make=made)
+    line = columns(file, *kinds, *[real] * 4, separator="\t", make=made)
     table = read_table(path, line, f"lines {form} with tabs between, {limits}")
     require_unit(path, "pixel", ((name, values[-1]) for name, values in table.items()))
     refuse_misread(path, ((name, values[-1], (SIDE, SIDE)) for name, values in table.items()))
@@ -652,7 +673,7 @@ _MASKS = "lines 'path,mask,ignore', the ignore file in an image's first line onl
 _LINES: dict[str, tuple[Parser, str]] = {  # how lines are read, and what they must be
     LABELS: (columns(inside, _label, right=True), "lines 'path,label' with whole numbers from 0"),
     SIZES: (columns(inside, _side, _side, right=True), "lines 'path,width,height' with whole numbers above 0"),
-    "boxes": (columns(inside, *[float] * 4, right=True, make=corners), _BOXES),
+    "boxes": (columns(inside, *[real] * 4, right=True, make=corners), _BOXES),
     "masks": (_mask_line, _MASKS),
 }
 
@@ -902,6 +923,7 @@ def convert(
         "annotations of crowds (iscrowd) were left out": read.crowds,
         f"boxes reach beyond their image{cut_there}: {listing(read.beyond)}": len(read.beyond),
         "boxes have decimal corners, which wsolevaluation's own reader does not take": decimal,
+        "boxes have width or height 0, and are taken for one pixel there": read.thin,
         "boxes begin before pixel 1: if these files count pixels from 0, use --origin 0": read.early,
     }
     notes = [f"{count} {text}" for text, count in counted.items() if count]
@@ -981,6 +1003,7 @@ class Source:
     problems: list[str] = field(default_factory=list)  # what is wrong, a text for each thing
     order: list[str] = field(default_factory=list)  # class names as they are to be numbered; empty: by the alphabet
     early: int = 0  # boxes that begin before the first pixel
+    thin: int = 0  # boxes of width or height 0
     unit: str = "pixel"  # of corners, or "share" of the image's sides
     turn: bool = False  # whether boxes are turned as the EXIF tag of their image says
     written: list[tuple[str, Box]] = field(default_factory=list)  # (item, numbers) of all boxes, as they are written
@@ -1020,12 +1043,13 @@ class Source:
             try:
                 if self.kind == "coco" and not all(map(is_real, fields)):
                     raise ValueError
-                x0, y0, x1, y1 = map(float, fields)
+                x0, y0, x1, y1 = map(real, fields)
                 ends = (x0 + x1, y0 + y1) if self.kind == "coco" else (x1, y1)
                 box = corners(value - self.origin for value in (x0, y0, *ends))
                 if not _is_label(label):
                     raise ValueError
                 self.written.append((item, (x0, y0, x1, y1)))
+                self.thin += self.kind == "coco" and 0 in (x1, y1)
             except (ValueError, TypeError, OverflowError):
                 box_of = f"box {fields!r} is not {BOX_FORMS[self.kind]}"
                 wrong = box_of if _is_label(label) else f"{label!r} is no name of a class"
@@ -1102,11 +1126,13 @@ def read_voc(read: Source) -> None:
         with read.noting(item):
             root = ElementTree.parse(path).getroot()  # expat refuses entities that grow
             name = _text(root, "filename")
-            if name and not _is_image(name):
+            if not name:
+                raise ValueError(f"<filename> of <{root.tag}> is empty or missing, and '' is no path of an image")
+            if not _is_image(name):
                 if read.images is None and not Path(name).suffix:
                     raise ValueError(f"<filename> {name!r} has no ending: {GIVE_IMAGES}")
                 name = endings(read.images / place.parent).get(name, name) if read.images else name
-            if name and place.parent.parts:
+            if place.parent.parts:
                 name = (place.parent / name).as_posix()
             extent = [_text(root, f"size/{side}") for side in ("width", "height")]
             width, height = map(_stated, extent)

@@ -44,6 +44,7 @@ from wsolkit.data.readers import (
     read_classes,
     read_metadata,
     read_table,
+    real,
     refuse_misread,
     require_unit,
     touches,
@@ -196,7 +197,7 @@ def read_boxes(path: str | Path, meta: Metadata, geometry: Geometry) -> np.ndarr
         images, are named.
     """
     path, form = given_path(path, "a csv of boxes"), "path,x0,y0,x1,y1"
-    line = columns(inside, *[float] * 4, right=True, make=tuple)
+    line = columns(inside, *[real] * 4, right=True, make=tuple)
 
     def parse(text: str) -> tuple[str, Any]:
         if text.replace(" ", "").endswith(form.removeprefix("path")):

@@ -218,7 +218,7 @@ def _problems(
     data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]], refused: Container[str]
 ) -> Iterator[tuple[Container[str], str, list[Case]]]:
     """(the splits where it is an error, what is wrong, where) of every kind of problem, cases or none."""
-    from wsolkit.data.readers import FEW, all_shares, beyond, is_share, misread, placed, same_shape, touches
+    from wsolkit.data.readers import FEW, alike, all_shares, beyond, is_share, misread, placed, same_shape, touches
 
     classes = next(iter(data.values())).classes
     known = set(classes) - {*SPLITS}
@@ -237,6 +237,8 @@ def _problems(
     if trained:
         strange = [(split, classes[label]) for split, own in counts.items() for label in own if label not in trained]
         yield (), "classes without a training image, which no network can know", strange
+    groups = [("train", group) for group in alike(classes)]
+    yield (), "names of classes that are nearly the same: are they one class?", groups
     alone = [("train", classes[label]) for label in trained if len(trained) == 1]
     yield (), "a class alone, from which a classifier learns nothing: add images without its object", alone
 
