@@ -1268,7 +1268,7 @@ for named, *changes in (
     ("owl", *new, folder("pictures/owl")), ("nowhere.pt", *new, "--checkpoint", "nowhere.pt"), ("backbone", *new, "--backbone", "vgg16"),
     ("magic", *new, "--method", "magic"), ("psol", *new, "--method", "psol", "--threshold", "0.3"), ("tpu", *new, "--device", "tpu"),
     ("new", *APPLY, "--out", "new"), ("PICTURES", *APPLY, "pictures"), ("--method", *APPLY, "--method", "cam"), ("pascal", *APPLY, "--format", "pascal"),
-    ("d.json", *APPLY, put("d.json", "{")), ("d.json", *APPLY, gone("d.json")), ("d.json", *APPLY, folder("d.json")), ("d.json", *APPLY, put("d.json", "[]")),
+    ("complete annotation", *APPLY, gone("out/boxes.jsonl")), ("d.json", *APPLY, put("d.json", "{")), ("d.json", *APPLY, gone("d.json")), ("d.json", *APPLY, folder("d.json")), ("d.json", *APPLY, put("d.json", "[]")),
     ("d.json", *APPLY, decided(written_by="me")), ("d.json", *APPLY, decided(run="other")), ("d.json", *APPLY, decided(decisions=[])),
     ("cat/z.png", *APPLY, decided(decisions={"cat/z.png": {"decision": "accepted"}})), ("cat/a.png", *APPLY, decided(decisions={"cat/a.png": {"decision": "maybe"}})),
     ("cat/a.png", *APPLY, decided(decisions={"cat/a.png": {"decision": "drawn", "boxes": [[0, 0, 20, 5]]}})), ("cat/a.png", *APPLY, decided(decisions={"cat/a.png": 5})),

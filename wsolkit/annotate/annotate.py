@@ -185,7 +185,7 @@ def apply(out: str | Path, decisions: Iterable[str | Path], formats: Sequence[st
     """
     folder = given_path(out, "the folder of an annotation (--out)").resolve()
     given = [given_path(path, "a file of decisions (--apply)") for path in decisions]
-    good = (folder / ABOUT).is_file() and (folder / SUMMARY).is_file()
+    good = all((folder / name).is_file() for name in (ABOUT, SUMMARY, BOXES))
     require(good, f"{folder} holds no complete annotation; run `wsolkit annotate PICTURES --out {folder}` first")
     about = _about(folder)
     from wsolkit.annotate.localise import read_boxes
