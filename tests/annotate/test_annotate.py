@@ -109,12 +109,14 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(made, pictures, tmp_path
             shutil.rmtree(out / name)
         (out / "summary.json").unlink()
         (out / "boxes.jsonl").write_bytes(stop)
+        (out / f".coco.{32 * '0'}.part").mkdir()
+        (out / f".summary.json.{32 * '0'}.part").touch()
         again = annotate(pictures, out, ["coco", "csv"], **SMALL)
         now = content(out, "coco", "csv", "review", "boxes.jsonl", "summary.json")
         now = {name: data.replace(str(out).encode(), str(made.folder).encode()) for name, data in now.items()}
         assert now == whole
         assert len(again.records) == len(made.records)
-        assert not list(tmp_path.glob("*.lock"))
+        assert not list(tmp_path.glob("*.lock")) and not list(out.glob(".*")), "what a killed call was writing is gone"
         shutil.rmtree(out)
 
 
@@ -139,6 +141,17 @@ def test_many_images_are_read_once_before_training(pictures, tmp_path, monkeypat
         for split in ("train", "val", "test")
     ]
     assert set.union(*found) == {"dog/bad.jpg"}
+
+
+def test_images_none_of_which_can_be_read_are_one_error(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        for number in range(3):
+            (tmp_path / "pictures" / name / f"{number}.jpg").write_text("no image")
+    with pytest.raises(
+        WsolkitError, match=r"none of the 2 train images can be read; first: .*jpg: not a readable image"
+    ):
+        annotate(tmp_path / "pictures", tmp_path / "out", **SMALL)
 
 
 def test_a_finished_run_writes_other_formats_without_a_network(made, pictures, monkeypatch):

@@ -85,6 +85,31 @@ def as_read():
     return [(record.path, record.label, record.box) for record in RECORDS]
 
 
+def test_coco_voc_and_yolo_by_supervision(written, tmp_path):
+    """The loaders that users of Ultralytics and RF-DETR have; its boxes end with the first pixel outside."""
+    supervision = pytest.importorskip("supervision")
+    images, read = tmp_path / "images", {"coco": [], "voc": [], "yolo": []}
+    for record in RECORDS:
+        (images / record.path).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", record.size).save(images / record.path)
+
+    def add(name, folder, dataset):
+        for path, _, detections in dataset:
+            for label, (x0, y0, x1, y1) in zip(detections.class_id, detections.xyxy, strict=True):
+                box = tuple(float(corner) for corner in (x0, y0, x1 - 1, y1 - 1))
+                place = (folder / path).relative_to(images).as_posix()
+                read[name].append((place, dataset.classes[label], tuple(round(corner, 3) for corner in box)))
+
+    loader = supervision.DetectionDataset
+    add("coco", images, loader.from_coco(str(images), str(written / "coco" / "annotations.json")))
+    for name in ("owl", "wren"):  # it looks into one folder
+        own, data = images / name, str(written / "yolo" / "data.yaml")
+        add("voc", own, loader.from_pascal_voc(str(own), str(written / "voc" / "Annotations" / name)))
+        add("yolo", own, loader.from_yolo(str(own), str(written / "yolo" / "labels" / name), data))
+    for name, boxes in read.items():
+        assert sorted(boxes) == sorted(as_read()), name
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:pycocotools")
 def test_coco_by_pycocotools(written):
     coco = COCO(str(written / "coco" / "annotations.json"))

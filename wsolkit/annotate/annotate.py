@@ -8,6 +8,7 @@ boxes.jsonl (a line for each image), a folder for each format, review/, summary/
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
@@ -313,19 +314,19 @@ def _train(config: RunConfig, variant: str) -> Path:
 
 
 def _unreadable(data: WSOLDataset, crops: bool) -> set[str]:
-    """Ids of the images that cannot be read. Many images are decoded into the file that training reads, so that looking
-    for those costs nothing. crops: training cuts windows out of enlarged images."""
+    """Ids of the images that cannot be read; where that is all of them, an error. Many images are decoded into the file
+    that training reads, so that looking for those costs nothing. crops: training cuts windows out of larger images."""
     from wsolkit.common.cores import cores
     from wsolkit.common.progress import progress
     from wsolkit.data.decoded import ahead
     from wsolkit.data.images import read_image
 
-    def wrong(sample: Sample) -> str:
+    def wrong(sample: Sample) -> tuple[str, str]:
         try:
             read_image(sample.path or "")
-        except (ValueError, OSError):
-            return sample.id
-        return ""
+        except (ValueError, OSError) as error:
+            return sample.id, str(error)
+        return "", ""
 
     with suppress(WsolkitError):  # some cannot be read; which is asked for below
         pixels = data.decoded(data.geometry.enlarged if crops else data.geometry.side)
@@ -334,7 +335,11 @@ def _unreadable(data: WSOLDataset, crops: bool) -> set[str]:
             return set()
     threads = min(8, cores())
     read = ahead(wrong, data.samples, 4 * threads, threads)
-    return {*filter(None, progress(read, f"check {data.split} images", total=len(data)))}
+    why = dict(progress(read, f"check {data.split} images", total=len(data)))
+    away = why.keys() - {""}
+    first = listing([*why.values()][:1])
+    require(len(away) < len(data), f"none of the {len(data)} {data.split} images can be read; first: {first}")
+    return away
 
 
 def _finish(
@@ -350,6 +355,9 @@ def _finish(
     records, places, failed = read_boxes(folder / BOXES)
     require(records, f"no image of {about['root']} could be read; first: {listing([*failed.values()][:1])}")
     (folder / SUMMARY).unlink(missing_ok=True)
+    for pattern in (".*.part", ".*.old", "summary/.*.part"):  # what a killed call was writing
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     truth = {sample.id: sample.boxes for own in data.values() for sample in own.samples if sample.boxes}
     known = measure(records, truth)
     if (fitted := calibration(known)) is not None:
