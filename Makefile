@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 0
+EXECUTE ?= off
 STAMP := $(VENV)/.installed
 NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-current-env
 # as many files at a time as there are cores (four at most), each on one thread
@@ -12,7 +13,7 @@ PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --maxprocesses 
 # dozens of processes start here, and each would compile the package and the tests again
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install reports check test test-notebooks test-modules bench lint types lab measure numbers screenshots clean
+.PHONY: help install reports check test test-notebooks test-modules bench lint types lab measure numbers screenshots docs clean
 
 help: ## show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +57,11 @@ measure: $(STAMP) ## run what README's numbers come from again, three seeds (nee
 
 numbers: $(STAMP) ## write README's tables from tools/measured.csv
 	$(BIN)/python tools/measured.py
+
+docs: export WSOLKIT_OUT = $(CURDIR)/build/nbval
+docs: $(STAMP) ## build the site into build/site, without a network; EXECUTE=cache runs the notebooks first
+	$(BIN)/python -m sphinx -q -W --keep-going -D nb_execution_mode=$(EXECUTE) -d build/doctrees -c docs . build/site
+	@echo build/site/index.html
 
 screenshots: $(STAMP) ## take README's screenshots from the pages of make reports
 	$(BIN)/python tools/screenshots.py

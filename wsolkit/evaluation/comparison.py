@@ -90,11 +90,13 @@ def compare(
 ) -> Comparison:
     """Paired bootstrap between two methods measured on the same images: only the images where they differ matter.
 
-    a, b: per-image tables, paths of per_image.csv, folders that hold one, or results of an evaluation. Rows are matched
-        by id, in any order; those without ground-truth boxes are left out.
-    metric: "gt_known_loc" (IoU >= delta), "top1_loc" (that, and the class is right), "top1_cls" (the class is right) or
-        "iou" (mean IoU, in percent); delta has no part in the last two.
-    samples, seed: of the bootstrap. names: a pair, what A and B are called in text.
+    Args:
+        a, b: per-image tables, paths of per_image.csv, folders that hold one, or results of an evaluation. Rows are
+            matched by id, in any order; those without ground-truth boxes are left out.
+        metric: "gt_known_loc" (IoU >= delta), "top1_loc" (that, and the class is right), "top1_cls" (the class is
+            right) or "iou" (mean IoU, in percent); delta has no part in the last two.
+        samples, seed: of the bootstrap.
+        names: a pair, what A and B are called in text.
 
     The interval holds 95 % of the differences A - B over resamples of the images, the same images for both. For hits
     they are drawn from the counts (found by A only, by B only, by both or neither), which is the same distribution
@@ -105,8 +107,9 @@ def compare(
     percentile interval alone is too sure. Both speak of the luck of the draw of test images; another training run is
     another matter, and among many comparisons some come out by chance.
 
-    ValueError: other ids, other labels or other ground-truth boxes for an id (they were not measured on the same
-    images), an unknown metric, an unknown class where "top1_loc" needs it.
+    Raises:
+        ValueError: other ids, other labels or other ground-truth boxes for an id (they were not measured on the same
+            images), an unknown metric, an unknown class where "top1_loc" needs it.
     """
     return _compare(*_paired(a, b, metric, delta, samples, names), metric, delta, samples, seed, tuple(names))
 
