@@ -20,7 +20,7 @@ SLOW = (
     "training_methods", "runs", "map_store", "chapter", "exercises", "index_browser", "faithfulness", "cams_contract",
     "cams", "left_as_found", "transformers", "speed_paths", "method_page",
     "networks_of_others", "data_check", "preprocess_and_target", "affinity_cam", "frozen", "inputs", "models",
-    "notebook_page", "review", "annotate", "site",
+    "notebook_page", "review", "annotate", "annotate_kills", "site",
 )  # fmt: skip
 
 
