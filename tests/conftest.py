@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from wsolkit.common.memory import keep_freed_memory
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 SHARED = REPOSITORY.parent / "shared"
+keep_freed_memory()
 
 
 # Files that train, start processes or run notebooks: `make check` leaves them out. Where all files run side by side, the last

@@ -19,6 +19,7 @@ from wsolkit.common.code import packaged_notebooks
 from wsolkit.common.cores import torchrun_processes
 from wsolkit.common.errors import WsolkitError, is_digits, require
 from wsolkit.common.files import atomic_write_bytes, check_out, given_path, read_json
+from wsolkit.common.memory import keep_freed_memory
 from wsolkit.common.parameters import names_in
 from wsolkit.common.progress import progress
 from wsolkit.data.catalogue import DATASETS, SPLITS
@@ -57,6 +58,7 @@ def _check(config: RunConfig, methods: list[str]) -> None:
 @click.version_option(package_name="wsolkit")
 def cli() -> None:
     """Weakly supervised object localisation: train with image labels, localise, compare."""
+    keep_freed_memory()
 
 
 @cli.command()

@@ -26,6 +26,7 @@ from wsolkit.boxes.shares import boxes_of_shares
 from wsolkit.common.cores import chosen_threads
 from wsolkit.common.errors import WsolkitError, reason, require
 from wsolkit.common.files import alone, atomic_write_bytes, atomic_write_text, digest, given_path
+from wsolkit.common.memory import keep_freed_memory
 from wsolkit.common.processes import agreed, device_named, rank, world_size
 from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import SPLITS, load_dataset
@@ -74,6 +75,7 @@ class Run:
     def of(cls, namespace: dict[str, Any]) -> Run:
         """From a notebook's globals(): every variable that has the name of a parameter is taken as one."""
         torch.set_num_threads(chosen_threads() or torch.get_num_threads())
+        keep_freed_memory()
         return cls.start(**of_notebook(namespace))
 
     def dataset(self, split: str, variant: str = "") -> WSOLDataset:
