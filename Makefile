@@ -60,7 +60,7 @@ numbers: $(STAMP) ## write README's tables from tools/measured.csv
 
 docs: export WSOLKIT_OUT = $(CURDIR)/build/nbval
 docs: $(STAMP) ## build the site into build/site, without a network; EXECUTE=cache runs the notebooks first
-	$(BIN)/python -m sphinx -q -W --keep-going -D nb_execution_mode=$(EXECUTE) -d build/doctrees -c docs . build/site
+	$(BIN)/python -m sphinx -q -W --keep-going -a -D nb_execution_mode=$(EXECUTE) -d build/doctrees -c docs . build/site
 	@echo build/site/index.html
 
 screenshots: $(STAMP) ## take README's screenshots from the pages of make reports

@@ -527,6 +527,10 @@ def test_checkpoints_that_cannot_be_used(training, birds, tmp_path):
 
     assert "nowhere.pt not found" in problem(tmp_path / "nowhere.pt")
     assert "holds no best.pt" in problem(tmp_path)
+    inside = tmp_path / "runs/folder/resnet18/train-gap-1"
+    inside.mkdir(parents=True)
+    (inside / "best.pt").touch()
+    assert problem(tmp_path).endswith(f"choose one of {inside}")
     assert str(training) in problem(training.parent), "the training runs below are offered"
     (tmp_path / "torn.pt").write_bytes((training / "best.pt").read_bytes()[:3000])
     assert "torn.pt cannot be read" in problem(tmp_path / "torn.pt")

@@ -81,15 +81,14 @@ class Measured:
 
     def ap50(self, own: np.ndarray) -> float:
         """AP at an IoU of 0.5 as COCO defines it, in percent, of the images in the mask `own`: boxes ranked by their
-        certainty, precision at 101 recalls, the mean over classes."""
+        certainty, the mean over classes."""
+        from wsolkit.evaluation.metrics import average_precision
+
         labels, values = np.array(self.labels), []
         for label in dict.fromkeys(labels[own]):
             images = np.flatnonzero(own & (labels == label))
             ranked = sorted((item for k in images for item in self.detections[k]), key=lambda item: -item[0])
-            hits = np.cumsum([right for _, right in ranked])
-            precision = np.maximum.accumulate((hits / np.arange(1, len(hits) + 1))[::-1])[::-1]
-            places = np.searchsorted(hits / self.truths[images].sum(), np.linspace(0, 1, 101))
-            values.append(np.append(precision, 0.0)[places].mean())
+            values.append(average_precision(np.array([right for _, right in ranked]), self.truths[images].sum()))
         return 100 * float(np.mean(values))
 
 

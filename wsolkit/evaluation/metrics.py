@@ -230,3 +230,16 @@ def _resampled_max(hits, samples: int, seed: int) -> tuple[float, np.ndarray, tu
             best[start : start + size] += (weights @ matrix).max(axis=1)
     value = float(hits.sum(axis=1).max(axis=1).mean() * 100.0 / n)
     return value, best * 100.0 / (n * len(hits)), hits.shape[:2]
+
+
+def average_precision(hits: np.ndarray, total: float, weights: np.ndarray | None = None) -> float:
+    """Mean over the recalls 0, 0.01, ..., 1 of the largest precision at that recall or a larger one, in [0, 1].
+
+    Args: hits: (D,) bool by falling score. total: number of true boxes. weights: (D,) how often each detection counts.
+    Source: the COCO challenge's evaluation (pycocotools).
+    """
+    weights = np.ones(len(hits)) if weights is None else weights
+    right, all_of_them = np.cumsum(weights * hits), np.cumsum(weights)
+    precision = np.maximum.accumulate((right / np.maximum(all_of_them, 1e-12))[::-1])[::-1]
+    places = np.searchsorted(right / total, np.linspace(0, 1, 101) - 1e-12)
+    return float(np.append(precision, 0.0)[places].mean())

@@ -408,7 +408,8 @@ def load_trained(path: str | Path, device: str | torch.device = "cpu") -> Traine
     path = given_path(path, "a best.pt or the folder of a training run")
     if path.is_dir():
         if not (path / files.WEIGHTS).is_file():
-            inside = [str(weights.parent) for weights in sorted(path.glob(f"*/{files.WEIGHTS}"))]
+            below = [*path.glob(f"*/{files.WEIGHTS}"), *path.glob(f"runs/*/*/*/{files.WEIGHTS}")]
+            inside = [str(weights.parent) for weights in sorted(below)]
             hint = f"choose one of {', '.join(inside)}" if inside else "give a best.pt or the folder of a training run"
             raise FileNotFoundError(f"{path} holds no best.pt; {hint}")
         path /= files.WEIGHTS

@@ -23,6 +23,7 @@ from wsolkit.boxes.extract import iou
 from wsolkit.boxes.shares import boxes_of_shares, shares_of_boxes
 from wsolkit.common.errors import require
 from wsolkit.data.base import WSOLDataset
+from wsolkit.evaluation.metrics import average_precision
 from wsolkit.localisation.localise import ScoreMaps
 from wsolkit.methods.maps import feature_map
 from wsolkit.methods.psol import pseudo_boxes
@@ -31,7 +32,6 @@ from wsolkit.networks.models import WSOLModel
 CHANNELS, CELLS, HIDDEN = 64, 4, 256  # after the first convolution; of a pooled proposal; of the heads
 SIDES, ASPECTS = (0.25, 0.45, 0.65, 0.85), (0.5, 1.0, 2.0)  # of the anchors, shares of the image's side
 BATCH, RATE = 8, 1e-3
-RECALLS = np.linspace(0, 1, 101)
 DRAWS = 200  # of the bootstrap
 
 
@@ -171,19 +171,6 @@ def hits_of(detections: Detections, truths: Sequence[np.ndarray], labels: np.nda
         if overlaps.max() >= delta:
             free[image][overlaps.argmax()], hits[row] = False, True
     return hits
-
-
-def average_precision(hits: np.ndarray, total: float, weights: np.ndarray | None = None) -> float:
-    """Mean over the recalls 0, 0.01, ..., 1 of the largest precision at that recall or a larger one, in [0, 1].
-
-    Args: hits: (D,) bool by falling score. total: number of true boxes. weights: (D,) how often each detection counts.
-    Source: the COCO challenge's evaluation (pycocotools).
-    """
-    weights = np.ones(len(hits)) if weights is None else weights
-    right, all_of_them = np.cumsum(weights * hits), np.cumsum(weights)
-    precision = np.maximum.accumulate((right / np.maximum(all_of_them, 1e-12))[::-1])[::-1]
-    places = np.searchsorted(right / total, RECALLS - 1e-12)
-    return float(np.append(precision, 0.0)[places].mean())
 
 
 def mean_average_precision(
