@@ -143,7 +143,7 @@ def test_many_images_are_read_once_before_training(pictures, tmp_path, monkeypat
     assert set.union(*found) == {"dog/bad.jpg"}
 
 
-def test_images_none_of_which_can_be_read_are_one_error(tmp_path):
+def test_a_call_that_made_no_box_leaves_the_folder_to_another(made, pictures, tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "pictures" / name).mkdir(parents=True)
         for number in range(3):
@@ -152,6 +152,10 @@ def test_images_none_of_which_can_be_read_are_one_error(tmp_path):
         WsolkitError, match=r"none of the 2 train images can be read; first: .*jpg: not a readable image"
     ):
         annotate(tmp_path / "pictures", tmp_path / "out", **SMALL)
+    for path in (tmp_path / "pictures").glob("*/*.jpg"):
+        shutil.copy(pictures / path.parent.name / f"00{path.name}", path)
+    checkpoint = read_json(made.folder / "annotation.json")["checkpoint"]
+    assert len(annotate(tmp_path / "pictures", tmp_path / "out", checkpoint=checkpoint).records) == 6
 
 
 def test_a_finished_run_writes_other_formats_without_a_network(made, pictures, monkeypatch):

@@ -157,8 +157,9 @@ def annotate(
         about: dict[str, Any] = {"written_by": MARK, "run": run, "root": str(root), "classes": classes}
         about |= {"method": entry.name, "threshold": cut, "max_boxes": max_boxes, "version": version("wsolkit")}
         known = read_json(folder / ABOUT) if (folder / ABOUT).exists() else {}
-        about["checkpoint"] = known.get("checkpoint", "")
-        if not known:
+        same = known.get("run") == run
+        about["checkpoint"] = known["checkpoint"] if same else ""
+        if not same:
             write_json(folder / ABOUT, about)
         if trained is None:
             path = Path(about["checkpoint"])
@@ -287,11 +288,11 @@ def _about(folder: Path) -> dict[str, Any]:
 
 
 def _require_own(folder: Path, run: str) -> None:
-    """Refuse a folder that holds anything but what this very call wrote there."""
+    """Refuse a folder that holds anything but what this very call wrote there, or one that had not made a box yet."""
     if (folder / ABOUT).exists():
         about = _about(folder)
         other = f"{folder} holds boxes of {about.get('method')} that were made from other images, settings or code"
-        require(about.get("run") == run, f"{other}; {ADVICE}")
+        require(about.get("run") == run or not (folder / BOXES).exists(), f"{other}; {ADVICE}")
     elif folder.exists():
         held = sorted(path.name for path in folder.iterdir())
         require(not held, f"{folder} is not empty and was not written by wsolkit annotate ({listing(held)}); {ADVICE}")
