@@ -82,6 +82,14 @@ def browser():
 
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        new_context = opened.new_context
+
+        def patient(**options):  # half a minute is too short where notebooks train on the same cores
+            context = new_context(**options)
+            context.set_default_timeout(300_000)
+            return context
+
+        opened.new_context = patient
         yield opened
         opened.close()
 
