@@ -14,9 +14,9 @@ def keep_freed_memory() -> None:
 
     By default each block above 32 MiB comes from the system anew, which clears it page by page, and what is freed at
     the top of the heap goes back: with feature maps of photographs nearly every operation pays for that. (Boxes of 300
-    photographs at 448 px on one thread of a shared machine, two runs: 74 of 148 seconds of processor time, 8 of 80
-    without.) Results are the same bits. Nothing happens with another C library, or where the environment has a
-    MALLOC_ variable of the user's.
+    photographs at 448 px on one thread of a shared machine, a run each: the system took 74 of 148 seconds of processor
+    time, 8 of 72 with this, and the boxes were the same.) Nothing happens with another C library, or where the
+    environment has a MALLOC_ variable of the user's.
     """
     if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
