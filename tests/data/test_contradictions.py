@@ -9,7 +9,8 @@ import pytest
 from PIL import ExifTags, Image, ImageOps
 
 import wsolkit as wk
-from wsolkit.data.readers import clean, convert, inside, read_classes, same_shape, turned_box
+from wsolkit.data.images import same_shape
+from wsolkit.data.readers import clean, convert, inside, read_classes, turned_box
 from wsolkit.evaluation.file_evaluation import evaluate_files
 
 
@@ -111,6 +112,20 @@ def test_sizes_of_metadata_are_compared_with_the_images(tmp_path):
         else:
             with pytest.raises(ValueError, match=r"a\.jpg \(its mask is 100 x 200, but the image is 200 x 100\)"):
                 wk.load_dataset("metadata", "test", metadata=folder, masks=tmp_path, **options)
+
+
+def test_an_image_that_is_replaced_after_its_data_set_was_opened_is_an_error(tmp_path):
+    picture(tmp_path / "images/a.jpg")
+    folder = metadata(tmp_path / "meta")
+    for width, height, fits in ((100, 50, True), (100, 200, False)):
+        picture(tmp_path / "images/a.jpg")
+        data = wk.load_dataset("metadata", "test", metadata=folder, root=tmp_path / "images", size=32)
+        picture(tmp_path / "images/a.jpg", width, height)
+        if fits:
+            assert data.images([0]).shape == (1, 3, 32, 32)
+        else:
+            with pytest.raises(ValueError, match=r"a\.jpg: 100 x 200 pixels instead of 200 x 100, to which its boxes"):
+                data.images([0])
 
 
 # ------------------------------------------------------------------------------------------------ names and paths

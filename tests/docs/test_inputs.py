@@ -1021,7 +1021,7 @@ bad("localise", trained, wsolkit, "--dataset", *LOCALISE[:5])
 for change in (
     nothing, put("m.npz"), put("m.npz", "x"), put("m.npz", pickle.dumps(Harm())), array("m.npz", np.eye(3)), folder("m.npz"),
     scores(maps=None), scores(ids=np.array([Harm(), "b"], object)), scores(maps=np.zeros((3, 4, 4))), scores(labels=np.zeros(5)), scores(cost=np.zeros(0)),
-    scores(maps=np.zeros((2, 4))),
+    scores(maps=np.zeros((2, 4))), scores(ids=np.array(["a", "a"])), scores(maps=np.full((2, 4, 4), np.nan)),
 ):  # fmt: skip
     bad("ScoreMaps.load", nothing, lambda: wk.ScoreMaps.load("m.npz"), "m.npz", change)
 

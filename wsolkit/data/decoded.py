@@ -31,7 +31,7 @@ from wsolkit.common.cores import cores
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import alone, atomic_path, digest, read_json, write_json
 from wsolkit.common.progress import progress
-from wsolkit.data.images import Sample
+from wsolkit.data.images import Sample, same_shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,8 +101,12 @@ class DecodedPixels:
         self.held: dict[str, Tensor] = {}  # device -> all pixels there, see `base.held_on`
 
     def square(self, sample: Sample) -> np.ndarray:
-        """The pixels of one image, (side, side, 3) uint8."""
-        return np.asarray(self.load(sample)[0].resize((self.side, self.side), Image.Resampling.BILINEAR))
+        """The pixels of one image, (side, side, 3) uint8; WsolkitError: its boxes are those of another shape."""
+        image = self.load(sample)[0]
+        if sample.boxes and sample.size and not same_shape(sample.size, image.size):
+            pair = "{} x {} pixels instead of {} x {}".format(*image.size, *sample.size)
+            raise WsolkitError(f"{sample.path}: {pair}, to which its boxes belong: give it boxes anew")
+        return np.asarray(image.resize((self.side, self.side), Image.Resampling.BILINEAR))
 
     def whole(self, asked: int = 0) -> np.ndarray | None:
         """All pixels, (N, side, side, 3) uint8, or None while there is no file and not all are in memory.

@@ -105,6 +105,12 @@ def image_sizes(root: Path, paths: Iterable[str]) -> dict[str, tuple[int, int]]:
     return {path: size.result() for path, size in sizes.items()}
 
 
+def same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
+    """Whether two sizes (width, height) are of one image, perhaps resized and rounded to whole pixels."""
+    (width, height), (across, down) = sorted((first, second))
+    return abs(height - down * width / across) <= 1 or abs(width - across * height / down) <= 1
+
+
 @contextlib.contextmanager
 def _named(path: str | Path) -> Iterator[None]:
     """Turn what reading an image can raise into one error that names the file."""

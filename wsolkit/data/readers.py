@@ -31,7 +31,7 @@ from wsolkit.common.errors import WsolkitError, is_digits, is_real, require
 from wsolkit.common.files import atomic_write_text, check_out, given_path, listing, read_json
 from wsolkit.data.base import Request, WSOLDataset
 from wsolkit.data.catalogue import SPLITS, archive_of
-from wsolkit.data.images import MaskFiles, Sample, image_sizes, orientation
+from wsolkit.data.images import MaskFiles, Sample, image_sizes, orientation, same_shape
 
 IDS, LABELS, SIZES = "image_ids.txt", "class_labels.txt", "image_sizes.txt"
 LOCALIZATION, CLASSES = "localization.txt", "classes.txt"
@@ -304,12 +304,6 @@ def all_shares(boxes: Sequence[Sequence[float]]) -> bool:
 def is_share(box: Box) -> bool:
     """Whether a box of four numbers, not all of them whole, is smaller than a pixel: it may be one of shares."""
     return max(map(abs, box)) <= 1 and any(value % 1 for value in box)
-
-
-def same_shape(first: tuple[int, int], second: tuple[int, int]) -> bool:
-    """Whether two sizes (width, height) are of one image, perhaps resized and rounded to whole pixels."""
-    (width, height), (across, down) = sorted((first, second))
-    return abs(height - down * width / across) <= 1 or abs(width - across * height / down) <= 1
 
 
 def turned_box(box: Box, size: tuple[int, int], number: int) -> Box:

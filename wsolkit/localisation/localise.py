@@ -66,8 +66,12 @@ class ScoreMaps:
     @property
     def arrays(self) -> dict[str, np.ndarray]:
         """What there is for each image: labels, logits, and maps or boxes."""
-        answer = {"maps": self.maps} if self.boxes is None else {"boxes": self.boxes}
-        return {"labels": self.labels, "logits": self.logits, **answer}
+        return {"labels": self.labels, "logits": self.logits, "maps" if self.boxes is None else "boxes": self.answer}
+
+    @property
+    def answer(self) -> np.ndarray:
+        """The maps or the boxes."""
+        return self.maps if self.boxes is None else self.boxes
 
     def save(self, path: str | Path) -> None:
         """Write one compressed .npz, by rename: ids, labels, logits, maps or boxes, and cost (seconds per image,
@@ -83,16 +87,19 @@ class ScoreMaps:
         Raises: FileNotFoundError: there is no such file. WsolkitError: it cannot be read; it names the file.
         """
         try:
-            with np.load(path, allow_pickle=False) as content:
-                labels, logits, cost = (content[name] for name in ("labels", "logits", "cost"))
-                maps, boxes = (content.get(name) for name in ("maps", "boxes"))
-                require((maps is None) != (boxes is None), "it holds neither maps nor boxes, or both")
-                ids, seconds, megabytes = content["ids"].tolist(), float(cost[0]), float(cost[1])
-                made = cls(ids, labels, logits, maps, seconds, megabytes, Path(path), boxes)
+            with np.load(path, allow_pickle=False) as archive:
+                content = dict(archive)
+            labels, logits, ids = (content[name] for name in ("labels", "logits", "ids"))
+            seconds, megabytes = map(float, content["cost"][:2])
+            maps, boxes = (content.get(name) for name in ("maps", "boxes"))
+            require((maps is None) != (boxes is None), "it holds neither maps nor boxes, or both")
+            made = cls(ids.tolist(), labels, logits, maps, seconds, megabytes, Path(path), boxes)
             shapes = {name: array.shape for name, array in made.arrays.items()}
             good = {len(made), *(shape[0] for shape in shapes.values())} == {len(made)}
             good = good and (made.maps.ndim == 3 if boxes is None else boxes.shape[1:] == (4,))
             require(good, f"{len(made)} ids do not go with shapes {shapes}")
+            require(len(set(made.ids)) == len(made), "some ids are there more than once")
+            require(np.isfinite(made.answer).all(), "some values are not finite")
             return made
         except FileNotFoundError:
             raise FileNotFoundError(f"score maps {path} not found; localise first") from None

@@ -218,7 +218,8 @@ def _problems(
     data: Mapping[str, WSOLDataset], images: Mapping[str, list[CheckedImage]], refused: Container[str]
 ) -> Iterator[tuple[Container[str], str, list[Case]]]:
     """(the splits where it is an error, what is wrong, where) of every kind of problem, cases or none."""
-    from wsolkit.data.readers import FEW, alike, all_shares, beyond, is_share, misread, placed, same_shape, touches
+    from wsolkit.data.images import same_shape
+    from wsolkit.data.readers import FEW, alike, all_shares, beyond, is_share, misread, placed, touches
 
     classes = next(iter(data.values())).classes
     known = set(classes) - {*SPLITS}
