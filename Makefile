@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 JOBS ?= 0
 EXECUTE ?= off
+SMALL ?= yes
+CHAPTERS := build/nbval/notebooks
 STAMP := $(VENV)/.installed
 NBVAL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --nbval-current-env
 # as many files at a time as there are cores (four at most), each on one thread
@@ -37,11 +39,13 @@ check: lint types ## for every save: style, layers, types and the fast tests
 test: $(STAMP) ## run every test: modules, notebooks, one sweep opened in a browser
 	$(MAKE) --no-print-directory --output-sync --jobs 2 test-notebooks test-modules
 
-# 00_tour is compared with its stored outputs. A kernel waits while another process trains the same network, so modules run beside.
+# Each cell of every chapter runs, with small parameters (SMALL= takes the notebooks as they are, some 50 minutes on two
+# cores); 00_tour is compared with its stored outputs, as it is.
 test-notebooks: export WSOLKIT_OUT = $(CURDIR)/build/nbval
 test-notebooks: $(STAMP)
-	$(NBVAL) -n 2 --dist loadfile --nbval-lax --nbval-cell-timeout=3000 $(filter-out %/00_tour.ipynb,$(sort $(wildcard notebooks/*.ipynb)))
 	$(NBVAL) --nbval notebooks/00_tour.ipynb
+	$(if $(SMALL),$(BIN)/python tools/small_notebooks.py $(CHAPTERS))
+	$(NBVAL) --nbval-lax --nbval-cell-timeout=3000 $(or $(SMALL:%=$(CHAPTERS)),$(filter-out %/00_tour.ipynb,$(sort $(wildcard notebooks/*.ipynb))))
 
 test-modules: $(STAMP)
 	$(PARALLEL) --durations=10 tests

@@ -217,7 +217,7 @@ class PeakMemory:
             torch.cuda.reset_peak_memory_stats(self.device)
             self._start = torch.cuda.memory_allocated(self.device)
             return self
-        gc.collect()
+        gc.collect(1)  # not the oldest objects, among which torch's and matplotlib's take half a second
         with contextlib.suppress(OSError, AttributeError):  # glibc: what it keeps of freed memory would hide growth
             ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._resident = psutil.Process()
