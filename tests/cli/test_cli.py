@@ -43,7 +43,7 @@ def test_every_command_explains_itself():
         "--limit",
     ):
         assert option in sweep
-    for name in ("cub", "tiny_imagenet", "convert"):
+    for name in ("cub", "tiny_imagenet", "oxford_pets", "convert"):
         assert "Usage" in CliRunner().invoke(cli, ["data", name, "--help"]).output
 
 

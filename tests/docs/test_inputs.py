@@ -151,6 +151,25 @@ def tiny() -> None:
         picture(f"tiny/val/images/v{number}.png", 64, 64)
 
 
+def pets() -> None:
+    for part, numbers in {"trainval": range(2), "test": range(2, 4)}.items():
+        put(
+            f"pets/annotations/{part}.txt",
+            "".join(f"{x}_{n} {1 + (x == 'dog')} 1 1\n" for x in ("cat", "dog") for n in numbers),
+        )()
+    for name in (f"{x}_{n}" for x in ("cat", "dog") for n in range(4)):
+        picture(f"pets/images/{name}.jpg")
+        Path("pets/annotations/trimaps").mkdir(exist_ok=True)
+        Image.fromarray(np.full((10, 20), 1, np.uint8)).save(f"pets/annotations/trimaps/{name}.png")
+
+
+def ilsvrc() -> None:
+    for number, wnid in enumerate(("n01", "n02")):
+        picture(f"net/train/{wnid}/{wnid}_1.JPEG")
+        picture(f"net/val/v{number}.JPEG")
+        put(f"net/Annotations/val/v{number}.xml", xml(f"v{number}", label=wnid))()
+
+
 def metadata() -> None:
     for split, names in {"train": "abcd", "test": "ef"}.items():
         put(f"meta/{split}/image_ids.txt", "".join(f"{x}.png\n" for x in names))()
@@ -422,6 +441,8 @@ def bad(place: str, good: Change, call: Callable[..., None], named: str, *change
 
 open_cub = partial(load, "cub", root="cub")
 open_tiny = partial(load, "tiny_imagenet", root="tiny")
+open_pets = partial(load, "oxford_pets", root="pets")
+open_ilsvrc = partial(load, "ilsvrc", root="net")
 open_metadata = partial(load, "metadata", root="images", metadata="meta")
 open_pictures = partial(load, "folder", root="pictures")
 open_masks = partial(load, "metadata", root="images", metadata="meta", masks="masks")
@@ -550,6 +571,39 @@ bad(
     "pictures",
     lambda: [shutil.rmtree(f"pictures/{name}") for name in ("cat", "dog")],
 )
+
+# oxford_pets
+listed, trimap = "pets/annotations/test.txt", "pets/annotations/trimaps/cat_2.png"
+for named, *changes in (
+    ("line 1", swap(listed, "cat_2 1", "../cat_2 1")),
+    ("line 1", swap(listed, "cat_2 1 1 1", "cat_2 1 1")),
+    ("line 2 (cat_2", swap(listed, "cat_3", "cat_2")),
+    ("1 (Bird, Cat)", swap(listed, "cat_3", "bird_3")),
+    ("cat_2.jpg", gone("pets/images/cat_2.jpg")),
+    ("cat_2.png", gone(trimap)),
+    ("cat_2.jpg (its mask is 7 x 9", lambda: Image.new("L", (7, 9), 1).save(trimap)),
+    ("cat_2.png", put(trimap, "<html>")),
+    ("cat_2.jpg", put("pets/images/cat_2.jpg", "<html>")),
+    ("test.txt", put(listed)),
+):  # fmt: skip
+    bad("oxford_pets", pets, open_pets, named, *changes)
+
+# ilsvrc
+first = "net/Annotations/val/v0.xml"
+for named, *changes in (
+    ("net/train", lambda: shutil.rmtree("net/train/n02")),
+    ("val/v0.JPEG", gone(first)),
+    ("val/v0.xml", put(first, "<annotation>")),
+    ("val/v0.JPEG (20 x 40", put(first, xml("v0", (20, 40), label="n01"))),
+    ("val/v0.xml", put(first, xml("v0", box=(12, 2, 2, 7), label="n01"))),
+    ("val/v0.JPEG", put(first, xml("v0", box=(50, 2, 60, 7), label="n01"))),
+    ("v0.JPEG", put("net/val/v0.JPEG", "<html>")),
+    ("v\\n.JPEG", lambda: picture("net/train/n01/v\n.JPEG"), {"split": "train"}),
+    ("'test'", lambda: [Path(f"net/val/v{n}.JPEG").unlink() for n in range(2)]),
+    ("LOC_synset_mapping.txt", put("net/LOC_synset_mapping.txt", "n01\n")),
+):  # fmt: skip
+    options = changes.pop() if isinstance(changes[-1], dict) else {}
+    bad("ilsvrc", ilsvrc, open_ilsvrc, named, *changes, **options)
 
 # tiny_imagenet
 for named, *changes in (
@@ -1355,7 +1409,7 @@ def test_the_page_has_the_places_that_are_tried():
 def test_without_the_change_the_input_is_taken(copy_of, tmp_path, monkeypatch):
     """Or the errors above might be about something else."""
     for number, (good, call, words) in enumerate((
-        (cub, open_cub, ()), (tiny, open_tiny, ()), (tiny, train_tiny, ()), (metadata, open_metadata, ()), (pictures, open_pictures, ()), (masks, open_masks, ()), (voc, wsolkit, CONVERT["voc"]),
+        (cub, open_cub, ()), (tiny, open_tiny, ()), (tiny, train_tiny, ()), (pets, open_pets, ()), (ilsvrc, open_ilsvrc, ()), (metadata, open_metadata, ()), (pictures, open_pictures, ()), (masks, open_masks, ()), (voc, wsolkit, CONVERT["voc"]),
         (coco, wsolkit, CONVERT["coco"]), (table, wsolkit, CONVERT["csv"]), (maps, wsolkit, EVALUATE), (boxes, wsolkit, BOXES), (trained, wsolkit, PREDICT), (trained, wsolkit, LOCALISE),
         (annotated, wsolkit, ANNOTATE), (annotated, wsolkit, APPLY),
         (weights, build, ()), (sweep_file, wsolkit, SWEEP), (metadata, predict, ()), (nothing, score, ()), (nothing, score_maps, ()), (nothing, fit, ()), (nothing, evaluate, ()),

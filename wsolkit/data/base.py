@@ -434,8 +434,8 @@ class WSOLDataset(Dataset):
         sample, mask = self.samples[index], None
         boxes: Sequence[Sequence[float]] = sample.boxes
         if files := sample.masks:
-            boxes, size = instance_boxes(files.root, files.paths)
-            pixels = read_mask(files.root, files.paths, files.ignore, self.geometry.side)
+            boxes, size = instance_boxes(files.root, files.paths, files.levels[0])
+            pixels = read_mask(files.root, files.paths, files.ignore, self.geometry.side, files.levels)
             mask = torch.from_numpy(self.geometry.crop(pixels).copy())
         else:
             size = sample.size or (image_size(sample.path or "") if boxes else (1, 1))

@@ -29,6 +29,8 @@ class Archive:
         md5: checksum, hexadecimal.
         folder: the folder in the archive that is the dataset.
         required: files and folders without which the dataset is not complete.
+        torchvision: the class of torchvision.datasets that fetches it, from addresses and with checksums of its own;
+            `url` and `md5` are empty then.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Archive:
     md5: str
     folder: str
     required: tuple[str, ...] = ()
+    torchvision: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,16 @@ _TINY_IMAGENET = Archive(
     folder="tiny-imagenet-200",
     required=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
 )
+# The size is that of its two archives, as TensorFlow Datasets (oxford_iiit_pet) checks them.
+_PETS = Archive(
+    name="oxford-iiit-pet",
+    url="",
+    size=791_918_971 + 19_173_078,
+    md5="",
+    folder="oxford-iiit-pet",
+    required=("annotations/trainval.txt", "annotations/test.txt", "annotations/trimaps", "images"),
+    torchvision="OxfordIIITPet",
+)
 
 _SMALL, _LARGE = {"weights": "none", "size": 64}, {"weights": "imagenet", "size": 224, "epochs": 50}
 _TINY = _SMALL | {"epochs": 20}
@@ -91,6 +104,8 @@ DATASETS: dict[str, DatasetEntry] = {
     "synthetic": DatasetEntry("synthetic:open_synthetic", "Synthetic birds", _BIRDS, _SLIM),
     "cub": DatasetEntry("readers:open_cub", "CUB-200-2011", _LARGE, archive=_CUB),
     "tiny_imagenet": DatasetEntry("readers:open_tiny_imagenet", "Tiny-ImageNet-200", _TINY, archive=_TINY_IMAGENET),
+    "oxford_pets": DatasetEntry("oxford_pets:open_oxford_pets", "Oxford-IIIT Pets", _LARGE, archive=_PETS),
+    "ilsvrc": DatasetEntry("ilsvrc:open_ilsvrc", "ImageNet (ILSVRC)", _LARGE, boxed=False, truth=("Annotations",)),
     "folder": DatasetEntry("class_folders:open_folder", "Images in class folders", _LARGE, boxed=False, truth=_BOXES),
     "metadata": DatasetEntry("readers:open_metadata", "Images of a metadata folder", _LARGE, boxed=False),
 }
@@ -117,8 +132,9 @@ def load_dataset(
     """Open one split of a dataset.
 
     Args:
-        name: "synthetic" (needs no files), "cub", "tiny_imagenet", "folder" (a folder of images for each class) or
-            "metadata" (any images with the metadata files of wsolevaluation).
+        name: "synthetic" (needs no files), "cub", "tiny_imagenet", "oxford_pets", "ilsvrc" (ImageNet's own folders),
+            "folder" (a folder of images for each class) or "metadata" (any images with the metadata files of
+            wsolevaluation).
         split: "train", "val" or "test". Where the files know no validation split, it is a seeded, stratified share of
             the training images; the test images are never part of it.
         root: the folder in its native layout, e.g. data/CUB_200_2011; for "metadata" the folder of the images.

@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 from urllib.parse import urlsplit
 
 import pooch
@@ -45,13 +46,14 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, RuntimeEr
 
 
 def fetch_dataset(name: str, root: str | Path, url: str | None = None) -> Path:
-    """Fetch "cub" (1.15 GB) or "tiny_imagenet" (248 MB) into the folder `root` and return the dataset folder, ready for
-    `load_dataset`. An archive that lies in `root` already is not downloaded again.
+    """Fetch "cub" (1.15 GB), "tiny_imagenet" (248 MB) or "oxford_pets" (811 MB, by torchvision) into the folder `root`
+    and return the dataset folder, ready for `load_dataset`. An archive that lies in `root` is not downloaded again.
 
     Args:
         name: the dataset, one that has an archive in `wsolkit.data.catalogue`.
         root: the folder that is to hold the dataset folder (or the dataset folder itself, by its native name).
         url: http(s) address of a mirror, instead of the official ones; size and checksum must be those of the original.
+            Not for what torchvision fetches.
 
     Raises:
         WsolkitError: an unknown dataset, or an address that is not http(s).
@@ -67,7 +69,8 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
         web = urlsplit(address).scheme in ("http", "https") and urlsplit(address).hostname
     except ValueError:  # brackets that do not close
         web = None
-    require(web, f"'{address}' is not an http or https address; give one (--url)")
+    require(not url or not archive.torchvision, f"torchvision fetches {name} from its own address; leave out --url")
+    require(web or archive.torchvision, f"'{address}' is not an http or https address; give one (--url)")
     root = given_path(root, "a folder for the dataset (--root)")
     root = root.parent if root.name == archive.folder else root
     target, packed = root / archive.folder, root / archive.name
@@ -84,16 +87,17 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
         root.mkdir(parents=True, exist_ok=True)
         busy = f"{packed} is in use by another process that fetches it; wait for its end"
         with alone(root / f".{archive.name}.lock", busy=busy):
-            if not packed.exists():
-                _download(archive, address, root, by_hand)
-            elif (md5 := pooch.file_hash(str(packed), alg="md5")) != archive.md5:  # not ours to delete
-                wrong = f"its MD5 is {md5} instead of {archive.md5}; delete it"
-                raise DownloadError(f"{packed} is not the expected archive: {wrong}.\n{by_hand}")
-            print(f"unpacking {packed}", flush=True)
+            if not archive.torchvision:
+                if not packed.exists():
+                    _download(archive, address, root, by_hand)
+                elif (md5 := pooch.file_hash(str(packed), alg="md5")) != archive.md5:  # not ours to delete
+                    wrong = f"its MD5 is {md5} instead of {archive.md5}; delete it"
+                    raise DownloadError(f"{packed} is not the expected archive: {wrong}.\n{by_hand}")
+                print(f"unpacking {packed}", flush=True)
             for stale in root.glob(f".{archive.folder}.unpacking*"):  # of interrupted runs; a link is never followed
                 shutil.rmtree(stale, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=f".{archive.folder}.unpacking", dir=root) as temporary:
-                _unpack(packed, temporary)
+                _by_torchvision(archive, temporary) if archive.torchvision else _unpack(packed, temporary)
                 if missing := _missing(archive, Path(temporary, archive.folder)):
                     raise tarfile.ReadError(f"it lacks {missing}")
                 os.rename(Path(temporary, archive.folder), target)
@@ -105,7 +109,8 @@ def fetch(archive: Archive, root: str | Path, url: str | None = None, name: str 
         else:
             wrong = f"cannot write in {root} ({error}); choose another folder with --root"
         raise DownloadError(wrong) from error
-    print(f"{target} is ready ({packed.name} is no longer needed and may be deleted)", flush=True)
+    left = f" ({packed.name} is no longer needed and may be deleted)" if packed.is_file() else ""
+    print(f"{target} is ready{left}", flush=True)
     return target
 
 
@@ -189,6 +194,17 @@ def _resuming(archive: Archive, part: Path) -> Any:
 
 def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
+
+
+def _by_torchvision(archive: Archive, target: str) -> None:
+    """torchvision's own download; it compares checksums before it unpacks."""
+    from torchvision import datasets
+
+    try:
+        getattr(datasets, archive.torchvision)(target, download=True)
+    except (URLError, ConnectionError, TimeoutError, *DAMAGED) as error:
+        wrong = f"torchvision could not fetch {archive.folder} ({error}); run again later"
+        raise DownloadError(f"{wrong}, or put the folder {archive.folder} in place by hand") from error
 
 
 def _unpack(archive: Path, target: str) -> None:

@@ -32,11 +32,14 @@ THREADS = 8  # that read the headers of images
 
 @dataclass(frozen=True)
 class MaskFiles:
-    """Mask files of one image below a folder: one per instance, and the ignored region or None."""
+    """Mask files of one image below a folder: one per instance, and the ignored region or None; one file may be both.
+
+    levels: the grey level that is the object, and the one that is ignored; 0 is any level but 0."""
 
     paths: tuple[str, ...]
     ignore: str | None = None
     root: Path = Path()
+    levels: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,11 @@ def eight_bits(image: Image.Image, file_format: str | None) -> Image.Image:
 
 
 def read_mask(
-    root: str | Path, paths: Iterable[str], ignore: str | None = None, size: int | tuple[int, int] = 224
+    root: str | Path,
+    paths: Iterable[str],
+    ignore: str | None = None,
+    size: int | tuple[int, int] = 224,
+    levels: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """(H, W) uint8: 0 background, 1 object, 255 ignore, as wsolevaluation (Choe et al., CVPR 2020) reads them.
 
@@ -189,15 +196,17 @@ def read_mask(
         paths: one mask file per instance, at least one.
         ignore: the file of the ignored region; None or "" where nothing is ignored.
         size: side of a square frame, or (H, W), in pixels.
+        levels: as in `MaskFiles`.
 
     Raises:
         WsolkitError: `paths` is empty, or a file is not an image.
         FileNotFoundError: a file is missing.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    instances = _greys(root, paths)
+    instances = _greys(root, paths, levels[0])
+    ignored = _greys(root, [ignore], levels[1]) if ignore else []
     # as float32, as there: OpenCV's code for other types may pick other pixels
-    floats = [grey.astype(np.float32) for grey in (instances + _greys(root, [ignore]) if ignore else instances)]
+    floats = [grey.astype(np.float32) for grey in instances + ignored]
     covered = [cv2.resize(grey, (width, height), interpolation=cv2.INTER_NEAREST) > 0.5 for grey in floats]
     objects = np.any(covered[: len(instances)], axis=0)
     mask = objects.astype(np.uint8)
@@ -206,10 +215,12 @@ def read_mask(
     return mask
 
 
-def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[float, ...]], tuple[int, int]]:
+def instance_boxes(
+    root: str | Path, paths: Iterable[str], level: int = 0
+) -> tuple[list[tuple[float, ...]], tuple[int, int]]:
     """The bounding box (x0, y0, x1, y1) of each instance that is not empty, inclusive corners, in pixels of the first
-    mask file (to whose size those of another size are scaled), and its (width, height)."""
-    instances = _greys(root, paths)
+    mask file (to whose size those of another size are scaled), and its (width, height). level: as in `MaskFiles`."""
+    instances = _greys(root, paths, level)
     height, width = instances[0].shape
     boxes: list[tuple[float, ...]] = []
     for grey in instances:
@@ -220,8 +231,8 @@ def instance_boxes(root: str | Path, paths: Iterable[str]) -> tuple[list[tuple[f
     return boxes, (width, height)
 
 
-def _greys(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
-    """(h, w) uint8 of each file, as the file has it."""
+def _greys(root: str | Path, paths: Iterable[str], level: int = 0) -> list[np.ndarray]:
+    """(h, w) uint8 of each file, as the file has it; with a level 1 where it has that level and 0 elsewhere."""
     greys, advice = [], "or remove its line from localization.txt"
     for path in (Path(root) / path for path in paths):
         if not path.is_file():  # OpenCV says nothing but None
@@ -232,7 +243,7 @@ def _greys(root: str | Path, paths: Iterable[str]) -> list[np.ndarray]:
             grey = None
         if grey is None:
             raise WsolkitError(f"{path}: not a readable mask; replace the file {advice}")
-        greys.append(grey)
+        greys.append((grey == level).astype(np.uint8) if level else grey)
     require(greys, f"a mask below {root} needs at least one file, but there is no path")
     return greys
 

@@ -515,14 +515,8 @@ def open_tiny_imagenet(asked: Request) -> WSOLDataset:
     listed = read_table(path, columns(wnid), "one class id such as n01443537 in each line")
     first = {wnid: wnid for wnid in listed if wnid in folders}  # wnid -> its first name
     require(first, f"{path} names no class that has a folder in {root / 'train'}; fetch the dataset again")
-    if (words := root / "words.txt").exists():
-        named = read_table(words, columns(str, str, separator="\t"), "lines 'id', a tab and names", first, False)
-        first |= {wnid: name for wnid, text in named.items() if (name := text.split(",")[0].strip())}
-    wnids, count = list(first), Counter(first.values())
-    names = [name if count[name] == 1 else f"{name} ({wnid})" for wnid, name in first.items()]
-    if isinstance(asked.classes, list | tuple):
-        asked = replace(asked, classes=[wnids.index(item) if item in first else item for item in asked.classes])
-    classes, label_of = asked.select(names)
+    classes, label_of = select_wnids(asked, first, root / "words.txt", "\t")
+    wnids = list(first)
     samples: list[Sample] = []
     if asked.split == "test":
         samples = _read_test(root / "val", {wnids[index]: label for index, label in label_of.items()})
@@ -532,6 +526,25 @@ def open_tiny_imagenet(asked: Request) -> WSOLDataset:
             # one class at a time, drawn by its place in wnids.txt: the choice of classes does not move the split
             samples += [members[place] for place in asked.own([index] * len(members))]
     return WSOLDataset("tiny_imagenet", asked.split, classes, samples, asked.geometry)
+
+
+def select_wnids(
+    asked: Request, wnids: Iterable[str], words: Path, separator: str | None = None
+) -> tuple[list[str], dict[int, int]]:
+    """As `Request.select`, of classes with ids of WordNet such as n01440764, which may be asked for by id or by name.
+
+    words: a file of lines with an id, the separator (None is any white space) and names, of which the first is that of
+        the class ("goldfish"), followed by the id in brackets where two would be alike. Without the file ids are names.
+    """
+    first = {wnid: wnid for wnid in wnids}
+    if words.exists():
+        form = f"lines 'id', a {'tab' if separator else 'blank'} and names"
+        named = read_table(words, columns(str, str, separator=separator), form, dict(first), False)
+        first |= {wnid: name for wnid, text in named.items() if (name := text.split(",")[0].strip())}
+    count, order = Counter(first.values()), list(first)
+    if isinstance(asked.classes, list | tuple):
+        asked = replace(asked, classes=[order.index(item) if item in first else item for item in asked.classes])
+    return asked.select([name if count[name] == 1 else f"{name} ({wnid})" for wnid, name in first.items()])
 
 
 def _read_train(folder: Path, label: int) -> list[Sample]:
@@ -757,9 +770,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
     if source != "train" and not _lenient.get():  # images of the others are never compared with a box
         boxed = {name: sizes[name] for name in names if name in read.boxes and name in read.sizes}
         _refuse_contradictions(read.folder / SIZES, boxed, root)
-        files = {name: m.paths[0] for name, m in own.items()}
-        masked = image_sizes(masks_root, set(files.values()))
-        _refuse_contradictions(path, {name: masked[file] for name, file in files.items()}, root, "its mask is")
+        refuse_other_masks(path, own, masks_root, root)
     samples = [
         Sample(name, label, read.boxes.get(name, ()), root / name, sizes.get(name), own.get(name))
         for name, label in names.items()
@@ -773,6 +784,16 @@ def _image_folder(root: Path, split: str, names: Iterable[str]) -> Path:
     folders = (split, "valid", "validation") if split == "val" else (split,)
     places = [place for name in folders for place in (root / name, root / name / "images", root / "images" / name)]
     return next((place for place in (root, *places) if (place / first).is_file()), root)
+
+
+def refuse_other_masks(path: Path, masks: Mapping[str, MaskFiles], folder: Path, root: Path) -> None:
+    """Raise, but not leniently, one error about all images below `root` of another shape than their first mask file.
+
+    path: the file that names the masks. folder: of the masks."""
+    if not _lenient.get():
+        files = {name: own.paths[0] for name, own in masks.items()}
+        sizes = image_sizes(folder, set(files.values()))
+        _refuse_contradictions(path, {name: sizes[file] for name, file in files.items()}, root, "its mask is")
 
 
 def _refuse_contradictions(path: Path, sizes: Mapping[str, tuple], root: Path, given: str = "it says") -> None:
@@ -1116,25 +1137,30 @@ def read_voc(read: Source) -> None:
     endings = cache(_names_by_stem)  # one look at each folder
     for path in paths:
         place = path.relative_to(read.place)
-        item = place.as_posix()
-        with read.noting(item):
-            root = ElementTree.parse(path).getroot()  # expat refuses entities that grow
-            name = _text(root, "filename")
-            if not name:
-                raise ValueError(f"<filename> of <{root.tag}> is empty or missing, and '' is no path of an image")
+
+        def named(name: str, place: Path = place) -> str:
             if not _is_image(name):
                 if read.images is None and not Path(name).suffix:
                     raise ValueError(f"<filename> {name!r} has no ending: {GIVE_IMAGES}")
                 name = endings(read.images / place.parent).get(name, name) if read.images else name
-            if place.parent.parts:
-                name = (place.parent / name).as_posix()
-            extent = [_text(root, f"size/{side}") for side in ("width", "height")]
-            width, height = map(_stated, extent)
-            objects = [
-                (f"{item}, object {number}", _text(thing, "name"), [_text(thing, f"bndbox/{key}") for key in CORNERS])
-                for number, thing in enumerate(root.findall("object"), 1)
-            ]
-            read.add(item, name, (width, height), objects)
+            return (place.parent / name).as_posix() if place.parent.parts else name
+
+        add_xml(read, path, place.as_posix(), named)
+
+
+def add_xml(read: Source, path: Path, item: str, named: Callable[[str], str]) -> None:
+    """Take the image and the objects of a Pascal VOC XML file, or note what is wrong with it. named: <filename> -> the
+    path of the image."""
+    with read.noting(item):
+        root = ElementTree.parse(path).getroot()  # expat refuses entities that grow
+        if not (name := _text(root, "filename")):
+            raise ValueError(f"<filename> of <{root.tag}> is empty or missing, and '' is no path of an image")
+        width, height = (_stated(_text(root, f"size/{side}")) for side in ("width", "height"))
+        objects = [
+            (f"{item}, object {number}", _text(thing, "name"), [_text(thing, f"bndbox/{key}") for key in CORNERS])
+            for number, thing in enumerate(root.findall("object"), 1)
+        ]
+        read.add(item, named(name), (width, height), objects)
 
 
 def read_coco(read: Source) -> None:

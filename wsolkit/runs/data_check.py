@@ -198,7 +198,8 @@ def _read_images(dataset: WSOLDataset, given: Mapping[str, Any]) -> Iterator[Che
         known, masks = CheckedImage(dataset.split, sample.id, sample.label), sample.masks
         try:
             image = dataset.load(sample)[0]
-            boxes, extent = instance_boxes(masks.root, masks.paths) if masks else (sample.boxes, sample.size)
+            truth = instance_boxes(masks.root, masks.paths, masks.levels[0]) if masks else (sample.boxes, sample.size)
+            boxes, extent = truth
         except (ValueError, OSError) as error:
             empty = sample.path is not None and sample.path.is_file() and not sample.path.stat().st_size
             reason = "the file is empty" if empty else str(error.__cause__ or error).partition(";")[0]
