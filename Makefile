@@ -55,6 +55,7 @@ bench: $(STAMP) ## time evaluator, localisation and training against OpenCV, gra
 	$(BIN)/python benchmarks/localisation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/growth.py
+	$(BIN)/python benchmarks/annotate.py
 
 measure: $(STAMP) ## run what README's numbers come from again, three seeds (needs ../shared)
 	$(BIN)/python tools/measured.py --measure

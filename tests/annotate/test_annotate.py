@@ -159,7 +159,7 @@ def test_a_call_that_made_no_box_leaves_the_folder_to_another(made, pictures, tm
 
 
 def test_a_finished_run_writes_other_formats_without_a_network(made, pictures, monkeypatch):
-    monkeypatch.setattr("wsolkit.annotate.localise.localise", None)  # would fail
+    monkeypatch.setattr("wsolkit.annotate.localise.feature_map", None)  # would fail
     again = annotate(pictures, made.folder, ["yolo"], **SMALL)
     assert again.written == [made.folder / "yolo"] and again.records == made.records
     assert (made.folder / "coco" / "annotations.json").is_file()
@@ -172,7 +172,7 @@ def test_boxes_that_come_later_measure_without_localising_again(made, pictures, 
     first = annotate(root, out, **SMALL)
     assert first.summary["measured"] == {} and "heuristic" in first.summary["certainty"]
     assert "was not measured: no image has a true box" in str(first)
-    monkeypatch.setattr("wsolkit.annotate.localise.localise", None)
+    monkeypatch.setattr("wsolkit.annotate.localise.feature_map", None)
     shutil.copy(pictures / "boxes.csv", root / "boxes.csv")
     second = annotate(root, out, **SMALL)
     assert [record.box for record in second.records] == [record.box for record in first.records]

@@ -12,12 +12,13 @@ import json
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from wsolkit.annotate.confidence import boxes_with_agreement
@@ -27,11 +28,14 @@ from wsolkit.boxes.preparation import prepare_map, to_uint8
 from wsolkit.common.cores import cores
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.progress import progress
-from wsolkit.data.base import Geometry, WSOLDataset
+from wsolkit.data.base import Geometry, normalise
 from wsolkit.data.decoded import ahead
 from wsolkit.data.images import Sample, read_image
-from wsolkit.localisation.localise import localise
 from wsolkit.localisation.predict import original_box, original_shares
+from wsolkit.methods.maps import answers, feature_map
+from wsolkit.methods.registry import LAYER, resolve
+from wsolkit.networks.modules import evaluation_mode
+from wsolkit.networks.split import network_for, rest_of
 from wsolkit.runs.run import Trained
 
 BLOCK = 64  # images between two writes
@@ -54,19 +58,9 @@ class _Read:
 
     sample: Sample
     size: tuple[int, int] = (0, 0)
-    square: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
+    seen: np.ndarray = field(default_factory=lambda: np.empty((0, 0, 3), np.uint8))
     thumbnail: bytes = b""
     problem: str = ""
-
-
-@dataclass(eq=False)
-class _Block(WSOLDataset):
-    """A few images that were read before."""
-
-    squares: dict[str, np.ndarray] = field(default_factory=dict)
-
-    def load(self, sample: Sample) -> tuple[Image.Image, None]:
-        return Image.fromarray(self.squares[sample.id]), None
 
 
 def write_boxes(
@@ -82,10 +76,13 @@ def write_boxes(
     geometry = trained.geometry or Geometry()
     with open(path, "ab") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large images and broken EXIF are worth no line each among thousands
-        read = ahead(lambda item: _read(item[1], geometry.side), samples[done:], 2 * BLOCK, min(8, cores()))
+        read = ahead(lambda item: _read(item[1], geometry), samples[done:], 2 * BLOCK, min(8, cores()))
         images = iter(progress(read, "boxes", total=len(samples), done=done))
         while block := list(islice(images, BLOCK)):
-            made = _localised(trained, geometry, [item for item in block if not item.problem], rule, batch_size)
+            good = [item for item in block if not item.problem]
+            made = dict[str, dict[str, Any]]()
+            for start in range(0, len(good), batch_size):
+                made |= _localised(trained, geometry, good[start : start + batch_size], rule)
             for item in block:
                 split, _ = samples[done]
                 line = {"path": item.sample.id, "label": trained.classes[item.sample.label], "split": split}
@@ -141,38 +138,38 @@ def _keep_whole_blocks(path: Path, total: int) -> int:
     return done
 
 
-def _read(sample: Sample, side: int) -> _Read:
+def _read(sample: Sample, geometry: Geometry) -> _Read:
     try:
         image = read_image(sample.path or "")
     except (ValueError, OSError) as error:
         return _Read(sample, problem=str(error))
-    square = np.asarray(image.resize((side, side), Image.Resampling.BILINEAR))
-    return _Read(sample, image.size, square, thumbnail(image))
+    square = np.asarray(image.resize((geometry.side, geometry.side), Image.Resampling.BILINEAR))
+    return _Read(sample, image.size, geometry.crop(square), thumbnail(image))
 
 
-def _localised(
-    trained: Trained, geometry: Geometry, items: Sequence[_Read], rule: Rule, batch_size: int
-) -> dict[str, dict[str, Any]]:
-    """Id -> size, boxes, scores and thumbnail, as a line holds them."""
-    if not items:
-        return {}
-    samples = [replace(item.sample, path=None, boxes=(), size=item.size) for item in items]
-    squares = {item.sample.id: item.square for item in items}
-    block = _Block("folder", "all", trained.classes, samples, geometry, squares=squares)
-    maps = localise(trained.model, block, rule.method, batch_size=batch_size, progress=iter)
-    shares = np.exp(maps.logits - maps.logits.max(axis=1, keepdims=True)).astype(np.float64)
-    certain = (shares / shares.sum(axis=1, keepdims=True))[np.arange(len(items)), maps.labels]
+def _localised(trained: Trained, geometry: Geometry, items: Sequence[_Read], rule: Rule) -> dict[str, dict[str, Any]]:
+    """Id -> size, boxes, scores and thumbnail of the images of one pass, as a line holds them."""
+    device = next(trained.model.parameters()).device
+    images = normalise(np.stack([item.seen for item in items])).to(device)
+    layer = resolve(rule.method).settings.get(LAYER)
+    model = trained.model if layer is None else network_for(trained.model, layer, None, images[:1])
+    features = feature_map(model, images)
+    with evaluation_mode(model), torch.inference_mode():
+        shares = rest_of(model, images)(features.clone()).double().softmax(1).cpu().numpy()
+    labels = torch.tensor([item.sample.label for item in items], device=device)
+    own: dict[str, Any] = {"features": features} | ({} if layer is None else {LAYER: model.layer})
+    answer = answers(model, images, labels, [rule.method], **own)[rule.method].float().cpu().numpy()
     made = {}
     for row, item in enumerate(items):
         if rule.threshold is None:  # the method gives boxes
-            boxes, agreement = [original_shares(maps.arrays["boxes"][row], item.size, geometry)], np.ones(1)
+            boxes, agreement = [original_shares(answer[row], item.size, geometry)], np.ones(1)
         else:
-            u8 = to_uint8(prepare_map(maps.arrays["maps"][row], geometry.size))
+            u8 = to_uint8(prepare_map(answer[row], geometry.size))
             cut, agreement = boxes_with_agreement(u8, rule.threshold, rule.percentile, rule.count)
             if not len(cut):  # an empty mask: all that the network saw, with no certainty
                 cut, agreement = np.array([[0, 0, geometry.size - 1, geometry.size - 1]]), np.zeros(1)
             boxes = [original_box(box, item.size, geometry) for box in cut]
-        scores = [round(float(certain[row] * part), DIGITS) for part in agreement]
+        scores = [round(float(shares[row, item.sample.label] * part), DIGITS) for part in agreement]
         line = {"size": item.size, "boxes": [box.tolist() for box in boxes], "scores": scores}
         made[item.sample.id] = line | {"thumbnail": base64.b64encode(item.thumbnail).decode()}
     return made
