@@ -238,6 +238,27 @@ def test_decisions_are_applied_to_the_files(made, tmp_path):
     assert "cat/002.jpg" in (out / "csv" / "boxes.csv").read_text(), "each call starts from the first boxes"
 
 
+def test_a_review_leaves_out_images_that_are_gone(made, pictures, tmp_path):
+    root, out = tmp_path / "pictures", tmp_path / "out"
+    shutil.copytree(pictures, root)
+    shutil.copytree(made.folder, out)
+    write_json(out / "annotation.json", read_json(out / "annotation.json") | {"root": str(root)})
+    for name in ("001", "002"):
+        (root / "cat" / f"{name}.jpg").unlink()
+    (root / "boxes.csv").unlink()
+    decisions = {f"cat/{name}.jpg": {"decision": "accepted"} for name in ("001", "003")}
+    run = read_json(out / "annotation.json")["run"]
+    write_json(tmp_path / "cat.json", {"written_by": "wsolkit review", "run": run, "decisions": decisions})
+    said = CliRunner().invoke(cli, ["annotate", "--apply", str(tmp_path / "cat.json"), "--out", str(out)])
+    assert said.exit_code == 1 and "cat/001.jpg: the image is no longer there" in said.stderr
+    assert f"{2 * COUNT - 2} boxes of {2 * COUNT - 2} images" in said.stdout
+    assert f"1 accepted, 0 rejected, 0 drawn, {2 * COUNT - 3} undecided" in said.stdout
+    left = (out / "csv" / "boxes.csv").read_text()
+    assert "cat/003.jpg" in left and "cat/001.jpg" not in left and "cat/002.jpg" not in left
+    shutil.rmtree(root)
+    assert len(apply(out, [tmp_path / "cat.json"]).records) == 2 * COUNT, "without the folder nobody can tell"
+
+
 def test_the_command_names_what_it_left_out_and_takes_decisions(made, pictures, tmp_path):
     checkpoint, out = read_json(made.folder / "annotation.json")["checkpoint"], str(tmp_path / "out")
     words = [

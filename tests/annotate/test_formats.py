@@ -195,6 +195,32 @@ def test_labelstudio_has_the_documented_form(written):
     assert read == as_read()
 
 
+def test_labelstudio_by_its_own_library(written, tmp_path):
+    """label-studio-sdk: its interface judges tasks and predictions, and its converter makes COCO of what a person
+    submits unchanged. It pins older numpy and OpenCV than the kit is tested with, so no extra of the kit installs it."""
+    interface = pytest.importorskip("label_studio_sdk.label_interface")
+    converter = pytest.importorskip("label_studio_sdk.converter")
+    config = (written / "labelstudio" / "config.xml").read_text(encoding="utf-8")
+    tasks = json.loads((written / "labelstudio" / "tasks.json").read_text(encoding="utf-8"))
+    judge = interface.LabelInterface(config)
+    judge.validate()
+    for number, task in enumerate(tasks, 1):
+        assert judge.validate_task({"data": task["data"]})  # with predictions 2.1.2 fails at a call of its own
+        assert judge.validate_prediction(task["predictions"][0], return_errors=True) == []
+        task |= {"id": number, "annotations": [task["predictions"][0] | {"id": number}]}
+    (tmp_path / "submitted.json").write_text(json.dumps(tasks))
+    made = converter.Converter(config, None, download_resources=False)
+    made.convert_to_coco(str(tmp_path / "submitted.json"), str(tmp_path / "coco"), is_dir=False)
+    coco, read = json.loads((tmp_path / "coco" / "result.json").read_text()), []
+    for item in coco["annotations"]:
+        x, y, width, height = item["bbox"]
+        name = next(one["name"] for one in coco["categories"] if one["id"] == item["category_id"])
+        read.append((coco["images"][item["image_id"]]["file_name"], name, (x, y, x + width - 1, y + height - 1)))
+    for (address, label, box), (path, *expected) in zip(read, as_read(), strict=True):
+        assert parse_qs(urlsplit(address).query)["d"] == [path] and label == expected[0]
+        np.testing.assert_allclose(box, expected[1], atol=1e-6)
+
+
 def test_wsolevaluation_by_the_kits_own_reader(written, tmp_path):
     for record in RECORDS:
         path = tmp_path / record.path

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -46,7 +46,7 @@ class Annotated:
     """What lies in OUT now.
 
     Attributes:
-        folder: OUT. records: all boxes, as the formats have them. failed: path of an unreadable image -> why.
+        folder: OUT. records: all boxes, as the formats have them. failed: path of an image that is left out -> why.
         written: folders of the formats. pages: of the review. summary: the content of summary.json.
     """
 
@@ -176,7 +176,8 @@ def annotate(
 def apply(out: str | Path, decisions: Iterable[str | Path], formats: Sequence[str] = ()) -> Annotated:
     """Write the formats again after a review: without rejected images, with the boxes that were drawn.
 
-    Each call starts from the boxes of `annotate`: give the files of all pages at once.
+    Each call starts from the boxes of `annotate`: give the files of all pages at once. An image that is no longer among
+    the others is left out and named in `failed`; where their folder is away as a whole, nobody looks for images.
 
     Args:
         out: the folder of a complete `annotate`.
@@ -196,8 +197,11 @@ def apply(out: str | Path, decisions: Iterable[str | Path], formats: Sequence[st
     known = read_decisions(given, about["run"], sizes)
     chosen = _formats(formats or [name for name in FORMATS if (folder / name).is_dir()])
     root = Path(about["root"])
+    data = _open(root) if root.is_dir() else {}
+    gone = sizes.keys() - {sample.id for own in data.values() for sample in own.samples} if data else set[str]()
+    known = {path: decision for path, decision in known.items() if path not in gone}
     with _alone(folder):
-        return _finish(folder, about, chosen, _open(root) if root.is_dir() else {}, known)
+        return _finish(folder, about, chosen, data, known, gone)
 
 
 def to_fiftyone(annotated: Annotated, name: str = "wsolkit") -> Any:
@@ -349,11 +353,14 @@ def _finish(
     formats: Sequence[str],
     data: Mapping[str, WSOLDataset],
     decisions: Mapping[str, Decision] | None = None,
+    gone: Set[str] = frozenset(),
 ) -> Annotated:
     """Certainty, numbers, formats and pages from boxes.jsonl and, where some are known, true boxes."""
     from wsolkit.annotate.localise import read_boxes, thumbnail_at
 
     records, places, failed = read_boxes(folder / BOXES)
+    records = [record for record in records if record.path not in gone]
+    failed |= {path: f"{Path(about['root'], path)}: the image is no longer there" for path in sorted(gone)}
     require(records, f"no image of {about['root']} could be read; first: {listing([*failed.values()][:1])}")
     (folder / SUMMARY).unlink(missing_ok=True)
     for pattern in (".*.part", ".*.old", "summary/.*.part"):  # what a killed call was writing
@@ -367,7 +374,7 @@ def _finish(
         known = measure(records, truth)
     count = known.splits.count("val")
     certainty = f"share of right boxes, calibrated on {count} validation images with boxes" if fitted else HEURISTIC
-    summary: dict[str, Any] = {"images": len(places), "boxes": len(records), "unreadable": failed}
+    summary: dict[str, Any] = {"images": len(places) - len(gone), "boxes": len(records), "unreadable": failed}
     summary |= {"certainty": certainty, "measured": told(known, fitted is not None)}
     pages: list[Path] = []
     origin = Origin(about["root"], tuple(about["classes"]), about["method"], about["threshold"], about["version"])

@@ -94,26 +94,19 @@ class Measured:
 
 def measure(records: Sequence[Record], truth: Mapping[str, Sequence[Sequence[float]]]) -> Measured:
     """Compare boxes with true ones (path -> (n, 4) inclusive corners), as far as these are known."""
+    from wsolkit.evaluation.metrics import matched
+
     images = [list(own) for path, own in groupby(records, key=lambda record: record.path) if truth.get(path)]
     overlaps = [iou(np.array([record.box for record in own]), truth[own[0].path]) for own in images]
     splits, labels = tuple(own[0].split for own in images), tuple(own[0].label for own in images)
     scores, ious = np.array([own[0].score for own in images]), np.array([overlap[0].max() for overlap in overlaps])
-    detections = tuple(_matched(own, overlap) for own, overlap in zip(images, overlaps, strict=True))
-    return Measured(splits, labels, scores, ious, detections, np.array([overlap.shape[1] for overlap in overlaps]))
-
-
-def _matched(own: Sequence[Record], overlap: np.ndarray) -> list[tuple[float, bool]]:
-    """Certainty of each box of an image, and whether it is right: each true box counts once, for the most certain box.
-
-    overlap: (n, m) IoU with the true boxes.
-    """
-    free, matched = overlap.copy(), []
-    for row in sorted(range(len(own)), key=lambda row: -own[row].score):
-        best = int(free[row].argmax())
-        matched.append((own[row].score, bool(free[row, best] >= DELTA)))
-        if matched[-1][1]:
-            free[:, best] = -1
-    return matched
+    detections = []
+    for own, overlap in zip(images, overlaps, strict=True):
+        certain = np.array([record.score for record in own])
+        detections.append([*zip(certain.tolist(), matched(overlap, certain, DELTA).tolist(), strict=True)])
+    return Measured(
+        splits, labels, scores, ious, tuple(detections), np.array([overlap.shape[1] for overlap in overlaps])
+    )
 
 
 def calibration(known: Measured) -> tuple[np.ndarray, np.ndarray] | None:

@@ -58,5 +58,7 @@ def annotate(
     click.echo(result)
     if result.failed:
         problems = listing([*result.failed.values()], "\n")
-        click.echo(f"error: {len(result.failed)} images could not be read and are left out:\n{problems}", err=True)
+        click.echo(
+            f"error: {len(result.failed)} images could not be read or found, and are left out:\n{problems}", err=True
+        )
         sys.exit(1)

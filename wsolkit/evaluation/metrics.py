@@ -232,6 +232,19 @@ def _resampled_max(hits, samples: int, seed: int) -> tuple[float, np.ndarray, tu
     return value, best * 100.0 / (n * len(hits)), hits.shape[:2]
 
 
+def matched(overlap: np.ndarray, scores: np.ndarray, delta: float) -> np.ndarray:
+    """Which boxes of an image are right, (n,) bool: by falling score, each takes the true box that is not taken yet and
+    has the largest IoU, if that is at least `delta`. overlap: (n, m) IoU with the true boxes. scores: (n,)."""
+    free, right = np.array(overlap, float), np.zeros(len(overlap), bool)
+    if not free.size:  # no true box
+        return right
+    for row in np.argsort(-np.asarray(scores), kind="stable"):
+        best = free[row].argmax()
+        if free[row, best] >= delta:
+            free[:, best], right[row] = -1, True
+    return right
+
+
 def average_precision(hits: np.ndarray, total: float, weights: np.ndarray | None = None) -> float:
     """Mean over the recalls 0, 0.01, ..., 1 of the largest precision at that recall or a larger one, in [0, 1].
 

@@ -23,7 +23,7 @@ from wsolkit.boxes.extract import iou
 from wsolkit.boxes.shares import boxes_of_shares, shares_of_boxes
 from wsolkit.common.errors import require
 from wsolkit.data.base import WSOLDataset
-from wsolkit.evaluation.metrics import average_precision
+from wsolkit.evaluation.metrics import average_precision, matched
 from wsolkit.localisation.localise import ScoreMaps
 from wsolkit.methods.maps import feature_map
 from wsolkit.methods.psol import pseudo_boxes
@@ -157,19 +157,15 @@ def detect(detector: FasterRCNN, features: Tensor, batch_size: int = 16) -> Dete
 
 
 def hits_of(detections: Detections, truths: Sequence[np.ndarray], labels: np.ndarray, delta: float = 0.5) -> np.ndarray:
-    """Which detections are right, (D,) bool: by falling score, each takes the true box of its image and class that is
-    not taken yet and has the largest IoU, if that is at least `delta`.
+    """Which detections are right, (D,) bool: as `matched` has it for the boxes of each image that are of its class.
 
     Args: truths: of each image (n, 4) inclusive corners. labels: (N,), the class of all objects of each image.
     """
-    hits, free = np.zeros(len(detections.image), bool), [np.ones(len(own), bool) for own in truths]
-    for row in np.argsort(-detections.score, kind="stable"):
-        image = detections.image[row]
-        if detections.label[row] != labels[image] or not free[image].any():
-            continue
-        overlaps = np.where(free[image], iou(detections.box[row], truths[image])[0], -1.0)
-        if overlaps.max() >= delta:
-            free[image][overlaps.argmax()], hits[row] = False, True
+    hits = np.zeros(len(detections.image), bool)
+    for image, own in enumerate(truths):
+        rows = np.flatnonzero((detections.image == image) & (detections.label == labels[image]))
+        if len(rows) and len(own):
+            hits[rows] = matched(iou(detections.box[rows], own), detections.score[rows], delta)
     return hits
 
 
