@@ -8,6 +8,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from zlib import crc32
@@ -20,6 +21,7 @@ from filelock import FileLock
 from PIL import Image
 
 from wsolkit.cli.main import cli
+from wsolkit.data import decoded as module
 from wsolkit.data.base import Geometry, WSOLDataset
 from wsolkit.data.catalogue import load_dataset
 from wsolkit.data.images import Sample
@@ -353,3 +355,20 @@ def test_list_and_clear(cache, pictures):
     assert files(cache) == ["mine.txt"]
     off = CliRunner().invoke(cli, ["data", "cache"], env={"WSOLKIT_CACHE": ""})
     assert "kept in memory only" in off.output
+
+
+def test_what_fits_nowhere_is_streamed_by_as_many_threads_as_cores(pictures, monkeypatch):
+    """Each image waits for three others that are decoded at the same time, or fails after a minute."""
+    monkeypatch.setenv("WSOLKIT_CACHE", "")
+    kept, streamed = dataset_of(pictures, 8), dataset_of(pictures, 8)
+    expected = list(kept.train_batches(4, 0, 0))
+    assert kept.decoded(kept.geometry.enlarged).way == "from memory"
+    monkeypatch.setattr(module, "MEMORY_BYTES", 0)
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    together, load = threading.Barrier(4, timeout=60), streamed.load
+    streamed.load = lambda sample: (together.wait(), load(sample))[1]
+    for epoch in (0, 0):  # nothing is kept for the second
+        batches = list(streamed.train_batches(4, 0, epoch))
+        for (images, labels), (same, answers) in zip(batches, expected, strict=True):
+            assert torch.equal(images, same) and torch.equal(labels, answers)
+    assert streamed.decoded(streamed.geometry.enlarged).way == "decoded in every epoch by 4 threads"

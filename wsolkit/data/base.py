@@ -418,14 +418,21 @@ class WSOLDataset(Dataset):
         by itself; datasets that are drawn or small need no file."""
         self.decoded(self.geometry.side if side is None else side).whole(len(self))
 
+    def _rows(self, indices: Sequence[int]) -> np.ndarray:
+        """(B,) int64 from 0 up; negative ones count from the end, and IndexError says that one lies outside."""
+        rows, count = np.asarray(indices, np.int64), len(self)
+        if outside := rows[(rows < -count) | (rows >= count)].tolist():
+            raise IndexError(f"index {outside[0]} of a dataset of {count} images")
+        return rows % count
+
     def pixels(self, indices: Sequence[int], side: int) -> np.ndarray:
         """(B, side, side, 3) uint8: whole images resized to a square; see `decoded`."""
-        source, rows = self.decoded(side).source(np.arange(len(self))[np.asarray(indices, np.int64)])
+        source, rows = self.decoded(side).source(self._rows(indices))
         return source[rows]
 
     def images(self, indices: Sequence[int], device: Device = "cpu") -> Tensor:
         """(B, 3, H, W) float32, normalised, in the evaluation geometry; bytes travel to `device`, not floats."""
-        source, rows = self.decoded(self.geometry.side).source(np.arange(len(self))[np.asarray(indices, np.int64)])
+        source, rows = self.decoded(self.geometry.side).source(self._rows(indices))
         corners, flips = np.full((len(rows), 2), self.geometry.offset), np.zeros(len(rows), bool)
         return cut_images(source, rows, corners, flips, self.geometry.size, torch.device(device))
 

@@ -76,7 +76,8 @@ def open_folder(asked: Request) -> WSOLDataset:
     names = sorted(splits["train"])
     chosen = {name: label for index, label in label_of.items() for name in splits[asked.split][names[index]]}
     boxes, sizes = _boxes(root, {name: classes[label] for name, label in chosen.items()}, names)
-    samples = [Sample(name, label, boxes.get(name, ()), root / name, sizes.get(name)) for name, label in chosen.items()]
+    about = ((name, label, boxes.get(name, ()), sizes.get(name)) for name, label in chosen.items())
+    samples = [Sample(name, label, own, root, size, below=True) for name, label, own, size in about]
     return WSOLDataset("folder", asked.split, classes, samples, asked.geometry)
 
 

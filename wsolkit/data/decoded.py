@@ -90,7 +90,7 @@ class DecodedPixels:
         self.checked = np.linspace(0, len(samples) - 1, min(CHECKED, len(samples))).astype(int).tolist()
         self.bytes, cache = int(np.prod(self.shape)), cache_folder()
         self.folder: Path | None = None  # of the file, where there is to be one
-        if cache is not None and self.bytes > SMALL_BYTES and all(sample.path for sample in samples):
+        if cache is not None and self.bytes > SMALL_BYTES and all(sample.place for sample in samples):
             self.paths = [os.path.abspath(sample.path or "") for sample in samples]
             images = [[sample.id, path] for sample, path in zip(samples, self.paths, strict=True)]
             self.folder = cache / digest({"side": side, "images": images})
@@ -135,9 +135,9 @@ class DecodedPixels:
             self.memory = np.empty(self.shape, np.uint8)
         missing = [i for i in dict.fromkeys(rows.tolist()) if self.memory is None or not self.known[i]]
         samples = [self.samples[i] for i in missing]
-        # decoding and resizing release the interpreter's lock, so threads do them
+        # decoding and resizing release the interpreter's lock, so as many threads as cores do them
         many = len(samples) >= 4
-        squares = ahead(self.square, samples, 16, min(8, cores())) if many else map(self.square, samples)
+        squares = ahead(self.square, samples, 2 * cores(), cores()) if many else map(self.square, samples)
         if self.memory is None:
             place = {index: k for k, index in enumerate(missing)}
             return np.stack(list(squares)), np.array([place[i] for i in rows.tolist()])
@@ -145,6 +145,13 @@ class DecodedPixels:
             self.memory[index] = square
             self.known[index] = True
         return self.memory, rows
+
+    @property
+    def way(self) -> str:
+        """Where an epoch's images come from, for people."""
+        if self.file is not None:
+            return "from a file of decoded pixels"
+        return "from memory" if self.bytes <= MEMORY_BYTES else f"decoded in every epoch by {cores()} threads"
 
     def _identity(self) -> str:
         """Digest of everything that the pixels depend on."""

@@ -73,7 +73,8 @@ def open_ilsvrc(asked: Request) -> WSOLDataset:
     samples: list[Sample] = []
     for name, wnid in chosen.items():
         corners = tuple(box for _, box in read.objects.get(name, ()))
-        samples.append(Sample(name, wanted[wnid], corners, images / name, read.sizes[name] if corners else None))
+        size = read.sizes[name] if corners else None
+        samples.append(Sample(name, wanted[wnid], corners, images, size, below=True))
     return WSOLDataset("ilsvrc", asked.split, classes, samples, asked.geometry)
 
 

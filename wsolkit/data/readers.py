@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -40,6 +40,9 @@ NEEDS = ("class_labels", "image_sizes", "localization")
 MOST_CLASSES = 1_000_000  # a larger number in the place of a label is an id or a mistake
 BLANKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\ufeff"
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")  # in names: no terminal, table or file of lines keeps them
+UNREADABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff]")  # in tables: the same but for tabs and ends of lines
+PLAIN = re.compile(r"\w[\w.-]*(/\w[\w.-]*)*")  # most paths
+BLOCK = 1 << 20  # characters of a table that are read at a time
 MOST_PIXELS = 10**9  # of a side of an image
 FEW = 3  # pixels that a box may lose at the border without a note
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
@@ -110,11 +113,17 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
     """Raise FileNotFoundError, listing the first 20, unless every relative path exists below `folder`."""
     if _lenient.get():
         return
-    names_in = cache(lambda parent: file_names(folder / parent))
-    if missing := [path for path in paths if path.split("/")[-1] not in names_in(path.rpartition("/")[0])]:
+    own: dict[str, list[str]] = {}  # by folder: the names in one at a time are kept
+    for path in paths:
+        own.setdefault(path.rpartition("/")[0], []).append(path)
+    missing: list[str] = []
+    for place, members in own.items():
+        names = file_names(folder / place)
+        missing += [path for path in members if path.rpartition("/")[2] not in names]
+    if missing:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
         folder_of, _, name = missing[0].rpartition("/")
-        hint = _near(name, names_in(folder_of)) or _elsewhere(folder, missing[0])
+        hint = _near(name, file_names(folder / folder_of)) or _elsewhere(folder, missing[0])
         raise FileNotFoundError(f"{folder}: {count}{hint}; fetch the dataset again or remove their lines")
 
 
@@ -152,16 +161,19 @@ def _folded(name: str) -> str:
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, text) of every line that is not blank; CRLF and a byte order mark are taken off."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-        if strange := CONTROL.search(text.translate(dict.fromkeys(b"\t\n"))):
-            raise ValueError(f"it holds the character {strange[0]!r}")
+        with path.open(encoding="utf-8-sig") as file:
+            before = 0
+            while lines := file.readlines(BLOCK):
+                if strange := UNREADABLE.search("".join(lines)):
+                    raise ValueError(f"it holds the character {strange[0]!r}")
+                for number, line in enumerate(lines, before + 1):
+                    if stripped := clean(line):
+                        yield number, stripped
+                before += len(lines)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing; put it there, or fetch the dataset again") from None
     except (ValueError, OSError) as error:  # OSError: a folder, say
         raise WsolkitError(f"{path} is no UTF-8 text ({error}); replace the file") from error
-    for number, line in enumerate(text.split("\n"), 1):
-        if stripped := clean(line):
-            yield number, stripped
 
 
 def clean(text: str) -> str:
@@ -182,7 +194,7 @@ def columns(*kinds: Callable, separator: str | None = ",", right: bool = False, 
     def parse(line: str) -> tuple[Any, Any]:
         fields = (line.rsplit if right else line.split)(separator, len(kinds) - 1)
         key, *values = [kind(field) for kind, field in zip(kinds, fields, strict=True)]
-        return key, values[0] if len(values) == 1 else make(values)
+        return key, values[0] if len(values) == 1 else make(tuple(values))
 
     return parse
 
@@ -204,13 +216,8 @@ def read_table(
     Raises: WsolkitError: names the file, the first 20 lines that are malformed or repeated, and keys without a line.
     """
     table: dict[Any, Any] = {}
-    problems = []
-    for number, line in read_lines(path):
-        try:
-            key, value = parse(line)
-        except ValueError:
-            problems.append(f"line {number} {line[:120]!r}")
-            continue
+    problems: list[str] = []
+    for number, key, value in _rows(path, parse, problems):
         if known is not None and (key := known.get(key)) is None:
             continue
         earlier = table.get(key)
@@ -228,6 +235,17 @@ def read_table(
     return table
 
 
+def _rows(path: Path, parse: Parser, problems: list[str]) -> Iterator[tuple[int, Any, Any]]:
+    """(line number, key, value) of each line of a table; those that are malformed are added to `problems`."""
+    for number, line in read_lines(path):
+        try:
+            key, value = parse(line)
+        except ValueError:
+            problems.append(f"line {number} {line[:120]!r}")
+        else:
+            yield number, key, value
+
+
 def refuse(path: Path, problems: list[str], advice: str) -> None:
     """Raise one error about all problems of a file (the first 20 are listed) if there is any."""
     if problems:
@@ -238,6 +256,8 @@ def refuse(path: Path, problems: list[str], advice: str) -> None:
 def inside(text: str) -> str:
     """A path of an annotation file in its one plain spelling, wherever it is read: / between its parts, which may have
     been a backslash or several, and no "." among them. ValueError where it does not name a file below its folder."""
+    if PLAIN.fullmatch(text):
+        return text
     path = text.replace("\\", "/")
     parts = path.split("/")
     if "" in parts[1:-1] or "." in parts[:-1]:
@@ -356,8 +376,11 @@ def _told_apart(names: Sequence[str]) -> Sequence[str]:
 
 
 def _used_labels(path: Path) -> set[int]:
-    labels = read_table(path, *_LINES[LABELS], problem=lambda *_: "")
-    return {label for own in labels.values() for label in own}
+    (parse, form), problems = _LINES[LABELS], list[str]()
+    labels = {label for _, _, label in _rows(path, parse, problems)}
+    require(labels or problems, f"{path} is empty; expected {form}")
+    refuse(path, problems, f"expected {form}")
+    return labels
 
 
 def touches(box: Sequence[float], size: tuple[int, int]) -> bool:
@@ -631,8 +654,10 @@ def read_metadata(folder: str | Path, split: str, need: Sequence[str] = ("class_
         raise WsolkitError(f"need names {listing(unknown)}; choose from {', '.join(NEEDS)}")
     folder = _split_folder(given_path(folder, "a metadata folder (--metadata)"), split)
     path, form = folder / IDS, "the path of an image in each line"
-    ids = list(read_table(path, columns(inside), f"{form}, below the folder of images and each once"))
-    known = {name: name for name in ids}  # the equal strings of other files give way to these, which saves memory
+    # name -> itself: the equal strings of other files give way to these, which saves memory
+    form = f"{form}, below the folder of images and each once"
+    known = read_table(path, lambda line: (name := inside(line), name), form)
+    ids = list(known)
 
     def table(file: str, needed: bool, kind: str = "", problem: Any = None) -> dict[str, Any]:
         if not needed and not os.path.lexists(folder / file):  # a folder of that name is a mistake
@@ -674,12 +699,18 @@ def _mask_line(line: str) -> tuple[str, tuple[str, str | None]]:
     return inside(name), (inside(mask), inside(ignore) if ignore else None)
 
 
-_side, _label = checked(whole, bool), checked(whole, lambda label: label < MOST_CLASSES)
+# of equal texts and sizes one object is kept, since a million lines have few different ones
+_remembered = lru_cache(1 << 16)
+_side, _label = map(_remembered, (checked(whole, bool), checked(whole, lambda label: label < MOST_CLASSES)))
+_extent = _remembered(tuple)
 _BOXES = "lines 'path,x0,y0,x1,y1' with x0 <= x1 and y0 <= y1, and no lines of masks among them"
 _MASKS = "lines 'path,mask,ignore', the ignore file in an image's first line only, no lines of boxes among them"
 _LINES: dict[str, tuple[Parser, str]] = {  # how lines are read, and what they must be
     LABELS: (columns(inside, _label, right=True), "lines 'path,label' with whole numbers from 0"),
-    SIZES: (columns(inside, _side, _side, right=True), "lines 'path,width,height' with whole numbers above 0"),
+    SIZES: (
+        columns(inside, _side, _side, right=True, make=_extent),
+        "lines 'path,width,height' with whole numbers above 0",
+    ),
     "boxes": (columns(inside, *[real] * 4, right=True, make=corners), _BOXES),
     "masks": (_mask_line, _MASKS),
 }
@@ -756,8 +787,8 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
 
     classes, label_of = asked.select(_class_names(folder))
     places = asked.own(read.labels) if source == "train" and shared else range(len(read.ids))
-    known = {read.ids[place]: int(read.labels[place]) for place in places}
-    names = {name: label_of[label] for name, label in known.items() if label in label_of}
+    known = zip(places, read.labels[places].tolist(), strict=True)
+    names = {read.ids[place]: label_of[label] for place, label in known if label in label_of}
     root = _image_folder(root, source, names)
     require_images(root, names)
     sizes = read.sizes
@@ -772,7 +803,7 @@ def open_metadata(asked: Request, metadata: str | Path | None = None, masks: str
         _refuse_contradictions(read.folder / SIZES, boxed, root)
         refuse_other_masks(path, own, masks_root, root)
     samples = [
-        Sample(name, label, read.boxes.get(name, ()), root / name, sizes.get(name), own.get(name))
+        Sample(name, label, read.boxes.get(name, ()), root, sizes.get(name), own.get(name), below=True)
         for name, label in names.items()
     ]
     return WSOLDataset("metadata", split, classes, samples, asked.geometry)

@@ -160,7 +160,10 @@ def _train_epoch(bare, network, optimiser, train, recipe, objective, now, files)
     )
     steps = -(-len(train) // recipe.batch_size)
 
-    bar = progress(batches, f"epoch {now.epoch + 1} of {recipe.epochs}", steps, "steps", now.step, quiet=rank() != 0)
+    way = train.decoded(train.geometry.enlarged).way
+    bar = progress(
+        batches, f"epoch {now.epoch + 1} of {recipe.epochs}, images {way}", steps, "steps", now.step, quiet=rank() != 0
+    )
     # the caller's generators stay as they were
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(step_seed(recipe.seed, now.epoch, rank()))
