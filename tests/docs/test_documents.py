@@ -71,6 +71,7 @@ PARSED = {
     "make measure": MINUTES, "make numbers": "test_measured.py", "make screenshots": "needs the pages of make reports",
     "OMP_NUM_THREADS=1 .venv/bin/python -m pytest -x -q tests/methods/test_cams.py": MINUTES,
     "wsolkit data cub --root data": DOWNLOAD,
+    "wsolkit backbones": "test_timm.py", "wsolkit backbones 'timm:*tiny*'": "test_timm.py",
     "wsolkit annotate pictures --out boxes --backbone mobilenet_v2 --format coco,labelstudio": "test_annotate.py",
     "wsolkit annotate --apply cat.json --apply dog.json --out boxes": "test_annotate.py",
     "wsolkit data check --dataset cub --root data/CUB_200_2011": DOWNLOAD,

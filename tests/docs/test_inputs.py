@@ -1148,6 +1148,28 @@ for named, given in (
         **given,
     )
 
+for named, given in (
+    ("resnet81", {"backbone": "timm:resnet81"}), ("none", {"backbone": "timm:test_resnet.none"}), ("crossvit_9_240", {"backbone": "timm:crossvit_9_240"}),
+    ("coat_lite_tiny", {"backbone": "timm:coat_lite_tiny"}), ("20", {"size": 20}), ("width", {"width": 0.5}),
+):  # fmt: skip
+    bad(
+        "networks of timm",
+        nothing,
+        lambda **given: wk.build_model(**{"backbone": "timm:test_vit", "num_classes": 2, "weights": "none"} | given),
+        named,
+        **given,
+    )
+bad("networks of timm", nothing, partial(wsolkit, "backbones", "vgg99"), "vgg99")
+
+
+def patches(value: float, *away: str) -> None:
+    state = wk.build_model("timm:test_vit", 2, weights="none").body.net.state_dict()
+    torch.save({key: torch.full_like(tensor, value) for key, tensor in state.items() if key not in away}, "w.pth")
+
+
+for named, *changes in (("pos_embed", partial(patches, 0, "pos_embed")), ("pos_embed", partial(patches, torch.nan))):
+    bad("weights of timm", weights, partial(wk.build_model, "timm:test_vit", 2, weights="w.pth"), named, *changes)
+
 # sweep file
 for named, text in (
     ("sweep.yaml", ""), ("sweep.yaml", b"\xff\xfe\x00"), ("sweep.yaml", "methods: [cam"), ("sweep.yaml", "methods:\t[cam]"), ("sweep.yaml", "- cam"),
@@ -1377,6 +1399,8 @@ def told(call: Callable[[], None]) -> str:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("place", ROWS)
 def test_bad_input_is_told_as_the_page_says_and_changes_no_file(place, copy_of, tmp_path, monkeypatch):
+    if "timm" in place:
+        pytest.importorskip("timm", reason="timm is not installed: pip install 'wsolkit[timm]'")
     problems, heard = [], set()
     for number, (named, good, call, changes, words, given) in enumerate(BAD[place]):
         copy_of(good, tmp_path / str(number))

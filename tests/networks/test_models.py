@@ -15,7 +15,7 @@ import wsolkit as wk
 from wsolkit.networks.backbones import BACKBONES
 
 CHANNELS = {"vgg16": 1024, "resnet50": 2048, "resnet18": 512, "mobilenet_v2": 1280, "vgg16_fc": 512}
-CHANNELS["convnext_tiny"] = 768
+CHANNELS |= {"convnext_tiny": 768, "inception_v3": 1024}
 
 
 @pytest.mark.parametrize("backbone,stride", [(name, s) for name, family in BACKBONES.items() for s in family.strides])
@@ -101,6 +101,33 @@ def test_torchvision_files_load(tmp_path, kind, backbone, factory):
         else:
             expected = theirs.features(images)
     assert torch.allclose(ours, expected, atol=1e-5), "the body is torchvision's own network"
+
+
+def test_inception_is_torchvisions_up_to_mixed_6e_with_other_paddings_and_its_own_normalisation(tmp_path):
+    torch.manual_seed(0)
+    theirs = torchvision.models.inception_v3(weights=None, init_weights=False, transform_input=True).eval()
+    torch.save(theirs.state_dict(), tmp_path / "w.pth")
+    model = wk.build_model("inception_v3", 3, weights=str(tmp_path / "w.pth")).eval()
+    assert model.new_parts == ("body.added", "head")
+    images = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = theirs._transform_input(images)
+        assert torch.allclose(model.body.input(images), expected, atol=1e-6)
+        for name in ("Conv2d_1a_3x3", "maxpool1", "maxpool2"):  # the paddings of wsolevaluation
+            layer = getattr(theirs, name)
+            getattr(layer, "conv", layer).padding, layer.ceil_mode = (1, 1), True
+        for name in ("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "maxpool1", "Conv2d_3b_1x1", "Conv2d_4a_3x3", "maxpool2",
+                     "Mixed_5b", "Mixed_5c", "Mixed_5d"):  # fmt: skip
+            expected = getattr(theirs, name)(expected)
+        block = theirs.Mixed_6a
+        for convolution in (block.branch3x3.conv, block.branch3x3dbl_3.conv):
+            convolution.padding = (1, 1)
+        deep = block.branch3x3dbl_3(block.branch3x3dbl_2(block.branch3x3dbl_1(expected)))
+        pooled = torch.nn.functional.max_pool2d(expected, 3, 2, padding=1)
+        expected = torch.cat([block.branch3x3(expected), deep, pooled], 1)
+        for name in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+            expected = getattr(theirs, name)(expected)
+        assert torch.allclose(model.body.added(expected.clone()), model.body(images), atol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from wsolkit.annotate.review import Decision, decided, read_decisions, write_pag
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.common.files import alone, atomic_path, check_out, digest, given_path, listing, read_json, write_json
 from wsolkit.methods.registry import Method, resolve
-from wsolkit.networks.backbones import BACKBONES
+from wsolkit.networks.backbones import family
 from wsolkit.runs.parameters import RunConfig, code_state, localising_code, weights_state
 
 if TYPE_CHECKING:  # they import torch
@@ -260,7 +260,7 @@ def _config(root: Path, folder: Path, device: str, training: Mapping[str, Any]) 
     config = RunConfig.make(**given)
     if config.weights == "none" or "recipe" in training:
         return config
-    measured = {"recipe": "frozen", "size": SIZE, "stride": max(BACKBONES[config.backbone].strides)}
+    measured = {"recipe": "frozen", "size": SIZE, "stride": max(family(config.backbone).strides)}
     return RunConfig.make(**{**measured, **given})
 
 

@@ -1,4 +1,4 @@
-"""`wsolkit init, sweep, train, localise, report, evaluate, compare, predict, annotate, data`; a mistake is one line."""
+"""`wsolkit init, sweep, train, localise, report, evaluate, compare, predict, annotate, ...`; a mistake is one line."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 
 from wsolkit.boxes.protocols import PROTOCOLS
 from wsolkit.cli.annotate import annotate
+from wsolkit.cli.backbones import backbones
 from wsolkit.cli.options import given, parameter_options, reports
 from wsolkit.cli.predict import localise, predict
 from wsolkit.common.code import packaged_notebooks
@@ -313,6 +314,7 @@ def decoded_pixels(clear: bool) -> None:
 cli.add_command(predict)
 cli.add_command(localise)
 cli.add_command(annotate)
+cli.add_command(backbones)
 
 
 def main() -> None:

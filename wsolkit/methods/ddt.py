@@ -14,7 +14,7 @@ import numpy as np
 
 from wsolkit.methods.context import Context, Module, Tensor
 from wsolkit.methods.registry import LIST, Published, Variant, register
-from wsolkit.networks.backbones import BACKBONES
+from wsolkit.networks.backbones import family
 from wsolkit.training.recipe import Objective, recipe_values
 
 PRETRAINED_SIZE = 448  # at 224 px and stride 32 DDT is worse than a box in the middle
@@ -34,7 +34,7 @@ def on_frozen_body(recipe: Any, parameters: Any) -> Any:
 def frozen_view(parameters: Any) -> dict[str, int]:
     """Input size and stride of a frozen body: pretrained ones see large images at their own stride; one that the run
     trained from scratch sees what it was trained on."""
-    pretrained, strides = parameters.weights != "none", BACKBONES[parameters.backbone].strides
+    pretrained, strides = parameters.weights != "none", family(parameters.backbone).strides
     size = max(parameters.size, PRETRAINED_SIZE) if pretrained else parameters.size
     stride = max(strides) if pretrained else parameters.stride
     return {"size": parameters.frozen_size or size, "stride": parameters.frozen_stride or stride}

@@ -41,6 +41,6 @@ trained_cam(
     HaS,
     "HaS",
     "Hide-and-Seek: CAM on a network trained with hidden cells",
-    published=table(vgg16=63.7, resnet50=64.7),
+    published=table(vgg16=63.7, resnet50=64.7, inception_v3=53.4),
     differs="cells of one size, values not searched",
 )

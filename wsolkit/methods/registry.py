@@ -292,6 +292,8 @@ class Method:
     def undefined(self, backbone: str, frozen: bool = False) -> str:
         """Why the method has no meaning on a backbone, whose body may be frozen, or ""."""
         objective = VARIANTS[self.variants[0]].objective()
+        if objective is not None and (reason := objective.lacks(backbone)):
+            return reason
         if frozen and objective is not None and not objective.frozen:
             return f"{self.name} changes how the body is trained, and with frozen it is not"
         if frozen and "gap" not in poolings(backbone):

@@ -10,6 +10,8 @@ import argparse
 import codecs
 import warnings
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from torchvision.models import VisionTransformer
 
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, reason, require
 from wsolkit.common.files import given_path, listing
-from wsolkit.networks.backbones import BACKBONES, scaled
+from wsolkit.networks.backbones import family, scaled
 from wsolkit.networks.modules import evaluation_mode
 
 # how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
@@ -190,8 +192,9 @@ class BASModel(WSOLModel):
 
     def halves(self) -> tuple[nn.Sequential, nn.Sequential]:
         """The body up to its middle, and what follows; the modules are those of `body`."""
-        family, steps = BACKBONES[self.backbone], []
-        middle = family.middle[bool(self.spec["batch_norm"])]
+        middle, steps = family(self.backbone).middle[bool(self.spec["batch_norm"])], []
+        if not middle:
+            return nn.Sequential(self.body), nn.Sequential()
         for name, part in self.body.named_children():
             inside = part.named_children() if middle.startswith(f"{name}.") else ()
             steps += [(f"{name}.{own}", module) for own, module in inside] or [(name, part)]
@@ -258,20 +261,22 @@ def build_model(
     delta: float = 0.6,
     bare: bool = False,
     fitted: dict[str, list[int]] | None = None,
+    size: int | None = None,
 ) -> WSOLModel:
     """Build a classifier as body, pool and head.
 
     Args:
         backbone: "vgg16" (13 convolutions, one added 3x3 convolution to 1024 channels), "resnet50", "resnet18",
-            "mobilenet_v2", "convnext_tiny" (with its last LayerNorm before the pooling, `backbones._convnext_tiny`), or
-            "vgg16_fc" (plain VGG16 with its fully connected layers).
+            "mobilenet_v2", "convnext_tiny" (with its last LayerNorm before the pooling, `backbones._convnext_tiny`),
+            "inception_v3" (up to Mixed_6e, and two added convolutions, `backbones._inception_v3`), "vgg16_fc" (plain
+            VGG16 with its fully connected layers), or "timm:NAME" (`wsolkit.networks.timm_bodies`).
         pooling: "gap", "tap" (thresholded average pooling with `tau`; on the signed feature map of convnext_tiny it is
             that of its positive part), "acol" (two branches, `ACoLModel`), "bas" (`BASModel`); "fc" is the only one
             of vgg16_fc.
-        weights: "imagenet" (torchvision's file, downloaded once), "none", or a file (.safetensors or weights-only .pth)
-            with torchvision's key names or this package's own.
-        stride: of the feature map: vgg16 16, 8; resnets 16, 8, 32; mobilenet_v2 and convnext_tiny 16, 32; vgg16_fc 16;
-            None is the first.
+        weights: "imagenet" (torchvision's file, or the one that timm names, downloaded once), "none", or a file
+            (.safetensors or weights-only .pth) with torchvision's or timm's key names or this package's own.
+        stride: of the feature map, one of `backbones.family(backbone).strides`; None is the first. vgg16 and
+            inception_v3 have 16, 8; resnets 16, 8, 32; mobilenet_v2 and convnext_tiny 16, 32; vgg16_fc 16.
         width: channels multiplied by this (1.0 is the published network), for training from scratch on small machines.
         batch_norm: True inserts batch normalisation into a VGG (torchvision's vgg16_bn), without which thirteen
             convolutions hardly train from scratch; None is the family's own: VGG and ConvNeXt without, others with.
@@ -279,32 +284,44 @@ def build_model(
         delta: share of the maximum at which ACoL erases, in (0, 1]; 0.6 is the published one.
         bare: leave out the part of the body that no published file has, vgg16's added convolution.
         fitted: names and shapes of what `WSOLModel.keep` stores, zeros at first.
+        size: side of the images, for which networks of timm with position embeddings are made; None is their own.
 
     Raises: ValueError: for a combination that does not exist, or weights that do not fit (naming the keys).
     """
-    require(backbone in BACKBONES, f"unknown backbone '{backbone}'; choose from {', '.join(BACKBONES)}")
-    family = BACKBONES[backbone]
-    pooling = family.poolings[0] if pooling is None else pooling
-    stride = family.strides[0] if stride is None else stride
-    for name, value, allowed in (("pooling", pooling, family.poolings), ("stride", stride, family.strides)):
+    known = family(str(backbone))
+    pooling = known.poolings[0] if pooling is None else pooling
+    stride = known.strides[0] if stride is None else stride
+    for name, value, allowed in (("pooling", pooling, known.poolings), ("stride", stride, known.strides)):
         require(value in allowed, f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
     for name, factor, most, what in (("width", width, 4, "multiplies the channels"), ("delta", delta, 1, "is a share")):
         good = is_real(factor, 0, most) and factor > 0
         require(good, f"{name} {what} and must lie in (0, {most}], but is {factor!r}")
     require(is_whole(seed), f"seed must be a whole number of at least 0, but is {seed!r}")
     if batch_norm is None:
-        batch_norm = bool(family.batch_norm)
-    elif family.batch_norm not in (None, batch_norm):
-        has = "always has" if family.batch_norm else "never has"
+        batch_norm = bool(known.batch_norm)
+    elif known.batch_norm not in (None, batch_norm):
+        has = "always has" if known.batch_norm else "never has"
         raise WsolkitError(f"{backbone} {has} batch normalisation; leave batch_norm at None")
     require(is_whole(num_classes, 2), f"num_classes must be a whole number of at least 2, but is {num_classes!r}")
 
+    source, state = f"weights '{weights}'", None
+    if weights not in ("none", "imagenet"):
+        state = read_state(weights)
+    elif weights == "imagenet" and known.loads is None:
+        state = imagenet_state(known.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else ""))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        build = (family.branched if bare or pooling in ("acol", "bas") else None) or family.build
-        body, channels = build(stride, width, batch_norm)
         spec = {"backbone": backbone, "num_classes": num_classes, "pooling": pooling, "stride": stride}
         spec |= {"tau": tau, "width": width, "batch_norm": batch_norm} | ({"bare": True} if bare else {})
+        if known.loads is not None:
+            spec["size"] = size or known.size
+            load = partial(known.loads, stride, width, spec["size"])
+            body, channels = load("imagenet" if weights == "imagenet" else None)
+            if state is not None:
+                body, state = _with_weights_of_timm(body, load, state, source)
+        else:
+            build: Any = (known.branched if bare or pooling in ("acol", "bas") else None) or known.build
+            body, channels = build(stride, width, batch_norm)
         heads: list[Any]
         if pooling == "acol":
             spec["delta"] = delta
@@ -315,7 +332,8 @@ def build_model(
             branch = _branch(channels, scaled(1024, width), num_classes)
             model = BASModel(spec, ("branch", "generator"), body, branch=branch, pool=GlobalAveragePool())
             with torch.no_grad(), evaluation_mode(model):
-                middle = model.halves()[0](torch.zeros(1, 3, 64, 64))
+                side = (size or known.size) or 64
+                middle = model.halves()[0](torch.zeros(1, 3, side, side))
             model.add_module("generator", nn.Conv2d(middle.shape[1], num_classes, 3, padding=1))
             heads = [branch[-1]]
         else:
@@ -323,10 +341,10 @@ def build_model(
             if pooling == "fc":
                 pool, channels = _fully_connected(channels, scaled(4096, width)), scaled(4096, width)
             heads = [nn.Linear(channels, num_classes)]
-            model = WSOLModel(spec, (*(() if bare else family.extra), "head"), body, pool=pool, head=heads[0])
+            model = WSOLModel(spec, (*(() if bare else known.extra), "head"), body, pool=pool, head=heads[0])
         if weights == "none":  # no layer is pretrained, so there is none whose gradients a recipe could damp
             model.new_parts = tuple(name for name, _ in model.named_children())
-        own = set(body.modules()) if family.own_start else set()
+        own = set(body.modules()) if known.own_start else set()
         for module in model.modules():
             if isinstance(module, nn.Conv2d) and module not in own:
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -337,10 +355,8 @@ def build_model(
             nn.init.zeros_(layer.bias)
     if fitted:
         model.keep(**{name: torch.zeros(shape) for name, shape in fitted.items()})
-    if weights != "none":
-        published = family.torchvision + ("_bn" if batch_norm and backbone.startswith("vgg") else "")
-        state = imagenet_state(published) if str(weights) == "imagenet" else read_state(weights)
-        _load(model, state, f"weights '{weights}'", family.head_keys)
+    if state is not None:
+        _load(model, state, source, known.head_keys)
     return model
 
 
@@ -398,6 +414,29 @@ def _better_without(state: dict[str, torch.Tensor], prefix: str, known: set[str]
     return fits > 0 or all(key.startswith(prefix) for key in state)
 
 
+def _without_prefixes(state: dict[str, torch.Tensor], known: set[str], source: str) -> dict[str, torch.Tensor]:
+    """A state without the prefixes that training frameworks put before all keys, of each of which a warning tells."""
+    while prefix := next((name for name in PREFIXES if _better_without(state, name, known)), ""):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+        warnings.warn(f"{source}: the keys are read without their prefix '{prefix}'", stacklevel=4)
+    return state
+
+
+def _with_weights_of_timm(
+    body: nn.Module, load: Callable, state: dict[str, torch.Tensor], source: str
+) -> tuple[nn.Module, dict[str, torch.Tensor] | None]:
+    """A body made anew with a file's weights, and None; or the same body and the weights, if these are this package's
+    own, which fit the whole network."""
+    wanted = [f"body.{key}" for key in body.state_dict()]
+    state = _without_prefixes(state, {key.removeprefix(part) for key in wanted for part in ("", "body.net.")}, source)
+    if any(key.startswith("body.") for key in state):
+        return body, state
+    try:
+        return load(state)[0], None
+    except WsolkitError as error:
+        raise WsolkitError(f"{source} {error}, or weights='none'") from error
+
+
 def _of_network(state: dict[str, torch.Tensor], names: set[str], source: str) -> dict[str, torch.Tensor]:
     """A state without what lies beside a whole network: heads, losses and counters of a training framework."""
     parts = {name.split(".")[0] for name in names}
@@ -414,9 +453,7 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
     wanted = model.state_dict()
     names = {key: key for key in wanted}
     plain = {key.removeprefix(part) for key in wanted for part in ("", "body.", "pool.")}
-    while prefix := next((name for name in PREFIXES if _better_without(state, name, plain)), ""):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-        warnings.warn(f"{source}: the keys are read without their prefix '{prefix}'", stacklevel=3)
+    state = _without_prefixes(state, plain, source)
     if not any(key.startswith("body.") for key in state):  # torchvision's
         state = {key: value for key, value in state.items() if not key.startswith(head_keys)}
         names = {key: key.removeprefix("body.").removeprefix("pool.") for key in wanted if not model.is_new(key)}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from wsolkit.common.errors import require
+from wsolkit.data.base import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISIONS = ("float32", "bf16")
 
@@ -86,3 +87,27 @@ class _Bfloat16(nn.Sequential):
 def in_precision(network: nn.Module, precision: str) -> nn.Module:
     """The network itself for "float32", or one that runs it under autocast for "bf16"."""
     return network if precision == "float32" else _Bfloat16(network)
+
+
+class _Affine(nn.Module):
+    """x * scale + shift by channel, neither of which is a weight."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale[:, None, None], persistent=False)
+        self.register_buffer("shift", shift[:, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale + self.shift
+
+
+def renormalised(mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """A layer for images (B, 3, H, W) that are normalised with ImageNet's mean and standard deviation, as all of the
+    kit's are: it makes of them what these `mean` and `std` (of values in [0, 1]) would have made."""
+    if (*mean, *std) == (*IMAGENET_MEAN, *IMAGENET_STD):
+        return nn.Identity()
+    given, own = torch.tensor([IMAGENET_MEAN, IMAGENET_STD]), torch.tensor([[*mean], [*std]])
+    return _Affine(given[1] / own[1], (given[0] - own[0]) / own[1])

@@ -33,7 +33,7 @@ from wsolkit.data.catalogue import DATASETS, load_dataset
 from wsolkit.evaluation.results import FEWEST
 from wsolkit.methods.registry import METHODS, VARIANTS, Method, Variant, resolve
 from wsolkit.methods.registry import variant as find_variant
-from wsolkit.networks.backbones import BACKBONES
+from wsolkit.networks.backbones import BACKBONES, TIMM, family
 from wsolkit.runs.folder import training_name
 from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_values
 
@@ -110,7 +110,7 @@ class RunConfig(Recipe):
     geometry: str = parameter("resize", "evaluation geometry", "data", choices=("resize", "crop"))
     val_share: float = parameter(0.2, "share of images held out to choose epoch and threshold", "data", gt=0, lt=1)
     per_class: int = parameter(0, "synthetic birds: images per class", "data", ge=0)
-    backbone: str = parameter("resnet18", "network", "network", choices=BACKBONES)
+    backbone: str = parameter("resnet18", f"network: {', '.join(BACKBONES)}, or {TIMM}NAME", "network")
     stride: int = parameter(16, "stride of the feature map", "network", ge=1)
     width: float = parameter(1.0, "multiplies all channels (1 is the published network)", "network", gt=0, le=4)
     batch_norm: str = parameter("no", "batch normalisation in VGG", "network", choices=("yes", "no", "auto"))
@@ -164,7 +164,11 @@ class RunConfig(Recipe):
             values["epochs"] = 1
         if scratch and not values["tap_epochs"]:
             values["tap_epochs"] = max(1, values["epochs"] // 4)
-        strides = BACKBONES[asked.backbone].strides
+        strides, scales = family(asked.backbone).strides, family(asked.backbone).scales
+        if not scales:
+            good = "width" not in given or values["width"] == 1
+            require(good, f"{asked.backbone} has its published channels only; leave width at 1")
+            values["width"] = 1.0
         for name in ("stride", "frozen_stride"):
             if values[name] and values[name] not in strides:
                 choice = ", ".join(map(str, strides))
@@ -177,6 +181,12 @@ class RunConfig(Recipe):
     def names(cls) -> list[str]:
         """The names of all parameters, those of the recipe last."""
         return sorted(RunConfig.model_fields, key=lambda name: name in Recipe.model_fields)
+
+    @field_validator("backbone")
+    @classmethod
+    def _known_backbone(cls, value: str) -> str:
+        family(value)  # raises a WsolkitError where there is none
+        return value
 
     @field_validator("batch_norm", mode="before")
     @classmethod

@@ -130,7 +130,7 @@ class Run:
         c, wanted, recipe, begin = self.config, methods.variant(variant), self.recipe(variant), time.perf_counter()
         train, val = (self.dataset(split, variant) for split in ("train", "val"))
         network = {name: getattr(c, name) for name in ("weights", "tau", "width", "seed")}
-        network |= {"stride": wanted.view_of(c)["stride"], "bare": recipe.frozen and c.weights != "none"}
+        network |= {**wanted.view_of(c), "bare": recipe.frozen and c.weights != "none"}
         batch_norm = {"yes": True, "no": None}[c.batch_norm]
         model = build_model(c.backbone, len(train.classes), wanted.pooling, batch_norm=batch_norm, **network)
         start = wanted.starts_from(c)

@@ -37,7 +37,7 @@ LOOK_EVERY = 16  # steps between two readings of the loss on CUDA, where a readi
 # Parameters that wsolevaluation (Choe et al., CVPR 2020) trains at the plain rate, by the start of the backbone's name
 # and of the parameter's; all others are its "classifier". Where it says nothing (other backbones), the body is plain.
 _STEM_TO_LAYER3 = ("body.conv1.", "body.bn1.", "body.layer1.", "body.layer2.", "body.layer3.")
-_PLAIN_RATE = {"vgg": ("body.features.",), "resnet": _STEM_TO_LAYER3}
+_PLAIN_RATE = {"vgg": ("body.features.",), "resnet": _STEM_TO_LAYER3, "inception": ("body.Conv2d", "body.Mixed")}
 
 
 def fit(

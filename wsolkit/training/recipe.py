@@ -188,6 +188,10 @@ class Objective(Parameters):
         """Plain values that define the method beyond its name, and belong to the identity of a training run."""
         return self.model_dump()
 
+    def lacks(self, backbone: str) -> str:
+        """Why the method cannot train networks on a backbone, or ""."""
+        return ""
+
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """What the method changes in the model while an epoch lasts (hooks); undone at its end, exceptions included."""
