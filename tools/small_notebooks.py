@@ -1,4 +1,4 @@
-"""Write copies of the notebooks with small parameters, for nbval: `python tools/small_notebooks.py FOLDER`.
+"""Write copies of the notebooks with small parameters, for nbval: `python tools/small_notebooks.py FOLDER [NAME ...]`.
 
 Each cell runs in them as in the notebook, on few images and networks of one epoch. 00_tour, whose stored outputs are
 compared, is left as it is.
@@ -17,7 +17,9 @@ OWN = {"16_labels_to_detector": {"steps": 5}}  # parameters of a chapter's own
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 
 if __name__ == "__main__":
+    folder, *names = sys.argv[1:]
+    Path(folder).mkdir(parents=True, exist_ok=True)
     for notebook in sorted(NOTEBOOKS.glob("*.ipynb"))[1:]:
-        copy = Path(sys.argv[1]) / notebook.name
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        papermill.execute_notebook(notebook, copy, SMALL | OWN.get(notebook.stem, {}), prepare_only=True)
+        if not names or notebook.stem in names:
+            parameters = SMALL | OWN.get(notebook.stem, {})
+            papermill.execute_notebook(notebook, Path(folder) / notebook.name, parameters, prepare_only=True)

@@ -1,7 +1,5 @@
-"""Two notebooks in a real JupyterLab: a server on loopback, headless Chromium, "Run All Cells", and every output looked at.
-
-The networks come from build/nbval, which the notebooks of `make test` fill at the same time; what is not there is trained here.
-"""
+"""Two notebooks with small parameters in a real JupyterLab: a server on loopback, headless Chromium, "Run All Cells", and
+every output looked at."""
 
 from __future__ import annotations
 
@@ -48,8 +46,7 @@ def lab(tmp_path_factory):
     notebooks = home / "notebooks"
     notebooks.mkdir()
     runtime = tempfile.mkdtemp(prefix="lab-")  # sockets lie there, and their paths must be short
-    for name in NOTEBOOKS:
-        shutil.copy(ROOT / "notebooks" / f"{name}.ipynb", notebooks)
+    subprocess.run([sys.executable, ROOT / "tools" / "small_notebooks.py", notebooks, *NOTEBOOKS], check=True)
     settings = home / "settings"  # windowing off: cells out of sight stay in the page
     settings.joinpath("@jupyterlab", "notebook-extension").mkdir(parents=True)
     settings.joinpath("@jupyterlab", "apputils-extension").mkdir(parents=True)
@@ -67,7 +64,7 @@ def lab(tmp_path_factory):
         **{f"JUPYTER_{kind}_DIR": str(home / kind.lower()) for kind in ("CONFIG", "DATA")},
         "JUPYTER_RUNTIME_DIR": runtime,
         **{"JUPYTERLAB_SETTINGS_DIR": str(settings), "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces")},
-        **{"IPYTHONDIR": str(home / "ipython"), "WSOLKIT_OUT": str(ROOT / "build" / "nbval"), "JUPYTER_TOKEN": token},
+        **{"IPYTHONDIR": str(home / "ipython"), "WSOLKIT_OUT": str(home / "reports"), "JUPYTER_TOKEN": token},
         "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
     command = [
