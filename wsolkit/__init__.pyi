@@ -13,6 +13,7 @@ from wsolkit.boxes.extract import iou_curve as iou_curve
 from wsolkit.boxes.preparation import normalise_map as normalise_map
 from wsolkit.boxes.preparation import resize_map as resize_map
 from wsolkit.boxes.protocols import PROTOCOLS as PROTOCOLS
+from wsolkit.common.errors import WsolkitError as WsolkitError
 from wsolkit.data.base import Geometry as Geometry
 from wsolkit.data.base import WSOLDataset as WSOLDataset
 from wsolkit.data.base import denormalise as denormalise

@@ -8,6 +8,7 @@ import nbformat
 import papermill
 import pytest
 
+from wsolkit.data.catalogue import DATASETS
 from wsolkit.runs.parameters import RunConfig, of_notebook
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -15,10 +16,8 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 OWN = {"01_train": {"variant"}, "07_any_cam": {"method"}, "08_compare": {"methods"}}
 OWN |= {"03_rethinking_cam": {"tau", "tap_epochs", "method"}, "09_training_time_methods": {"method"}}
 OWN |= {"16_labels_to_detector": {"method", "steps"}}
-OWN |= {
-    stem: {"method"}
-    for stem in ("02_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam", "15_what_labels_can_tell")
-}
+CHAPTERS = ("02_cam", "04_grad_cam", "05_grad_cam_plusplus", "06_score_cam", "11_ddt", "13_c2am", "14_bas")
+OWN |= {stem: {"method"} for stem in (*CHAPTERS, "15_what_labels_can_tell")}
 READERS = [
     "dataset",
     "root",
@@ -61,6 +60,7 @@ def test_parameters_are_those_that_a_reader_changes_with_help_and_empty_defaults
     assert set(inspected) == {*READERS, "options", *own}, "papermill drops lines that it does not understand"
     for name, info in inspected.items():
         assert info["help"], f"{name} has no help"
+        assert name != "dataset" or all(data in info["help"] for data in DATASETS)
         value = eval(info["default"], {})  # a literal of our own notebook
         if name in RunConfig.model_fields and name not in {"limit"} | SHORT.get(path.stem, set()):
             assert RunConfig.is_empty(name, value) or value == RunConfig.model_fields[name].default, name

@@ -172,6 +172,17 @@ def test_peak_memory_sees_a_large_array():
     assert 30 < memory.megabytes < 200
 
 
+def test_peak_memory_of_a_lap_is_its_own():
+    """Although this process keeps freed memory (`keep_freed_memory`, tests/conftest.py)."""
+    laps = []
+    with PeakMemory(torch.device("cpu")) as memory:
+        for megabytes in (300, 40, 40):
+            block = np.ones(megabytes * 2**20, dtype=np.uint8)
+            del block
+            laps.append(memory.lap())
+    assert laps[0] > 250 and max(laps[1:]) < 100 and memory.megabytes == laps[0], laps
+
+
 @pytest.mark.slow
 def test_score_cam_memory_follows_the_chunk_and_maps_do_not(birds):
     model = wk.build_model("vgg16", 4, weights="none", width=0.25, stride=8).eval()

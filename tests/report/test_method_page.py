@@ -341,6 +341,17 @@ def test_missing_and_damaged_files_leave_their_part_out(copy, name, absent, dama
     assert noted == (name.endswith(".csv") or (damage == "damaged" and name in ("notebook.ipynb", "train")))
 
 
+@pytest.mark.parametrize("value", [{"best_epoch": 0.5}, {"recipe": [1]}, {"made_from": [1]}, {"seconds": "a"}])
+def test_a_damaged_record_of_a_training_run_is_named_on_the_page(copy, value):
+    def spoil(folder: Path):
+        for path in folder.parent.glob("train-*/run.json"):
+            write_json(path, read_json(path) | value)
+
+    _, soup = copy(prepare=spoil)
+    well_formed(soup)
+    assert "Training" not in sections(soup) and "run.json is damaged" in soup.select_one("header .banner").text
+
+
 def test_the_check_of_the_same_data_is_shown(copy):
     """What stands in data.json is escaped; that of other data is left out, a damaged one noted."""
     check = check_data(**{name: QUICK[name] for name in ("size", "per_class", "classes")})
@@ -499,6 +510,7 @@ def test_sparse_metrics_are_enough_and_damaged_ones_are_named(tmp_path):
         write_json(folder / "metrics.json", {"status": "completed", "result": result})
         well_formed(read(write_report(folder, tmp_path / "page.html"))[1])
     damaged = [json.dumps({"status": "completed", "result": {name: value}}) for name, value in odd.items() if value]
+    damaged += ['{"status": "completed"}', '{"status": "completed", "result": {}, "made_from": [1]}']
     for content in ("{half", "[1]", '{"status": "running"}', *damaged):  # what the index calls damaged too
         (folder / "metrics.json").write_text(content)
         with pytest.raises(ValueError, match=r"metrics\.json"):

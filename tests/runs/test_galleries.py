@@ -24,7 +24,7 @@ from wsolkit.evaluation.scoring import Maps, Rule, Truth, score
 from wsolkit.figures import iou_text
 from wsolkit.report.method_page import galleries, heat, slider_table
 from wsolkit.report.pages import render
-from wsolkit.runs import folder as files
+from wsolkit.runs import galleries as gallery_files
 from wsolkit.runs.run import Run
 
 QUICK = {"backbone": "mobilenet_v2", "width": 0.125, "size": 48, "per_class": 2, "epochs": 1, "classes": 4}
@@ -136,7 +136,7 @@ def finished(request, tmp_path_factory):
         folder = run.folder("cam")
         result.save_per_image(folder / "per_image.csv")
         test = run.dataset("test")
-        files.write_galleries(folder, result, partial(run.gallery_items, result), test.classes, run.config.seed)
+        gallery_files.write_galleries(folder, result, partial(run.gallery_items, result), test.classes, run.config.seed)
     write_page(folder)
     return request.param, result, folder
 
@@ -340,7 +340,7 @@ def test_hard_maps(maps, frame, protocol, page, tmp_path):
     result = score(Maps(maps, predicted=np.zeros(count, int)), truth, Rule(protocol), samples=10)
     noise = rng.integers(0, 256, (count, *frame, 3), dtype=np.uint8)
     names = [f"<script>{index}" for index in range(count)]
-    files.write_galleries(tmp_path, result, items_of(result, maps, noise.__getitem__, names), names, 0)
+    gallery_files.write_galleries(tmp_path, result, items_of(result, maps, noise.__getitem__, names), names, 0)
     path = write_page(tmp_path)
     assert check_every_stop(page, path, 3) >= 5
     assert page.locator("figcaption", has_text="<script>1").count() > 0, "names are text"
@@ -352,14 +352,14 @@ def test_hard_maps(maps, frame, protocol, page, tmp_path):
 def test_choice_comes_from_the_seed_and_shows_different_images():
     rng = np.random.default_rng(0)
     ious, kinds = rng.random(300).round(1), rng.choice(list(FAILURES), 300)
-    rows = files.choose(ious, kinds, 5)
-    assert rows == files.choose(ious, kinds, 5) != files.choose(ious, kinds, 6)
+    rows = gallery_files.choose(ious, kinds, 5)
+    assert rows == gallery_files.choose(ious, kinds, 5) != gallery_files.choose(ious, kinds, 6)
     assert list(rows) == ["random", "best", "worst", *FAILURES]
     assert [len(row) for row in rows.values()] == [8, 4, 4, 4, 4, 4, 4, 4, 4]
     assert (ious[rows["best"]] == ious.max()).all() and (ious[rows["worst"]] == ious.min()).all()
     failures = [index for name in FAILURES for index in rows[name]]
     assert len(set(failures)) == 24 and not set(failures) & set(rows["random"] + rows["best"] + rows["worst"])
-    few = files.choose(np.array([0.6, 0.2]), ["right", "background"], 0)
+    few = gallery_files.choose(np.array([0.6, 0.2]), ["right", "background"], 0)
     assert sorted(few["random"]) == [0, 1] and few["best"] == [0, 1] and few["worst"] == [1, 0]
     assert few["right"] == [0] and few["background"] == [1] and "part only" not in few
 
@@ -371,7 +371,7 @@ def test_forty_pictures_of_224_pixels_stay_small(tmp_path, page):
     maps = np.maximum(rng.normal(size=(45, 14, 14)), 0).astype(np.float32)
     result = score(Maps(maps, predicted=rng.integers(0, 16, 45)), Truth(224, test.labels[:45], truths), samples=10)
     items = items_of(result, maps, lambda index: test.pixels([index], 224)[0], test.classes)
-    files.write_galleries(tmp_path, result, items, test.classes, 0)
+    gallery_files.write_galleries(tmp_path, result, items, test.classes, 0)
     part = galleries(tmp_path)
     assert part.count("<figure") >= 24 and len(part.encode()) / part.count("<figure") < 1_500_000 / 40
     assert check_every_stop(page, write_page(tmp_path), 40) > 20
@@ -414,8 +414,8 @@ def test_without_boxes_random_images_are_shown_with_their_maps(tmp_path):
     maps = np.random.default_rng(0).random((12, 4, 4))
     result = score(Maps(maps), Truth(8, labels=[0] * 12, masks=[np.eye(8, dtype=np.uint8)] * 12))
     items = items_of(result, maps, lambda index: np.full((8, 8, 3), 7 * index, np.uint8), ["bird"])
-    files.write_galleries(tmp_path, result, items, ["bird"], 0)
+    gallery_files.write_galleries(tmp_path, result, items, ["bird"], 0)
     soup = BeautifulSoup(galleries(tmp_path), "html.parser")
-    assert len(soup.select("figure")) == files.RANDOM and len(soup.select("h3")) == 1
+    assert len(soup.select("figure")) == gallery_files.RANDOM and len(soup.select("h3")) == 1
     assert not soup.select("rect.truth, rect.prediction, input") and "no ground-truth boxes" in soup.get_text()
     assert "IoU" not in soup.get_text()

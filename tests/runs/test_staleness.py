@@ -88,6 +88,7 @@ CHANGES = [
     ("wsolkit/runs/run.py", "seed=self.config.seed, **how", "seed=1, **how", NOTHING, ALL_METHODS, False),
     ("wsolkit/runs/run.py", "MapStore(self.config, variant)", 'MapStore(self.config, "gap")', NOTHING, ALL_METHODS, False),
     ("wsolkit/runs/run.py", '"timeout": 10', '"timeout": 20', NOTHING, NOTHING, False),  # of asking git
+    ("wsolkit/runs/galleries.py", "RANDOM, OTHERS = 8, 4", "RANDOM, OTHERS = 6, 4", NOTHING, ALL_METHODS, False),
     ("wsolkit/study/chapter.py", "INTERVAL = 0.001", "INTERVAL = 0.01", NOTHING, ALL_METHODS, False),
     ("notebooks/04_grad_cam.ipynb", "## Summary", "## In short", NOTHING, {"grad_cam"}, False),
     ("wsolkit/figures/__init__.py", 'COLOUR_MAP = "viridis"', 'COLOUR_MAP = "magma"', NOTHING, NOTHING, True),

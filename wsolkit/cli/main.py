@@ -70,6 +70,7 @@ def init(out: str) -> None:
     A file that is there already stays as it is, so that the command can be run again after an update.
     """
     folder = check_out(out)
+    check_out(folder / "notebooks")
     sources = {name: STUDY / name for name in ("sweep.yaml", "README.md")}
     sources |= {f"notebooks/{path.name}": path for path in sorted(packaged_notebooks().glob("*.ipynb"))}
     kept = [name for name in sources if (folder / name).exists()]
@@ -122,7 +123,7 @@ def _limits(items: tuple[str, ...]) -> dict[str, int]:
 
 
 @cli.command()
-@parameter_options(["backbone", *OPTIONS])
+@parameter_options(["backbone", *(name for name in OPTIONS if name != "faithfulness")])
 @click.option("--variant", help=f"gap (default), tap, fc for vgg16_fc, or {', '.join(training_methods())}")
 @click.option("--pooling", "variant", hidden=True)  # what --variant was called before
 def train(variant: str | None, **options: Any) -> None:

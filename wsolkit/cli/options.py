@@ -12,14 +12,19 @@ from wsolkit.common.parameters import kind_of, told_of
 from wsolkit.runs.parameters import RunConfig, absolute
 
 
-def parameter_options(names: Iterable[str], model: type[RunConfig] = RunConfig) -> Callable[[Callable], Callable]:
-    """A decorator that adds an option for each named parameter of a model; None means that it was not given."""
+def parameter_options(
+    names: Iterable[str], model: type[RunConfig] = RunConfig, default: str = ""
+) -> Callable[[Callable], Callable]:
+    """A decorator that adds an option for each named parameter of a model; None means that it was not given.
+
+    default: what counts then, of all of them, as text; "" is the default of each.
+    """
 
     def decorate(function: Callable) -> Callable:
         for name in reversed(list(names)):
             field, flag = model.model_fields[name], name.replace("_", "-")
-            kind, choices, default = kind_of(field), told_of(field, "choices"), model.shown_default(name)
-            help = f"{field.description} (default {default})" if default else field.description
+            kind, choices, own = kind_of(field), told_of(field, "choices"), default or model.shown_default(name)
+            help = f"{field.description} (default {own})" if own else field.description
             option = f"--{flag}/--no-{flag}" if kind is bool else f"--{flag}"
             type = click.Choice(choices) if choices else kind if kind in (int, float, bool) else str
             metavar = f"{name[0].upper()},..." if kind is tuple else None

@@ -3,7 +3,6 @@ started) as files of score maps, and of anyone's images as overlays with boxes."
 
 from __future__ import annotations
 
-import io
 import os
 import shutil
 import sys
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 from PIL import Image
 
 from wsolkit.cli.options import given, parameter_options, reports
@@ -28,9 +26,6 @@ if TYPE_CHECKING:  # they import torch
 
 DATA = ("dataset", "root", "metadata", "masks", "classes", "size", "geometry", "val_share", "per_class", "seed")
 BATCH_PIXELS = 64 * 2**20  # decoded pixels held at a time (three bytes each); one image may be larger
-LONGEST, SHORTEST = 1200, 320  # sides of an overlay in pixels: larger images are reduced, small ones get wider
-DPI = 100
-LINE = 22  # height of a line of text in pixels
 
 
 @click.command()
@@ -44,7 +39,7 @@ LINE = 22  # height of a line of text in pixels
 @click.option("--channels", type=click.IntRange(min=1), help="score_cam: N channels of largest energy (approximate)")
 @click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="images in one pass")
 @click.option("--device", default="", help="cpu or cuda (default: cuda where there is one)")
-@parameter_options(DATA)  # what is not given is as in the training
+@parameter_options(DATA, default="as in the training run")
 def localise(checkpoint, method, split, out, limit, smooth, precision, channels, batch_size, device, **data) -> None:
     """Write the score maps of a split (ids, labels, logits, maps or boxes; `wsolkit.ScoreMaps.load` reads them).
 
@@ -205,7 +200,7 @@ def predict(images: tuple[str, ...], checkpoint: str, method: str, out: str | No
             overlay, numbers = _places(folder / file.name)
             try:
                 numbers.unlink(missing_ok=True)  # never beside another overlay
-                atomic_write_bytes(overlay, draw(image, prediction, view, note))
+                atomic_write_bytes(overlay, _png(image, prediction, view, note))
                 write_json(numbers, content)
             except OSError as error:  # a name that is too long with its new ending, say
                 failed.append(f"{file.path}: could not be written ({error})")
@@ -243,62 +238,27 @@ def _numbers(prediction: Prediction) -> dict[str, Any]:
     return numbers | {"box": prediction.box.tolist(), "box_empty": prediction.box_empty}
 
 
-def draw(image: Image.Image, prediction: Prediction, geometry: Geometry, note: str = "") -> bytes:
-    """The image with its score map (if there is one), its box and, below, class and probability, as PNG.
+def _png(image: Image.Image, prediction: Prediction, geometry: Geometry, note: str = "") -> bytes:
+    """The image with its score map, if there is one, its box and, below, class and probability.
 
-    image: RGB, as `read_image` gives it. note: a last line in small print.
-    The longer side is at most 1200 pixels. The map covers what the network saw: of a centre crop only the centre.
+    image: RGB, as `read_image` gives it. note: a last line in small print. The map covers what the network saw: of a
+    centre crop only the centre.
     """
-    from matplotlib.figure import Figure
+    from wsolkit.figures import Line, captioned_png
 
-    from wsolkit.figures import draw_boxes, overlay, style
-
-    scale = min(LONGEST, max(SHORTEST, *image.size)) / max(image.size)
-    width, height = (max(1, round(side * scale)) for side in image.size)
-    pixels = np.array(image.resize((width, height), Image.Resampling.LANCZOS))
-    seen = slice(*_span(height, geometry)), slice(*_span(width, geometry))
-    if prediction.score_map is not None:
-        pixels[seen] = overlay(pixels[seen], prediction.score_map)
-
-    canvas = max(width, SHORTEST)
-    lines = _lines(prediction, note, canvas)
-    foot = 8 + LINE * len(lines)
-    total = height + foot
-    with style():
-        figure = Figure(figsize=(canvas / DPI, total / DPI), dpi=DPI)
-        axes = figure.add_axes(((canvas - width) / 2 / canvas, foot / total, width / canvas, height / total))
-        frame = (-0.5, image.width - 0.5, image.height - 0.5, -0.5)
-        axes.imshow(pixels, extent=frame, aspect="auto", interpolation="nearest")
-        box = None if prediction.box_empty else prediction.box
-        draw_boxes(axes, box=box, width=max(1.7, max(width, height) / 400))
-        axes.set(xlim=frame[:2], ylim=frame[2:])
-        axes.set_axis_off()
-        for number, (text, size, colour) in enumerate(lines):
-            y = (foot - 4 - LINE * (number + 0.5)) / total
-            figure.text(8 / canvas, y, text, fontsize=size, color=colour, va="center")
-        buffer, about = io.BytesIO(), {"Software": RESULT_MARK}
-        figure.savefig(buffer, format="png", dpi=DPI, metadata=about, pil_kwargs={"compress_level": 4})
-    return buffer.getvalue()
-
-
-def _span(extent: int, geometry: Geometry) -> tuple[int, int]:
-    """The part of a side of `extent` pixels that the network saw, from (inclusive) and to (exclusive), at least one."""
-    start, stop = (round(edge * extent / geometry.side) for edge in (geometry.offset, geometry.offset + geometry.size))
-    start = min(start, extent - 1)
-    return start, max(stop, start + 1)
-
-
-def _lines(prediction: Prediction, note: str, width: int) -> list[tuple[str, float, str]]:
-    """(text, size in points, colour) of each line; long names are cut, probabilities never."""
-
-    def line(before: str, name: str, after: str, size: float, colour: str = "black") -> tuple[str, float, str]:
-        room = int(width / (0.58 * size * DPI / 72)) - len(before + after)  # a letter is 0.58 of its size wide, or less
-        return before + (name if len(name) <= room else name[: max(1, room - 1)] + "…") + after, size, colour
+    def seen(extent: int) -> slice:
+        """The part of a side of `extent` pixels that the network saw, at least one pixel."""
+        edges = geometry.offset, geometry.offset + geometry.size
+        start, stop = (round(edge * extent / geometry.side) for edge in edges)
+        return slice(min(start, extent - 1), max(stop, min(start, extent - 1) + 1))
 
     best = prediction.top5[0]
-    lines = [line("", prediction.name, f"  {100 * prediction.probability:.1f} %", 12)]
+    lines = [Line("", prediction.name, f"  {100 * prediction.probability:.1f} %", 12)]
     if not prediction.predicted:
-        lines.append(line("predicted: ", best.name, f"  {100 * best.probability:.1f} %", 10))
+        lines.append(Line("predicted: ", best.name, f"  {100 * best.probability:.1f} %"))
     if prediction.box_empty:
-        lines.append(line("no box: nothing is above the threshold", "", "", 10))
-    return [*lines, line("", note, "", 9, "#555555")] if note else lines
+        lines.append(Line("no box: nothing is above the threshold"))
+    if note:
+        lines.append(Line(note, size=9, colour="#555555"))
+    box = None if prediction.box_empty else prediction.box
+    return captioned_png(image, lines, prediction.score_map, seen, box, {"Software": RESULT_MARK})

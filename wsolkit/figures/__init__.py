@@ -17,9 +17,9 @@ import io
 import re
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import matplotlib
@@ -50,6 +50,9 @@ KEYS: dict[str, tuple[str, str, Any]] = {  # of boxes: text, colour (neither occ
     "box": ("prediction", "#08306b", (0, (3, 2))),
 }
 COLOUR_MAP = "viridis"
+LONGEST, SHORTEST = 1200, 320  # sides of an image with text below: larger ones are reduced, small ones get wider
+LINE = 22  # height of such a line of text in pixels
+DPI = 100
 PHOTO_BYTES = 72_000  # of one montage: ten of them, in base64, stay under 1 MB
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("wsolkit.mplstyle"), use_default_template=False)
 LINES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 1)), (0, (3, 3))]
@@ -298,6 +301,49 @@ def thumbnail(pixels, score_map=None, gt_boxes=(), box=None, side: int = 160) ->
     axes = fig.add_axes((0, 0, 1, 1))
     _show(axes, small, score_map, gt_boxes, box, (height, width), 1.3, interpolation="nearest")
     return _bytes(fig, "jpeg", dpi=100, pil_kwargs={"quality": 75, "optimize": True})
+
+
+class Line(NamedTuple):
+    """A line of text below an image: `name` is cut where it is too long, all else never. size: in points."""
+
+    before: str
+    name: str = ""
+    after: str = ""
+    size: float = 10
+    colour: str = "black"
+
+    def within(self, width: int) -> str:
+        """The text, on at most `width` pixels as long as `before` and `after` fit."""
+        room = int(width / (0.58 * self.size * DPI / 72)) - len(self.before + self.after)  # a letter is at most so wide
+        name = self.name if len(self.name) <= room else self.name[: max(1, room - 1)] + "…"
+        return self.before + name + self.after
+
+
+def captioned_png(
+    image: Image.Image, lines: Sequence[Line], score_map, seen: Callable[[int], slice], box, about: Mapping[str, str]
+) -> bytes:
+    """An image with its score map and box, and lines of text below, as PNG; its longer side has at most 1200 pixels.
+
+    image: RGB. score_map (h, w) or None. seen: length of a side in pixels -> the part that the map covers. box (4,) or
+    None: x0, y0, x1, y1 with inclusive corners. about: what the file says of itself.
+    """
+    scale = min(LONGEST, max(SHORTEST, *image.size)) / max(image.size)
+    width, height = (max(1, round(side * scale)) for side in image.size)
+    pixels = np.array(image.resize((width, height), Image.Resampling.LANCZOS))
+    if score_map is not None:
+        part = seen(height), seen(width)
+        pixels[part] = overlay(pixels[part], score_map)
+    canvas, foot = max(width, SHORTEST), 8 + LINE * len(lines)
+    total = height + foot
+    with style():
+        fig = Figure(figsize=(canvas / DPI, total / DPI), dpi=DPI)
+        axes = fig.add_axes(((canvas - width) / 2 / canvas, foot / total, width / canvas, height / total))
+        frame = image.size[::-1]
+        _show(axes, pixels, None, (), box, frame, max(1.7, max(width, height) / 400), interpolation="nearest")
+        for number, line in enumerate(lines):
+            y = (foot - 4 - LINE * (number + 0.5)) / total
+            fig.text(8 / canvas, y, line.within(canvas), fontsize=line.size, color=line.colour, va="center")
+    return _bytes(fig, "png", dpi=DPI, metadata=dict(about), pil_kwargs={"compress_level": 4})
 
 
 def look(index: int) -> dict[str, Any]:

@@ -218,10 +218,8 @@ class PeakMemory:
             self._start = torch.cuda.memory_allocated(self.device)
             return self
         gc.collect(1)  # not the oldest objects, among which torch's and matplotlib's take half a second
-        with contextlib.suppress(OSError, AttributeError):  # glibc: what it keeps of freed memory would hide growth
-            ctypes.CDLL("libc.so.6").malloc_trim(0)
         self._resident = psutil.Process()
-        self._start = self._peak = self._resident.memory_info().rss
+        self._start = self._peak = self._trimmed()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -230,14 +228,20 @@ class PeakMemory:
         while not self._done.wait(0.005):
             self._peak = max(self._peak, self._resident.memory_info().rss)
 
+    def _trimmed(self) -> int:
+        """Resident bytes without those that the C library keeps of freed memory, which would hide growth."""
+        with contextlib.suppress(OSError, AttributeError):  # another one than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)
+        return self._resident.memory_info().rss
+
     def lap(self) -> float:
         """The most since the start or the last call, above the level at the start."""
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
-            now = self._resident.memory_info().rss
-            peak, self._peak = max(self._peak, now), now
+            peak = max(self._peak, self._resident.memory_info().rss)
+            self._peak = self._trimmed()
         megabytes = (peak - self._start) / 2**20
         self.megabytes = max(self.megabytes, megabytes)
         return megabytes

@@ -32,16 +32,8 @@ from wsolkit.report.index import Group, published_table
 from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
 from wsolkit.report.pages import address, counted, fragment, image_uri, plain, render
 from wsolkit.runs import folder as files
-from wsolkit.runs.folder import (
-    DataCheck,
-    Training,
-    note_page,
-    read_data_check,
-    read_galleries,
-    read_metrics,
-    read_training,
-    seconds_of,
-)
+from wsolkit.runs.folder import DataCheck, Training, note_page, read_data_check, read_metrics, read_training, seconds_of
+from wsolkit.runs.galleries import read_galleries
 from wsolkit.runs.parameters import page_state
 
 SECTIONS = {  # in the page's order; "experiment" is the notebook's chapter

@@ -40,8 +40,8 @@ from wsolkit.training.recipe import BATCH, LEAST_STEPS, RECIPES, Recipe, recipe_
 RUN = "runs/run.py#"  # a function or class there
 TRAINING = ("common", "data", "networks", "training", f"{RUN}dataset", f"{RUN}recipe", f"{RUN}_train")
 LOCALISING = ("localisation", f"{RUN}MapStore")  # beside what the training runs depend on, as all that follow
+SCORING = ("boxes", *LOCALISING, "evaluation", "methods/psol.py#pseudo_boxes", "runs/galleries.py", "study/chapter.py")
 _SCORED_BY = tuple(f"{RUN}{name}" for name in ("evaluate", "pseudo_boxes", "baseline", "finish"))
-SCORING = ("boxes", *LOCALISING, "evaluation", "study/chapter.py", "methods/psol.py#pseudo_boxes", *_SCORED_BY)
 PSEUDO = "ddt"  # the method, and the variant, whose boxes of validation images are pseudo boxes
 NATIVE_FOLDERS = ("ILSVRC", *(entry.archive.folder for entry in DATASETS.values() if entry.archive))
 COMPRESSED = (".jpg", ".jpeg", ".png", ".webp")  # of these both ends count, of any other file the whole content
@@ -121,9 +121,9 @@ class RunConfig(Recipe):
     batch_size: int = parameter(0, "images per training step", "training", ge=2)
     lr: float = parameter(0.0, "learning rate", "training", gt=0)
     frozen_size: int = parameter(
-        0, "input side of methods fitted on a frozen body (ddt, ...); 0 is 448 with pretrained weights", ge=8
+        0, "input side of methods fitted on a frozen body such as ddt (448 with pretrained weights)", ge=8
     )
-    frozen_stride: int = parameter(0, "stride of their feature map; 0 is the largest with pretrained weights", ge=1)
+    frozen_stride: int = parameter(0, "stride of their feature map (the largest with pretrained weights)", ge=1)
     compile: bool = parameter(False, "run training steps through torch.compile")
     checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
     limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)
@@ -380,7 +380,7 @@ def localising_code(method: Method) -> str:
 def scoring_code(method: Method) -> str:
     """Digest of the code that scores a method, without that of training."""
     files = [name for own in (resolve("cam"), method) for name in _method_files(own.module, own.function.__module__)]
-    return code_state((*SCORING, *dict.fromkeys(files)))
+    return code_state((*SCORING, *_SCORED_BY, *dict.fromkeys(files)))
 
 
 @cache

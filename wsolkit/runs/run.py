@@ -39,6 +39,7 @@ from wsolkit.methods import psol
 from wsolkit.methods.registry import CHOSEN, IVR, METHODS, is_defined, resolve, study_methods
 from wsolkit.networks.models import WSOLModel, build_model
 from wsolkit.runs import folder as files
+from wsolkit.runs.galleries import write_galleries
 from wsolkit.runs.parameters import PSEUDO, RunConfig, localising_code, of_notebook
 from wsolkit.training.checkpoints import checkpoint, load_checkpoint, restored
 from wsolkit.training.loop import fit
@@ -264,7 +265,7 @@ class Run:
         result.save_per_image(folder / files.PER_IMAGE)
         if result.found is not None:
             atomic_write_text(folder / files.FOUND, result.found.to_csv(index=False, lineterminator="\n"))
-        files.write_galleries(folder, result, partial(self.gallery_items, result), classes, c.seed)
+        write_galleries(folder, result, partial(self.gallery_items, result), classes, c.seed)
         gallery = []
         for number, item in enumerate(self.gallery_items(result, range(min(GALLERY_IMAGES, result.n_images)))):
             name = f"{files.GALLERY}/{number}.jpg"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.parameters import Parameters, parameter
@@ -69,7 +69,7 @@ class Recipe(Parameters):
     momentum: float = parameter(0.9, "momentum of SGD", "training", ge=0)
     nesterov: bool = parameter(True, "Nesterov's momentum", "training")
     schedule: str = parameter("step", "how the learning rate falls", "training", choices=("step", "cosine"))
-    lr_steps: tuple[int, ...] = parameter(
+    lr_steps: tuple[Annotated[int, Field(ge=1)], ...] = parameter(
         (60, 120, 180), "epochs after which a step schedule lowers the rate, separated by commas", "training"
     )
     lr_period: int = parameter(0, "epochs between two steps, instead of lr_steps", "training", ge=0)
@@ -84,7 +84,7 @@ class Recipe(Parameters):
     accumulate: int = parameter(
         1, "parts into which a batch is cut to fit the memory; batch norm sees the parts", "training", ge=1
     )
-    seed: int = parameter(0, "of split, drawings, initialisation and training", "data", ge=0, le=SEEDS)
+    seed: int = parameter(0, "of the split, of drawn images, of initialisation and of training", "data", ge=0, le=SEEDS)
 
     @model_validator(mode="after")
     def _parts_of_a_batch(self) -> Recipe:
