@@ -65,7 +65,7 @@ class TimmBody(nn.Module):
             height = round(math.sqrt(count * images.shape[2] / images.shape[3]))
             width = count // max(height, 1)
             fault = f"timm:{self.name} gives {count} tokens, which fill no grid; choose another network"
-            require(height * width == count, fault)
+            require(height * width == count > 1, fault)
             # prefix tokens too are this position, so that whatever the head pools it pools from that alone
             positions = features[:, prefix:].flatten(0, 1)[:, None].expand(-1, 1 + prefix, -1)
         vectors = net.forward_head(positions, pre_logits=True)
