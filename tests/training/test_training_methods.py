@@ -393,7 +393,9 @@ def test_published_numbers_stand_beside_measured_ones():
     row |= {"method": "has", "backbone": "vgg16", "n_images": 5794, "config": {"size": 224, "epochs": 50}, "result": {}}
     row |= {"status": "completed"}
     lines = [line for line in published_table([Group("cub", "vgg16", "has", [row])]) if line["group"]]
-    assert [(line["method"], line["network"]) for line in lines] == [("HaS", "vgg16"), ("HaS", "resnet50")]
+    assert [(line["method"], line["network"]) for line in lines] == [
+        ("HaS", name) for name in ("vgg16", "resnet50", "inception_v3")
+    ]
     assert (
         lines[0]["published"]["max_box_acc_v2"] == 63.7
         and lines[0]["differs"] == "50 epochs, cells of one size, values not searched"
