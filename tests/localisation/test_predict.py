@@ -22,7 +22,7 @@ from small_networks import NETWORKS
 from torch import nn
 
 import wsolkit as wk
-from wsolkit.cli.predict import draw
+from wsolkit.cli.predict import _png as draw
 from wsolkit.cli.predict import predict as command
 from wsolkit.common.files import read_json, write_json
 from wsolkit.data.base import normalise

@@ -143,7 +143,7 @@ def test_several_data_sets_replace_what_is_common(file, tmp_path):
         ("datasets: [cub]", "datasets must be a mapping from data sets to their keys, but is ['cub']"),
         (
             "datasets: {cob: }",
-            "datasets: 'cob' is none of synthetic, cub, tiny_imagenet, folder, metadata; did you mean 'cub'?",
+            "datasets: 'cob' is none of synthetic, cub, tiny_imagenet, oxford_pets, ilsvrc, folder, metadata; did you mean 'cub'?",
         ),
         ("datasets: {cub: {epoch: 3}}", "datasets.cub: unknown parameter 'epoch'; did you mean 'epochs'?"),
         ("datasets: {cub: {epochs: x}}", "datasets.cub: epochs must be a whole number, but is 'x'"),
