@@ -75,7 +75,10 @@ def test_boxes_are_scored_where_they_are_and_classes_everywhere(run):
 def test_ten_validation_images_with_a_box_choose_a_threshold_and_fewer_do_not(run):
     train, model = run.dataset("train"), run.model()
     val = train.subset([*range(len(train)), 0, 1])  # fourteen or so
-    val.split, val.samples = "val", [replace(sample, id=f"{place}") for place, sample in enumerate(val.samples)]
+    val.split, val.samples = (
+        "val",
+        [replace(sample, id=f"{number}", place=sample.path, below=False) for number, sample in enumerate(val.samples)],
+    )
     for count, point in ((9, "fixed"), (10, "validation"), (len(val), "validation")):
         boxes = [((12, 10, 29, 24),)] * count + [()] * (len(val) - count)
         val.samples = [replace(sample, boxes=own) for sample, own in zip(val.samples, boxes, strict=True)]
