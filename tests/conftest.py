@@ -23,7 +23,8 @@ SLOW = (
     "training_methods", "runs", "map_store", "chapter", "exercises", "index_browser", "faithfulness", "cams_contract",
     "cams", "left_as_found", "transformers", "speed_paths", "method_page",
     "networks_of_others", "data_check", "preprocess_and_target", "affinity_cam", "frozen", "inputs", "models",
-    "notebook_page", "review", "annotate", "annotate_kills", "site",
+    "notebook_page", "review", "annotate", "annotate_kills", "site", "timm", "detector", "rows", "networks", "evaluation",
+    "progress", "c2am", "ddt", "bas", "psol", "class_folders", "file_evaluation",
 )  # fmt: skip
 
 
