@@ -105,8 +105,7 @@ def _splits(root: Path, val_share: float) -> dict[str, ClassFiles]:
 def _split_folders(root: Path) -> dict[str, Path]:
     """The folders of the splits; {} where the class folders lie in `root` itself. A folder that is called train, but
     holds images itself, is that of a class."""
-    inner = {entry.name: root / entry.name for entry in os.scandir(root) if entry.is_dir()}
-    inner = {name: path for name, path in inner.items() if not name.startswith(".") and name not in BOXES}
+    inner = {name: root / name for name in folders_in(root) if name not in BOXES}
     split_of = {name: split for split, names in SPLIT_FOLDERS.items() for name in names}
     named = {name: split_of[key] for name in inner if (key := name.lower()) in split_of and not _loose(inner[name])}
     if not named:
@@ -120,12 +119,21 @@ def _split_folders(root: Path) -> dict[str, Path]:
     return {split: inner[name] for name, split in named.items()}
 
 
+def folders_in(place: Path) -> list[str]:
+    """The names of folders in a folder, sorted, without hidden ones; [] where there is no folder."""
+    if not place.is_dir():
+        return []
+    with os.scandir(place) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+
 def _loose(place: Path) -> list[str]:
     """The images that lie in a folder itself."""
-    return sorted(name for name in os.listdir(place) if _is_image(name))
+    return sorted(name for name in os.listdir(place) if is_image(name))
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether the name of a file is that of an image, and not hidden."""
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
@@ -134,20 +142,20 @@ def _class_files(root: Path, place: Path) -> ClassFiles:
     if loose := _loose(place):
         raise WsolkitError(f"{place}: {len(loose)} images lie in no class folder: {listing(loose)}; {NEED}")
     problems: dict[str, None] = {}
-    folders = sorted(entry.name for entry in os.scandir(place) if entry.is_dir() and not entry.name.startswith("."))
     files = {
         name: [path.relative_to(root).as_posix() for path in images_below(place / name, problems)]
-        for name in folders
+        for name in folders_in(place)
         if place != root or name not in BOXES
     }
     require(not problems, f"{listing([*problems])}; {MEND}")
-    if odd := [name for own in files.values() for name in own if not _is_plain(name)]:
+    if odd := [name for own in files.values() for name in own if not is_plain(name)]:
         text = "names that no table keeps (control characters, a backslash, no UTF-8)"
         raise WsolkitError(f"{root}: {len(odd)} images have {text}: {listing(list(map(ascii, odd)))}; rename them")
     return files
 
 
-def _is_plain(name: str) -> bool:
+def is_plain(name: str) -> bool:
+    """Whether tables keep a path as it is."""
     try:
         return inside(name) == name
     except ValueError:

@@ -10,8 +10,9 @@ from pathlib import Path
 from wsolkit.common.errors import WsolkitError
 from wsolkit.common.files import listing
 from wsolkit.data.base import Request, WSOLDataset
-from wsolkit.data.images import IMAGE_SUFFIXES, Sample
-from wsolkit.data.readers import CONTROL, Source, add_xml, existing_folder, file_names, select_wnids
+from wsolkit.data.class_folders import folders_in, is_image, is_plain
+from wsolkit.data.images import Sample
+from wsolkit.data.readers import Source, add_xml, existing_folder, file_names, select_wnids
 
 IMAGES, ANNOTATIONS = "Data/CLS-LOC", "Annotations/CLS-LOC"
 WORDS = "LOC_synset_mapping.txt"  # as it lies beside the folder ILSVRC
@@ -44,7 +45,7 @@ def open_ilsvrc(asked: Request) -> WSOLDataset:
     images = next((place for place in inner if (place / "train").is_dir()), root)
     base = root if images == root else images.parents[1]
     boxes = next((place for place in (base / ANNOTATIONS, base / "Annotations") if (place / "val").is_dir()), base)
-    wnids = class_folders(images / "train")
+    wnids = folders_in(images / "train")
     if len(wnids) < 2:
         raise FileNotFoundError(f"{images / 'train'} holds fewer than two folders of classes; {NEED}")
     words = root / WORDS if (root / WORDS).exists() else root.parent / WORDS
@@ -58,7 +59,7 @@ def open_ilsvrc(asked: Request) -> WSOLDataset:
             chosen |= {names[place]: wnids[index] for place in asked.own([index] * len(names))}
         if asked.split == "val":
             _add_boxes(read, chosen)
-    elif folders := [wnid for wnid in class_folders(images / "val") if wnid in wanted]:
+    elif folders := [wnid for wnid in folders_in(images / "val") if wnid in wanted]:
         chosen = {name: wnid for wnid in folders for name in image_names(images, f"val/{wnid}")}
         _add_boxes(read, chosen)
     else:
@@ -78,22 +79,13 @@ def open_ilsvrc(asked: Request) -> WSOLDataset:
     return WSOLDataset("ilsvrc", asked.split, classes, samples, asked.geometry)
 
 
-def class_folders(place: Path) -> list[str]:
-    """The names of folders in a folder, sorted, without hidden ones; [] where there is no folder."""
-    if not place.is_dir():
-        return []
-    with os.scandir(place) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-
-
 def image_names(root: Path, folder: str) -> list[str]:
     """The images in a folder below `root`, as paths below `root`, sorted; a name's ending says what is an image.
 
     Raises: WsolkitError: names that no table keeps.
     """
-    names = sorted(name for name in file_names(root / folder) if not name.startswith("."))
-    names = [name for name in names if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES]
-    if odd := [name for name in names if "\\" in name or CONTROL.search(name)]:
+    names = sorted(filter(is_image, file_names(root / folder)))
+    if odd := [name for name in names if not is_plain(name)]:
         raise WsolkitError(f"{root / folder}: names that no table keeps: {listing(list(map(ascii, odd)))}; rename them")
     return [f"{folder}/{name}" for name in names]
 
