@@ -120,9 +120,9 @@ def stages(folder: Path, count: int) -> Measured:
     make_set(folder, count)
     os.environ["WSOLKIT_CACHE"] = str(folder / "cache")
     decoded.SMALL_BYTES = 0  # few images take the way of many: through the file
-    where = {"root": str(folder / "images"), "metadata": str(folder / "metadata"), "size": SIDE}
+    places = {"root": str(folder / "images"), "metadata": str(folder / "metadata"), "size": SIDE}
     about = {"backbone": "resnet18", "width": 0.125, "weights": "none", "epochs": 1, "batch_size": 16, "device": "cpu"}
-    run = Run.start(dataset="metadata", out=str(folder / "out"), **where, **about)
+    run = Run.start(dataset="metadata", out=str(folder / "out"), **places, **about)
     measured: Measured = {}
 
     def stage(name: str, function: Callable[[], Any]) -> Any:
@@ -137,7 +137,7 @@ def stages(folder: Path, count: int) -> Measured:
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
         model = run.model()
         test = stage("open", lambda: run.dataset("test"))
-        stage("state", lambda: data_state(where["root"]) + data_state(where["metadata"]))
+        stage("state", lambda: data_state(places["root"]) + data_state(places["metadata"]))
         stage("decode", lambda: test.prepare(test.geometry.enlarged))
         stage("epoch", lambda: sum(len(labels) for _, labels in test.train_batches(64, 0, 0)))
         test.prepare()

@@ -180,7 +180,7 @@ def many_looks(backbone: str, options: argparse.Namespace) -> None:
 def rank_correlation(first: Tensor, second: Tensor) -> float:
     """Spearman's, of the positions of each map; the lowest of the batch."""
     ranks = [maps.flatten(1).argsort(dim=1).argsort(dim=1).double().cpu().numpy() for maps in (first, second)]
-    return min(float(np.corrcoef(one, other)[0, 1]) for one, other in zip(*ranks, strict=True))
+    return min(float(np.corrcoef(first, other)[0, 1]) for first, other in zip(*ranks, strict=True))
 
 
 class _Enough(Exception):

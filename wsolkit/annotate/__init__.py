@@ -1,1 +1,1 @@
-"""From pictures and labels to reviewed boxes: `wsolkit annotate`. No torch but where a network runs."""
+"""From images and labels to reviewed boxes: `wsolkit annotate`. No torch but where a network runs."""

@@ -235,7 +235,7 @@ def _places(pictures: str | Path, out: str | Path) -> tuple[Path, Path]:
 
     root = existing_folder(pictures, "give the folder that holds a folder of images for each class").resolve()
     folder = check_out(out).resolve()
-    inside = f"{folder} lies in {root}, and thumbnails and files there would be taken for pictures"
+    inside = f"{folder} lies in {root}, and thumbnails and files there would be taken for images"
     require(root != folder and root not in folder.parents, f"{inside}; choose another --out")
     return root, folder
 

@@ -112,7 +112,8 @@ def read_json(path: str | Path, advice: str = "delete it and run again") -> Any:
     except FileNotFoundError:
         raise
     except (ValueError, RecursionError, OSError) as error:  # OSError: a folder, say
-        raise WsolkitError(f"{path} is not readable JSON ({error}); {advice}") from error
+        why = getattr(error, "strerror", None) or error
+        raise WsolkitError(f"{path} is not readable JSON ({why}); {advice}") from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -166,8 +167,8 @@ def read_yaml(path: Path) -> Any:
     raise WsolkitError(f"{path}{problem}")
 
 
-def given_path(path: Any, what: str) -> Path:
-    """A path that somebody gave, with ~ replaced; `what` is what it should be.
+def given_path(path: Any, expected: str) -> Path:
+    """A path that somebody gave, with ~ replaced; `expected` is what it should be.
 
     Raises: WsolkitError: it is empty (a variable of a shell that is not set, say), ~ of nobody, or no path at all.
     """
@@ -177,7 +178,7 @@ def given_path(path: Any, what: str) -> Path:
             raise ValueError(wrong)
         return Path(text).expanduser()
     except (TypeError, RuntimeError, ValueError) as error:
-        raise WsolkitError(f"{path!r:.60} is no path ({error}); expected {what}") from None
+        raise WsolkitError(f"{path!r:.60} is no path ({error}); expected {expected}") from None
 
 
 def check_out(out: str | Path) -> Path:

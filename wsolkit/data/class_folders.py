@@ -84,21 +84,21 @@ def open_folder(asked: Request) -> WSOLDataset:
 def _splits(root: Path, val_share: float) -> dict[str, ClassFiles]:
     """The images of every class (also those without any) in each split."""
     places = _split_folders(root)
-    found = {split: _class_files(root, place) for split, place in (places or {"train": root}).items()}
-    names = sorted({name for files in found.values() for name in files})
-    told = {split: [name for name in names if files.get(name)] for split, files in found.items()}
+    by_split = {split: _class_files(root, place) for split, place in (places or {"train": root}).items()}
+    names = sorted({name for files in by_split.values() for name in files})
+    told = {split: [name for name in names if files.get(name)] for split, files in by_split.items()}
     empty = [name for name in names if not any(name in own for own in told.values())]
     require(not empty, f"{root}: {len(empty)} class folders hold no image: {listing(empty)}; add images or remove them")
     require(names, f"{root} holds no folder with images; {NEED}")
     if len(names) == 1:
         deeper = f"; if its folders are the classes, give {root / names[0]}" if not places else ""
         raise WsolkitError(f"{root} holds one class, {names[0]!r}, and a classifier needs two: add a folder{deeper}")
-    if "test" not in found and "val" in found:
-        found["test"] = found.pop("val")
-    shares = {"test": TEST_SHARE} if "test" not in found else {}
-    shares |= {"val": sum(shares.values()) + (1 - sum(shares.values())) * val_share} if "val" not in found else {}
-    divided = {name: _divided(found["train"].get(name, []), shares) for name in names}
-    whole = {split: {name: files.get(name, []) for name in names} for split, files in found.items()}
+    if "test" not in by_split and "val" in by_split:
+        by_split["test"] = by_split.pop("val")
+    shares = {"test": TEST_SHARE} if "test" not in by_split else {}
+    shares |= {"val": sum(shares.values()) + (1 - sum(shares.values())) * val_share} if "val" not in by_split else {}
+    divided = {name: _divided(by_split["train"].get(name, []), shares) for name in names}
+    whole = {split: {name: files.get(name, []) for name in names} for split, files in by_split.items()}
     return whole | {split: {name: own[split] for name, own in divided.items()} for split in ("train", *shares)}
 
 

@@ -344,8 +344,8 @@ def class_notes(folder: Path, names: Sequence[str]) -> list[str]:
     notes = []
     for split, labels in used.items():
         if unseen := sorted(labels - used.get("train", labels)):
-            one = [names[label] if label < len(names) else str(label) for label in unseen]
-            notes.append(f"{len(unseen)} classes of {split} have no training image: {listing(one)}")
+            lacking = [names[label] if label < len(names) else str(label) for label in unseen]
+            notes.append(f"{len(unseen)} classes of {split} have no training image: {listing(lacking)}")
     return notes + [f"are these one class? {group}" for group in alike(names)]
 
 
@@ -1213,11 +1213,11 @@ def read_coco(read: Source) -> None:
         key, name = item.get("id"), item.get("name")
         if not _is_key(key) or key not in used:  # what no annotation uses does not matter
             continue
-        name, where = clean(name) if isinstance(name, str) else name, f"category {key!r}"
+        name, category = clean(name) if isinstance(name, str) else name, f"category {key!r}"
         if not _is_label(name):
-            read.problems.append(f"{where} ({name!r} is no name)")
+            read.problems.append(f"{category} ({name!r} is no name)")
         elif key in names or name in names.values():
-            read.problems.append(f"{where} ({'the id' if key in names else repr(name)} is there already)")
+            read.problems.append(f"{category} ({'the id' if key in names else repr(name)} is there already)")
         names.setdefault(key, name)
     for item in images:
         key = item.get("id")

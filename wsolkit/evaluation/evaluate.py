@@ -161,9 +161,9 @@ def evaluate(
             if choice
             else rule.threshold
         )
-    found = _found(every, rule, tau, result)
-    result.extra = result.extra | {"boxes": box_statistics(found, result.frame) | {"threshold": tau, "chosen": point}}
-    return Evaluation(**vars(result), maps=maps, limit=limit, found=found)
+    boxes = _found(every, rule, tau, result)
+    result.extra = result.extra | {"boxes": box_statistics(boxes, result.frame) | {"threshold": tau, "chosen": point}}
+    return Evaluation(**vars(result), maps=maps, limit=limit, found=boxes)
 
 
 def _on_boxes(boxed: int, images: int, partly: bool, masked: bool) -> str:

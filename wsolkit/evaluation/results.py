@@ -135,8 +135,7 @@ class EvalResult:
         parts = [f"protocol: {self.protocol}", *(f"{key}: {value}" for key, value in self.conditions.items())]
         if self.threshold is not None:
             blind = "" if self.n_val or self.operating_point != "fixed" else ", no validation split"
-            where = f"tau = {self.threshold:g} at percentile {self.percentile:g}"
-            parts.append(f"threshold: {where}, {self.choice}{blind}")
+            parts.append(f"threshold: tau = {self.threshold:g} at percentile {self.percentile:g}, {self.choice}{blind}")
         return "; ".join(parts)
 
     def rows(self) -> list[tuple[str, str, str]]:

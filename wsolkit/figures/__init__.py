@@ -207,6 +207,11 @@ def _pixels(pixels) -> np.ndarray:
     return pixels
 
 
+def map_colours(scores: np.ndarray) -> np.ndarray:
+    """The colours in which maps are shown: scores in [0, 1] of any shape -> (..., 3) float64 in [0, 255]."""
+    return matplotlib.colormaps[COLOUR_MAP](scores)[..., :3] * 255
+
+
 def overlay(pixels, score_map, alpha: float = 0.5) -> np.ndarray:
     """The score map over its image: (H, W, 3) uint8.
 
@@ -215,9 +220,8 @@ def overlay(pixels, score_map, alpha: float = 0.5) -> np.ndarray:
     """
     pixels = _pixels(pixels)
     scores = prepare_map(score_map, pixels.shape[:2])
-    colours = matplotlib.colormaps[COLOUR_MAP](scores)[..., :3] * 255
     weight = alpha * (0.35 + 0.65 * scores[..., None])
-    return np.clip(np.rint(pixels * (1 - weight) + colours * weight), 0, 255).astype(np.uint8)
+    return np.clip(np.rint(pixels * (1 - weight) + map_colours(scores) * weight), 0, 255).astype(np.uint8)
 
 
 def draw_boxes(axes, gt_boxes=(), box=None, size: tuple[int, int] | None = None, width: float = 1.7) -> None:

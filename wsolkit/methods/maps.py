@@ -226,7 +226,8 @@ def answers(
             made = _answers(model, turned, labels, features, images, chunk, precision, seconds, clock)
             for name, copies in made.items():  # the mean of the maps scaled to [0, 1] and mirrored back
                 scaled = zip(unit_range(copies).unflatten(0, (len(_COPIES), -1)), _COPIES, strict=True)
-                maps[name] = torch.stack([one.flip(-1) if mirrored else one for one, (mirrored, _) in scaled]).mean(0)
+                back = [copy.flip(-1) if mirrored else copy for copy, (mirrored, _) in scaled]
+                maps[name] = torch.stack(back).mean(0)
                 seconds[name] += passes
     for name, share in shares.items():
         if share is not None:

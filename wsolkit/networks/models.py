@@ -293,9 +293,9 @@ def build_model(
     stride = known.strides[0] if stride is None else stride
     for name, value, allowed in (("pooling", pooling, known.poolings), ("stride", stride, known.strides)):
         require(value in allowed, f"{backbone} has no {name} {value!r}; choose from {', '.join(map(str, allowed))}")
-    for name, factor, most, what in (("width", width, 4, "multiplies the channels"), ("delta", delta, 1, "is a share")):
+    for name, factor, most, is_a in (("width", width, 4, "multiplies the channels"), ("delta", delta, 1, "is a share")):
         good = is_real(factor, 0, most) and factor > 0
-        require(good, f"{name} {what} and must lie in (0, {most}], but is {factor!r}")
+        require(good, f"{name} {is_a} and must lie in (0, {most}], but is {factor!r}")
     require(is_whole(seed), f"seed must be a whole number of at least 0, but is {seed!r}")
     if batch_norm is None:
         batch_norm = bool(known.batch_norm)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import cv2
-import matplotlib
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
@@ -27,7 +26,7 @@ from wsolkit.boxes.protocols import protocol_named
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import atomic_write_text
 from wsolkit.evaluation.per_image import FAILURES, flags, parse_boxes, read_per_image, slices
-from wsolkit.figures import COLOUR_MAP, accuracy_curves, history_figure, inline_svg, iou_histogram, iou_text
+from wsolkit.figures import accuracy_curves, history_figure, inline_svg, iou_histogram, iou_text, map_colours
 from wsolkit.report.index import Group, published_table
 from wsolkit.report.notebook_page import chapter, home_of, notebook_to_html
 from wsolkit.report.pages import address, counted, fragment, image_uri, plain, render
@@ -321,7 +320,7 @@ def _galleries(kept: dict[str, Any], maps: list[np.ndarray | None], photos: list
         if data is None and image["box"] is not None:
             state = _state(_rectangle(image["box"], frame), image["iou"] or 0.0, frame, image["empty"])
         images.append(image | shown | {"truths": truths, "covers": _percent(share), "state": state})
-    colours = [matplotlib.colors.to_hex(shade) for shade in matplotlib.colormaps[COLOUR_MAP](np.linspace(0, 1, 6))]
+    colours = [f"#{bytes(s).hex()}" for s in map_colours(np.linspace(0, 1, 6)).round().astype(np.uint8)]
     values = {"kept": kept, "data": data, "images": images, "colours": colours, "failures": FAILURES}
     return fragment("galleries.html.j2", **values)
 
@@ -405,7 +404,7 @@ def heat(prepared: np.ndarray) -> bytes:
     shades = np.arange(256) / 255
     levels = cv2.resize(prepared, small, interpolation=cv2.INTER_AREA) * 255
     image = Image.fromarray(levels.astype(np.uint8), mode="P")
-    image.putpalette((matplotlib.colormaps[COLOUR_MAP](shades)[:, :3] * 255).round().astype(np.uint8).tobytes())
+    image.putpalette(map_colours(shades).round().astype(np.uint8).tobytes())
     alpha = (255 * (OPACITY[0] + OPACITY[1] * shades)).round().astype(np.uint8)
     buffer = io.BytesIO()
     image.save(buffer, "PNG", transparency=alpha.tobytes(), optimize=True)

@@ -253,11 +253,11 @@ def _problems(
     drawn = {split: [box for p in boxed if p.split == split for box in p.boxes] for split in images}
     in_shares = {split for split, own in drawn.items() if own and all_shares(own)}
     scaled = [p.split in in_shares or any(map(is_share, p.given)) for p in boxed]
-    cases = [(p, next(filter(is_share, p.given), p.boxes[0])) for p, one in zip(boxed, scaled, strict=True) if one]
+    cases = [(p, next(filter(is_share, p.given), p.boxes[0])) for p, share in zip(boxed, scaled, strict=True) if share]
     text = "boxes that seem to be shares of the sides, not pixels (--unit share of `wsolkit data convert` takes them)"
     yield refused, text, [(p.split, placed(p.id, box)) for p, box in cases]
 
-    boxed = [p for p, one in zip(boxed, scaled, strict=True) if not one]
+    boxed = [p for p, share in zip(boxed, scaled, strict=True) if not share]
     pairs = [(p, box) for p in boxed for box in p.given]
     outside = [(p, box) for p, box in pairs if not touches(box, p.extent)]
     yield refused, "boxes outside of their image", _boxes(outside)

@@ -17,15 +17,15 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.common.files import read_json, write_json
 from wsolkit.evaluation.results import BLANK_POINT, OPERATING_POINTS, Count, EvalResult, Positive, first_fault
 from wsolkit.methods.registry import VARIANTS
+from wsolkit.training import HISTORY, HISTORY_COLUMNS, WEIGHTS
 
 TRAINING_PREFIX = "train-"  # of the folders of training runs
 METRICS = "metrics.json"  # of a report
 TRAINED = "run.json"  # of a training run
-WEIGHTS, CHECKPOINT, HISTORY = "best.pt", "last.pt", "history.csv"
 MAPS = "maps"  # of a training run: the score maps that were made with its network
 PER_IMAGE, PLAIN_CAM = "per_image.csv", "plain_cam.csv"  # the second is that of plain CAM on the same images
 FOUND = "found_boxes.csv"  # the boxes of all test images, those without a true one too
@@ -34,8 +34,6 @@ NOTEBOOK, RUNNING = "notebook.ipynb", "running.ipynb"
 LOG, EXECUTIONS, PAGE, FAILURE, LOCK = "log.txt", "executions.jsonl", "page.json", "failure.json", ".lock"
 TRAINING_PAGE, INDEX, SWEEP = "train.html", "index.html", "sweep.yaml"  # of a training run, OUT, OUT/runs/<dataset>
 DATA = "data.json"  # in OUT/runs/<dataset> too: what the check of the data said before the sweep
-
-HISTORY_COLUMNS = ("epoch", "train_loss", "train_top1", "val_loss", "val_top1")
 
 
 def training_name(variant: str, key: str) -> str:
@@ -324,18 +322,27 @@ def read_run(folder: Path) -> dict[str, Any]:
     return _read(TrainingRecord, path).model_dump(exclude_unset=True) if path.is_file() else {}
 
 
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a training run's history.csv as numbers, NaN where there is none.
+
+    Raises: FileNotFoundError: there is none (yet). WsolkitError: it is damaged.
+    """
+    path = folder / HISTORY
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            history = [{key: float(line.get(key) or "nan") for key in HISTORY_COLUMNS} for line in csv.DictReader(file)]
+    except ValueError as error:
+        raise WsolkitError(f"{path} could not be read: {error}") from error
+    needed = f"{path} needs a number of the epoch in every row and the columns {', '.join(HISTORY_COLUMNS)}"
+    require(all(math.isfinite(row["epoch"]) for row in history), needed)
+    return history
+
+
 def read_training(folder: Path) -> Training | None:
     """The training run in a folder; None where it has no history. WsolkitError names a file that is damaged."""
     try:
-        with open(folder / HISTORY, newline="", encoding="utf-8") as file:
-            history = [{key: float(line.get(key) or "nan") for key in HISTORY_COLUMNS} for line in csv.DictReader(file)]
-        if not all(math.isfinite(row["epoch"]) for row in history):
-            columns = ", ".join(HISTORY_COLUMNS)
-            raise WsolkitError(f"{HISTORY} needs a number of the epoch in every row and the columns {columns}")
-        run = read_run(folder)
+        history, run = read_history(folder), read_run(folder)
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise WsolkitError(f"{folder.name} could not be read: {error}") from error
     variant = str(run.get("variant") or folder.name.removeprefix(TRAINING_PREFIX).rsplit("-", 1)[0])
     return Training(folder.name, variant, history, run) if history else None

@@ -118,8 +118,6 @@ class RunConfig(Recipe):
     tau: float = parameter(0.1, "threshold of TAP pooling, as a share of the channel's maximum", "network", ge=0, lt=1)
     recipe: str = parameter("", "named recipe; other options replace single values of it", choices=RECIPES)
     tap_epochs: int = parameter(0, "epochs of a TAP or BAS run that starts from the GAP network; 0 is a quarter", ge=0)
-    batch_size: int = parameter(0, "images per training step", "training", ge=2)
-    lr: float = parameter(0.0, "learning rate", "training", gt=0)
     frozen_size: int = parameter(
         0, "input side of methods fitted on a frozen body such as ddt (448 with pretrained weights)", ge=8
     )
@@ -152,7 +150,8 @@ class RunConfig(Recipe):
         entry = DATASETS[asked.dataset]
         weights = asked.weights or entry.defaults["weights"]
         scratch = weights == "none"
-        filled = {**(_SCRATCH if scratch else {}), **entry.defaults, **(entry.scratch if scratch else {})}
+        filled: dict[str, Any] = {"batch_size": 0, "lr": 0.0}  # `Recipe.of` chooses them by the number of images
+        filled |= {**(_SCRATCH if scratch else {}), **entry.defaults, **(entry.scratch if scratch else {})}
         filled["batch_norm"] = "yes" if scratch and asked.backbone.startswith("vgg") else "no"
         filled |= recipe_values(asked.recipe, asked.backbone, weights)
         if "lr_steps" in given:

@@ -162,12 +162,9 @@ class Run:
     def _provenance(self) -> dict[str, Any]:
         return {"versions": versions(), "device": device_name(self.device), "commit": git_commit()}
 
-    def history(self, variant: str | None = None) -> list[dict[Any, float]]:
+    def history(self, variant: str | None = None) -> list[dict[str, float]]:
         """Rows of the training run's history.csv, as numbers."""
-        import pandas as pd
-
-        path = self.config.training_folder(variant or self.variant) / files.HISTORY
-        return pd.read_csv(path).to_dict("records")
+        return files.read_history(self.config.training_folder(variant or self.variant))
 
     def evaluate(self, method: str, variant: str | None = None, **options: Any) -> Evaluation:
         """Localise (or read the maps that another report of this network made) and score on the test split.

@@ -35,9 +35,9 @@ def lacking_boxes(boxes: Iterable[Sized], kind: str = "") -> str:
     return f"{empty} of {len(counts)} {images} {'has' if empty == 1 else 'have'} no ground-truth box" if empty else ""
 
 
-def located(what: str, of: EvalResult | Trial | str) -> bool:
+def located(title: str, of: EvalResult | Trial | str) -> bool:
     """Whether the boxes of a result or a trial were compared with ground truth; where not, or where a sentence of
-    `lacking_boxes` is given, one says that `what` is left out, and why."""
+    `lacking_boxes` is given, one says that `title` is left out, and why."""
     if isinstance(of, str):
         lacking = of
     elif isinstance(of, Trial):
@@ -45,7 +45,7 @@ def located(what: str, of: EvalResult | Trial | str) -> bool:
     else:
         lacking = "" if of.ious is not None else of.conditions.get("boxes", "there are no boxes")
     if lacking:
-        print(f"{what}: left out, since {lacking.removeprefix('not used: ')}.")
+        print(f"{title}: left out, since {lacking.removeprefix('not used: ')}.")
     return not lacking
 
 
@@ -71,9 +71,9 @@ def show_curves(results: Mapping[str, EvalResult], note: str = "") -> None:
     curves = {name: result for name, result in results.items() if result.curve}
     name, first = next(iter((curves or results).items()))
     if not curves:
-        if located(what := f"Accuracy of {name} against the threshold", first):
+        if located(title := f"Accuracy of {name} against the threshold", first):
             why = "it gives boxes, no map" if first.gives == "boxes" else "the protocol has one threshold"
-            print(f"{what}: left out, since {why}.")
+            print(f"{title}: left out, since {why}.")
         return
     centre = first.centre_box["gt_known_loc"]
     text = f"{name} at the marked threshold {first.threshold:.2f} ({first.choice})"

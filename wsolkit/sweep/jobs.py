@@ -25,6 +25,7 @@ from wsolkit.networks.backbones import BACKBONES
 from wsolkit.runs import folder as files
 from wsolkit.runs.data_check import said_before
 from wsolkit.runs.parameters import PSEUDO, RunConfig, absolute, changes, page_state, parameter_lines
+from wsolkit.training import CHECKPOINT
 from wsolkit.training.recipe import SEEDS
 
 ONCE = ("dataset", "datasets", "out", "jobs", "seed", "seeds", "device")  # not in a section of `datasets`
@@ -285,7 +286,7 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
         stale["page template changed"] = page.get("page") != page_state()
         return [f"{reason} (page only)" for reason, applies in stale.items() if applies][:1]
     if not job.done.exists():  # a training run may have been made with other parameters, in a folder of its own
-        for name, resumed in ((files.CHECKPOINT, "; goes on from its checkpoint"), (files.EXECUTIONS, "")):
+        for name, resumed in ((CHECKPOINT, "; goes on from its checkpoint"), (files.EXECUTIONS, "")):
             if (folder / name).exists():
                 return ["not finished last time" + resumed]
         others = [files.content_of(path).get("made_from") for path in files.records_like(job.done, [folder.parents[2]])]

@@ -23,9 +23,9 @@ from wsolkit.common.errors import WsolkitError, reason, require
 from wsolkit.common.files import atomic_path, atomic_write_text
 from wsolkit.common.processes import agreed, rank
 from wsolkit.networks.models import WSOLModel, rebuild
+from wsolkit.training import CHECKPOINT, EARLIER, HISTORY, HISTORY_COLUMNS, WEIGHTS
 
 FORMAT = 2
-HISTORY = ("epoch", "lr", "train_loss", "train_top1", "val_loss", "val_top1", "seconds")
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
@@ -57,7 +57,7 @@ class Progress:
     Attributes:
         epoch: finished epochs.
         step, sums, seconds: done in the epoch after them; sums are loss times images, right ones, images.
-        history: one dictionary per finished epoch, keys HISTORY.
+        history: one dictionary per finished epoch, keys HISTORY_COLUMNS.
         best: {"score": [top1, -loss], "epoch": int, "model": weights} of the best finished epoch.
     """
 
@@ -90,7 +90,7 @@ class Files:
         """Replace last.pt; the one before it stays as previous.pt."""
         if self.folder is None:
             return
-        last, previous = self.folder / "last.pt", self.folder / "previous.pt"
+        last, previous = self.folder / CHECKPOINT, self.folder / EARLIER
         states = {"model": model.state_dict(), "optimiser": optimiser.state_dict()}
         with atomic_path(last) as part:
             _write(part, {"identity": self.identity, "progress": dict(vars(now)), **states})
@@ -107,10 +107,10 @@ class Files:
         if self.folder is None:
             return
         if improved and now.best:
-            with atomic_path(self.folder / "best.pt") as part:
+            with atomic_path(self.folder / WEIGHTS) as part:
                 _write(part, {**self.about, "epoch": now.best["epoch"], "model": now.best["model"]})
-        history = pd.DataFrame(now.history, columns=[*HISTORY])
-        atomic_write_text(self.folder / "history.csv", history.to_csv(index=False, lineterminator="\n"))
+        history = pd.DataFrame(now.history, columns=[*HISTORY_COLUMNS])
+        atomic_write_text(self.folder / HISTORY, history.to_csv(index=False, lineterminator="\n"))
 
 
 def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
@@ -119,8 +119,8 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
 
     Raises: ValueError: where neither can be used, saying why.
     """
-    last, previous = folder / "last.pt", folder / "previous.pt"
-    others = [] if resume else [last, previous, folder / "best.pt", folder / "history.csv"]
+    last, previous = folder / CHECKPOINT, folder / EARLIER
+    others = [] if resume else [last, previous, folder / WEIGHTS, folder / HISTORY]
     for stale in (*folder.glob(".*.part"), *others):
         stale.unlink(missing_ok=True)
     problems = []

@@ -28,7 +28,8 @@ from wsolkit.common.processes import agreed, device_named, rank, share, total, w
 from wsolkit.common.progress import progress
 from wsolkit.data.base import WSOLDataset
 from wsolkit.networks.models import WSOLModel
-from wsolkit.training.checkpoints import HISTORY, Files, Progress, checksum, load_state
+from wsolkit.training import HISTORY_COLUMNS
+from wsolkit.training.checkpoints import Files, Progress, checksum, load_state
 from wsolkit.training.frozen import check_head, fit_head
 from wsolkit.training.recipe import Objective, Recipe
 
@@ -126,7 +127,7 @@ def fit(
         score = [now.epoch, 0.0] if val_loss is None else [val_top1, -val_loss]
         now = replace(now, epoch=now.epoch + 1, step=0, sums=[0.0, 0.0, 0.0], seconds=0.0)
         row = (now.epoch, rate, loss, top1, val_loss, val_top1, time.perf_counter() - begin)
-        now.history.append(dict(zip(HISTORY, row, strict=True)))
+        now.history.append(dict(zip(HISTORY_COLUMNS, row, strict=True)))
         improved = not now.best or score > now.best["score"]
         if improved:
             weights = {key: value.detach().clone() for key, value in bare.state_dict().items()}
