@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest
+import scipy  # its parts are imported when they are used: stats takes a second
 
 from wsolkit.boxes.extract import centre_box_curve
 from wsolkit.common.errors import WsolkitError, require
@@ -237,4 +237,4 @@ def _compare(first, second, metric, delta, samples, seed, names) -> Comparison:
 def mcnemar(only_a: int, only_b: int) -> float:
     """Two-sided p of the exact McNemar (sign) test: a fair coin for each image that only one of the two finds; 1 where
     none differs."""
-    return float(binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return float(scipy.stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0

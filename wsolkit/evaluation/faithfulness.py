@@ -19,9 +19,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy  # its parts are imported when they are used: stats takes a second
 import torch
 from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torchvision.transforms.functional import gaussian_blur
 
@@ -165,7 +165,7 @@ def faithfulness(
 
 def _removal_order(prepared: np.ndarray) -> np.ndarray:
     """(B, H, W) maps -> (B, H, W) int64: 0 for the pixel that goes first, H*W - 1 for the last."""
-    ranks = rankdata(-prepared.reshape(len(prepared), -1), method="ordinal", axis=1)
+    ranks = scipy.stats.rankdata(-prepared.reshape(len(prepared), -1), method="ordinal", axis=1)
     return ranks.astype(np.int64).reshape(prepared.shape) - 1
 
 

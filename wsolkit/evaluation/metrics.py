@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.stats import binomtest, bootstrap
+import scipy  # its parts are imported when they are used: stats takes a second
 
 from wsolkit.boxes.extract import thresholds
 from wsolkit.boxes.preparation import REAL, as_numpy
@@ -162,7 +162,7 @@ def share_interval(hits, level: float = 0.95) -> tuple[float, float]:
     hits = one_per_image("hits", hits, 1)
     if len(hits) == 0 or not np.isin(hits, (0, 1)).all():
         raise WsolkitError("share_interval needs at least one value, all 0 or 1")
-    interval = binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
+    interval = scipy.stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(level, method="wilson")
     return 100 * float(interval.low), 100 * float(interval.high)
 
 
@@ -175,7 +175,7 @@ def bootstrap_mean(values, level: float = 0.95, samples: int = 1000, seed: int =
         return mean, mean, mean, np.repeat(mean[..., None], samples, axis=-1)
     how: dict[str, Any] = {"method": "percentile", "n_resamples": samples, "batch": max(1, CELLS // values.size)}
     rng = np.random.default_rng(seed)
-    drawn = bootstrap((values,), np.mean, axis=0, vectorized=True, confidence_level=level, rng=rng, **how)
+    drawn = scipy.stats.bootstrap((values,), np.mean, axis=0, vectorized=True, confidence_level=level, rng=rng, **how)
     return mean, drawn.confidence_interval.low, drawn.confidence_interval.high, drawn.bootstrap_distribution
 
 

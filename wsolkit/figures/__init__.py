@@ -25,6 +25,7 @@ import cv2
 import matplotlib
 import numpy as np
 import pandas as pd
+import scipy  # its parts are imported when they are used: stats takes a second
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -32,7 +33,6 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import Normal, Stroke
 from matplotlib.ticker import FuncFormatter, LogLocator
 from PIL import Image
-from scipy.stats import binomtest
 
 from wsolkit.boxes.extract import iou
 from wsolkit.boxes.preparation import as_numpy, prepare_map
@@ -668,7 +668,7 @@ def certainty_curve(scores, hits) -> Figure:
     fig, axes = _figure(3.8, len(hits), "image with a true box")
     right = hits[np.argsort(-scores, kind="stable")].cumsum()
     counts = np.unique(np.linspace(1, len(hits), 100).astype(int))
-    tests = [binomtest(int(right[n - 1]), int(n)) for n in counts]
+    tests = [scipy.stats.binomtest(int(right[n - 1]), int(n)) for n in counts]
     ends = np.transpose([test.proportion_ci(method="wilson") for test in tests])  # as `share_interval` has it for one
     shares = 100 * counts / len(hits)
     axes.fill_between(shares, *(100 * ends), color=look(0)["color"], alpha=0.15, linewidth=0)
