@@ -21,9 +21,7 @@ import numpy as np
 import pandas as pd
 import scipy  # its parts are imported when they are used: stats takes a second
 import torch
-from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
 from torch import Tensor, nn
-from torchvision.transforms.functional import gaussian_blur
 
 from wsolkit.boxes.preparation import as_numpy, prepare_maps
 from wsolkit.common.errors import WsolkitError, require
@@ -171,6 +169,8 @@ def _removal_order(prepared: np.ndarray) -> np.ndarray:
 
 def _filling(images: Tensor, name: str) -> Tensor:
     if name == "blur":
+        from torchvision.transforms.functional import gaussian_blur
+
         sigma = max(images.shape[2:]) * BLUR
         sides = [min(2 * round(3 * sigma) + 1, 2 * side - 1) for side in images.shape[3:1:-1]]
         return gaussian_blur(images, sides, [sigma, sigma])
@@ -181,6 +181,8 @@ def _filling(images: Tensor, name: str) -> Tensor:
 
 def _imputed(images: Tensor, orders: np.ndarray, percentiles: tuple[float, ...], seed: int) -> Iterator[Tensor]:
     """Per image P images without the least relevant pixels, then P without the most relevant ones, on the processor."""
+    from pytorch_grad_cam.metrics.road import ROADLeastRelevantFirst, ROADMostRelevantFirst
+
     # grad-cam compares a map with its percentile, where ties go together (all zeros of a ReLU): more than the share is
     # removed, in the end every pixel, and the system has no solution. Ranks have no ties.
     ranks = torch.from_numpy(1 - orders / (orders[0].size - 1))

@@ -13,19 +13,20 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torchvision
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models import VisionTransformer
 
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, reason, require
 from wsolkit.common.files import given_path, listing
 from wsolkit.networks.backbones import family, scaled
 from wsolkit.networks.modules import evaluation_mode
+
+if TYPE_CHECKING:
+    from torchvision.models import VisionTransformer  # the import takes as long as torch's: only where a network is
 
 # how others keep weights: in a dictionary under a name, beside plain values, and under a prefix of their own
 WRAPPERS = (
@@ -389,7 +390,9 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 def imagenet_state(name: str) -> dict[str, torch.Tensor]:
     """The published weights of a network of torchvision, downloaded once."""
-    weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
+    from torchvision.models import get_model_weights
+
+    weights = get_model_weights(name).IMAGENET1K_V1
     try:
         return weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # URLError, HTTPError, timeouts, a wrong hash: all mean that the file is not here
@@ -532,6 +535,8 @@ def ts_cam(vit: VisionTransformer, num_classes: int, seed: int = 0) -> TSCAM:
 
     Raises: ValueError: no VisionTransformer of torchvision, one with a convolutional stem, or fewer than two classes.
     """
+    from torchvision.models import VisionTransformer
+
     if not isinstance(vit, VisionTransformer) or not isinstance(vit.conv_proj, nn.Conv2d):
         kind = type(vit).__name__ + (" with a convolutional stem" if isinstance(vit, VisionTransformer) else "")
         raise WsolkitError(f"ts_cam takes a VisionTransformer of torchvision with one patch embedding, not {kind}")
@@ -545,5 +550,7 @@ def rebuild(backbone: str, num_classes: int, **spec: Any) -> WSOLModel:
     """The network of a `spec`, with random weights, for a checkpoint to be loaded into."""
     if backbone != "ts_cam":
         return build_model(backbone, num_classes, weights="none", **spec)
+    from torchvision.models import VisionTransformer
+
     with torch.random.fork_rng(devices=[]):
         return ts_cam(VisionTransformer(**spec), num_classes)

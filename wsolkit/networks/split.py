@@ -27,7 +27,6 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.parameter import is_lazy
-from torchvision import models
 
 from wsolkit.common.errors import WsolkitError, require
 from wsolkit.networks.models import GlobalAveragePool
@@ -524,22 +523,23 @@ def _last_but_one(model: nn.Module, name: str) -> str:
     return f"{name}.{len(layers) - 2}"
 
 
-# The last feature map before the pooling or, where tokens are, the last place whose patches the logits still depend on
-# (grad-cam's advice): after the last block of a ViT only the class token is used, and its patches have no gradient.
-_TARGETS: dict[type[nn.Module], str | Callable[[Any], str]] = {
-    models.AlexNet: lambda model: _last_but_one(model, "features"),  # the last ReLU; a max pooling ends `features`
-    models.VGG: lambda model: _last_but_one(model, "features"),
-    models.ResNet: "layer4",  # ResNeXt and Wide ResNet too
-    **dict.fromkeys((models.DenseNet, models.MobileNetV2, models.MobileNetV3, models.EfficientNet), "features"),
-    **dict.fromkeys((models.ConvNeXt, models.SqueezeNet), "features"),
-    models.Inception3: "Mixed_7c",
-    models.GoogLeNet: "inception5b",
-    models.MNASNet: "layers",
-    models.RegNet: "trunk_output",
-    models.ShuffleNetV2: "conv5",
-    models.MaxVit: lambda model: f"blocks.{len(model.blocks) - 1}",
-    models.SwinTransformer: "norm",
-    models.VisionTransformer: lambda model: f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1",
+# By a class's name in torchvision.models: the last feature map before the pooling or, where tokens are, the last place
+# whose patches the logits still depend on (grad-cam's advice): after the last block of a ViT only the class token is
+# used, and its patches have no gradient.
+_TARGETS: dict[str, str | Callable[[Any], str]] = {
+    "AlexNet": lambda model: _last_but_one(model, "features"),  # the last ReLU; a max pooling ends `features`
+    "VGG": lambda model: _last_but_one(model, "features"),
+    "ResNet": "layer4",  # ResNeXt and Wide ResNet too
+    **dict.fromkeys(("DenseNet", "MobileNetV2", "MobileNetV3", "EfficientNet"), "features"),
+    **dict.fromkeys(("ConvNeXt", "SqueezeNet"), "features"),
+    "Inception3": "Mixed_7c",
+    "GoogLeNet": "inception5b",
+    "MNASNet": "layers",
+    "RegNet": "trunk_output",
+    "ShuffleNetV2": "conv5",
+    "MaxVit": lambda model: f"blocks.{len(model.blocks) - 1}",
+    "SwinTransformer": "norm",
+    "VisionTransformer": lambda model: f"encoder.layers.encoder_layer_{len(model.encoder.layers) - 1}.ln_1",
 }
 
 _kept: weakref.WeakKeyDictionary[nn.Module, tuple] = weakref.WeakKeyDictionary()  # what was split before
@@ -616,6 +616,8 @@ def network_for(
         return model
     name, module = find_layer(model, target_layer(model, example) if layer is None else layer)
     if reshape is None and not isinstance(module, nn.Conv2d):  # the patch embedding, before anything is reshaped
+        from torchvision import models  # takes as long as torch: only where a network is
+
         vit = isinstance(model, models.VisionTransformer) and name.startswith("encoder")
         swin = isinstance(model, models.SwinTransformer) and name != "permute"
         reshape = "tokens" if vit else "nhwc" if swin else None
@@ -664,9 +666,11 @@ def target_layer(model: nn.Module, example: Tensor | None = None) -> str:
 
     Raises: ValueError: another network; the message lists the last layers that give a feature map or tokens.
     """
+    from torchvision import models
+
     model = unwrapped(model)
     for family, target in _TARGETS.items():
-        if isinstance(model, family):
+        if isinstance(model, getattr(models, family)):
             return target if isinstance(target, str) else target(model)
     names = {module: name for name, module in model.named_modules() if name}
     shapes: list[str] = []  # in the order in which modules finish
