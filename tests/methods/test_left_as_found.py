@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import psutil
 import pytest
 import torch
@@ -248,7 +249,7 @@ def test_frozen_and_inside_no_grad_and_inference_mode(kind, method, frozen):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_memory_does_not_grow_over_100_calls(kind):
+def test_memory_does_not_grow_with_calls(kind):
     model = made(kind)
     known = defined(kind)
     methods = ["grad_cam", "grad_cam++", "layer_cam", "shapley_cam", "eigen_cam", "finer_cam"]
@@ -261,7 +262,7 @@ def test_memory_does_not_grow_over_100_calls(kind):
         tensors = sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
         return tensors, psutil.Process().memory_info().rss
 
-    tensors, resident = calls(20)
-    after = calls(100)
-    assert after[0] <= tensors
-    assert after[1] - resident < 16 * 2**20
+    measured = [calls(n) for n in (20, 40, 40)]
+    assert measured[2][0] <= measured[0][0]
+    grown = np.diff([resident for _, resident in measured])
+    assert grown.min() < 8 * 2**20, "what the C library keeps for later comes once, what is lost comes each time"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import urllib.request
 import warnings
 
 import numpy as np
@@ -265,6 +266,7 @@ def test_imagenet_without_a_network_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")  # nothing listens there: the download fails at once
+    monkeypatch.setattr(urllib.request, "_opener", None)  # it is kept, with the proxies of when it was made
     with pytest.raises(OSError, match=r"download\.pytorch\.org.*weights='none'"):
         wk.build_model("resnet18", 3, weights="imagenet")
 
