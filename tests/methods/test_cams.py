@@ -17,6 +17,7 @@ from torchvision.models.vgg import make_layers
 import wsolkit as wk
 from wsolkit import methods as cams
 from wsolkit.methods.maps import eigen_projection
+from wsolkit.methods.score_cam import representatives
 from wsolkit.networks.backbones import BACKBONES
 from wsolkit.networks.models import GlobalAveragePool, ThresholdedAveragePool, build_model, unit_range
 
@@ -340,8 +341,8 @@ def dead_net():
     return Net(nn.Sequential(net.body, Dead()), net.pool, net.head).eval()
 
 
-def reference_score_cam(net, image, label):
-    """Straight from the formula, one channel at a time."""
+def reference_score_cam(net, image, label, speakers=None):
+    """Straight from the formula, one channel at a time; with `speakers` each channel has the score of another."""
     features = net.body(image[None])[0]
     scores = []
     for channel in features:
@@ -349,7 +350,8 @@ def reference_score_cam(net, image, label):
         span = mask.max() - mask.min()
         mask = torch.zeros_like(mask) if channel.max() == channel.min() else (mask - mask.min()) / (span + 1e-8)
         scores.append(net(image[None] * mask)[0, label])
-    weights = torch.softmax(torch.stack(scores), 0)
+    scores = torch.stack(scores) if speakers is None else torch.stack(scores)[speakers]
+    weights = torch.softmax(scores, 0)
     return (weights[:, None, None] * features).sum(0).clamp(min=0)
 
 
@@ -389,6 +391,35 @@ def test_fewer_channels(method):
     for bad in (0, -1, 2.5, True):
         with pytest.raises(ValueError, match=f"channels must be a whole number of at least 1 or none, but is {bad}"):
             wk.score_maps(net, images, y, method, channels=bad)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("clusters", [1, 4, 16, 99])
+def test_a_channel_has_the_score_of_its_representative(clusters, monkeypatch):
+    net, images, y = dead_net(), pictures(), torch.tensor([3, 0, 4])
+    features = net.body(images)
+    speakers = representatives(features, clusters)
+    for own, maps in zip(speakers, features.flatten(2), strict=True):
+        flat = maps.amax(1) == maps.amin(1)
+        assert flat.any() and (own[flat] == own[flat][0]).all() and flat[own[flat][0]], "they make the same mask"
+        assert (own[own] == own).all() and len(own[~flat].unique()) == min(clusters, int((~flat).sum()))
+    looked = []
+    monkeypatch.setattr(net.head, "forward", lambda x, run=net.head.forward: (looked.append(len(x)), run(x))[1])
+    maps = wk.score_maps(net, images, y, "score_cam", clusters=clusters, features=features)
+    passes = sum(len(own.unique()) for own in speakers)  # that of the images without contrast is shared
+    assert sum(looked) <= passes + 1 + len(images)
+    monkeypatch.undo()
+    expected = [reference_score_cam(net, *given) for given in zip(images, y, speakers, strict=True)]
+    assert torch.allclose(maps, torch.stack(expected), atol=1e-5)
+    alone = wk.score_maps(net, images[1:2], y[1:2], "score_cam", clusters=clusters, features=features[1:2])
+    assert torch.allclose(alone[0], maps[1], atol=1e-5), "nothing depends on the batch"
+
+
+def test_equal_channels_are_one_cluster():
+    features = torch.rand(1, 3, 4, 4).repeat(1, 4, 1, 1) * torch.arange(1, 13)[:, None, None]  # a mask knows no scale
+    assert len(representatives(features, 3).unique()) == 3 and len(representatives(features, 2).unique()) == 2
+    with pytest.raises(ValueError, match="give channels= or clusters= to score_cam, not both"):
+        wk.score_maps(gap_net(), pictures(), torch.tensor([3, 0, 4]), "score_cam", channels=2, clusters=2)
 
 
 # ---------------------------------------------------------------- smoothing

@@ -251,6 +251,8 @@ def conditions(dataset: WSOLDataset, model: nn.Module, limit: int | None, option
         notes["images"] = f"{limit} of {len(dataset)}, balanced over classes"
     if options.get("channels"):
         notes["channels"] = f"the {options['channels']} of largest energy (approximate)"
+    if options.get("clusters"):
+        notes["channels"] = f"one for each of {options['clusters']} clusters (approximate)"
     if options.get("precision", "float32") != "float32":
         notes["precision"] = options["precision"]
     return notes

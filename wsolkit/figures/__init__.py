@@ -464,8 +464,9 @@ def cost_scatter(
     looks: Mapping[str, int] | None = None,
     top: float = 100.0,
     span: tuple[float, float] | None = None,
+    ylabel: str = ACCURACY,
 ) -> Figure:
-    """GT-known Loc (percent) against seconds per image, logarithmic.
+    """GT-known Loc, or what `ylabel` says (percent), against seconds per image, logarithmic.
 
     points: group (backbone) -> name (method) -> (seconds, percent): colour and marker for the name, filled for the
         first group, hollow or half for the next ones. intervals: the same keys -> (low, high), drawn as thin lines.
@@ -479,9 +480,9 @@ def cost_scatter(
             if (between := (intervals or {}).get(group, {}).get(name)) is not None:
                 axes.plot([seconds] * 2, between, color=drawn["color"], linewidth=1, alpha=0.6, gid=gid)
             label, fill = _plain(f"{name}, {group}" if len(points) > 1 else name), FILLS[number % len(FILLS)]
-            drawn |= {"linestyle": "", "fillstyle": fill, "markersize": 9}
+            drawn |= {"linestyle": "", "fillstyle": fill, "markersize": 9, "clip_on": False}
             axes.plot(seconds, percent, **drawn, label=label, gid=gid)
-    axes.set(xscale="log", xlim=span, xlabel="time per image (logarithmic)", ylim=(0, top), ylabel=ACCURACY)
+    axes.set(xscale="log", xlim=span, xlabel="time per image (logarithmic)", ylim=(0, top), ylabel=ylabel)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda s, _: f"{s:g} s" if s >= 0.1 else f"{1000 * s:g} ms"))
     axes.minorticks_off()

@@ -1,10 +1,11 @@
 """Score-CAM: each channel masks the image, and the class score of what is left weighs the channel."""
 
+import warnings
 from typing import Annotated
 
 from pydantic import Field
 
-from wsolkit.common.errors import WsolkitError
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.methods.context import Context, Tensor, in_chunks
 from wsolkit.methods.registry import STUDY, Published, register
 
@@ -21,14 +22,16 @@ _CPU_PIXELS = 8 * 224 * 224
     chapter="06_score_cam.ipynb",
     published=(Published("vgg16_fc", STUDY, {"top1_cls": 76.06, "top1_loc": 43.99}, "(retrained at batch 4)"),),
 )
-def score_cam(context: Context, channels: Channels = None) -> Tensor:
+def score_cam(context: Context, channels: Channels = None, clusters: Channels = None) -> Tensor:
     """w = softmax over channels of z_y(x * minmax(upsample(A[c]))), the raw logit. Wang et al., CVPRW 2020.
 
     As in the grad-cam package: bilinear upsampling to input size with aligned corners, 1e-8 in the min-max. A channel
     without contrast masks everything, so its input is the zero image, and one pass of that serves all such channels.
 
     `channels=k` uses only the k channels of largest energy (sum of squares) of each image; the softmax runs over
-    these and the others get weight 0. That is an approximation, k/C of the cost.
+    these and the others get weight 0. `clusters=k` looks through k channels too, each of which speaks for all that are
+    like it (`representatives`): these get its score, and no channel is left out. Both are approximations, k/C of the
+    cost; chapter 06 compares them.
     """
     import torch
     import torch.nn.functional as F
@@ -38,7 +41,11 @@ def score_cam(context: Context, channels: Channels = None) -> Tensor:
     # channels last is the layout in which convolutions run fastest; the numbers are the same
     images = context.images.contiguous(memory_format=torch.channels_last)
     features, size = context.features.contiguous(), images.shape[-2:]
+    require(channels is None or clusters is None, "give channels= or clusters= to score_cam, not both")
+    speaker = None if clusters is None else representatives(features, clusters)
     wanted = strongest(features, channels)
+    if speaker is not None:
+        wanted = torch.zeros_like(wanted).scatter_(1, speaker, True)
     flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
     scores = features.new_full(features.shape[:2], -torch.inf, dtype=torch.float32)
     chunk = context.chunk
@@ -58,7 +65,34 @@ def score_cam(context: Context, channels: Channels = None) -> Tensor:
             scores = torch.where(wanted & flat, of_zero[:, None], scores)
         seen = wanted & ~flat
         scores[seen] = in_chunks(look, chunk, *seen.nonzero(as_tuple=True))
-    return scores.softmax(dim=1)
+    return (scores if speaker is None else scores.gather(1, speaker)).softmax(dim=1)
+
+
+def representatives(features: Tensor, clusters: int) -> Tensor:
+    """(B, C, h, w) -> (B, C) int64: for each channel of each image the one that speaks for it.
+
+    k-means of the channels' maps, each scaled to [0, 1] as a mask is; of a cluster the channel nearest to its mean. All
+    channels without contrast make the same mask and are one cluster more. The same maps give the same clusters.
+    """
+    import numpy as np
+    import torch
+    from scipy.cluster.vq import kmeans2, vq
+
+    masks = features.detach().float().flatten(2).cpu()
+    low, high = masks.amin(dim=2, keepdim=True), masks.amax(dim=2, keepdim=True)
+    masks, flat = ((masks - low) / (high - low + 1e-8)).double().numpy(), (low == high)[..., 0].numpy()
+    speakers = np.tile(np.arange(features.shape[1]), (len(masks), 1))
+    for own, every, dead in zip(speakers, masks, flat, strict=True):
+        own[dead] = dead.argmax()
+        seen, points = np.flatnonzero(~dead), every[~dead]
+        _, first, member = np.unique(points, axis=0, return_index=True, return_inverse=True)
+        if len(first) > clusters:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of a cluster without a member, which nobody then needs
+                means, member = kmeans2(points, clusters, minit="++", rng=0)
+            first = vq(means, points)[0]
+        own[seen] = seen[first[member.reshape(-1)]]
+    return torch.from_numpy(speakers).to(features.device)
 
 
 def strongest(features: Tensor, channels: int | None) -> Tensor:

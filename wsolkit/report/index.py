@@ -47,6 +47,7 @@ MOST = 20_000  # planned runs of one file: more is a mistake in it
 PAGE_BYTES = 2_900_000  # of the whole page
 IMAGE_BYTES = 1_900_000  # of them for thumbnails, in base64
 TEXT_BYTES = 2_300_000  # of the page without thumbnails: above it the next of LEVELS is tried
+FULL_CHARTS = 12  # networks: with more of them the first of LEVELS is not tried, since to draw all charts takes long
 MOST_AGREED = 12  # methods of a backbone whose boxes are compared with one another
 SAME_IMAGES = 8  # of a backbone, under every method
 SECONDS = "seconds_per_image"
@@ -429,7 +430,8 @@ def write_index(out: str | Path) -> Path:
         values = {"title": TITLE, "rows": rows, "notes": notes, "sections": sections, "limits": limits}
         return render("index.html.j2", styles=("index.css",), scripts=("index.js",), marked=MARKED, **values)
 
-    for level in LEVELS:
+    many = len({(row["dataset"], row["backbone"]) for row in rows}) > FULL_CHARTS
+    for level in LEVELS[many:]:
         limits = dict(zip(LIMITS, level, strict=True))
         sections = [_section(name, keys[name], part, looks, limits) for name, part in parts.items()]
         size = len(page(sections, limits).encode())
