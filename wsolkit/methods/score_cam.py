@@ -44,8 +44,7 @@ def score_cam(context: Context, channels: Channels = None, clusters: Channels = 
     require(channels is None or clusters is None, "give channels= or clusters= to score_cam, not both")
     speaker = None if clusters is None else representatives(features, clusters)
     wanted = strongest(features, channels)
-    if speaker is not None:
-        wanted = torch.zeros_like(wanted).scatter_(1, speaker, True)
+    wanted = wanted if speaker is None else torch.zeros_like(wanted).scatter_(1, speaker, True)
     flat = features.amax(dim=(2, 3)) == features.amin(dim=(2, 3))
     scores = features.new_full(features.shape[:2], -torch.inf, dtype=torch.float32)
     chunk = context.chunk
@@ -78,11 +77,11 @@ def representatives(features: Tensor, clusters: int) -> Tensor:
     import torch
     from scipy.cluster.vq import kmeans2, vq
 
-    masks = features.detach().float().flatten(2).cpu()
-    low, high = masks.amin(dim=2, keepdim=True), masks.amax(dim=2, keepdim=True)
-    masks, flat = ((masks - low) / (high - low + 1e-8)).double().numpy(), (low == high)[..., 0].numpy()
-    speakers = np.tile(np.arange(features.shape[1]), (len(masks), 1))
-    for own, every, dead in zip(speakers, masks, flat, strict=True):
+    maps = features.detach().float().flatten(2).cpu().numpy().astype(np.float64)
+    low, high = maps.min(axis=2, keepdims=True), maps.max(axis=2, keepdims=True)
+    speakers = np.tile(np.arange(features.shape[1]), (len(maps), 1))
+    for own, every, flat in zip(speakers, (maps - low) / (high - low + 1e-8), low == high, strict=True):
+        dead = flat[:, 0]
         own[dead] = dead.argmax()
         seen, points = np.flatnonzero(~dead), every[~dead]
         _, first, member = np.unique(points, axis=0, return_index=True, return_inverse=True)
