@@ -86,7 +86,7 @@ def test_options_without_a_kind_are_numbers_or_text():
         ("grad_cam[eigen++aug]", "'' is no smoothing"),
         (
             "score_cam[blur]",
-            "'blur' is no smoothing; expected eigen, aug or option=value (options: channels, ivr, layer)",
+            "'blur' is no smoothing; expected eigen, aug or option=value (options: channels, clusters, ivr, layer)",
         ),
         ("grad_cam[eigen+aug+eigen]", "grad_cam[eigen+aug+eigen] says 'eigen' twice; say it once"),
         ("score_cam[channels=4,channels=8]", "says 'channels' twice"),
