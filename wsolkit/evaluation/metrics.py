@@ -219,9 +219,7 @@ def _resampled_max(hits, samples: int, seed: int) -> tuple[float, np.ndarray, tu
     n = hits.shape[1]
     best = np.zeros(samples)
     for level_hits in hits:
-        changed = np.arange(level_hits.shape[1]) == 0
-        for part in np.array_split(level_hits, -(-level_hits.size // CELLS)):
-            changed[1:] |= (part[:, 1:] != part[:, :-1]).any(axis=0)
+        changed = np.append(True, (level_hits[:, 1:] != level_hits[:, :-1]).any(axis=0))
         matrix = level_hits[:, changed].astype(np.float32)  # counts stay below 2^24, exact in float32
         rng = np.random.default_rng(seed)  # the same resamples for every delta
         chunk = max(1, CELLS // max(n, matrix.shape[1]))
