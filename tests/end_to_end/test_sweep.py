@@ -20,7 +20,7 @@ from wsolkit.sweep.jobs import SweepFile
 from wsolkit.sweep.scheduler import Sweep, run_grids
 
 COLUMNS = (
-    "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,max_box_acc_v2,pxap,"
+    "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,max_box_acc_v2,mean_iou,pxap,"
     "seconds_per_image,peak_memory_mb,operating_point,status,seed"
 )
 SMALL = "--per-class 2 --epochs 1 --size 48 --width 0.125 --jobs 2 --limit 16 --limit score_cam=4"

@@ -94,7 +94,9 @@ def test_every_number_is_that_of_its_function(percentile):
     fixed_ious = rule[:, round(fixed * 100)]
     assert result.operating_points["fixed"]["gt_known_loc"] == gt_known_loc(fixed_ious)
     assert result.operating_points["best_on_test"]["gt_known_loc"] == metrics.max_box_acc(rule)
-    for name in ("gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2", "top1_cls", "top5_loc"):
+    assert result.mean_iou == pytest.approx(100 * rule[:, place].mean())
+    assert result.intervals["mean_iou"][0] < result.mean_iou < result.intervals["mean_iou"][1]
+    for name in ("gt_known_loc", "top1_loc", "max_box_acc", "max_box_acc_v2", "mean_iou", "top1_cls", "top5_loc"):
         low, high = result.intervals[name]
         assert 0 <= low <= high <= 100
     assert 20 < result.gt_known_loc < 100 and result.n_val == 25 and result.n_classes == K

@@ -152,7 +152,7 @@ def test_results_csv(tree):
         reader = csv.DictReader(file)
         rows = list(reader)
     expected = "dataset,backbone,method,n_images,top1_cls,top5_cls,gt_known_loc,top1_loc,top5_loc,max_box_acc,"
-    expected += "max_box_acc_v2,pxap,seconds_per_image,peak_memory_mb,operating_point,status,seed"
+    expected += "max_box_acc_v2,mean_iou,pxap,seconds_per_image,peak_memory_mb,operating_point,status,seed"
     assert reader.fieldnames == expected.split(",") == COLUMNS
     assert len(rows) == 14
     first = next(row for row in rows if row["backbone"] == "vgg16" and row["method"] == "grad_cam++")

@@ -28,6 +28,7 @@ METRICS = {  # field -> what a reader calls it
     "top5_loc": "Top-5 Loc",
     "max_box_acc": "MaxBoxAcc (best on test)",
     "max_box_acc_v2": "MaxBoxAccV2 (best on test)",
+    "mean_iou": "mean IoU",
     "pxap": "PxAP",
 }
 OPERATING_POINTS = {
@@ -56,7 +57,7 @@ class EvalResult:
     """Metrics are percent (0 to 100) or None where they do not apply (no masks, no boxes, no predictions; Top-5 with at
     most five classes; MaxBoxAcc under a protocol with one threshold).
 
-    gt_known_loc, top1_loc, top5_loc use `threshold`, chosen as `operating_point` says: on n_val validation images, by
+    gt_known_loc, top1_loc, top5_loc and mean_iou use `threshold`, chosen as `operating_point` says: on n_val validation images, by
     their true boxes ("validation") or, without these, by pseudo boxes ("pseudo_boxes"), or not at all ("fixed").
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. Of a method that `gives`
     "boxes" and no map there is no threshold, no curve, no operating point ("none") and no PxAP; max_box_acc is its
@@ -92,6 +93,7 @@ class EvalResult:
     max_box_acc: Percent | None = None
     max_box_acc_v2: Percent | None = None
     max_box_acc_v2_parts: dict[float, Percent] = field(default_factory=dict)
+    mean_iou: Percent | None = None
     pxap: Percent | None = None
     centre_box: dict[str, Percent | Count | str | None] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)

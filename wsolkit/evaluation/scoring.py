@@ -201,6 +201,8 @@ def score(
         measured = measure(maps, truth, rule, list(taus.values()), workers, progress)
     if truth.boxes is not None:
         shares |= _operating_points(result, taus, measured, right)
+        mean, low, high, _ = metrics.bootstrap_mean(100 * result.ious, samples=samples, seed=seed)
+        result.mean_iou, result.intervals["mean_iou"] = float(mean), (float(low), float(high))
         if "v2_hits" in measured:
             result.v2_hits = measured["v2_hits"].swapaxes(0, 1)
             parts = metrics.percent(measured["v2_hits"]).max(axis=1)

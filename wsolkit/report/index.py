@@ -31,13 +31,13 @@ from wsolkit.common.errors import require
 from wsolkit.common.files import atomic_write_text, keep_foreign, listing, read_yaml
 from wsolkit.common.parameters import Parameters, parameter, shown
 from wsolkit.data.catalogue import DATASETS
+from wsolkit.evaluation.results import METRICS
 from wsolkit.methods.registry import LIST, METHODS, TABLE, Published, declared, resolve, study_methods
 from wsolkit.report.pages import image_uri, plain, render, signed, unique_id, verdict
 from wsolkit.runs import folder as files
 from wsolkit.runs.folder import read_failure, read_metrics
 
 HEADLINE = "gt_known_loc"
-METRICS = ["top1_cls", "top5_cls", "gt_known_loc", "top1_loc", "top5_loc", "max_box_acc", "max_box_acc_v2", "pxap"]
 MEASURED = ["n_images", *METRICS, "seconds_per_image", "peak_memory_mb", "operating_point"]
 TITLE = "Weakly supervised localisation: methods compared"
 COLUMNS = ["dataset", "backbone", "method", *MEASURED, "status", "seed"]
