@@ -1263,12 +1263,12 @@ for named, *words in (
     ("no_such", "train", "--variant", "no_such"), ("root", "train", "--dataset", "cub"), ("nowhere", "train", "--weights", "nowhere.pth"), ("--dask", "sweep", "--dask-timeout", "0"), ("no_such_user", "train", "--root", "~no_such_user/x", "--dataset", "cub"),
     ("voc2", "data", "convert", "voc2", "x", "--out", "o"), ("'B'", "compare", "a"), ("--checkpoint", "predict", "a.png"), ("'x'", "predict", "a.png", "--checkpoint", "b", "--batch-size", "x"), ("per_class", "train", "--per-class", "-1"), ("epochs must be at least 1, but is 0", "train", "--epochs", "0"), ("size", "sweep", "--size", "0", "--plan"),
 ):  # fmt: skip
-    bad("words and parameters", nothing, wsolkit, named, *words)
+    bad("command line and parameters", nothing, wsolkit, named, *words)
 for named, given in (
     ("epochs=5", {"recipe": "frozen", "epochs": 5}), ("'epoch'", {"epoch": 3}), ("epochs", {"epochs": True}), ("epochs", {"epochs": "x"}), ("epochs", {"epochs": [3]}), ("lr", {"lr": float("nan")}), ("root", {"dataset": "cub", "root": "a\0b"}),
     ("val_share", {"val_share": 1}), ("geometry", {"geometry": "zoom"}), ("compile", {"compile": 1}), ("classes", {"classes": 2.5}), ("classes", {"classes": [None]}), ("device", {"device": "tpu"}), ("seed", {"seed": -1}), ("seed", {"seed": 2**64}), ("out", {"out": ["x"]}),
 ):  # fmt: skip
-    bad("words and parameters", nothing, wk.Run.start, named, **given)
+    bad("command line and parameters", nothing, wk.Run.start, named, **given)
 for named, given in (
     ("'tpu'", {"device": "tpu"}), ("afile", {"out": "afile"}), ("afile", {"out": "afile/x"}), (READ_ONLY, {"out": READ_ONLY}), ("epochs", {"epochs": 0}), ("'epoch'", {"epoch": 0}), ("lr", {"lr": float("inf")}), ("3 classes", {"classes": 3}), ("last.pt", {}),
 ):  # fmt: skip

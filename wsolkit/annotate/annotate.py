@@ -177,7 +177,7 @@ def apply(out: str | Path, decisions: Iterable[str | Path], formats: Sequence[st
     """Write the formats again after a review: without rejected images, with the boxes that were drawn.
 
     Each call starts from the boxes of `annotate`: give the files of all pages at once. An image that is no longer among
-    the others is left out and named in `failed`; where their folder is away as a whole, nobody looks for images.
+    the others is left out and named in `failed`; where their whole folder is gone, images are not looked for.
 
     Args:
         out: the folder of a complete `annotate`.

@@ -41,7 +41,7 @@ class Protocol:
 
     Attributes:
         geometry: how images and boxes reach the frame, "resize" or "crop" (see `wsolkit.Geometry`).
-        percentile: of the map, to which the threshold refers, where the method has no rule of its own.
+        percentile: the threshold is a share of this percentile of the map, where the method has no rule of its own.
         curves: whether all thresholds are tried.
         clamped: whether a box ends inside the frame, and an empty mask is a point instead of the full frame.
     """

@@ -21,7 +21,7 @@ OF_A_RUN = ("checkpoint", "method", "threshold", "max_boxes", "batch_size", "dev
 @click.argument("pictures", required=False)
 @click.option("--out", required=True, help="folder for the results, outside of PICTURES")
 @click.option("--format", "formats", multiple=True, metavar="F[,F2...]", help=f"of {', '.join(FORMATS)} (default coco)")
-@click.option("--method", help="whose map becomes the box (default affinity_cam)")
+@click.option("--method", help="method whose map becomes the box (default affinity_cam)")
 @click.option("--checkpoint", help="best.pt of a training run, or its folder (default: train one here)")
 @click.option("--threshold", type=click.FloatRange(0, 1), help="share of the map's maximum (default: the method's)")
 @click.option("--max-boxes", type=click.IntRange(min=1), help="boxes of an image: the map's largest parts (default 1)")

@@ -169,7 +169,7 @@ def report(out: str | None, everything: bool) -> None:
 
 @cli.command()
 @click.option("--scoremaps", help="folder with one score map <image id>.npy per image")
-@click.option("--boxes", help="in its place a csv of boxes path,x0,y0,x1,y1 in pixels of the images")
+@click.option("--boxes", help="instead of --scoremaps: a csv of boxes path,x0,y0,x1,y1 in pixels of the images")
 @click.option("--metadata", required=True, help="metadata folder of wsolevaluation, or that of one split")
 @click.option("--masks", help="folder of the mask files that localization.txt names")
 @click.option("--protocol", type=click.Choice(list(PROTOCOLS)), default=next(iter(PROTOCOLS)), show_default=True)
@@ -177,10 +177,10 @@ def report(out: str | None, everything: bool) -> None:
 @click.option("--predictions", help="csv of lines path,label[,second,...]; default: predictions.csv in --scoremaps")
 @click.option("--val-scoremaps", help="score maps of the val split, to choose the threshold on")
 @click.option("--size", type=int, default=224, show_default=True, help="side of the frame in pixels")
-@click.option("--percentile", type=float, help="of the map, to which the threshold refers; 90 is PaS")
+@click.option("--percentile", type=float, help="the threshold is a share of this percentile of the map; 90 is PaS")
 @click.option("--threshold", type=float, help="the fixed threshold (default 0.2; 0.35 with a percentile below 100)")
 @click.option("--interval", type=float, default=0.001, show_default=True, help="step of the thresholds")
-@click.option("--subset", is_flag=True, help="pass over maps of images that the metadata does not list")
+@click.option("--subset", is_flag=True, help="ignore maps of images that the metadata does not list")
 @click.option("--out", help="folder of the results (default reports/evaluations/<maps or boxes>-<split>-<protocol>)")
 def evaluate(scoremaps: str | None, metadata: str, out: str | None, **options: Any) -> None:
     """Score a folder of score maps, or a csv of boxes (of a detector, say), and print the numbers.

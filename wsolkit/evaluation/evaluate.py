@@ -87,7 +87,7 @@ def evaluate(
             gives those of some images, such as `Run.pseudo_boxes`; it is called where they choose a threshold.
         options: passed to `score_maps`, e.g. nwc=False, channels=64, chunk=16; batch_size, precision and progress to
             `localise`. With ivr="val" the share of IVR is chosen on the boxes of `val`, together with the threshold (by
-            true boxes, so that no point is left that knows pseudo boxes alone, or else by pseudo boxes).
+            true boxes, and then the operating point of pseudo boxes is left out, or else by pseudo boxes).
 
     Raises: MethodNotDefined: the method has no meaning on this network.
     """

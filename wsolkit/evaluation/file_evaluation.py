@@ -102,7 +102,7 @@ def evaluate_files(
         predictions: csv of lines `path,label` or `path,best,second,...`; default: predictions.csv in `scoremaps`, where
             there is one. Without predictions there is no Top-k number, and no failure is a wrong class.
         val_scoremaps: maps of the metadata's "val" split, from which a threshold is chosen as a second operating point.
-        subset: pass over maps of images that the metadata does not list.
+        subset: ignore maps of images that the metadata does not list.
         boxes: csv of one box per image (see `read_boxes`) in the place of `scoremaps`, which is then None: of a
             detector, or of any method that gives no map. Nothing is chosen; of the protocol only the frame applies.
         protocol: see `Rule`. options: of `Rule` (percentile, threshold, interval) and of `score` (samples, seed,

@@ -84,7 +84,8 @@ class Rule:
     Attributes:
         protocol: "wsolevaluation" or "rethinking_cam"; `wsolkit.boxes.protocols` lists their differences. The second
             takes the crop's boxes, has one threshold and neither curves nor a choice on validation data.
-        percentile: of the map, to which the threshold refers; None is the protocol's (100; 90 for rethinking_cam).
+        percentile: the threshold is a share of this percentile of the map; None is the protocol's (100, or 90 for
+            rethinking_cam).
         threshold: the fixed one; None is the published one, 0.2, and 0.35 for a percentile below 100 (PaS).
         interval: step of the thresholds that are tried.
         own: the fixed threshold is one that suits this very method: it counts before one that pseudo boxes choose.
@@ -243,7 +244,7 @@ def measure(
         With boxes "boxes" (N, P, 4) int64, "ious" (N, P) and "empty" (N, P) bool. Where the protocol has curves, of the
         largest contour "level_ious" (N, 256) at every grey level, "levels" (N, T) uint8 the level of each threshold
         under the rule, "accuracy" (T,) in percent, "largest" (N, T) bool the hits at percentile 100; of all contours
-        "v2_hits" (N, D, T) bool. That is 7 kB for an image, of T = 1000 IoUs one curve alone would take 8 kB. With
+        "v2_hits" (N, D, T) bool. That is 7 kB for an image; one curve of T = 1000 IoUs alone would take 8 kB. With
         masks "pixels" (2, T + 2) int64, summed over images, "pixel_ap" (N,) PxAP of each image, NaN without a mask or
         without foreground, and "masked" (N,) bool.
     """

@@ -106,7 +106,7 @@ def score_maps(
         >>> score_maps(Segments(), photos, None, "grad_cam", layer="encoder", preprocess=grey, target=amount).shape
         torch.Size([2, 8, 12])
 
-    Source: SPEC of each method in its own docstring; smoothing as in the grad-cam package, but the average is taken
+    Source: that of each method is in its own docstring; smoothing as in the grad-cam package, but the average is taken
     over low-resolution maps, before any resize, and the sign of the eigen projection is fixed.
     """
     names: list[Any] = list(method) if isinstance(method, list | tuple) else [method]

@@ -29,9 +29,9 @@ def score_cam(context: Context, channels: Channels = None, clusters: Channels = 
     without contrast masks everything, so its input is the zero image, and one pass of that serves all such channels.
 
     `channels=k` uses only the k channels of largest energy (sum of squares) of each image; the softmax runs over
-    these and the others get weight 0. `clusters=k` looks through k channels too, each of which speaks for all that are
-    like it (`representatives`): these get its score, and no channel is left out. Both are approximations, k/C of the
-    cost; chapter 06 compares them.
+    these and the others get weight 0. `clusters=k` masks the image with k channels too, each of which represents all
+    that are like it (`representatives`): these get its score, and no channel is left out. Both are approximations at
+    k/C of the cost; chapter 06 compares them.
     """
     import torch
     import torch.nn.functional as F
@@ -68,10 +68,11 @@ def score_cam(context: Context, channels: Channels = None, clusters: Channels = 
 
 
 def representatives(features: Tensor, clusters: int) -> Tensor:
-    """(B, C, h, w) -> (B, C) int64: for each channel of each image the one that speaks for it.
+    """(B, C, h, w) -> (B, C) int64: for each channel of each image the one that represents it.
 
-    k-means of the channels' maps, each scaled to [0, 1] as a mask is; of a cluster the channel nearest to its mean. All
-    channels without contrast make the same mask and are one cluster more. The same maps give the same clusters.
+    The clusters are those of k-means on the channels' maps, each scaled to [0, 1] as a mask is; the channel nearest to
+    the mean represents its cluster. All channels without contrast make the same mask and are one cluster more. The
+    same maps give the same clusters.
     """
     import numpy as np
     import torch

@@ -1,4 +1,4 @@
-"""A word on the data before hours are spent: what is wrong with images and annotations, and how well a centre box does.
+"""The check of the data before a sweep: what is wrong with images and annotations, and how well a centre box does.
 
 It lies in this wing because the centre box is that of a report (`evaluation`), and because code below `data` counts in
 the key of every training run, where a new sentence here should retrain nothing. No torch until data are opened.

@@ -104,11 +104,11 @@ class RunConfig(Recipe):
     metadata: str = parameter("", "folder of train/, test/ and perhaps val/ as in wsolevaluation (dataset metadata)")
     masks: str = parameter("", "folder of the mask files that the metadata names (dataset metadata)")
     classes: Classes = parameter(
-        0, "first so many classes, or names or numbers separated by commas", "data", title=KIND
+        0, "a number N for the first N classes, or names or numbers separated by commas", "data", title=KIND
     )
     size: int = parameter(0, "input side in pixels", "data", ge=8)
     geometry: str = parameter("resize", "evaluation geometry", "data", choices=("resize", "crop"))
-    val_share: float = parameter(0.2, "share of images held out to choose epoch and threshold", "data", gt=0, lt=1)
+    val_share: float = parameter(0.2, "share of training images held out for validation", "data", gt=0, lt=1)
     per_class: int = parameter(0, "synthetic birds: images per class", "data", ge=0)
     backbone: str = parameter("resnet18", f"network: {', '.join(BACKBONES)}, or {TIMM}NAME", "network")
     stride: int = parameter(16, "stride of the feature map", "network", ge=1)
@@ -117,13 +117,13 @@ class RunConfig(Recipe):
     weights: str = parameter("", "imagenet, none, or a .safetensors or .pth file")
     tau: float = parameter(0.1, "threshold of TAP pooling, as a share of the channel's maximum", "network", ge=0, lt=1)
     recipe: str = parameter("", "named recipe; other options replace single values of it", choices=RECIPES)
-    tap_epochs: int = parameter(0, "epochs of a TAP or BAS run that starts from the GAP network; 0 is a quarter", ge=0)
+    tap_epochs: int = parameter(0, "epochs of a TAP or BAS run from the GAP network; 0 is a quarter of epochs", ge=0)
     frozen_size: int = parameter(
         0, "input side of methods fitted on a frozen body such as ddt (448 with pretrained weights)", ge=8
     )
     frozen_stride: int = parameter(0, "stride of their feature map (the largest with pretrained weights)", ge=1)
     compile: bool = parameter(False, "run training steps through torch.compile")
-    checkpoint_seconds: float = parameter(300.0, "within an epoch, save so often; 0 is at its end only", ge=0)
+    checkpoint_seconds: float = parameter(300.0, "seconds between saves within an epoch; 0 saves at its end only", ge=0)
     limit: int = parameter(0, "images to localise in each split; 0 is all", "scoring", ge=0)
     faithfulness: int = parameter(0, "test images for deletion, insertion and ROAD curves; 0 is none", "scoring", ge=0)
     device: str = parameter("", "cpu or cuda (default: cuda where there is one)")
