@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from click.testing import CliRunner
 from PIL import ExifTags, Image
 from pycocotools.coco import COCO
@@ -172,6 +173,8 @@ def test_boxes_that_come_later_measure_without_localising_again(made, pictures, 
     first = annotate(root, out, **SMALL)
     assert first.summary["measured"] == {} and "heuristic" in first.summary["certainty"]
     assert "was not measured: no image has a true box" in str(first)
+    soup, (head, *_) = cells(out)
+    assert head == ["Class", "Review", "Boxes", "Median certainty"] and not soup.select("figure")
     monkeypatch.setattr("wsolkit.annotate.localise.feature_map", None)
     shutil.copy(pictures / "boxes.csv", root / "boxes.csv")
     second = annotate(root, out, **SMALL)
@@ -189,6 +192,45 @@ def test_numbers_are_those_of_the_boxes(made):
     assert f"(CorLoc; 95 % interval {low:.1f} to {high:.1f})" in said and f"AP50 {own['all']['ap50']:.1f} %" in said
     assert not [word for word in ("train:", "val:", "test:") if word in said], "splits mean nothing to who annotates"
     assert (made.folder / "summary" / "certainty.png").stat().st_size > 5000
+    classes = made.summary["classes"]
+    assert list(classes) == ["cat", "dog"] and sum(item["images"] for item in classes.values()) == len(known)
+    assert sum(item["corloc"] for item in classes.values()) / 2 == pytest.approx(own["all"]["corloc"])  # 72 of each
+
+
+def cells(folder):
+    """Of the first table of a page: a list of texts for each row."""
+    soup = BeautifulSoup((folder / "index.html").read_text("utf-8"), "html.parser")
+    return soup, [[cell.get_text() for cell in row.select("th, td")] for row in soup.select("table tr")]
+
+
+def test_the_index_has_the_numbers_and_leads_to_all_pages(made):
+    soup, (head, *rows) = cells(made.folder)
+    assert [row[0] for row in rows] == list(made.summary["classes"]) == ["cat", "dog"]
+    for row in (dict(zip(head, row, strict=True)) for row in rows):
+        own = [record for record in made.records if record.label == row["Class"]]
+        expected, median = made.summary["classes"][row["Class"]], 100 * np.median([record.score for record in own])
+        assert (row["Boxes"], row["Median certainty"]) == (str(len(own)), f"{median:.0f} %")
+        assert (row["CorLoc"], row["AP50"]) == (f"{expected['corloc']:.1f}", f"{expected['ap50']:.1f}")
+        assert row["Mean IoU"] == f"{100 * expected['mean_iou']:.1f}"
+    links = [link["href"] for link in soup.select("table a")]
+    assert [made.folder / link for link in links] == made.pages and all(
+        (made.folder / link).is_file() for link in links
+    )
+    text = soup.get_text()
+    assert "dog/bad.jpg" in text and "Certainty: class probability times" in text and soup.select("figure img")
+    assert str(made).endswith(f"open {made.folder / 'index.html'} in a browser")
+
+
+def test_axe_and_widths_of_the_index(axe_violations, page, made):
+    path = made.folder / "index.html"
+    assert axe_violations(path) == axe_violations(path, dark=True) == axe_violations(path, width=400) == []
+    for width in (400, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.get_by_role("link", name="Review of dog, page 1").click()
+    page.get_by_role("link", name="All classes").click()
+    assert page.url == path.as_uri()
 
 
 def test_a_checkpoint_is_taken_and_several_boxes_are_written(made, pictures, tmp_path):
@@ -234,6 +276,8 @@ def test_decisions_are_applied_to_the_files(made, tmp_path):
     right = made.records[1]
     assert right.path == "cat/001.jpg" and review["% of accepted boxes are right"] in (0, 100)
     assert "cat/002.jpg" not in (out / "csv" / "boxes.csv").read_text()
+    soup, (_, cat, dog) = cells(out)
+    assert (cat[2], dog[2]) == (str(COUNT - 1), str(COUNT)) and "Review: 1 accepted, 1 rejected, 1 drawn" in soup.text
     apply(out, [tmp_path / "dog.json"])
     assert "cat/002.jpg" in (out / "csv" / "boxes.csv").read_text(), "each call starts from the first boxes"
 
@@ -276,7 +320,7 @@ def test_the_command_names_what_it_left_out_and_takes_decisions(made, pictures, 
     said = CliRunner().invoke(cli, words)
     assert said.exit_code == 1 and "1 images could not be read" in said.stderr and "dog/bad.jpg" in said.stderr
     assert f"{2 * COUNT} boxes of {2 * COUNT} images" in said.stdout and "CorLoc" in said.stdout
-    assert "cat.html and 1 more pages" in said.stdout
+    assert "index.html in a browser" in said.stdout
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {
         "coco",
         "voc",

@@ -2,7 +2,8 @@
 the same files again, after a review.
 
 OUT holds annotation.json (what the boxes are made from; written first), training/ (where a network was trained here),
-boxes.jsonl (a line for each image), a folder for each format, review/, summary/ and, written last, summary.json.
+boxes.jsonl (a line for each image), a folder for each format, review/, summary/, index.html (numbers, and links to the
+review) and, written last, summary.json.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from wsolkit.annotate.confidence import DELTA, HEURISTIC, UNUSED, calibration, measure, told
+from wsolkit.annotate.confidence import DELTA, HEURISTIC, UNUSED, by_class, calibration, measure, told, unused
 from wsolkit.annotate.formats import FORMATS, Origin, Record, check_paths, write_formats
-from wsolkit.annotate.review import Decision, decided, read_decisions, write_pages
+from wsolkit.annotate.review import INDEX, Decision, decided, pages_of, read_decisions, write_index, write_pages
 from wsolkit.common.errors import WsolkitError, is_real, is_whole, require
 from wsolkit.common.files import alone, atomic_path, check_out, digest, given_path, listing, read_json, write_json
 from wsolkit.methods.registry import Method, resolve
@@ -59,7 +60,13 @@ class Annotated:
 
     def __str__(self) -> str:
         lines = [f"{len(self.records)} boxes of {self.summary['images']} images: {', '.join(map(str, self.written))}"]
-        lines += [f"certainty: {self.summary['certainty']}"]
+        lines += self.told()
+        lines += [f"review them: open {self.folder / INDEX} in a browser"] if self.pages else []
+        return "\n".join(lines)
+
+    def told(self) -> list[str]:
+        """Sentences on certainty, what was measured, and the review."""
+        lines = [f"certainty: {self.summary['certainty']}"]
         measured = self.summary["measured"]
         if own := measured.get("all") or measured.get(UNUSED):
             besides = "" if "all" in measured else ", none of which calibrated the certainty"
@@ -67,7 +74,7 @@ class Annotated:
             right = f"{own['corloc']:.1f} % are right, with an IoU of at least {DELTA:g} (CorLoc; 95 % interval"
             lines.append(
                 f"compared with the true boxes of {own['images']} images{besides}: {right} {low:.1f} to {high:.1f}), "
-                f"{half:.1f} % of the most certain half; mean IoU {own['mean_iou']:.3f}, AP50 {own['ap50']:.1f} %"
+                f"{half:.1f} % of the most certain half; mean IoU {100 * own['mean_iou']:.1f} %, AP50 {own['ap50']:.1f} %"
             )
         else:
             some = "all images with a true box calibrated the certainty" if measured else "no image has a true box"
@@ -76,10 +83,7 @@ class Annotated:
             lines.append(
                 "review: " + ", ".join(f"{value:.3g} {name}" for name, value in review.items() if value is not None)
             )
-        if self.pages:
-            more = f" and {len(self.pages) - 1} more pages" if self.pages[1:] else ""
-            lines.append(f"review them: open {self.pages[0]}{more} in a browser")
-        return "\n".join(lines)
+        return lines
 
 
 def annotate(
@@ -376,7 +380,9 @@ def _finish(
     certainty = f"share of right boxes, calibrated on {count} validation images with boxes" if fitted else HEURISTIC
     summary: dict[str, Any] = {"images": len(places) - len(gone), "boxes": len(records), "unreadable": failed}
     summary |= {"certainty": certainty, "measured": told(known, fitted is not None)}
+    summary["classes"] = by_class(known, fitted is not None)
     pages: list[Path] = []
+    first = records
     origin = Origin(about["root"], tuple(about["classes"]), about["method"], about["threshold"], about["version"])
     if decisions is None:
         pages = write_pages(
@@ -386,18 +392,20 @@ def _finish(
         summary["review"] = _reviewed(decisions, measure(records, truth).hits, records, truth)
         records = decided(records, decisions)
     written = write_formats(folder, formats, records, origin)
-    if len(known.splits):
+    measured, chart = unused(known, fitted is not None), None
+    if measured.any():
         from wsolkit.figures import certainty_curve
 
-        (folder / "summary").mkdir(exist_ok=True)
-        measured = np.array(known.splits) != "val" if fitted else np.ones(len(known.splits), bool)
-        if measured.any():
-            with atomic_path(folder / "summary" / "certainty.png") as part:
-                certainty_curve(known.scores[measured], known.hits[measured]).savefig(
-                    part, format="png", dpi=150, bbox_inches="tight"
-                )
+        chart = folder / "summary" / "certainty.png"
+        chart.parent.mkdir(exist_ok=True)
+        with atomic_path(chart) as part:
+            certainty_curve(known.scores[measured], known.hits[measured]).savefig(
+                part, format="png", dpi=150, bbox_inches="tight"
+            )
+    annotated = Annotated(folder, records, failed, written, pages, summary)
+    write_index(folder, pages_of(first, origin.classes), origin, records, annotated.told(), summary, written, chart)
     write_json(folder / SUMMARY, summary)
-    return Annotated(folder, records, failed, written, pages, summary)
+    return annotated
 
 
 def _reviewed(decisions: Mapping[str, Decision], hits: np.ndarray, records: Sequence[Record], truth: Mapping) -> dict:

@@ -127,20 +127,32 @@ def calibration(known: Measured) -> tuple[np.ndarray, np.ndarray] | None:
     return scores, shares.clip(edge, 1 - edge)
 
 
+def unused(known: Measured, calibrated: bool) -> np.ndarray:
+    """(N,) bool: the images with a true box that calibrated nothing, so that they can measure."""
+    return np.array([not calibrated or split != "val" for split in known.splits], bool)
+
+
 def told(known: Measured, calibrated: bool) -> dict[str, Any]:
-    """Numbers for summary.json, of each split and of all images that calibrated nothing: CorLoc (percent of images
-    whose box has an IoU of at least 0.5), its 95 % interval, that of the most certain half, mean IoU, and AP50."""
+    """`numbers` for summary.json, of each split and of all images that calibrated nothing."""
+    groups = {split: np.array(known.splits) == split for split in dict.fromkeys(known.splits)}
+    groups[UNUSED if calibrated else "all"] = unused(known, calibrated)
+    return {name: numbers(known, own) for name, own in groups.items() if own.any()}
+
+
+def by_class(known: Measured, calibrated: bool) -> dict[str, dict[str, Any]]:
+    """`numbers` of each class, of the images that calibrated nothing."""
+    own = unused(known, calibrated)
+    groups = {label: own & (np.array(known.labels) == label) for label in dict.fromkeys(known.labels)}
+    return {label: numbers(known, group) for label, group in groups.items() if group.any()}
+
+
+def numbers(known: Measured, own: np.ndarray) -> dict[str, Any]:
+    """Of the images in the mask `own`: CorLoc (percent of images whose box has an IoU of at least 0.5), its 95 %
+    interval, that of the most certain half, mean IoU, and AP50."""
     from wsolkit.evaluation.metrics import share_interval
 
-    used = np.array(known.splits) == "val" if calibrated else np.zeros(len(known.splits), bool)
-    groups = {split: np.array(known.splits) == split for split in dict.fromkeys(known.splits)}
-    groups[UNUSED if calibrated else "all"] = ~used
-    numbers: dict[str, Any] = {}
-    for name, own in groups.items():
-        if own.any():
-            half = np.argsort(-known.scores[own], kind="stable")[: -(-int(own.sum()) // 2)]
-            values: dict[str, Any] = {"images": int(own.sum()), "corloc": 100 * float(known.hits[own].mean())}
-            values |= {"interval": share_interval(known.hits[own]), "mean_iou": float(known.ious[own].mean())}
-            values |= {"ap50": known.ap50(own)}
-            numbers[name] = values | {"corloc_of_the_most_certain_half": 100 * float(known.hits[own][half].mean())}
-    return numbers
+    half = np.argsort(-known.scores[own], kind="stable")[: -(-int(own.sum()) // 2)]
+    values: dict[str, Any] = {"images": int(own.sum()), "corloc": 100 * float(known.hits[own].mean())}
+    values |= {"interval": share_interval(known.hits[own]), "mean_iou": float(known.ious[own].mean())}
+    values |= {"ap50": known.ap50(own)}
+    return values | {"corloc_of_the_most_certain_half": 100 * float(known.hits[own][half].mean())}

@@ -14,18 +14,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from statistics import median
 from typing import Any
+from urllib.parse import quote
 
 from PIL import Image
 
 from wsolkit.annotate.formats import Origin, Record, replaced
 from wsolkit.common.errors import require
-from wsolkit.common.files import listing, read_json
+from wsolkit.common.files import atomic_write_text, listing, read_json
 from wsolkit.report.pages import image_uri, render, unique_id
 
 MARK = "wsolkit review"  # in files of decisions
 SIDE = 320  # the longer side of a thumbnail in pixels
 ON_A_PAGE = 200
+FOLDER, INDEX = "review", "index.html"  # in OUT
 DECISIONS = ("accepted", "rejected", "drawn")
 
 
@@ -37,34 +40,87 @@ def thumbnail(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
+@dataclass(frozen=True)
+class Page:
+    """A page of one class: name of its file without suffix; images with their records, of `total` in this class."""
+
+    label: str
+    number: int
+    name: str
+    images: list[list[Record]]
+    total: int
+
+    @property
+    def title(self) -> str:
+        return f"Review of {self.label}" + (f", page {self.number}" if self.number > 1 else "")
+
+
+def pages_of(records: Iterable[Record], classes: Sequence[str]) -> list[Page]:
+    """`ON_A_PAGE` images on each page, the least certain first, class by class."""
+    of_class: dict[str, list[list[Record]]] = {name: [] for name in classes}
+    for _, group in groupby(records, key=lambda record: record.path):
+        own = list(group)
+        of_class[own[0].label].append(own)
+    taken: Counter[str] = Counter()
+    pages = []
+    for label, images in of_class.items():
+        images.sort(key=lambda own: (min(record.score for record in own), own[0].path))
+        for start in range(0, len(images), ON_A_PAGE):
+            number, shown = start // ON_A_PAGE + 1, images[start : start + ON_A_PAGE]
+            pages.append(Page(label, number, unique_id(label, taken), shown, len(images)))
+    return pages
+
+
 def write_pages(
     out: Path, records: Iterable[Record], origin: Origin, run: str, thumbnail_of: Callable[[str], bytes]
 ) -> list[Path]:
-    """Write OUT/review/<class>.html, `ON_A_PAGE` images each, the least certain first, in the place of earlier pages.
+    """Write OUT/review/<class>.html in the place of earlier pages, see `pages_of`.
 
     run: tells these boxes from those of any other run. thumbnail_of: path of an image -> JPEG; asked once for each.
     """
-    classes: dict[str, list[list[Record]]] = {name: [] for name in origin.classes}
-    for _, group in groupby(records, key=lambda record: record.path):
-        records_of_one = list(group)
-        classes[records_of_one[0].label].append(records_of_one)
-    taken: Counter[str] = Counter()
-    parts: list[tuple[str, str, list[list[Record]], int]] = []  # title, name, images of the page, count of the class
-    for label, images in classes.items():
-        images.sort(key=lambda own: (min(record.score for record in own), own[0].path))
-        for start in range(0, len(images), ON_A_PAGE):
-            title = f"Review of {label}" + (f", page {start // ON_A_PAGE + 1}" if start else "")
-            parts.append((title, unique_id(label, taken), images[start : start + ON_A_PAGE], len(images)))
-    with replaced(out / "review") as folder:
-        for place, (title, name, images, total) in enumerate(parts):
+    pages = pages_of(records, origin.classes)
+    with replaced(out / FOLDER) as folder:
+        for place, page in enumerate(pages):
             sides = (("Page before", place - 1), ("Next page", place + 1))
-            links = [(f"{text}: {parts[k][0]}", f"{parts[k][1]}.html") for text, k in sides if 0 <= k < len(parts)]
-            about = {"title": title, "subtitle": "", "total": total, "page": name, "run": run, "out": str(out)}
-            shown = [_shown(own, thumbnail_of(own[0].path)) for own in images]
-            about |= {"origin": origin, "links": links, "images": shown}
-            page = render("review.html.j2", styles=["review.css"], scripts=["review.js"], **about)
-            (folder / f"{name}.html").write_text(page, encoding="utf-8")
-    return [out / "review" / f"{name}.html" for _, name, _, _ in parts]
+            links = [("All classes", "../index.html")]
+            near = [(text, pages[k]) for text, k in sides if 0 <= k < len(pages)]
+            links += [(f"{text}: {other.title}", f"{other.name}.html") for text, other in near]
+            about = {"title": page.title, "subtitle": "", "total": page.total, "page": page.name, "run": run}
+            shown = [_shown(own, thumbnail_of(own[0].path)) for own in page.images]
+            about |= {"out": str(out), "origin": origin, "links": links, "images": shown}
+            html = render("review.html.j2", styles=["review.css"], scripts=["review.js"], **about)
+            (folder / f"{page.name}.html").write_text(html, encoding="utf-8")
+    return [out / FOLDER / f"{page.name}.html" for page in pages]
+
+
+def write_index(
+    out: Path,
+    pages: Sequence[Page],
+    origin: Origin,
+    records: Sequence[Record],
+    said: Sequence[str],
+    summary: Mapping[str, Any],
+    written: Sequence[Path],
+    chart: Path | None,
+) -> None:
+    """Write OUT/index.html: how far the boxes can be trusted, of each class too, and the way to all pages.
+
+    records: after a review what it left. said: sentences. summary: the content of summary.json. written: folders of the
+    formats. chart: a PNG of what the certainty is worth.
+    """
+    scores: dict[str, list[float]] = {label: [] for label in origin.classes}
+    for record in records:
+        scores[record.label].append(record.score)
+    rows: list[dict[str, Any]] = []
+    for label, own in scores.items():
+        links = [(f"page {page.number}", f"{FOLDER}/{quote(page.name)}.html") for page in pages if page.label == label]
+        row: dict[str, Any] = {"label": label, "boxes": len(own), "pages": links}
+        row |= {"certainty": 100 * median(own) if own else None, "measured": summary["classes"].get(label)}
+        rows.append(row)
+    values: dict[str, Any] = {"title": "Boxes from labels", "subtitle": origin.root, "origin": origin, "said": said}
+    values |= {"summary": summary, "boxes": len(records), "rows": rows, "formats": [path.name for path in written]}
+    values["chart"] = image_uri(chart.read_bytes()) if chart else ""
+    atomic_write_text(out / INDEX, render("annotate.html.j2", **values))
 
 
 def _shown(own: list[Record], jpeg: bytes) -> dict[str, Any]:

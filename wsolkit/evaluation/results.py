@@ -57,8 +57,9 @@ class EvalResult:
     """Metrics are percent (0 to 100) or None where they do not apply (no masks, no boxes, no predictions; Top-5 with at
     most five classes; MaxBoxAcc under a protocol with one threshold).
 
-    gt_known_loc, top1_loc, top5_loc and mean_iou use `threshold`, chosen as `operating_point` says: on n_val validation images, by
-    their true boxes ("validation") or, without these, by pseudo boxes ("pseudo_boxes"), or not at all ("fixed").
+    gt_known_loc, top1_loc, top5_loc and mean_iou use `threshold`, chosen as `operating_point` says: on n_val validation
+    images, by their true boxes ("validation") or, without these, by pseudo boxes ("pseudo_boxes"), or not at all
+    ("fixed").
     max_box_acc and max_box_acc_v2 use the best threshold on this very split, by definition. Of a method that `gives`
     "boxes" and no map there is no threshold, no curve, no operating point ("none") and no PxAP; max_box_acc is its
     accuracy, and max_box_acc_v2 the mean of its accuracies. `curve` is the accuracy against the threshold, thinned for
