@@ -61,6 +61,11 @@ def test_train_leaves_a_checkpoint_and_says_where(tmp_path):
     assert again.returncode == 0 and "epoch 1/1" not in again.stdout, "a finished training is not repeated"
 
 
+def test_the_next_step_of_init_is_a_command_for_any_folder(tmp_path):
+    folder = tmp_path / "my study"
+    assert f"cd '{folder}' && wsolkit sweep" in CliRunner().invoke(cli, ["init", str(folder)]).output
+
+
 def test_report_does_not_make_a_folder_of_a_typing_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["wsolkit", "report", "--out", str(tmp_path / "reprots")])
     with pytest.raises(SystemExit) as end:

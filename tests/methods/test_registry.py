@@ -5,8 +5,10 @@ from __future__ import annotations
 import doctest
 import subprocess
 import sys
+from typing import Annotated
 
 import pytest
+from pydantic import Field
 
 from wsolkit.methods import registry
 from wsolkit.methods.registry import METHODS, VARIANTS, declared, register, resolve, study_methods, variant
@@ -58,6 +60,21 @@ def test_a_method_declares_its_variant_chapter_and_numbers_itself():
         assert (method.label, method.slug, method.percentile, method.map) == ("Test-CAM", "test_cam", 90.0, "test_cam")
         with pytest.raises(ValueError, match="already taken"):
             register("cam", needs="features", description="")(test_cam)
+    finally:
+        METHODS.pop("test_cam", None)
+
+
+def test_an_option_is_checked_where_its_module_postpones_annotations():
+    try:
+
+        @register("test_cam", needs="features", description="for a test")
+        def test_cam(context: Tensor, power: Annotated[float, Field(ge=0, le=1)] = 0.5, top: int | None = None):  # noqa: F821
+            return context.features.mean(dim=1)
+
+        assert resolve("test_cam[power=0.25+top=3]").settings == {"power": 0.25, "top": 3}
+        for text in ("power=2", "top=many"):
+            with pytest.raises(ValueError, match="must be"):
+                resolve(f"test_cam[{text}]")
     finally:
         METHODS.pop("test_cam", None)
 

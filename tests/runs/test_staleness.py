@@ -12,6 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from wsolkit.methods.has import HaS
+from wsolkit.methods.registry import Variant
+from wsolkit.runs import parameters
+
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = """
 import json, os, sys
@@ -98,6 +102,17 @@ CHANGES = [
     ("wsolkit/cli/main.py", "--plan", "--plans", NOTHING, NOTHING, False),
     ("wsolkit/sweep/scheduler.py", "def ", "def changed_", NOTHING, NOTHING, False),
 ]  # fmt: skip
+
+
+class Rarer(HaS):
+    """An objective that extends that of another method."""
+
+
+def test_training_depends_on_the_objective_that_another_one_extends(monkeypatch):
+    named = []
+    monkeypatch.setattr(parameters, "code_state", named.extend)
+    parameters.training_code(Variant("rarer", "Rarer", makes_objective=Rarer))
+    assert "methods/has.py" in named
 
 
 @pytest.fixture(scope="module")

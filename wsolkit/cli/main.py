@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shlex
 import sys
 from contextlib import nullcontext
 from pathlib import Path
@@ -80,7 +81,7 @@ def init(out: str) -> None:
         click.echo(f"kept as they are: {', '.join(kept)}", err=True)
     count = len(sources) - len(kept)
     written = f"{folder}: {count} {'file' if count == 1 else 'files'} written"
-    click.echo(f"{written}. Next: cd {folder} && wsolkit sweep --file sweep.yaml")
+    click.echo(f"{written}. Next: cd {shlex.quote(str(folder))} && wsolkit sweep --file sweep.yaml")
 
 
 @cli.command()

@@ -453,6 +453,9 @@ def _kind(method: Method, option: str) -> tuple[Any, Any]:
     parameter, empty = inspect.signature(method.function).parameters.get(option), inspect.Parameter.empty
     annotation, default = (parameter.annotation, parameter.default) if parameter else (empty, empty)
     annotation = {LAYER: str, IVR: Literal["val"] | Annotated[float, Field(ge=0, lt=1)]}.get(option, annotation)
+    if isinstance(annotation, str):  # the module postpones annotations; one that needs torch stays as it is
+        with suppress(Exception):
+            annotation = eval(annotation, getattr(method.function, "__globals__", {}))
     if annotation is not empty and not isinstance(annotation, str):
         return annotation, default
     return None if default in (None, empty) else type(default), default

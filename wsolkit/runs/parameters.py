@@ -366,9 +366,11 @@ def _assigned(source: str) -> list[str]:
 
 
 def training_code(variant: Variant) -> str:
-    """Digest of the code that trains a variant."""
+    """Digest of the code that trains a variant; an objective may extend that of another method."""
     objective = variant.objective()
-    return code_state((*TRAINING, *_files([type(objective).__module__]), *(objective.code if objective else ())))
+    modules = dict.fromkeys(kind.__module__ for kind in type(objective).__mro__)
+    own = _files(name for name in modules if name.startswith("wsolkit.methods."))
+    return code_state((*TRAINING, *own, *(objective.code if objective else ())))
 
 
 def localising_code(method: Method) -> str:
