@@ -162,6 +162,33 @@ def test_boxes_of_some_images_from_every_kind_of_file(tmp_path):
     assert opened(root)["train"].classes == ["cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "category"),
+    [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9"), ("cat ", "cat"), ("cat", " cat ")],
+)
+def test_boxes_of_a_class_whose_name_is_written_in_another_way(tmp_path, folder, category):
+    root = write(tmp_path / "pictures", numbered(folder, "dog", count=4))
+    content = objects_of(f"{folder}/0001.png", category, "dog")
+    (root / "boxes.json").write_text(json.dumps(content))
+    assert boxes_of(root) == {f"{folder}/0001.png": [(2, 1, 12, 7)]}
+
+
+@pytest.mark.parametrize("category", ["Cat", "c_at", "\uff43at"])
+def test_a_class_whose_name_is_nearly_that_of_a_folder_is_asked_for(tmp_path, category):
+    root = write(tmp_path / "pictures", numbered("cat", "dog", count=4))
+    (root / "boxes.json").write_text(json.dumps(objects_of("cat/0001.png", category, "dog")))
+    with pytest.raises(ValueError, match=rf"boxes\.json: 1 names of objects .*: '{category}' \('cat'\); write them"):
+        opened(root)
+
+
+def objects_of(path: str, *names: str) -> dict:
+    """A COCO json with one image, and a box of each category."""
+    annotations = [{"id": n, "image_id": 1, "category_id": n, "bbox": [2, 1, 10, 6]} for n in range(len(names))]
+    categories = [{"id": n, "name": name} for n, name in enumerate(names)]
+    image = {"id": 1, "file_name": path, "width": 20, "height": 10}
+    return {"images": [image], "annotations": annotations, "categories": categories}
+
+
 def test_a_photograph_lying_on_its_side_has_its_box_where_it_is_seen(tmp_path):
     root = write(tmp_path, numbered("cat", "dog", count=3))
     exif = Image.Exif()

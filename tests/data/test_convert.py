@@ -224,6 +224,8 @@ def test_numbers_as_labels(images, tmp_path):
     (out / "classes.txt").unlink()
     convert("csv", csv_file(tmp_path, "a.jpg,1,0,0,9,9"), out, "test", images)
     assert lines(out, "classes") == list("01234"), "as many as the other split has"
+    made = convert("csv", csv_file(tmp_path, "a.jpg,-1,0,0,9,9", "b.jpg,0,0,0,9,9"), tmp_path / "m", "test", images)
+    assert "2 labels are numbers, but taken as names: -1 is class 0, 0 is class 1" in made.notes
     (out / "classes.txt").write_text("auk\nowl\nrook\nteal\nwren\n")
     convert("csv", csv_file(tmp_path, "a.jpg,1,0,0,9,9", "b.jpg,6,0,0,9,9"), out, "test", images, force=True)
     assert lines(out, "classes") == ["auk", "owl", "rook", "teal", "wren", "5", "6"]
@@ -306,6 +308,18 @@ def test_wrong_coco(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         convert("coco", tmp_path / "c.json", tmp_path / "meta")
     assert not (tmp_path / "meta").exists()
+
+
+@pytest.mark.parametrize(("part", "value"), [("categories", {"name": 5}), ("images", {"id": 7.5})])
+def test_one_fault_is_told_once(tmp_path, part, value):
+    content = changed(part, 0, **value)
+    content["annotations"] = [
+        item | {"image_id": value.get("id", item["image_id"])} if item["image_id"] == 7 else item
+        for item in content["annotations"]
+    ]
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="one entry is wrong: "):
+        convert("coco", tmp_path / "c.json", tmp_path / "meta")
 
 
 def test_a_json_that_is_none(tmp_path):

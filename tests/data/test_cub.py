@@ -195,6 +195,7 @@ def test_root_errors(cub, tmp_path):
             "14 400.0",
             r"bounding_boxes\.txt: boxes of 1 images lie outside the image: 003.*bird 1\.jpg",
         ),
+        ("classes", NAMES[7], NAMES[3], r"classes\.txt gives several classes one name: 003.Sooty_Albatross; rename"),
         ("classes", "7 007", "3 007", r"classes\.txt: one entry is wrong: line 2 \(3 is there already\)"),
     ],
 )
@@ -210,6 +211,12 @@ def test_missing_images_are_listed_up_front(cub):
     with pytest.raises(FileNotFoundError, match=r"30 of the annotated images are missing: 003.*and 10 more") as caught:
         load_dataset("cub", "test", root=cub)
     assert str(caught.value).count(".jpg") == 20
+
+
+def test_a_folder_in_another_spelling_is_named(cub):
+    (cub / "images" / NAMES[3]).rename(cub / "images" / NAMES[3].upper())
+    with pytest.raises(FileNotFoundError, match=r"there is '003\.SOOTY_ALBATROSS', another spelling"):
+        load_dataset("cub", "test", root=cub)
 
 
 def test_damaged_image_is_named(cub):

@@ -57,6 +57,15 @@ def test_splits_labels_names_and_boxes(tiny):
     assert target.boxes.tolist() == [[0, 1, 62, 63]]  # 64 px in, 64 px out: inclusive corners stay as they are
 
 
+def test_boxes_stay_on_the_objects_of_enlarged_images(tiny):
+    for path in (tiny / "val" / "images").iterdir():
+        Image.new("RGB", (224, 224)).save(path)
+    assert load_dataset("tiny_imagenet", "test", root=tiny)[1][1].boxes.tolist() == [[0, 1, 62, 63]]
+    Image.new("RGB", (32, 64)).save(tiny / "val" / "images" / "val_1.JPEG")
+    with pytest.raises(ValueError, match=r"val_1\.JPEG.*32 x 64"):
+        load_dataset("tiny_imagenet", "test", root=tiny)[1]
+
+
 def test_grey_images_become_rgb(tiny):
     dataset = load_dataset("tiny_imagenet", "train", root=tiny)
     grey = next(i for i, s in enumerate(dataset.samples) if s.id.endswith("_3.JPEG"))

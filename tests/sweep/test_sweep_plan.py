@@ -95,6 +95,11 @@ def test_reasons_of_single_runs(tmp_path):
     assert why(jobs)["cam"] == ["metrics.json is damaged"]
     write_json(cam.done, {"status": "completed", "fingerprint": "f" * 16})
     assert why(jobs)["cam"] == ["made by an earlier version"]
+    made_from = {"trainings": [1], "parameters": {}}  # by another program, say
+    write_json(cam.done, {"status": "completed", "fingerprint": "f" * 16, "made_from": made_from})
+    write_json(train.done, {"fingerprint": "f" * 16, "recipe": None, "seconds": 3.0})
+    assert why(jobs)["cam"] and plan.expected_seconds(train) is None
+    finish(jobs)
     cam.done.unlink()
     (cam.folder / "executions.jsonl").write_text("{}\n")
     assert why(jobs)["cam"] == ["not finished last time"]

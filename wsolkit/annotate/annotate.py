@@ -74,7 +74,8 @@ class Annotated:
             right = f"{own['corloc']:.1f} % are right, with an IoU of at least {DELTA:g} (CorLoc; 95 % interval"
             lines.append(
                 f"compared with the true boxes of {own['images']} images{besides}: {right} {low:.1f} to {high:.1f}), "
-                f"{half:.1f} % of the most certain half; mean IoU {100 * own['mean_iou']:.1f} %, AP50 {own['ap50']:.1f} %"
+                f"{half:.1f} % of the most certain half; mean IoU {100 * own['mean_iou']:.1f} %, "
+                f"AP50 {own['ap50']:.1f} %"
             )
         else:
             some = "all images with a true box calibrated the certainty" if measured else "no image has a true box"

@@ -24,12 +24,14 @@ from wsolkit.data.readers import (
     UNNAMED,
     Box,
     Source,
+    clean,
     existing_folder,
     inside,
     read_coco,
     read_csv,
     read_voc,
     require_images,
+    spelling,
 )
 
 TEST_SHARE = 0.15  # of the images of a class, where there is no test/
@@ -191,7 +193,17 @@ def _boxes(
     kind, reader = BOXES[there[0]]
     read = Source(root / there[0], root, kind, int(kind == "voc"), fields=BOX_FIELDS)
     reader(read)
+    same = {unicodedata.normalize("NFC", clean(name)): name for name in classes}  # a folder's name may have blanks
+    for name, own in read.objects.items():
+        read.objects[name] = [(same.get(unicodedata.normalize("NFC", label), label), box) for label, box in own]
     labels = {label for own in read.objects.values() for label, _ in own}
+    folder_of = {spelling(name): name for name in classes}
+    strange = sorted(labels - {UNNAMED, *classes})
+    near = [f"{label!r} ({other!r})" for label in strange if (other := folder_of.get(spelling(label)))]
+    fault = (
+        f"{read.place}: {len(near)} names of objects are nearly those of a class folder, in brackets: {listing(near)}"
+    )
+    require(not near, f"{fault}; write them alike")
     if labels and labels.isdisjoint({UNNAMED, *classes}):
         wrong = f"none of its objects ({listing(sorted(labels))}) has the name of a class ({listing(list(classes))})"
         raise WsolkitError(f"{read.place}: {wrong}; rename them")

@@ -46,6 +46,7 @@ BLOCK = 1 << 20  # characters of a table that are read at a time
 MOST_PIXELS = 10**9  # of a side of an image
 FEW = 3  # pixels that a box may lose at the border without a note
 SIDE = 64  # of every image of Tiny-ImageNet, in pixels
+FRAME = (SIDE, SIDE)  # in which its boxes are given, also where somebody has enlarged the images
 Box = tuple[float, float, float, float]
 Parser = Callable[[str], tuple[Any, Any]]
 CORNERS = ("xmin", "ymin", "xmax", "ymax")  # of VOC
@@ -122,9 +123,18 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
         missing += [path for path in members if path.rpartition("/")[2] not in names]
     if missing:
         count = f"{len(missing)} of the annotated images are missing: {listing(missing)}"
-        folder_of, _, name = missing[0].rpartition("/")
-        hint = _near(name, file_names(folder / folder_of)) or _elsewhere(folder, missing[0])
+        hint = _near(*_missing_part(folder, missing[0])) or _elsewhere(folder, missing[0])
         raise FileNotFoundError(f"{folder}: {count}{hint}; fetch the dataset again or remove their lines")
+
+
+def _missing_part(folder: Path, path: str) -> tuple[str, set[str]]:
+    """The first part of a path below `folder` that is not there, and the names that are."""
+    *parents, part = path.split("/")
+    for parent in parents:
+        if parent not in (names := file_names(folder)):
+            return parent, names
+        folder /= parent
+    return part, file_names(folder)
 
 
 def _near(name: str, names: Iterable[str]) -> str:
@@ -353,11 +363,11 @@ def alike(names: Sequence[str]) -> list[str]:
     """The names of classes that are nearly the same, a text for each group."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(_spelling(name), []).append(name)
+        groups.setdefault(spelling(name), []).append(name)
     return [listing(_told_apart(group)) for group in groups.values() if len(group) > 1]
 
 
-def _spelling(name: str) -> str:
+def spelling(name: str) -> str:
     """What is left of a name without case, blanks, _ and -, and of a number its value."""
     name = _look(name)
     with contextlib.suppress(ValueError):
@@ -489,6 +499,8 @@ def open_cub(asked: Request) -> WSOLDataset:
         raise WsolkitError(
             f"{root / 'classes.txt'} has no line for class {listing(unnamed)} of image_class_labels.txt; add it"
         )
+    if twice := [name for name, count in Counter(names[key] for key in used).items() if count > 1]:
+        raise WsolkitError(f"{root / 'classes.txt'} gives several classes one name: {listing(twice)}; rename them")
     classes, labels_of = asked.select([names[key] for key in used])
     label_of = {used[place]: label for place, label in labels_of.items()}
     require_unit(root / "bounding_boxes.txt", "pixel", boxes.items())
@@ -577,7 +589,7 @@ def _read_train(folder: Path, label: int) -> list[Sample]:
     require_images(images, table)
     if unknown := sorted(n for n in file_names(images) - set(table) if n.lower().endswith((".jpeg", ".jpg", ".png"))):
         raise WsolkitError(f"{path} has no line for {len(unknown)} images: {listing(unknown)}; add or remove them")
-    return [Sample(f"{wnid}/{file}", label, (box,), images / file) for file, (box,) in sorted(table.items())]
+    return [Sample(f"{wnid}/{file}", label, (box,), images / file, FRAME) for file, (box,) in sorted(table.items())]
 
 
 def _read_test(folder: Path, label_of: dict[str, int]) -> list[Sample]:
@@ -585,7 +597,7 @@ def _read_test(folder: Path, label_of: dict[str, int]) -> list[Sample]:
     table, images = _read_boxes(folder / "val_annotations.txt", "'file class x0 y0 x1 y1'", str), folder / "images"
     table = {file: values for file, values in table.items() if values[0] in label_of}
     require_images(images, table)
-    return [Sample(f"val/{file}", label_of[wnid], (box,), images / file) for file, (wnid, box) in table.items()]
+    return [Sample(f"val/{file}", label_of[wnid], (box,), images / file, FRAME) for file, (wnid, box) in table.items()]
 
 
 def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
@@ -593,7 +605,7 @@ def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
 
     def made(values: list) -> list:
         box = corners(values[-4:])
-        if min(box) < 0 or not touches(box, (SIDE, SIDE)):
+        if min(box) < 0 or not touches(box, FRAME):
             raise ValueError
         return [*values[:-4], box]
 
@@ -602,7 +614,7 @@ def _read_boxes(path: Path, form: str, *kinds: type[str]) -> dict[str, list]:
     line = columns(file, *kinds, *[real] * 4, separator="\t", make=made)
     table = read_table(path, line, f"lines {form} with tabs between, {limits}")
     require_unit(path, "pixel", ((name, values[-1]) for name, values in table.items()))
-    refuse_misread(path, ((name, values[-1], (SIDE, SIDE)) for name, values in table.items()))
+    refuse_misread(path, ((name, values[-1], FRAME) for name, values in table.items()))
     return table
 
 
@@ -974,7 +986,7 @@ def convert(
     }
     notes = [f"{count} {text}" for text, count in counted.items() if count]
     if kind == "csv":  # where whole numbers are class numbers
-        named = {name: place for name, place in number.items() if re.fullmatch(r"\d+\.?\d*", name)}
+        named = {name: place for name, place in number.items() if re.fullmatch(r"[+-]?\d+\.?\d*", name)}
         odd = [f"{name} is class {place}" for name, place in named.items() if float(name) != place]
         notes += [f"{len(odd)} labels are numbers, but taken as names: {listing(odd)}"] if odd else []
     notes += class_notes(out, names)
@@ -1208,6 +1220,7 @@ def read_coco(read: Source) -> None:
     images, annotations, categories = parts
     names: dict[Any, str] = {}
     objects: dict[Any, list] = {}  # by the id of their image
+    told: set[str] = set()  # ids in problems that their annotations need not repeat
     used = {key for item in annotations if _is_key(key := item.get("category_id"))}
     for item in categories:
         key, name = item.get("id"), item.get("name")
@@ -1216,7 +1229,9 @@ def read_coco(read: Source) -> None:
         name, category = clean(name) if isinstance(name, str) else name, f"category {key!r}"
         if not _is_label(name):
             read.problems.append(f"{category} ({name!r} is no name)")
-        elif key in names or name in names.values():
+            told.add(category)
+            continue
+        if key in names or name in names.values():
             read.problems.append(f"{category} ({'the id' if key in names else repr(name)} is there already)")
         names.setdefault(key, name)
     for item in images:
@@ -1224,10 +1239,13 @@ def read_coco(read: Source) -> None:
         if not _is_key(key) or key in objects:
             wrong = "is there already" if _is_key(key) else "is no id"
             read.problems.append(f"image {key!r} (the id of {item.get('file_name')} {wrong})")
+            told.add(f"image {key!r}")
         else:
             objects[key] = []
     for item in annotations:
         key, label, name = item.get("image_id"), item.get("category_id"), f"annotation {item.get('id')!r}"
+        if told & {f"image {key!r}", f"category {label!r}"}:
+            continue
         if not _is_key(key) or key not in objects:
             read.problems.append(f"{name} (unknown image_id {key!r})")
         elif not _is_key(label) or label not in names:

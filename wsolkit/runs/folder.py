@@ -331,7 +331,7 @@ def read_history(folder: Path) -> list[dict[str, float]]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             history = [{key: float(line.get(key) or "nan") for key in HISTORY_COLUMNS} for line in csv.DictReader(file)]
-    except ValueError as error:
+    except (ValueError, csv.Error) as error:
         raise WsolkitError(f"{path} could not be read: {error}") from error
     needed = f"{path} needs a number of the epoch in every row and the columns {', '.join(HISTORY_COLUMNS)}"
     require(all(math.isfinite(row["epoch"]) for row in history), needed)

@@ -307,8 +307,10 @@ def reasons(job: Job, jobs: dict[str, Job]) -> list[str]:
 
 def _training_changes(before: dict[str, Any], job: Job, jobs: dict[str, Job]) -> Iterator[str]:
     """What differs in the networks that a report uses."""
+    known = before.get("trainings")
+    known = known if isinstance(known, dict) else {}
     for variant_name, key in job.parts.get("trainings", {}).items():
-        if (old := before.get("trainings", {}).get(variant_name)) == key:
+        if (old := known.get(variant_name)) == key:
             continue
         training = next(jobs[name] for name in job.needs if name.endswith(f"/train {variant_name}"))
         if not training.complete():
@@ -328,7 +330,8 @@ def expected_seconds(job: Job) -> float | None:
         return PAGE_SECONDS
     seeds = [job.home.parent / "runs", *sorted(job.home.parent.glob("seed-*/runs"))] if job.home else []
     for path in files.records_like(job.done, [job.folder.parents[2], *seeds]):
-        seconds, epochs = files.seconds_of(path.parent, path), files.content_of(path).get("recipe", {}).get("epochs")
+        seconds, recipe = files.seconds_of(path.parent, path), files.content_of(path).get("recipe")
+        epochs = recipe.get("epochs") if isinstance(recipe, dict) else None
         if seconds is not None and not job.trains:
             return seconds
         if seconds is not None and epochs:  # a network that starts from another one trains for a shorter time
