@@ -113,6 +113,13 @@ def picture(path: str, width: int = 20, height: int = 10, orientation: int = 1) 
     Image.new("RGB", (width, height), (90, 120, 30)).save(path, exif=exif)
 
 
+def noisy(path: str) -> None:
+    """A mask with grey values beside its object."""
+    pixels = np.zeros((10, 20), np.uint8)
+    pixels[2:8, 3:9] = 255
+    Image.fromarray(pixels).save(path)
+
+
 def bomb() -> bytes:
     """A PNG of 60,000 x 60,000 pixels, as its header says."""
 
@@ -679,6 +686,7 @@ for named, *changes in (
     ("e.png", put("masks/e.png")),
     ("e.png", put("masks/e.png", bomb())),
     ("e.png", lambda: Image.new("L", (10, 20), 255).save("masks/e.png")),
+    ("e.jpg", swap("meta/test/localization.txt", "e.png,e.png", "e.png,e.jpg"), lambda: noisy("masks/e.jpg")),
     ("line 1", swap("meta/test/localization.txt", "e.png,e.png", "e.png,../e.png")),
     ("line 3", put("meta/test/localization.txt", "e.png,e.png,\nf.png,f.png,g.png\nf.png,f.png,g.png\n")),
     ("localization.txt", put("meta/test/localization.txt", f"e.png,{BOX}\nf.png,{BOX}\n")),
