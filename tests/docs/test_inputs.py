@@ -37,6 +37,7 @@ from wsolkit.training import checkpoints
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "inputs.md"
 BOX = "2,2,12,7"
 LONG = "9" * 5000
+HUGE = torch.full((8, 3, 7, 7), 1e300, dtype=torch.float64)  # infinite in float32
 LATIN = "caf\u00e9".encode("latin-1")
 READ_ONLY = "/proc/none"  # not even root can write there
 Change = Callable[[], Any]
@@ -1102,6 +1103,11 @@ for named, *changes in (
     ("w.pth", saved({})),
     ("w.pth", lambda: torch.save({key: value.to("meta") for key, value in network().state_dict().items()}, "w.pth")),
     ("w.pth", lambda: torch.save({key: value.to_sparse() for key, value in network().state_dict().items()}, "w.pth")),
+    ("netA, netB", saved({"netA": {"a": torch.zeros(3)}, "netB": {"b": torch.zeros(3)}})),
+    ("Git LFS", put("w.pth", "version https://git-lfs.github.com/spec/v1\noid sha256:5\nsize 3\n")),
+    ("web page", put("w.pth", "<!DOCTYPE html>\n")),
+    ("body.conv1.weight", lambda: saved(network().state_dict() | {"body.conv1.weight": HUGE})()),
+    ("complex numbers: body.conv1.weight", lambda: saved(network().state_dict() | {"body.conv1.weight": HUGE > 0})()),
     ("w.pth", saved({"conv1.weight": 5})),
     ("w.pth", saved({1: torch.zeros(3)})),
     ("w.pth", saved({"state_dict": {"epoch": 5}})),
