@@ -1089,6 +1089,16 @@ for change in (
 ):  # fmt: skip
     bad("ScoreMaps.load", nothing, lambda: wk.ScoreMaps.load("m.npz"), "m.npz", change)
 
+for place in ("there", "afile/m.npz"):
+    bad(
+        "ScoreMaps.load",
+        scores(),
+        lambda place=place: wk.ScoreMaps.load("m.npz").save(place),
+        place,
+        folder("there"),
+        put("afile"),
+    )
+
 # weights
 build = partial(wk.build_model, "resnet18", 2, weights="w.pth", width=0.125)
 for named, *changes in (
@@ -1284,9 +1294,19 @@ for named, given in (
 ):  # fmt: skip
     bad("words and parameters", nothing, wk.Run.start, named, **given)
 for named, given in (
+    ("history.csv", {"out": "own"}),
     ("'tpu'", {"device": "tpu"}), ("afile", {"out": "afile"}), ("afile", {"out": "afile/x"}), (READ_ONLY, {"out": READ_ONLY}), ("epochs", {"epochs": 0}), ("'epoch'", {"epoch": 0}), ("lr", {"lr": float("inf")}), ("3 classes", {"classes": 3}), ("last.pt", {}),
 ):  # fmt: skip
-    bad("fit", nothing, fit, named, put("afile"), put("run/last.pt", "x") if named == "last.pt" else nothing, **given)
+    bad(
+        "fit",
+        nothing,
+        fit,
+        named,
+        put("afile"),
+        put("own/history.csv", "epoch,loss\n"),
+        put("run/last.pt", "x") if named == "last.pt" else nothing,
+        **given,
+    )
 
 # score_maps, predict, evaluate and score in Python
 images = torch.rand(2, 3, 32, 32)

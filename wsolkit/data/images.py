@@ -242,7 +242,7 @@ def instance_boxes(
 
 
 def _greys(root: str | Path, paths: Iterable[str], level: int = 0) -> list[np.ndarray]:
-    """(h, w) uint8 of each file, as the file has it (at most 255); with a level 1 where it has that level and 0 elsewhere."""
+    """(h, w) uint8 of each file, as the file has it, at most 255; with a level 1 where it has that level and else 0."""
     greys, advice = [], "or remove its line from localization.txt"
     for path in (Path(root) / path for path in paths):
         if not path.is_file():  # OpenCV says nothing but None
