@@ -281,6 +281,16 @@ def test_a_broken_exif_block_has_the_size_it_is_shown_in(tmp_path):
     assert image_size(tmp_path / "x.jpg") == read_image(tmp_path / "x.jpg").size == (8, 6)
 
 
+@pytest.mark.parametrize("number", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
+def test_the_size_of_a_turned_image_is_that_in_which_it_is_shown(tmp_path, suffix, number):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = number
+    Image.new("RGB", (8, 6)).save(tmp_path / f"x.{suffix}", exif=exif)
+    size = (6, 8) if number > 4 else (8, 6)
+    assert image_size(tmp_path / f"x.{suffix}") == read_image(tmp_path / f"x.{suffix}").size == size
+
+
 def test_a_link_to_an_image_comes_once_under_the_name_of_the_file(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "zebra.jpg")
     (tmp_path / "alias.jpg").symlink_to("zebra.jpg")

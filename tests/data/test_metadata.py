@@ -255,6 +255,23 @@ def test_colour_masks_and_faint_grey_count(tmp_path):
     assert np.argwhere(read_mask(tmp_path, ["colour.png"], None, 8)).tolist() == [[2, 5]]
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_small_values_of_masks_with_more_than_eight_bits_count(tmp_path, kind):
+    Image.fromarray(np.eye(8).astype(kind)).save(tmp_path / "deep.tif")
+    assert read_mask(tmp_path, ["deep.tif"], None, 8).tolist() == np.eye(8, dtype=int).tolist()
+    assert instance_boxes(tmp_path, ["deep.tif"])[0] == [(0, 0, 7, 7)]
+
+
+def test_a_mask_in_jpeg_whose_noise_would_count_is_refused(tmp_path):
+    pixels = np.zeros((20, 40), np.uint8)
+    pixels[5:15, 5:20] = 255
+    Image.fromarray(pixels).save(tmp_path / "noisy.jpg")
+    with pytest.raises(ValueError, match=r"noisy\.jpg: a mask in JPEG, whose noise .*; save masks as PNG"):
+        read_mask(tmp_path, ["noisy.jpg"], None, 8)
+    Image.new("L", (16, 16), 255).save(tmp_path / "flat.jpg")
+    assert read_mask(tmp_path, ["flat.jpg"], None, 8).all()
+
+
 def test_masks_that_cannot_be_read(tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no picture")
     save(tmp_path / "good.png", np.eye(8, dtype=np.uint8))

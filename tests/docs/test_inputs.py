@@ -37,6 +37,7 @@ from wsolkit.training import checkpoints
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "inputs.md"
 BOX = "2,2,12,7"
 LONG = "9" * 5000
+HUGE = torch.full((8, 3, 7, 7), 1e300, dtype=torch.float64)  # infinite in float32
 LATIN = "caf\u00e9".encode("latin-1")
 READ_ONLY = "/proc/none"  # not even root can write there
 Change = Callable[[], Any]
@@ -111,6 +112,13 @@ def picture(path: str, width: int = 20, height: int = 10, orientation: int = 1) 
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     Image.new("RGB", (width, height), (90, 120, 30)).save(path, exif=exif)
+
+
+def noisy(path: str) -> None:
+    """A mask with grey values beside its object."""
+    pixels = np.zeros((10, 20), np.uint8)
+    pixels[2:8, 3:9] = 255
+    Image.fromarray(pixels).save(path)
 
 
 def bomb() -> bytes:
@@ -553,6 +561,9 @@ for named, *changes in (
     ("owl", folder("pictures/owl")),
     ("b.PNG", lambda: picture("pictures/b.PNG")),
     ("a\\nb.png", lambda: picture("pictures/cat/a\nb.png")),
+    ("' owl'", lambda: picture("pictures/ owl/a.png")),
+    ("'owl\\xa0'", lambda: picture("pictures/owl\u00a0/a.png")),
+    ("owl:1/a.png", lambda: picture("pictures/owl:1/a.png")),
     ("cat, dog", lambda: picture("pictures/train/owl/a.png")),
     ("beside test", lambda: picture("pictures/test/owl/a.png")),
     ("train/", lambda: [Path(f"pictures/{old}").rename(f"pictures/{new}") for old, new in (("cat", "x"), ("dog", "y"))], lambda: [shutil.move(f"pictures/{old}", f"pictures/{new}/z") for old, new in (("x", "test"), ("y", "val"))]),
@@ -679,6 +690,7 @@ for named, *changes in (
     ("e.png", put("masks/e.png")),
     ("e.png", put("masks/e.png", bomb())),
     ("e.png", lambda: Image.new("L", (10, 20), 255).save("masks/e.png")),
+    ("e.jpg", swap("meta/test/localization.txt", "e.png,e.png", "e.png,e.jpg"), lambda: noisy("masks/e.jpg")),
     ("line 1", swap("meta/test/localization.txt", "e.png,e.png", "e.png,../e.png")),
     ("line 3", put("meta/test/localization.txt", "e.png,e.png,\nf.png,f.png,g.png\nf.png,f.png,g.png\n")),
     ("localization.txt", put("meta/test/localization.txt", f"e.png,{BOX}\nf.png,{BOX}\n")),
@@ -1080,6 +1092,16 @@ for change in (
 ):  # fmt: skip
     bad("ScoreMaps.load", nothing, lambda: wk.ScoreMaps.load("m.npz"), "m.npz", change)
 
+for place in ("there", "afile/m.npz"):
+    bad(
+        "ScoreMaps.load",
+        scores(),
+        lambda place=place: wk.ScoreMaps.load("m.npz").save(place),
+        place,
+        folder("there"),
+        put("afile"),
+    )
+
 # weights
 build = partial(wk.build_model, "resnet18", 2, weights="w.pth", width=0.125)
 for named, *changes in (
@@ -1094,6 +1116,11 @@ for named, *changes in (
     ("w.pth", saved({})),
     ("w.pth", lambda: torch.save({key: value.to("meta") for key, value in network().state_dict().items()}, "w.pth")),
     ("w.pth", lambda: torch.save({key: value.to_sparse() for key, value in network().state_dict().items()}, "w.pth")),
+    ("netA, netB", saved({"netA": {"a": torch.zeros(3)}, "netB": {"b": torch.zeros(3)}})),
+    ("Git LFS", put("w.pth", "version https://git-lfs.github.com/spec/v1\noid sha256:5\nsize 3\n")),
+    ("web page", put("w.pth", "<!DOCTYPE html>\n")),
+    ("body.conv1.weight", lambda: saved(network().state_dict() | {"body.conv1.weight": HUGE})()),
+    ("complex numbers: body.conv1.weight", lambda: saved(network().state_dict() | {"body.conv1.weight": HUGE > 0})()),
     ("w.pth", saved({"conv1.weight": 5})),
     ("w.pth", saved({1: torch.zeros(3)})),
     ("w.pth", saved({"state_dict": {"epoch": 5}})),
@@ -1270,9 +1297,19 @@ for named, given in (
 ):  # fmt: skip
     bad("command line and parameters", nothing, wk.Run.start, named, **given)
 for named, given in (
+    ("history.csv", {"out": "own"}),
     ("'tpu'", {"device": "tpu"}), ("afile", {"out": "afile"}), ("afile", {"out": "afile/x"}), (READ_ONLY, {"out": READ_ONLY}), ("epochs", {"epochs": 0}), ("'epoch'", {"epoch": 0}), ("lr", {"lr": float("inf")}), ("3 classes", {"classes": 3}), ("last.pt", {}),
 ):  # fmt: skip
-    bad("fit", nothing, fit, named, put("afile"), put("run/last.pt", "x") if named == "last.pt" else nothing, **given)
+    bad(
+        "fit",
+        nothing,
+        fit,
+        named,
+        put("afile"),
+        put("own/history.csv", "epoch,loss\n"),
+        put("run/last.pt", "x") if named == "last.pt" else nothing,
+        **given,
+    )
 
 # score_maps, predict, evaluate and score in Python
 images = torch.rand(2, 3, 32, 32)

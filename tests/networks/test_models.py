@@ -301,6 +301,23 @@ def test_checkpoints_of_other_people_load(tmp_path, wrapper, prefix):
     assert torch.equal(next(ours.body.parameters()), theirs.features[0][0].weight)
 
 
+@pytest.mark.parametrize("first, second", [("model", "ema"), ("state_dict", "state_dict_ema"), ("teacher", "student")])
+def test_of_several_networks_in_a_file_the_one_that_is_read_is_named(tmp_path, first, second):
+    states = [torchvision.models.resnet18().state_dict() for _ in range(2)]
+    others = {"optimizer": {"state": {}, "param_groups": []}, "epoch": 3}
+    torch.save({second: states[1], first: states[0], **others}, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match=f"several networks; '{first}' is read, and not {second}$"):
+        ours = wk.build_model("resnet18", 3, weights=str(tmp_path / "w.pth"))
+    assert torch.equal(next(ours.body.parameters()), states[0]["conv1.weight"])
+
+
+def test_safetensors_are_known_by_their_content(tmp_path):
+    state = torchvision.models.resnet18().state_dict()
+    save_file(state, tmp_path / "w.pth")
+    ours = wk.build_model("resnet18", 3, weights=str(tmp_path / "w.pth"))
+    assert torch.equal(next(ours.body.parameters()), state["conv1.weight"])
+
+
 def test_pickled_code_beside_weights_is_never_run(tmp_path):
     class Evil:
         def __reduce__(self):

@@ -161,6 +161,19 @@ def test_checkpoints_of_other_trainings_are_refused(tmp_path):
         wk.load_checkpoint(tmp_path / "other.pt")
 
 
+@pytest.mark.parametrize("resume", [True, False])
+@pytest.mark.parametrize("name", ["best.pt", "history.csv"])
+def test_files_of_others_stay_where_a_training_run_would_write(tmp_path, name, resume):
+    (tmp_path / "history.csv").write_text("epoch,accuracy,loss\n")
+    if name == "best.pt":
+        (tmp_path / "history.csv").unlink()
+        torch.save({"epoch": 5, "model": {"weight": torch.zeros(1)}}, tmp_path / name)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ValueError, match=f"{name} was not written by wsolkit, and stays"):
+        wk.fit(network(), birds("train"), birds("val"), out=tmp_path, resume=resume, **SMALL)
+    assert [path.name for path in tmp_path.iterdir()] == [name] and (tmp_path / name).read_bytes() == before
+
+
 class Renamed(Objective):
     name = "other"
 

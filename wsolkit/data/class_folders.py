@@ -150,8 +150,11 @@ def _class_files(root: Path, place: Path) -> ClassFiles:
         if place != root or name not in BOXES
     }
     require(not problems, f"{listing([*problems])}; {MEND}")
+    if blank := [name for name in files if name != clean(name)]:
+        text = f"class folders have blanks at the ends of their names: {listing(list(map(repr, blank)))}"
+        raise WsolkitError(f"{place}: {len(blank)} {text}; no list of classes keeps them, rename these folders")
     if odd := [name for own in files.values() for name in own if not is_plain(name)]:
-        text = "names that no table keeps (control characters, a backslash, no UTF-8)"
+        text = "names that no table keeps (control characters, a backslash, a colon in the first folder, no UTF-8)"
         raise WsolkitError(f"{root}: {len(odd)} images have {text}: {listing(list(map(ascii, odd)))}; rename them")
     return files
 

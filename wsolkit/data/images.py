@@ -95,7 +95,9 @@ def read_image(source: str | Path | Image.Image) -> Image.Image:
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) of an image file as it is shown, turned as its EXIF says, from the header; raises as above."""
     with _named(path), Image.open(path) as image:
-        width, height = image.size
+        # of a TIFF the size as it is stored, which Pillow turns when it opens the file
+        tags = getattr(image, "tag_v2", None)
+        width, height = (tags[ExifTags.Base.ImageWidth], tags[ExifTags.Base.ImageLength]) if tags else image.size
         return (height, width) if _orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
@@ -194,9 +196,10 @@ def read_mask(
 ) -> np.ndarray:
     """(H, W) uint8: 0 background, 1 object, 255 ignore, as wsolevaluation (Choe et al., CVPR 2020) reads them.
 
-    Every file is read as grey values 0 to 255 and resized on its own to the frame with OpenCV's nearest neighbour; what
-    is above 0.5 then, so any value but 0, belongs to it. The object is the union of the instances, and the ignored
-    region the ignore mask without the object. Other nearest-neighbour rules (Pillow's) pick other pixels.
+    Every file is read as grey values and resized on its own to the frame with OpenCV's nearest neighbour; what is above
+    0.5 then, so any value but 0, belongs to it. The object is the union of the instances, and the ignored region the
+    ignore mask without the object. Other nearest-neighbour rules (Pillow's) pick other pixels. Values below 256 of
+    files with 16 bits, which there become 0, count here: numbers of instances are written so.
 
     Args:
         root: the folder that the paths are relative to.
@@ -206,7 +209,7 @@ def read_mask(
         levels: as in `MaskFiles`.
 
     Raises:
-        WsolkitError: `paths` is empty, or a file is not an image.
+        WsolkitError: `paths` is empty, or a file is not an image, or a JPEG with noise around its objects.
         FileNotFoundError: a file is missing.
     """
     height, width = (size, size) if isinstance(size, int) else size
@@ -239,17 +242,22 @@ def instance_boxes(
 
 
 def _greys(root: str | Path, paths: Iterable[str], level: int = 0) -> list[np.ndarray]:
-    """(h, w) uint8 of each file, as the file has it; with a level 1 where it has that level and 0 elsewhere."""
+    """(h, w) uint8 of each file, as the file has it, at most 255; with a level 1 where it has that level and else 0."""
     greys, advice = [], "or remove its line from localization.txt"
     for path in (Path(root) / path for path in paths):
         if not path.is_file():  # OpenCV says nothing but None
             raise FileNotFoundError(f"{path}: the mask is missing; put it there {advice}")
         try:
-            grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+            grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
         except cv2.error:  # more pixels than OpenCV opens
             grey = None
         if grey is None:
             raise WsolkitError(f"{path}: not a readable mask; replace the file {advice}")
+        noisy = path.suffix.lower() in (".jpg", ".jpeg") and len(np.unique(grey)) > 2
+        wrong = f"{path}: a mask in JPEG, whose noise of grey values beside the object would count as object"
+        require(not noisy, f"{wrong}; save masks as PNG, with 0 outside of the object")
+        if grey.dtype != np.uint8 and not level:
+            grey = np.ceil(grey).clip(0, 255).astype(np.uint8)
         greys.append((grey == level).astype(np.uint8) if level else grey)
     require(greys, f"a mask below {root} needs at least one file, but there is no path")
     return greys

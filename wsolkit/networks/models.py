@@ -362,30 +362,54 @@ def build_model(
 
 
 def read_state(path: str | Path) -> dict[str, torch.Tensor]:
-    """Read a flat dictionary of tensors, also one inside a training checkpoint (`WRAPPERS`); pickled code is never run:
-    beside tensors and plain values a file may hold an argparse.Namespace and numpy's numbers, which are data."""
+    """Read a flat dictionary of tensors, also one inside a training checkpoint (`WRAPPERS`, of several the first, of
+    which a warning tells); pickled code is never run: beside tensors and plain values a file may hold an
+    argparse.Namespace and numpy's numbers, which are data."""
     path = given_path(path, "weights: 'imagenet', 'none' or a .safetensors or .pth file")
     if not path.is_file():
         raise FileNotFoundError(
             f"weights '{path}' not found; expected 'imagenet', 'none' or a .safetensors or .pth file"
         )
     try:
-        if path.suffix == ".safetensors":
+        with path.open("rb") as file:
+            head = file.read(16).lstrip()
+        kinds = {b"<": "a web page", b"version https:": "a pointer of Git LFS (git lfs pull fetches the file)"}
+        for mark, kind in kinds.items():
+            require(not head.startswith(mark), f"weights '{path}' are {kind}; put the file of weights itself there")
+        if path.suffix == ".safetensors" or head[8:9] == b"{":  # whatever the name of the file says
             return load_file(path)
         with torch.serialization.safe_globals(PLAIN):
             state = torch.load(path, map_location="cpu", weights_only=True)
+    except WsolkitError:
+        raise
     except Exception as error:  # damaged archives raise many kinds
         raise WsolkitError(
             f"weights '{path}' cannot be read ({_short(error)}); expected safetensors or a state_dict "
             "saved with torch.save that holds tensors only"
         ) from error
+    others: list[str] = []
     while isinstance(state, dict) and (own := [name for name in WRAPPERS if isinstance(state.get(name), dict)]):
-        state = state[own[0]]
+        others += [name for name in _networks(state) if name != own[0]]
+        state, taken = state[own[0]], own[0]
+    if others:
+        both = f"weights '{path}': the file holds several networks; '{taken}' is read, and not {listing(others)}"
+        warnings.warn(both, stacklevel=3)
+    unknown = listing(_networks(state) if isinstance(state, dict) else [])
+    wrong = f"weights '{path}' hold networks under names that nobody knows: {unknown}"
+    require(not unknown, f"{wrong}; save the state_dict of one alone with torch.save")
     pairs = state.items() if isinstance(state, dict) else ()
     good = pairs and all(isinstance(key, str) and isinstance(value, torch.Tensor) for key, value in pairs)
-    good = good and all(value.layout == torch.strided and not value.is_meta for _, value in pairs)
     require(good, f"weights '{path}' hold no state_dict; expected a dictionary of tensors under their names")
+    bare = [key for key, value in pairs if value.layout != torch.strided or value.is_meta]
+    wrong = f"weights '{path}' hold tensors that are sparse or without values: {listing(bare)}"
+    require(not bare, f"{wrong}; save them whole")
     return state
+
+
+def _networks(state: dict) -> list[str]:
+    """The names under which a dictionary holds dictionaries of tensors."""
+    inner = {name: own.values() for name, own in state.items() if isinstance(own, dict) and own}
+    return [str(name) for name, own in inner.items() if all(isinstance(value, torch.Tensor) for value in own)]
 
 
 def imagenet_state(name: str) -> dict[str, torch.Tensor]:
@@ -408,7 +432,8 @@ def _short(error: Exception) -> str:
 
 
 def _finite(values: torch.Tensor) -> bool:
-    return values.is_floating_point() and bool(values.isfinite().all())
+    """Whether floating-point values are finite, and stay so in float32."""
+    return not values.is_floating_point() or bool(values.float().isfinite().all())
 
 
 def _better_without(state: dict[str, torch.Tensor], prefix: str, known: set[str]) -> bool:
@@ -468,6 +493,7 @@ def _load(model: WSOLModel, state: dict[str, torch.Tensor], source: str, head_ke
         "missing": [name for name in shapes if name not in state and not name.endswith("num_batches_tracked")],
         "unexpected": [name for name in state if name not in shapes],
         "mis-shaped": [f"{name} is {given}, expected {shape}" for name, given, shape in both if given != shape],
+        "of whole or complex numbers": [name for name in real if name in state and not state[name].is_floating_point()],
         "without finite numbers": [name for name in real if name in state and not _finite(state[name])],
     }
     if any(faults.values()):

@@ -11,6 +11,7 @@ import hashlib
 import os
 import time
 import warnings
+import zipfile
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -20,12 +21,13 @@ import pandas as pd
 import torch
 
 from wsolkit.common.errors import WsolkitError, reason, require
-from wsolkit.common.files import atomic_path, atomic_write_text
+from wsolkit.common.files import atomic_path, atomic_write_text, keep_foreign
 from wsolkit.common.processes import agreed, rank
 from wsolkit.networks.models import WSOLModel, rebuild
 from wsolkit.training import CHECKPOINT, EARLIER, HISTORY, HISTORY_COLUMNS, WEIGHTS
 
 FORMAT = 2
+MARK = "formatq\x01K"  # near the beginning of a best.pt: the pickled key and a small number
 
 
 def load_checkpoint(path: str | Path, device: str | torch.device = "cpu") -> tuple[WSOLModel, dict]:
@@ -117,9 +119,12 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
     """Content of last.pt, or of previous.pt (which takes its place, with a warning) where last.pt is damaged or
     foreign; None where there is neither. Half-written files are removed, and without `resume` all files.
 
-    Raises: ValueError: where neither can be used, saying why.
+    Raises: ValueError: where neither can be used, saying why; where a file that would be replaced is not the kit's.
     """
     last, previous = folder / CHECKPOINT, folder / EARLIER
+    # other tools call their files so, too; what is no archive at all is a damaged one
+    own = {folder / WEIGHTS: MARK} if zipfile.is_zipfile(folder / WEIGHTS) else {}
+    keep_foreign(own | {folder / HISTORY: ",".join(HISTORY_COLUMNS[:3])})
     others = [] if resume else [last, previous, folder / WEIGHTS, folder / HISTORY]
     for stale in (*folder.glob(".*.part"), *others):
         stale.unlink(missing_ok=True)
