@@ -115,6 +115,24 @@ def test_training_depends_on_the_objective_that_another_one_extends(monkeypatch)
     assert "methods/has.py" in named
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from wsolkit.methods.cam import cam",
+        "from wsolkit.methods import cam",
+        "from .cam import cam",
+        "from . import cam",
+    ],
+)
+def test_a_method_depends_on_another_one_however_that_is_imported(line, monkeypatch, tmp_path):
+    (tmp_path / "methods").mkdir()
+    for name, text in {"has": f"{line}\n", "cam": "", "layer_cam": ""}.items():
+        (tmp_path / f"methods/{name}.py").write_text(text)
+    monkeypatch.setattr(parameters, "PACKAGE", tmp_path)
+    named = parameters._method_files.__wrapped__("wsolkit.methods.has")
+    assert named == ["methods/cam.py", "methods/has.py"]
+
+
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     """The keys of the package as it is, and after each change."""

@@ -388,13 +388,17 @@ def scoring_code(method: Method) -> str:
 def _method_files(*modules: str) -> list[str]:
     """The files of modules that declare a method, of what all methods share, and of the methods that these import."""
     declaring = {method.module for method in METHODS.values()} | {"wsolkit.methods.__init__"}
-    used = {f"wsolkit.methods.{path.stem}" for path in (PACKAGE / "methods").glob("*.py")} - declaring
+    known = {f"wsolkit.methods.{path.stem}" for path in (PACKAGE / "methods").glob("*.py")}
+    used = known - declaring
     wanted = set(modules) - used
     while wanted:
         used |= wanted
         nodes = [node for name in _files(wanted) for node in ast.walk(ast.parse((PACKAGE / name).read_text("utf-8")))]
-        names = [node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)]
-        wanted = {name for name in names if name.startswith("wsolkit.methods.")} - used
+        imports = [node for node in nodes if isinstance(node, ast.ImportFrom)]
+        # "from .cam import" names wsolkit.methods.cam, and so does "from wsolkit.methods import cam"
+        places = [("wsolkit.methods." if node.level else "") + (node.module or "") for node in imports]
+        names = [f"{place}.{own.name}" for place, node in zip(places, imports, strict=True) for own in node.names]
+        wanted = known.intersection(places + [name.replace("..", ".") for name in names]) - used
     return _files(sorted(used))
 
 
