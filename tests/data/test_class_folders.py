@@ -163,8 +163,7 @@ def test_boxes_of_some_images_from_every_kind_of_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("folder", "category"),
-    [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9"), ("cat ", "cat"), ("cat", " cat ")],
+    ("folder", "category"), [("caf\u00e9", "cafe\u0301"), ("cafe\u0301", "caf\u00e9"), ("cat", " cat ")]
 )
 def test_boxes_of_a_class_whose_name_is_written_in_another_way(tmp_path, folder, category):
     root = write(tmp_path / "pictures", numbered(folder, "dog", count=4))

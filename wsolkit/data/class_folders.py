@@ -196,7 +196,7 @@ def _boxes(
     kind, reader = BOXES[there[0]]
     read = Source(root / there[0], root, kind, int(kind == "voc"), fields=BOX_FIELDS)
     reader(read)
-    same = {unicodedata.normalize("NFC", clean(name)): name for name in classes}  # a folder's name may have blanks
+    same = {unicodedata.normalize("NFC", name): name for name in classes}
     for name, own in read.objects.items():
         read.objects[name] = [(same.get(unicodedata.normalize("NFC", label), label), box) for label, box in own]
     labels = {label for own in read.objects.values() for label, _ in own}
