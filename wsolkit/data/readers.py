@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -130,7 +131,7 @@ def require_images(folder: Path, paths: Iterable[str]) -> None:
 def _near(name: str, names: Iterable[str]) -> str:
     """A hint at the one of `names` that may be meant by a `name` that is not among them; "" where there is none."""
     for other in sorted(names):
-        if _folded(other) == _folded(name):
+        if _folded(other) in (_folded(name), _folded(unquote(name))):  # %20 of addresses
             alike = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)
             there = f"{other!a}, not {name!a}" if alike else repr(other)
             return f" (there is {there}, another spelling: rename one of the two)"
@@ -974,7 +975,7 @@ def convert(
     }
     notes = [f"{count} {text}" for text, count in counted.items() if count]
     if kind == "csv":  # where whole numbers are class numbers
-        named = {name: place for name, place in number.items() if re.fullmatch(r"\d+\.?\d*", name)}
+        named = {name: place for name, place in number.items() if re.fullmatch(r"-?\d+\.?\d*", name)}
         odd = [f"{name} is class {place}" for name, place in named.items() if float(name) != place]
         notes += [f"{len(odd)} labels are numbers, but taken as names: {listing(odd)}"] if odd else []
     notes += class_notes(out, names)
