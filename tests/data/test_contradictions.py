@@ -297,6 +297,13 @@ def test_a_long_number_may_be_the_name_of_a_class(tmp_path):
     assert read_classes(tmp_path / "out/classes.txt") == ["4006381333931"]
 
 
+def test_a_negative_number_as_a_label_is_said_to_be_a_name(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text("a.png,-1,2,2,12,7\n")
+    said = convert("csv", tmp_path / "t.csv", tmp_path / "out", images=tmp_path)
+    assert said.notes == ("1 labels are numbers, but taken as names: -1 is class 0",)
+
+
 def test_crowds_are_counted(tmp_path):
     with pytest.raises(
         ValueError, match=r"no image with objects of one class; 1 annotations of crowds \(iscrowd\) were left"

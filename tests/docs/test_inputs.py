@@ -834,6 +834,7 @@ for named, text in (
     ("999", f"a.png,{LONG},{BOX}\n"),
     ("label 1000000", f"a.png,1000000,{BOX}\n"),
     ("t.csv", "a.png,cat,.1,.1,.5,.5\n"),
+    ("'a.png'", f"%61.png,cat,{BOX}\n"),
     ("A.png", f"A.png,cat,{BOX}\n"),
     ("'a.png'", f"a.jpg,cat,{BOX}\n"),
     ("a.png (2, 2, 120, 70)", "a.png,cat,2,2,120,70\n"),
@@ -1327,9 +1328,13 @@ class ByHalf(torch.nn.Sequential):
         return super().forward(images.half())
 
 
-def layers(kind: type = torch.nn.Sequential, kernel: int = 3) -> torch.nn.Module:
-    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 2)]
+def layers(kind: type = torch.nn.Sequential, kernel: int = 3, classes: int = 2) -> torch.nn.Module:
+    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, classes)]
     return kind(torch.nn.Conv2d(3, 4, kernel), *head)
+
+
+def exported() -> torch.nn.Module:
+    return torch.export.export(layers().eval(), (torch.rand(2, 3, 32, 32),)).module()
 
 
 diverged = layers()
@@ -1341,14 +1346,15 @@ for named, given in (
     ("'layer9'", {"layer": "layer9"}), ("int", {"layer": 5}), ("'cls'", {"layer": "body.layer4", "reshape": "cls"}), ("features", {"features": torch.rand(3, 64, 4, 4)}),
     ("(2, 7, 4, 4)", {"features": torch.rand(2, 7, 4, 4)}), ("(2, 7, 4, 4)", {"features": torch.rand(2, 7, 4, 4), "method": ["layer_cam", "grad_cam"], "images": None}), ("ByHalf", {"model": layers(ByHalf).half(), "layer": "0"}),
     ("images 1", {"images": torn}), ("features 0", {"features": torch.full((2, 64, 4, 4), torch.inf)}), ("score_cam", {"model": diverged, "layer": "0", "method": ["grad_cam", "score_cam"]}),
-    ("(1, 3, 32, 32)", {"model": layers(kernel=40), "layer": "0"}), ("ByKeyword", {"model": layers(ByKeyword), "layer": "0"}),
+    ("(1, 3, 32, 32)", {"model": layers(kernel=40), "layer": "0"}), ("sparse", {"images": images.to_sparse()}), ("GraphModule", {"model": exported(), "layer": "0"}), ("ByKeyword", {"model": layers(ByKeyword), "layer": "0"}),
 ):  # fmt: skip
     bad("score_maps", nothing, score_maps, named, **given)
 for named, given in (
     ("nowhere.png", {"images": "nowhere.png"}), ("nowhere.png", {"images": [Path("nowhere.png")]}), ("images", {"images": "images"}), ("c.png", {"images": "c.png"}), ("t.png", {"images": "t.png"}), ("b.png", {"images": "b.png"}), ("empty", {"images": ""}),
     ("NoneType", {"images": None}), ("dict", {"images": {"a": 1}}), ("set", {"images": {"a"}}), ("bytes", {"images": b"a"}), ("0 x 0", {"images": Image.new("RGB", (0, 0))}), ("NoneType", {"images": [None]}), ("(10, 20)", {"images": np.zeros((10, 20), np.uint8)}), ("(10, 20, 4)", {"images": np.zeros((10, 20, 4), np.uint8)}), ("float64", {"images": np.zeros((10, 20, 3))}), ("(0, 20, 3)", {"images": np.zeros((0, 20, 3), np.uint8)}), ("Tensor", {"images": images}),
     ("threshold", {"threshold": float("nan")}), ("threshold", {"threshold": -1}), ("threshold", {"threshold": "0.2"}), ("percentile", {"percentile": 101}), ("percentile", {"percentile": "x"}), ("batch_size", {"batch_size": 0}), ("batch_size", {"batch_size": True}), ("label 2", {"label": 2}), ("label", {"label": "cat"}), ("label", {"label": -1}), ("label", {"label": 0.5}),
-    ("preprocess", {"preprocess": lambda images: images / 0}), ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("power", {"method": "affinity_cam[power=1e9]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
+    ("preprocess", {"preprocess": lambda images: images / 0}), ("dict", {"classes": {"a": 0, "b": 1}}), ("set", {"classes": {"a", "b"}}), ("str", {"classes": "ab"}), ("iterator", {"classes": iter("ab")}), ("one logit", {"model": layers(classes=1), "method": "grad_cam", "layer": "0"}),
+    ("1 class names", {"classes": ["a"]}), ("'no_cam'", {"method": "no_cam"}), ("'soft'", {"method": "cam[soft]"}), ("power", {"method": "affinity_cam[power=1e9]"}), ("'nwc'", {"method": "cam[nwc=no]"}), ("'soft'", {"smooth": ["soft"]}), ("geometry", {"geometry": 32}),
 ):  # fmt: skip
     bad("wk.predict", metadata, predict, named, put("c.png"), put("t.png", "<svg/>"), put("b.png", bomb()), **given)
 for named, given in (

@@ -656,6 +656,15 @@ def test_an_opened_image_that_cannot_be_read_is_an_error_with_its_name(tmp_path)
         wk.predict(model, Image.open(tmp_path / "x.jpg"))
 
 
+def test_a_network_that_ends_in_a_softmax_gives_the_same_probabilities():
+    head = [torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(4, 3)]
+    net, photo = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), *head), np.full((20, 30, 3), 90, np.uint8)
+    for last in (torch.nn.Softmax(1), torch.nn.LogSoftmax(1)):
+        pair = [wk.predict(own, photo, "grad_cam", layer="0")[0] for own in (net, torch.nn.Sequential(*net, last))]
+        assert [[item.label for item in one.top5] for one in pair[:1]] == [[item.label for item in pair[1].top5]]
+        assert pair[1].probability == pytest.approx(pair[0].probability, abs=1e-5)
+
+
 def test_a_network_without_weights():
     net = torch.nn.Sequential(torch.nn.MaxPool2d(2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     (one,) = wk.predict(net, np.zeros((20, 30, 3), np.uint8), "layer_cam", layer="0")

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import numpy as np
@@ -140,7 +141,7 @@ def _missing_part(folder: Path, path: str) -> tuple[str, set[str]]:
 def _near(name: str, names: Iterable[str]) -> str:
     """A hint at the one of `names` that may be meant by a `name` that is not among them; "" where there is none."""
     for other in sorted(names):
-        if _folded(other) == _folded(name):
+        if _folded(other) in (_folded(name), _folded(unquote(name))):  # %20 of addresses
             alike = unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name)
             there = f"{other!a}, not {name!a}" if alike else repr(other)
             return f" (there is {there}, another spelling: rename one of the two)"

@@ -122,6 +122,8 @@ def predict(
         require(is_real(value, 0, high), f"{name} must lie in [0, {high}], but is {value!r}")
     require(is_whole(batch_size, 1), f"batch_size must be a whole number of at least 1, but is {batch_size!r}")
     require(label is None or is_whole(label), f"label must be None or a class number from 0, but is {label!r}")
+    listed = classes is None or isinstance(classes, list | tuple | np.ndarray)
+    require(listed, f"classes must be None or a list of names, but is a {type(classes).__name__}")
     single = isinstance(images, np.ndarray) and images.ndim < 4
     several: Any = images if isinstance(images, Sequence | np.ndarray | torch.Tensor) else [images]
     several = [images] if single or isinstance(images, str | bytes) else several
@@ -145,10 +147,14 @@ def predict(
         count, good = logits.shape[1], logits.isfinite().all()
         require(good or batch.isfinite().all(), "preprocess returned values that are not finite: mend it")
         require(good, "the network's logits are not finite: its training has diverged, train again")
+        alone = "the network gives one logit, whose share is always 1: wrap it so that it gives one for each class"
+        require(count > 1, alone)
         names = [str(number) for number in range(count)] if classes is None else classes
         require(len(names) == count, f"{len(names)} class names for a network with {count} classes; give one for each")
         require(label is None or label < count, f"label {label} is outside 0..{count - 1}; choose a class of these")
-        shares = logits.softmax(1).numpy()
+        # a network that ends in a softmax gives shares already
+        ready = bool((logits >= 0).all() and ((logits.sum(1) - 1).abs() < 1e-5).all())
+        shares = (logits if ready else logits.softmax(1)).numpy()
         labels = shares.argmax(1) if label is None else np.full(len(shares), label)
         own = {"features": features, **options}
         made = answers(model, batch, torch.from_numpy(labels), [method], tuple(smooth), **own)[method]

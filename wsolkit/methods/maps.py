@@ -374,8 +374,13 @@ def check_images(model: nn.Module, images: Tensor | None, features: Tensor | Non
     require(precision in PRECISIONS, f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     given = {name: tensor for name, tensor in (("images", images), ("features", features)) if tensor is not None}
     for name, tensor in given.items():
-        if not isinstance(tensor, Tensor) or tensor.ndim != 4 or not tensor.is_floating_point() or tensor.numel() == 0:
-            got = f"{tuple(tensor.shape)} {tensor.dtype}" if isinstance(tensor, Tensor) else type(tensor).__name__
+        good = isinstance(tensor, Tensor) and tensor.layout == torch.strided and tensor.is_floating_point()
+        if not good or tensor.ndim != 4 or tensor.numel() == 0:
+            got = (
+                f"{tuple(tensor.shape)} {tensor.dtype} ({tensor.layout})"
+                if isinstance(tensor, Tensor)
+                else type(tensor).__name__
+            )
             raise WsolkitError(f"{name} must be a float tensor with 4 axes and at least one image, but got {got}")
         device = next(model.parameters(), tensor).device
         require(device == tensor.device, f"{name} are on {tensor.device}, the model on {device}: move one to the other")

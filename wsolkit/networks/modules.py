@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from wsolkit.common.errors import require
+from wsolkit.common.errors import WsolkitError, require
 from wsolkit.data.base import IMAGENET_MEAN, IMAGENET_STD
 
 PRECISIONS = ("float32", "bf16")
@@ -19,14 +19,18 @@ PRECISIONS = ("float32", "bf16")
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards every module is in the mode it was in, exceptions included.
 
-    Raises: WsolkitError: the model is no nn.Module.
+    Raises: WsolkitError: the model is no nn.Module, or has no evaluation mode.
     """
     require(isinstance(model, nn.Module), f"a network must be a torch.nn.Module, but this is {type(model).__name__}")
     # a frozen TorchScript network has no modes
     modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
     try:
-        if hasattr(model, "training"):
-            model.eval()
+        try:
+            if hasattr(model, "training"):
+                model.eval()
+        except NotImplementedError as error:  # of torch.export
+            kind = f"{type(model).__name__} has no evaluation mode ({error})"
+            raise WsolkitError(f"{kind}: give the nn.Module that it was made from, with the same weights") from error
         yield
     finally:
         for module, training in modes:

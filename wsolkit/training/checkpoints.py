@@ -122,8 +122,9 @@ def load_state(folder: Path, identity: str, resume: bool = True) -> dict | None:
     Raises: ValueError: where neither can be used, saying why; where a file that would be replaced is not the kit's.
     """
     last, previous = folder / CHECKPOINT, folder / EARLIER
-    # other tools call their files so, too; what is no archive at all is a damaged one
-    own = {folder / WEIGHTS: MARK} if zipfile.is_zipfile(folder / WEIGHTS) else {}
+    # other tools call their files so, too; beside a checkpoint it is ours, and what is no archive at all is damaged
+    alone = not last.exists() and not previous.exists()
+    own = {folder / WEIGHTS: MARK} if alone and zipfile.is_zipfile(folder / WEIGHTS) else {}
     keep_foreign(own | {folder / HISTORY: ",".join(HISTORY_COLUMNS[:3])})
     others = [] if resume else [last, previous, folder / WEIGHTS, folder / HISTORY]
     for stale in (*folder.glob(".*.part"), *others):
