@@ -26,13 +26,18 @@ HEAD = 8192  # bytes at the beginning of a file
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, else remove it."""
+    """Yield a temporary path in the folder of `path`; rename it to `path` when the block ends well, else remove it.
+
+    Raises: OSError: nothing can be written there.
+    """
     path = Path(path)
-    require(not path.is_dir(), f"{path} is a folder; give the path of a file in it")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; give the path of a file in it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
-        raise WsolkitError(f"{path} cannot be written, as {path.parent} is no folder; choose another path") from None
+        wrong = f"{path} cannot be written, as {path.parent} is no folder; choose another path"
+        raise NotADirectoryError(wrong) from None
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     part.touch(exist_ok=False)
     try:
