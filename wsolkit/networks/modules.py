@@ -28,7 +28,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         try:
             if hasattr(model, "training"):
                 model.eval()
-        except NotImplementedError as error:  # of torch.export
+        except NotImplementedError as error:  # eval() of a module that torch.export made
             kind = f"{type(model).__name__} has no evaluation mode ({error})"
             raise WsolkitError(f"{kind}: give the nn.Module that it was made from, with the same weights") from error
         yield
